@@ -1,0 +1,73 @@
+"""The commit: a stage's promise for one partition. Readers follow commits and never list folders."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import model_validator
+
+from schemas.cards import fingerprint
+from schemas.config import StrictModel
+
+
+class Output(StrictModel):
+    """A file that a commit names. `path` is relative to the store."""
+
+    path: str
+    sha256: str
+    bytes: int
+    rows: int
+
+
+class Commit(StrictModel):
+    """What a stage did with one partition.
+
+    Rows are counted in the stage's *input* keys: rows_in == rows_out + rows_rejected, however many rows an input becomes.
+    Samples are counted at 16 kHz.
+    """
+
+    stage: str
+    fingerprint: str
+    partition: str
+    inputs: dict[str, str]
+    """Table (or upstream partition) -> sha256 of the file that was read."""
+    outputs: dict[str, Output]
+    rows_in: int
+    rows_out: int
+    rows_rejected: int
+    rejects_by_code: dict[str, int]
+    samples_in: int
+    samples_out: int
+    samples_rejected: int
+    seconds_busy: float
+    """Wall seconds inside the stage: the only field that differs between two runs."""
+
+    @model_validator(mode="after")
+    def _nothing_vanishes(self) -> Commit:
+        if self.rows_in != self.rows_out + self.rows_rejected:
+            raise ValueError(
+                f"{self.stage}/{self.partition}: {self.rows_in} rows came in but {self.rows_out} went out "
+                f"and {self.rows_rejected} were rejected"
+            )
+        return self
+
+
+def stage_fingerprint(
+    stage: str,
+    version: int,
+    parameters: dict[str, Any],
+    cards: list[str],
+    schema_version: int,
+    upstream: dict[str, str],
+) -> str:
+    """The identity of a stage's results: changes with whatever may change them, and with nothing else."""
+    return fingerprint(
+        {
+            "stage": stage,
+            "version": version,
+            "parameters": parameters,
+            "cards": sorted(cards),
+            "schema": schema_version,
+            "upstream": upstream,
+        }
+    )

@@ -1,0 +1,105 @@
+"""Strict configuration: YAML checked by pydantic; an unknown key is an error that names the nearest known one."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Self, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+
+Config = TypeVar("Config", bound=BaseModel)
+
+
+class ConfigError(ValueError):
+    """A configuration that cannot be used; the message says which key and what to write instead."""
+
+
+class StrictModel(BaseModel):
+    """Base of every record and configuration: frozen, no unknown keys, no silent type coercion of strings."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _name_the_nearest_key(cls, data: Any) -> Any:
+        if not isinstance(data, dict):
+            return data
+        known = {name for name in cls.model_fields} | {field.alias for field in cls.model_fields.values() if field.alias}
+        for key in data:
+            if key not in known:
+                near = difflib.get_close_matches(str(key), known, n=1, cutoff=0.5)
+                hint = f"did you mean {near[0]!r}?" if near else f"known keys: {', '.join(sorted(known))}"
+                raise ValueError(f"unknown key {key!r} in {cls.__name__}; {hint}")
+        return data
+
+    def with_updates(self, **updates: Any) -> Self:
+        """A validated copy with some top-level fields replaced."""
+        return type(self).model_validate({**self.model_dump(by_alias=True), **updates})
+
+
+def load_config(cls: type[Config], path: str | Path, overrides: Sequence[str] = ()) -> Config:
+    """Read `path` as YAML, apply overrides such as `optimiser.lr=1e-3`, and validate it as `cls`.
+
+    Raises:
+        ConfigError: the file is missing or is not a mapping, an override has no `=`, or validation fails.
+    """
+    try:
+        document = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"cannot read the configuration {path}: {error.strerror}") from error
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path} is not valid YAML: {error}") from error
+    if not isinstance(document, dict):
+        raise ConfigError(f"{path} must hold a mapping of keys to values, found {type(document).__name__}")
+    for override in overrides:
+        apply_override(document, override)
+    return parse_config(cls, document, origin=str(path))
+
+
+def parse_config(cls: type[Config], document: dict[str, Any], origin: str) -> Config:
+    """Validate a mapping as `cls`; errors name `origin` and the key.
+
+    Raises:
+        ConfigError: one line per problem.
+    """
+    try:
+        return cls.model_validate(document)
+    except ValidationError as error:
+        raise ConfigError("\n".join(_describe(origin, problem) for problem in error.errors())) from error
+
+
+def apply_override(document: dict[str, Any], override: str) -> None:
+    """Set `a.b.c=value` in a nested mapping, the value read as YAML.
+
+    Raises:
+        ConfigError: no `=`, or the path runs through something that is not a mapping.
+    """
+    path, equals, value = override.partition("=")
+    if not equals or not path:
+        raise ConfigError(f"override {override!r} must have the form key.subkey=value")
+    *parents, leaf = path.split(".")
+    node = document
+    for parent in parents:
+        node = node.setdefault(parent, {})
+        if not isinstance(node, dict):
+            raise ConfigError(f"override {override!r}: {parent!r} is not a mapping")
+    node[leaf] = _parse_scalar(value)
+
+
+def _parse_scalar(text: str) -> Any:
+    value = yaml.safe_load(text)
+    if isinstance(value, str):  # YAML 1.1 reads 1e-3 as a string because it lacks a dot
+        try:
+            return float(value)
+        except ValueError:
+            return value
+    return value
+
+
+def _describe(origin: str, problem: Any) -> str:
+    where = ".".join(str(part) for part in problem["loc"])
+    message = str(problem["msg"]).removeprefix("Value error, ")
+    return f"{origin}: {where + ': ' if where else ''}{message}"

@@ -1,0 +1,86 @@
+"""The shard format: the only thing that crosses from the pipeline to the model.
+
+A shard is a tar file of WebDataset samples; a sample is one passage: consecutive segments of a recording, up to ~120 s.
+
+    <key>.json       SampleMeta
+    <key>.units.npy  uint16 [T]      units, one per hop; absent in text-only samples
+    <key>.words.npy  int32  [W, 3]   frame start, frame end, timing flag (TIMING_CODES)
+    <key>.patch.npy  int32  [P + 1]  word-aligned patch bounds, tiling [0, T) exactly
+    <key>.chars.npy  int32  [C]      optional: frame of each character of `text`, -1 where unknown
+    <key>.flac                       optional: the passage's audio, 16 kHz mono
+
+Words are ordered, do not overlap, and each has at least one frame wherever T >= W.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from schemas.cards import Card
+from schemas.config import StrictModel
+
+SHARD_FORMAT = 1
+TIMING_CODES = {"aligned": 0, "star": 1, "interpolated": 2}
+
+
+class SegmentSpan(StrictModel):
+    """A segment of the passage: where it lies in the recording (16 kHz samples) and in the passage (frames)."""
+
+    segment_id: str
+    start: int
+    end: int
+    frame_start: int
+    frame_end: int
+
+
+class SampleMeta(StrictModel):
+    """The `.json` member of a sample."""
+
+    format: int = SHARD_FORMAT
+    key: str
+    recording_id: str
+    uri: str
+    segments: list[SegmentSpan]
+    language: str
+    text: str
+    """The transcripts of the segments, joined by a space."""
+    words: list[tuple[int, int]]
+    """[char_start, char_end) into `text` of each word; as many as rows in words.npy, in speaking order."""
+    patch_kind: list[int]
+    """Per patch: 0 word, 1 silence, 2 filler."""
+    num_frames: int
+    hop: int
+    """Samples at 16 kHz per frame."""
+    cards: dict[str, str]
+    """Kind -> card id, as listed in the index."""
+
+
+class ShardEntry(StrictModel):
+    """A shard as the index lists it."""
+
+    path: str
+    """Relative to the index."""
+    sha256: str
+    bytes: int
+    samples: int
+    frames: int
+    words: int
+    patches: int
+    seconds: float
+
+
+class ShardIndex(StrictModel):
+    """`index.json`: written last, so its presence means that the set is complete. The index is the dataset."""
+
+    format: int = SHARD_FORMAT
+    kind: Literal["speech", "text"]
+    fingerprint: str
+    num_units: int
+    """Size of the unit vocabulary: units are in [0, num_units). 0 in a text-only set."""
+    hop: int
+    sample_rate: int = 16_000
+    cards: dict[str, Card]
+    """Card id -> card."""
+    shards: list[ShardEntry]
+    totals: dict[str, Any]
+    """Sums over the shards: samples, frames, words, patches, seconds, bytes."""

@@ -1,0 +1,167 @@
+"""The pipeline spec: one YAML file says what is read, how each stage works, on which resources, and where results go."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from schemas.config import StrictModel
+
+
+class Source(StrictModel):
+    """Where the audio is."""
+
+    uri: str
+    """A folder: a path or any fsspec URL (s3://bucket/corpus)."""
+    pattern: str = "**/*"
+    suffixes: list[str] = [".wav", ".flac", ".mp3", ".ogg", ".opus", ".m4a", ".aac", ".wma", ".mp4"]
+    """Files with other suffixes are not audio and are ignored (transcripts live beside the audio)."""
+    transcripts: Literal["none", "sidecar", "manifest"] = "none"
+    """sidecar: X.txt or X.lab beside X.flac, or LibriSpeech's *.trans.txt. manifest: `manifest` below."""
+    manifest: str | None = None
+    """A .tsv, .jsonl or .parquet inside the folder: a column `file` and any of transcript, language, license."""
+    name: str = "corpus"
+
+
+class Partitions(StrictModel):
+    """How the inventory is cut. A partition is what a kill can cost, and the unit of parallel work."""
+
+    minutes: float = Field(default=30.0, gt=0)
+    files: int = Field(default=512, gt=0)
+
+
+class RecordingsSpec(StrictModel):
+    min_seconds: float = Field(default=0.1, ge=0)
+    max_seconds: float = Field(default=6 * 3600.0, gt=0)
+    channels: Literal["mix", "each"] = "mix"
+    """each: every channel is segmented on its own, as for telephone calls."""
+
+
+class SegmentsSpec(StrictModel):
+    backend: Literal["silero"] = "silero"
+    threshold: float = Field(default=0.5, gt=0, lt=1)
+    min_speech_ms: int = 250
+    min_silence_ms: int = 300
+    pad_ms: int = 120
+    max_seconds: float = Field(default=30.0, gt=1, le=30)
+    max_gap_seconds: float = Field(default=2.0, ge=0)
+    """Speech further apart than this is never packed into one segment."""
+
+
+class WhisperXSpec(StrictModel):
+    backend: Literal["whisperx"] = "whisperx"
+    model: str
+    """A CTranslate2 directory or a model name."""
+    language: str | None = None
+    """None: detected per segment (multilingual models only)."""
+    beam_size: int = Field(default=5, ge=1)
+    batch_size: int = Field(default=8, ge=1)
+    compute_type: Literal["auto", "int8", "float16", "float32"] = "auto"
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    min_avg_logprob: float = -1.5
+    max_compression_ratio: float = 2.6
+    """Text that zlib compresses further than this repeats itself: rejected as `repetition`."""
+    max_words_per_second: float = 7.0
+
+
+class TranscriptSpec(StrictModel):
+    """The text that came with the audio. Only recordings that are one segment long keep their whole text."""
+
+    backend: Literal["transcript"] = "transcript"
+    language: str = "en"
+
+
+class SoundSwallowerSpec(StrictModel):
+    backend: Literal["soundswallower"] = "soundswallower"
+    min_coverage: float = Field(default=0.5, ge=0, le=1)
+    """A segment with a smaller share of directly aligned words is rejected as `align_coverage`."""
+
+
+class MfccSpec(StrictModel):
+    """39 MFCC features at 100 Hz, averaged to the hop: HuBERT's own first iteration, no weights needed."""
+
+    backend: Literal["mfcc"] = "mfcc"
+    hop: Literal[320, 640] = 640
+
+
+class HubertSpec(StrictModel):
+    """HuBERT features from a Hugging Face directory."""
+
+    backend: Literal["hubert"] = "hubert"
+    model: str
+    layer: int = Field(ge=0)
+    window_seconds: float = Field(default=20.0, gt=0)
+    context_seconds: float = Field(default=2.0, ge=0)
+    batch_size: int = Field(default=4, ge=1)
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+
+
+class UnitsSpec(StrictModel):
+    encoder: Annotated[MfccSpec | HubertSpec, Field(discriminator="backend")]
+    centroids: str
+    """A folder written by `jobs/fit_kmeans.py`: centroids.npy and card.json."""
+
+
+class KMeansSpec(StrictModel):
+    """How `jobs/fit_kmeans.py` fits the centroids. Every FAISS parameter is here: FAISS's own defaults subsample silently."""
+
+    num_units: int = Field(gt=1, le=65_535)
+    seed: int
+    iterations: int = 25
+    redo: int = 1
+    max_points_per_centroid: int = 4096
+    max_frames_per_recording: int = 20_000
+
+
+class PatchesSpec(StrictModel):
+    silence: Literal["separate", "merged"] = "separate"
+    """merged: silence joins the word before it (the first silence joins the first word)."""
+
+
+class ShardsSpec(StrictModel):
+    minutes: float = Field(default=240.0, gt=0)
+    """Audio per shard: whole partitions are put together up to this."""
+    passage_seconds: float = Field(default=120.0, gt=0)
+    audio: bool = False
+    """Also write each passage's audio as .flac."""
+
+
+class Stages(StrictModel):
+    recordings: RecordingsSpec = RecordingsSpec()
+    segments: SegmentsSpec = SegmentsSpec()
+    transcripts: Annotated[WhisperXSpec | TranscriptSpec, Field(discriminator="backend")]
+    words: Annotated[SoundSwallowerSpec, Field()] = SoundSwallowerSpec()
+    units: UnitsSpec
+    patches: PatchesSpec = PatchesSpec()
+    shards: ShardsSpec = ShardsSpec()
+
+
+class Resources(StrictModel):
+    """Per stage: how many workers, and what each asks of the cluster. Changes nothing in the results."""
+
+    workers: int = Field(default=1, ge=1)
+    cpus: float = Field(default=0.25, gt=0)
+    gpus: float = Field(default=0.0, ge=0)
+    timeout_minutes: float = Field(default=120.0, gt=0)
+
+
+class PipelineSpec(StrictModel):
+    """A whole run. Relative paths are relative to the folder the job is started in."""
+
+    source: Source
+    output: str
+    partitions: Partitions = Partitions()
+    stages: Stages
+    kmeans: KMeansSpec
+    resources: dict[str, Resources] = {}
+    max_reject_rate: float = Field(default=0.05, ge=0, le=1)
+
+    def parameters(self, stage: str) -> dict[str, Any]:
+        """The parameters of a stage that change its result: without devices, batch sizes and paths of models."""
+        fields: dict[str, Any] = getattr(self.stages, stage).model_dump(mode="json")
+        return {key: value for key, value in fields.items() if key not in NOT_IN_FINGERPRINT}
+
+
+NOT_IN_FINGERPRINT = frozenset({"device", "batch_size", "model", "centroids", "encoder"})
+"""Models, encoders and centroids enter a fingerprint through their cards, not their paths."""

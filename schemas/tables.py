@@ -1,0 +1,183 @@
+"""The tables of the pipeline. Times are integers: samples at 16 kHz unless a name says otherwise; seconds only in reports."""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar, Literal
+
+import pyarrow as pa
+
+from schemas.arrow import ByteList, Float32, Float64, Int32, Int64, IntList, Row, Text, UnitList
+
+SAMPLE_RATE = 16_000
+
+CutReason = Annotated[Literal["silence", "max_length", "end"], pa.string()]
+Timing = Annotated[Literal["aligned", "star", "interpolated"], pa.string()]
+RejectCode = Literal[
+    "decode_error",
+    "unsupported",
+    "duplicate",
+    "empty",
+    "too_short",
+    "too_long",
+    "non_finite",
+    "no_speech",
+    "empty_transcript",
+    "repetition",
+    "low_logprob",
+    "rate_out_of_range",
+    "align_failed",
+    "align_coverage",
+    "frame_mismatch",
+    "timeout",
+    "out_of_memory",
+    "worker_crashed",
+]
+PATCH_WORD, PATCH_SILENCE, PATCH_FILLER = 0, 1, 2
+"""`Patches.kind`: a patch that holds a word, silence, or speech that no word covers."""
+
+
+class Recording(Row):
+    """A decoded file. `recording_id` is a hash of the file's bytes, so a renamed file keeps its id."""
+
+    TABLE: ClassVar[str] = "recordings"
+    VERSION: ClassVar[int] = 1
+    KEY: ClassVar[tuple[str, ...]] = ("recording_id",)
+
+    recording_id: Text
+    uri: Text
+    """Relative to the source folder, so that the table does not depend on where the folder is."""
+    source: Text
+    bytes: Int64
+    sha256: Text
+    codec: Text
+    sample_rate: Int32
+    channels: Int32
+    num_samples: Int64
+    """At the recording's own rate, before resampling."""
+    num_samples_16k: Int32
+    language_hint: Text | None = None
+    license: Text | None = None
+    transcript: Text | None = None
+    """The text that came with the audio, where there is one; read by the `transcript` backend."""
+    extra: Text | None = None
+    """JSON: whatever else the manifest said of this file."""
+
+
+class Segment(Row):
+    """A stretch of speech of at most ~30 s, [start, end) in 16 kHz samples of the recording."""
+
+    TABLE: ClassVar[str] = "segments"
+    VERSION: ClassVar[int] = 1
+    KEY: ClassVar[tuple[str, ...]] = ("recording_id", "channel", "start")
+
+    segment_id: Text
+    recording_id: Text
+    channel: Int32
+    """-1 for the mix of all channels."""
+    start: Int32
+    end: Int32
+    speech_prob: Float32
+    cut_reason: CutReason
+    """Why the segment ends where it ends."""
+
+
+class Transcript(Row):
+    """What is said in a segment."""
+
+    TABLE: ClassVar[str] = "transcripts"
+    VERSION: ClassVar[int] = 1
+    KEY: ClassVar[tuple[str, ...]] = ("segment_id",)
+
+    segment_id: Text
+    text: Text
+    language: Text
+    language_prob: Float32 | None = None
+    avg_logprob: Float32 | None = None
+    asr: Text
+    """Id of the card of the recogniser."""
+
+
+class Word(Row):
+    """A word of a transcript and when it is said: [start, end) in 16 kHz samples from the segment's start."""
+
+    TABLE: ClassVar[str] = "words"
+    VERSION: ClassVar[int] = 1
+    KEY: ClassVar[tuple[str, ...]] = ("segment_id", "word_index")
+
+    segment_id: Text
+    word_index: Int32
+    text: Text
+    char_start: Int32
+    char_end: Int32
+    """[char_start, char_end) of the transcript's text."""
+    start: Int32
+    end: Int32
+    char_times: IntList
+    """The start of each of the word's characters, samples from the segment's start; empty where the aligner gives none."""
+    score: Float32
+    timing: Timing
+    aligner: Text
+
+
+class Units(Row):
+    """Discrete units of a segment, one per hop, not deduplicated; len(units) == num_frames == (end - start) // hop."""
+
+    TABLE: ClassVar[str] = "units"
+    VERSION: ClassVar[int] = 1
+    KEY: ClassVar[tuple[str, ...]] = ("segment_id",)
+
+    segment_id: Text
+    num_frames: Int32
+    units: UnitList
+    tokenizer: Text
+
+
+class Patches(Row):
+    """Word-aligned patches of a segment: bounds[0] == 0, strictly increasing, bounds[-1] == num_frames."""
+
+    TABLE: ClassVar[str] = "patches"
+    VERSION: ClassVar[int] = 1
+    KEY: ClassVar[tuple[str, ...]] = ("segment_id",)
+
+    segment_id: Text
+    bounds: IntList
+    kind: ByteList
+    word_index: IntList
+    word_frames: IntList
+    """Flat pairs: [frame start, frame end) of every word, in word order."""
+    policy: Text
+
+
+class Reject(Row):
+    """A row that a stage did not pass on, and why. Nothing vanishes: rows in == rows out + rejected."""
+
+    TABLE: ClassVar[str] = "rejects"
+    VERSION: ClassVar[int] = 1
+    KEY: ClassVar[tuple[str, ...]] = ("id", "code")
+
+    id: Text
+    """The key of the stage's input: a uri for `recordings`, a recording_id for `segments`, else a segment_id."""
+    stage: Text
+    code: Annotated[RejectCode, pa.string()]
+    detail: Text
+    """A sentence that says what was found and, where there is one, the remedy."""
+    retriable: Annotated[bool, pa.bool_()]
+    attempts: Int32
+    seconds: Float64
+    """Audio seconds lost with this row."""
+
+
+TABLES: dict[str, type[Row]] = {
+    row.TABLE: row for row in (Recording, Segment, Transcript, Word, Units, Patches, Reject)
+}
+
+
+def recording_id(sha256: str) -> str:
+    """The id of a recording: the first 16 hex digits of the hash of its bytes."""
+    return sha256[:16]
+
+
+def segment_id(recording: str, start: int, end: int, channel: int = -1) -> str:
+    """The id of a segment: recording, [channel,] start and end, zero-padded so that ids sort by time."""
+    middle = "" if channel < 0 else f"c{channel}-"
+    return f"{recording}-{middle}{start:010d}-{end:010d}"
