@@ -36,6 +36,29 @@ PATCH_WORD, PATCH_SILENCE, PATCH_FILLER = 0, 1, 2
 """`Patches.kind`: a patch that holds a word, silence, or speech that no word covers."""
 
 
+class InventoryItem(Row):
+    """A file of the source as listing found it, before anything is decoded. Partitions are cut from these."""
+
+    TABLE: ClassVar[str] = "inventory"
+    VERSION: ClassVar[int] = 1
+    KEY: ClassVar[tuple[str, ...]] = ("uri",)
+
+    uri: Text
+    """Relative to the source folder, with forward slashes."""
+    bytes: Int64
+    probe: Text
+    """sha256 over the size and the first and last 64 KiB: notices a changed file without reading all of it."""
+    seconds: Float64 | None
+    """From the header; None where the header cannot be read (decoding will say why)."""
+    duplicate_of: Text | None = None
+    """The uri of the first file with the same bytes."""
+    transcript: Text | None = None
+    language_hint: Text | None = None
+    license: Text | None = None
+    extra: Text | None = None
+    """JSON: whatever else the manifest said of this file."""
+
+
 class Recording(Row):
     """A decoded file. `recording_id` is a hash of the file's bytes, so a renamed file keeps its id."""
 
@@ -168,7 +191,7 @@ class Reject(Row):
 
 
 TABLES: dict[str, type[Row]] = {
-    row.TABLE: row for row in (Recording, Segment, Transcript, Word, Units, Patches, Reject)
+    row.TABLE: row for row in (InventoryItem, Recording, Segment, Transcript, Word, Units, Patches, Reject)
 }
 
 
