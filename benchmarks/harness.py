@@ -1,0 +1,66 @@
+"""The one form of every benchmark: rows with a value, the rival measured in the same run, the goal, and whether it holds."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One line of a benchmark. `holds` is None where there is no goal."""
+
+    name: str
+    value: float
+    unit: str
+    rival: str = ""
+    rival_value: float | None = None
+    goal: str = ""
+    holds: bool | None = None
+
+
+def seconds_per_call(call: Callable[[], object], repeats: int = 5, warmup: int = 1) -> float:
+    """The median wall seconds of `call` over `repeats`, after `warmup` calls that are not counted."""
+    for _ in range(warmup):
+        call()
+    times = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        call()
+        times.append(time.perf_counter() - start)
+    return statistics.median(times)
+
+
+def format_table(rows: list[Row]) -> str:
+    """The rows as a Markdown table, which is also what a terminal shows."""
+    header = ("name", "value", "unit", "rival", "rival value", "goal", "holds")
+    holds = {True: "yes", False: "NO", None: ""}
+    cells = [header] + [
+        (row.name, _number(row.value), row.unit, row.rival, _number(row.rival_value), row.goal, holds[row.holds])
+        for row in rows
+    ]
+    widths = [max(len(line[column]) for line in cells) for column in range(len(header))]
+    lines = ["| " + " | ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) + " |" for line in cells]
+    lines.insert(1, "|" + "|".join("-" * (width + 2) for width in widths) + "|")
+    return "\n".join(lines)
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.4g}"
+
+
+def main(run: Callable[[], list[Row]], description: str | None) -> None:
+    """Run a benchmark from the command line: print its table, and with --json PATH write its rows."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--json", type=Path, help="also write the rows here")
+    arguments = parser.parse_args()
+    rows = run()
+    print(format_table(rows))
+    if arguments.json:
+        arguments.json.parent.mkdir(parents=True, exist_ok=True)
+        arguments.json.write_text(json.dumps([asdict(row) for row in rows], indent=1) + "\n", encoding="utf-8")
