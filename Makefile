@@ -1,0 +1,78 @@
+# Two commands do everything: `make shards`, `make train`. `make help` lists the rest.
+.DEFAULT_GOAL := help
+SHELL := bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DELETE_ON_ERROR:
+
+PYTHON ?= python3
+VENV := .venv
+PY := $(VENV)/bin/python
+STAMP := $(VENV)/.setup-stamp
+CONFIG ?= configs/demo.yaml
+TRAIN ?= configs/train/tiny.yaml
+export RAY_USAGE_STATS_ENABLED := 0
+export PYANNOTE_METRICS_ENABLED := 0
+export TOKENIZERS_PARALLELISM := false
+
+.PHONY: help setup models shards train test test-all check format inspect report verify bench plots clean
+
+help: ## list the targets
+	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+$(VENV)/bin/uv:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11)) or None' || { echo "Python 3.11 or 3.12 is needed: make PYTHON=python3.11 setup"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(PY) -m pip install --quiet --disable-pip-version-check uv==0.13.9
+
+# fairseq builds without isolation, so torch and numpy go in first.
+$(STAMP): pyproject.toml constraints.txt | $(VENV)/bin/uv
+	$(VENV)/bin/uv pip install --quiet --python $(PY) -c constraints.txt --group build
+	$(VENV)/bin/uv pip install --quiet --python $(PY) -c constraints.txt -e '.[whisperx,fairseq,dev]'
+	@touch $@
+
+setup: $(STAMP) ## make .venv with everything in it (no root needed; a second time takes a second)
+
+models: $(STAMP) ## fetch the Whisper model of the demo (75 MB), verified by its hash
+	@$(PY) jobs/fetch_models.py whisper-tiny.en
+
+shards: models ## audio in data/demo -> words, units, patches, shards under runs/demo
+	@$(PY) jobs/fit_kmeans.py --config $(CONFIG)
+	@$(PY) jobs/tokenize_audio.py --config $(CONFIG)
+	@$(PY) jobs/report.py --config $(CONFIG)
+
+train: shards ## train the smallest LST on those shards, under runs/train-tiny
+	@$(PY) -m model.train $(TRAIN)
+
+test: models ## the tests that fit in CI
+	@$(PY) -m pytest -m "not slow and not gpu"
+
+test-all: models ## every test this machine can run
+	@$(PY) -m pytest
+
+check: $(STAMP) ## format, lint, types, import rule
+	@$(VENV)/bin/ruff format --check .
+	@$(VENV)/bin/ruff check .
+	@$(VENV)/bin/mypy
+	@$(PY) -m pytest -q tests/test_imports.py
+
+format: $(STAMP) ## let ruff format and mend what it can
+	@$(VENV)/bin/ruff format .
+	@$(VENV)/bin/ruff check --fix .
+
+inspect: $(STAMP) ## one segment's words, units and patches side by side
+	@$(PY) jobs/inspect_segment.py --config $(CONFIG) $(ARGS)
+
+report: $(STAMP) ## runs/demo/report.html: what went in, what came out, what it looks like
+	@$(PY) jobs/report.py --config $(CONFIG) --force
+
+verify: $(STAMP) ## re-hash every file and check every invariant
+	@$(PY) jobs/verify_dataset.py --config $(CONFIG)
+
+bench: models ## every benchmark that fits in 15 minutes; refreshes docs/results/bench.md
+	@$(PY) -m benchmarks.run_all
+
+plots: $(STAMP) ## loss curves of runs/*/metrics.jsonl in one PNG
+	@$(PY) -m model.plots runs/train-*
+
+clean: ## remove what the demo wrote (the models and .venv stay)
+	rm -rf runs
