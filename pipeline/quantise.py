@@ -126,19 +126,25 @@ def fit_kmeans(features: np.ndarray, spec: KMeansSpec) -> FitResult:
     kmeans.train(np.ascontiguousarray(features, np.float32))
     centroids = np.array(kmeans.centroids, np.float32)
     assert kmeans.obj is not None
-    curve = [
-        float(value) for value in kmeans.obj[-spec.iterations :]
-    ]  # FAISS appends redos; the best one is the last it kept
     counts = np.bincount(Quantiser(centroids).assign(features), minlength=spec.num_units)
     rare = NEAR_DEAD_SHARE * counts.mean()
     return FitResult(
         centroids=centroids,
-        objective=curve,
+        objective=_last_descent([float(value) for value in kmeans.obj]),
         counts=counts,
         dead=[int(unit) for unit in np.flatnonzero(counts == 0)],
         near_dead=[int(unit) for unit in np.flatnonzero((counts > 0) & (counts < rare))],
         parameters=parameters,
     )
+
+
+def _last_descent(curve: list[float]) -> list[float]:
+    """The curve of the best redo: FAISS appends one redo to the next, and the last that it keeps is the best."""
+    start = 0
+    for index in range(1, len(curve)):
+        if curve[index] > curve[index - 1] * (1 + 1e-5):
+            start = index
+    return curve[start:]
 
 
 def faiss_parameters(spec: KMeansSpec) -> dict[str, Any]:

@@ -93,7 +93,7 @@ def test_fit_finds_separate_clusters_and_is_seeded():
     features, centres = blobs(1, 4_000, 3, 16, spread=0.05)
     spec = KMeansSpec(num_units=3, seed=5, redo=20)
     result = fit_kmeans(features, spec)
-    assert len(result.objective) == spec.iterations
+    assert 1 < len(result.objective) <= spec.iterations
     assert (np.diff(result.objective) < 1e-5 * result.objective[0]).all()
     assert result.counts.sum() == len(features)
     assert result.dead == []
