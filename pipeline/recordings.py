@@ -1,0 +1,104 @@
+"""Stage `recordings`: inventory items -> decoded, checked recordings."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from pipeline.decode import AudioError, AudioInfo, SourceFolder, decode_file, hash_stream
+from pipeline.stage import AudioReader, StageResult
+from schemas.arrow import Row
+from schemas.cards import Card
+from schemas.spec import RecordingsSpec, Source
+from schemas.tables import InventoryItem, Recording, Reject, RejectCode, recording_id
+
+
+class RecordingsStage:
+    """Hashes and decodes every file to its end, so that later stages only ever see audio that can be read.
+
+    Rejects: empty, duplicate, unsupported, decode_error, non_finite, too_short, too_long.
+    """
+
+    name = "recordings"
+    version = 1
+    inputs: tuple[str, ...] = ("inventory",)
+
+    def __init__(self, spec: RecordingsSpec, source: Source) -> None:
+        self._spec = spec
+        self._source = source
+
+    def cards(self) -> list[Card]:
+        """No model is used."""
+        return []
+
+    def open(self) -> None:
+        """Nothing to load."""
+
+    def close(self) -> None:
+        """Nothing to release."""
+
+    def run(self, tables: Mapping[str, Sequence[Row]], audio: AudioReader) -> StageResult:
+        """`audio` is not used: a file becomes readable by recording only after this stage."""
+        folder = SourceFolder(self._source.uri)
+        rows: list[Recording] = []
+        rejects: list[Reject] = []
+        for item in tables["inventory"]:
+            assert isinstance(item, InventoryItem)
+            try:
+                rows.append(self._record(folder, item))
+            except AudioError as error:
+                rejects.append(_reject(item, error))
+        return StageResult(rows=rows, rejects=rejects)
+
+    def _record(self, folder: SourceFolder, item: InventoryItem) -> Recording:
+        if item.duplicate_of is not None:
+            raise AudioError("duplicate", f"its bytes equal those of {item.duplicate_of}")
+        if item.seconds is not None:
+            self._check_length(item.seconds)
+        with folder.open(item.uri) as file:
+            digest = hash_stream(file)
+            samples, info = decode_file(file, channel=-1)
+        self._check_length(info.num_samples / info.sample_rate)
+        return self._row(item, digest, info, samples)
+
+    def _check_length(self, seconds: float) -> None:
+        least, most = self._spec.min_seconds, self._spec.max_seconds
+        code: RejectCode
+        if seconds < least:
+            code, bound = "too_short", f"recordings.min_seconds is {least:g}"
+        elif seconds > most:
+            code, bound = "too_long", f"recordings.max_seconds is {most:g}"
+        else:
+            return
+        raise AudioError(code, f"it lasts {seconds:.3f} s and {bound}")
+
+    def _row(self, item: InventoryItem, digest: str, info: AudioInfo, samples: np.ndarray) -> Recording:
+        return Recording(
+            recording_id=recording_id(digest),
+            uri=item.uri,
+            source=self._source.name,
+            bytes=item.bytes,
+            sha256=digest,
+            codec=info.codec,
+            sample_rate=info.sample_rate,
+            channels=info.channels,
+            num_samples=info.num_samples,
+            num_samples_16k=samples.shape[1],
+            language_hint=item.language_hint,
+            license=item.license,
+            transcript=item.transcript,
+            extra=item.extra,
+        )
+
+
+def _reject(item: InventoryItem, error: AudioError) -> Reject:
+    return Reject(
+        id=item.uri,
+        stage=RecordingsStage.name,
+        code=error.code,
+        detail=f"{item.uri}: {error.detail}",
+        retriable=False,
+        attempts=1,
+        seconds=item.seconds or 0.0,
+    )
