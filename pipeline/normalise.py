@@ -55,7 +55,8 @@ def _trim(text: str, start: int, end: int) -> tuple[int, int]:
         return start, start
     if start > original_start and LEADING_APOSTROPHE.match(text, start - 1) and _is_elision(text[start:end]):
         start -= 1
-    if end < original_end and text[end] in "'\u2019" and text[end - 1] in "sS" and text[original_start] not in "'\u2019\u2018":
+    quoted = text[original_start] in "'\u2018\u2019"
+    if end < original_end and text[end] in "'\u2019" and text[end - 1] in "sS" and not quoted:
         end += 1
     return start, end
 

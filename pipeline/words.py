@@ -28,7 +28,7 @@ class WordTiming:
     score: float
     """In [0, 1]; larger is better. Comparable between words of one aligner only."""
     timing: Literal["aligned", "star", "interpolated"]
-    """aligned: heard. star: heard, its sounds or letters were guessed. interpolated: put between neighbours, not heard."""
+    """aligned: heard. star: heard, its sounds or letters guessed. interpolated: put between neighbours, not heard."""
     char_times: tuple[int, ...] = ()
     """The start of each character of the token's text, or nothing."""
 

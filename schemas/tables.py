@@ -10,7 +10,7 @@ from schemas.arrow import ByteList, Float32, Float64, Int32, Int64, IntList, Row
 
 SAMPLE_RATE = 16_000
 
-CutReason = Annotated[Literal["silence", "max_length", "end"], pa.string()]
+CutReason = Annotated[Literal["silence", "max_length", "end", "whole"], pa.string()]
 Timing = Annotated[Literal["aligned", "star", "interpolated"], pa.string()]
 RejectCode = Literal[
     "decode_error",
@@ -101,7 +101,7 @@ class Segment(Row):
     end: Int32
     speech_prob: Float32
     cut_reason: CutReason
-    """Why the segment ends where it ends."""
+    """Why it ends: a pause, the length limit inside speech, the last speech, or all speech of its recording."""
 
 
 class Transcript(Row):
