@@ -39,6 +39,8 @@ class Commit(StrictModel):
     samples_in: int
     samples_out: int
     samples_rejected: int
+    sums: dict[str, int] = {}
+    """Sums over the output that reports and the shard index need: frames, words, patches."""
     seconds_busy: float
     """Wall seconds inside the stage: the only field that differs between two runs."""
 

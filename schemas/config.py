@@ -27,7 +27,7 @@ class StrictModel(BaseModel):
     def _name_the_nearest_key(cls, data: Any) -> Any:
         if not isinstance(data, dict):
             return data
-        known = {name for name in cls.model_fields} | {field.alias for field in cls.model_fields.values() if field.alias}
+        known = set(cls.model_fields) | {field.alias for field in cls.model_fields.values() if field.alias}
         for key in data:
             if key not in known:
                 near = difflib.get_close_matches(str(key), known, n=1, cutoff=0.5)

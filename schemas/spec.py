@@ -112,6 +112,8 @@ class KMeansSpec(StrictModel):
     redo: int = 1
     max_points_per_centroid: int = 4096
     max_frames_per_recording: int = 20_000
+    max_hours: float = Field(default=100.0, gt=0)
+    """Recordings are drawn, by a hash of seed and recording, up to this much audio."""
 
 
 class PatchesSpec(StrictModel):
@@ -141,9 +143,13 @@ class Resources(StrictModel):
     """Per stage: how many workers, and what each asks of the cluster. Changes nothing in the results."""
 
     workers: int = Field(default=1, ge=1)
-    cpus: float = Field(default=0.25, gt=0)
+    cpus: float | None = Field(default=None, gt=0)
+    """CPUs that Ray sets aside per worker. None: the cluster less one CPU, shared evenly (at most 1 each)."""
     gpus: float = Field(default=0.0, ge=0)
+    threads: int = Field(default=1, ge=1)
+    """Threads of torch, BLAS and ctranslate2 in a worker. More workers beat more threads."""
     timeout_minutes: float = Field(default=120.0, gt=0)
+    """A partition that takes longer is taken apart to find the row that hangs; that row is rejected as `timeout`."""
 
 
 class PipelineSpec(StrictModel):
@@ -156,6 +162,10 @@ class PipelineSpec(StrictModel):
     kmeans: KMeansSpec
     resources: dict[str, Resources] = {}
     max_reject_rate: float = Field(default=0.05, ge=0, le=1)
+
+    def resource(self, stage: str) -> Resources:
+        """The resources of a stage, or the defaults."""
+        return self.resources.get(stage, Resources())
 
     def parameters(self, stage: str) -> dict[str, Any]:
         """The parameters of a stage that change its result: without devices, batch sizes and paths of models."""

@@ -1,0 +1,86 @@
+"""Taking a partition apart that killed its worker: halves run in child processes until the row that does it stands alone."""
+
+from __future__ import annotations
+
+import multiprocessing
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import TimeoutError as FutureTimeoutError
+from concurrent.futures.process import BrokenProcessPool
+
+from jobs.runtime.accounting import key_of, samples_by_key
+from jobs.runtime.stages import build_stage
+from pipeline.decode import SourceAudio
+from pipeline.stage import Stage, StageResult
+from schemas.arrow import Row
+from schemas.spec import PipelineSpec
+from schemas.tables import SAMPLE_RATE, Reject, RejectCode
+
+
+def run_isolated(
+    spec: PipelineSpec, stage: Stage, tables: Mapping[str, Sequence[Row]], attempts: int, limit: float
+) -> StageResult:
+    """The result of `stage.run(tables)`, with the rows that crash or hang a process rejected.
+
+    Sound because a stage treats each input row on its own. `limit` is in seconds per child process.
+    """
+    keys = list(dict.fromkeys(key_of(row) for row in tables[stage.inputs[0]]))
+    rows: list[Row] = []
+    rejects: list[Reject] = []
+    pending = [keys]
+    while pending:
+        part = pending.pop()
+        outcome = _run_child(spec, stage, _only(tables, stage, set(part)), limit)
+        if isinstance(outcome, StageResult):
+            rows.extend(outcome.rows)
+            rejects.extend(outcome.rejects)
+        elif len(part) > 1:
+            middle = len(part) // 2
+            pending += [part[:middle], part[middle:]]
+        else:
+            rejects.append(_reject(stage.name, part[0], outcome, attempts, tables, limit))
+    return StageResult(rows=rows, rejects=rejects)
+
+
+def _run_child(
+    spec: PipelineSpec, stage: Stage, tables: Mapping[str, Sequence[Row]], limit: float
+) -> StageResult | RejectCode:
+    pool = ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn"))
+    try:
+        future = pool.submit(_child, spec, stage.name, tables)
+        return future.result(timeout=limit)
+    except BrokenProcessPool:
+        return "worker_crashed"
+    except FutureTimeoutError:
+        for process in list(pool._processes.values()):
+            process.kill()
+        return "timeout"
+    except MemoryError:
+        return "out_of_memory"
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _child(spec: PipelineSpec, name: str, tables: Mapping[str, Sequence[Row]]) -> StageResult:
+    stage = build_stage(name, spec)
+    stage.open()
+    return stage.run(tables, SourceAudio(spec.source.uri))
+
+
+def _only(tables: Mapping[str, Sequence[Row]], stage: Stage, keys: set[str]) -> dict[str, Sequence[Row]]:
+    first = stage.inputs[0]
+    return {
+        name: [row for row in rows if key_of(row) in keys] if name == first else rows for name, rows in tables.items()
+    }
+
+
+def _reject(
+    stage: str, key: str, code: RejectCode, attempts: int, tables: Mapping[str, Sequence[Row]], limit: float
+) -> Reject:
+    what = {
+        "worker_crashed": "the process died while working on this row alone (a crash in native code, or killed for memory)",
+        "timeout": f"this row alone took longer than {limit:.0f} s (resources.{stage}.timeout_minutes)",
+        "out_of_memory": "this row alone needed more memory than there is",
+    }[code]
+    seconds = samples_by_key(*tables.values()).get(key, 0) / SAMPLE_RATE
+    return Reject(id=key, stage=stage, code=code, detail=what, retriable=True, attempts=attempts + 1, seconds=seconds)

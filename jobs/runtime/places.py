@@ -1,0 +1,65 @@
+"""Where relative paths lead: to the folder the job was started in, also when Ray runs it from a copy elsewhere."""
+
+from __future__ import annotations
+
+import json
+import os
+from importlib.metadata import PackageNotFoundError, distribution
+from pathlib import Path
+from urllib.parse import unquote, urlparse
+
+from schemas.config import ConfigError
+from schemas.spec import PipelineSpec
+
+_RAY_COPY = "_ray_pkg_"
+
+
+def base_folder() -> Path:
+    """The folder that relative paths in a spec start from.
+
+    `LST_ROOT` when set, else the current folder. `ray job submit --working-dir .` runs the job in a temporary copy that
+    is thrown away, so there it is the project that the running environment was installed from.
+
+    Raises:
+        ConfigError: running in Ray's copy, and the project it was made from is not on this machine.
+    """
+    if root := os.environ.get("LST_ROOT"):
+        return Path(root).resolve()
+    here = Path.cwd()
+    if not any(_RAY_COPY in part for part in here.parts):
+        return here
+    try:
+        url = json.loads(distribution("latent-speech-text").read_text("direct_url.json") or "{}").get("url", "")
+    except PackageNotFoundError:
+        url = ""
+    folder = Path(unquote(urlparse(url).path))
+    if not url.startswith("file:") or not folder.is_dir():
+        raise ConfigError(
+            "this job runs in a temporary copy made by Ray, so relative paths would be lost: set LST_ROOT, "
+            "or write absolute paths or s3:// URLs in the spec"
+        )
+    return folder
+
+
+def resolve(path: str, base: Path) -> str:
+    """`path` made absolute from `base`; URLs such as s3://bucket/x stay as they are."""
+    return path if "://" in path else str((base / path).resolve())
+
+
+def resolve_model(name: str, base: Path) -> str:
+    """A model directory made absolute where it exists; otherwise the name is left alone (it may be a hub name)."""
+    candidate = base / name
+    return str(candidate.resolve()) if candidate.exists() or name.startswith((".", "/")) else name
+
+
+def resolve_spec(spec: PipelineSpec, base: Path) -> PipelineSpec:
+    """The spec with every path absolute, so that workers in other folders read the same files."""
+    document = spec.model_dump(mode="json")
+    document["source"]["uri"] = resolve(spec.source.uri, base)
+    document["output"] = resolve(spec.output, base)
+    units = document["stages"]["units"]
+    units["centroids"] = resolve(units["centroids"], base)
+    for holder in (document["stages"]["transcripts"], document["stages"]["words"], units["encoder"]):
+        if "model" in holder:
+            holder["model"] = resolve_model(holder["model"], base)
+    return PipelineSpec.model_validate(document)

@@ -1,0 +1,119 @@
+"""Shards from committed tables, and the index that makes them a dataset."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from jobs.runtime.plan import Plan
+from jobs.runtime.stages import num_units, unit_hop
+from jobs.runtime.store import Store
+from pipeline.shards import SegmentRecord, build_sample, passages, records, write_shard
+from pipeline.stage import AudioReader
+from schemas.arrow import RowType
+from schemas.commit import Commit
+from schemas.shards import ShardEntry, ShardIndex
+from schemas.tables import SAMPLE_RATE, Patches, Recording, Segment, Transcript, Units, Word
+
+if TYPE_CHECKING:
+    from jobs.runtime.worker import Job
+
+TABLES_OF_A_SHARD = ("recordings", "segments", "transcripts", "words", "units", "patches")
+
+
+def write_group(store: Store, job: Job, group: str, partitions: Sequence[str], audio: AudioReader) -> Commit:
+    """Write the shard of a group of partitions. Order: partition, then recording, channel and time."""
+    start = time.perf_counter()
+    spec, plan = job.spec, job.stages["shards"]
+    hop = unit_hop(spec)
+    cards = {card.kind: card.card_id for card in plan.cards}
+    samples: list[dict[str, bytes | str]] = []
+    inputs: dict[str, str] = {}
+    segments_in = 0
+    sums = {"samples": 0, "frames": 0, "words": 0, "patches": 0, "audio_samples": 0}
+    for partition in partitions:
+        reader = _Reader(store, job, partition)
+        segments, recordings = reader.rows(Segment), reader.rows(Recording)
+        complete = records(
+            segments, reader.rows(Transcript), reader.rows(Word), reader.rows(Units), reader.rows(Patches)
+        )
+        inputs |= {f"{partition}/{table}": digest for table, digest in reader.hashes.items()}
+        segments_in += len(complete)
+        for passage in passages(recordings, segments, complete, spec.stages.shards.passage_seconds):
+            samples.append(build_sample(passage, spec.stages.shards, hop, cards, audio))
+            _add(sums, passage.parts)
+    output = store.write_named("shards", group, ".tar", write_shard(samples), len(samples))
+    return Commit(
+        stage="shards",
+        fingerprint=plan.fingerprint,
+        partition=group,
+        inputs=inputs,
+        outputs={"shard": output},
+        rows_in=segments_in,
+        rows_out=segments_in,
+        rows_rejected=0,
+        rejects_by_code={},
+        samples_in=sums["audio_samples"],
+        samples_out=sums["audio_samples"],
+        samples_rejected=0,
+        sums=sums,
+        seconds_busy=time.perf_counter() - start,
+    )
+
+
+class _Reader:
+    def __init__(self, store: Store, job: Job, partition: str):
+        self.store, self.job, self.partition = store, job, partition
+        self.hashes: dict[str, str] = {}
+
+    def rows(self, row: type[RowType]) -> list[RowType]:
+        table = row.TABLE
+        assert table in TABLES_OF_A_SHARD
+        commit = self.store.read_commit(table, self.job.stages[table].fingerprint, self.partition)
+        self.hashes[table] = commit.outputs[table].sha256
+        return self.store.read_table(row, commit.outputs[table])
+
+
+def _add(sums: dict[str, int], parts: Sequence[SegmentRecord]) -> None:
+    sums["samples"] += 1
+    for part in parts:
+        sums["frames"] += part.units.num_frames
+        sums["words"] += len(part.words)
+        sums["patches"] += len(part.patches.kind)
+        sums["audio_samples"] += part.segment.end - part.segment.start
+
+
+def write_index(plan: Plan) -> ShardIndex:
+    """Publish `shards/index.json`. Only called when every shard is committed: the index's presence means complete."""
+    assert not plan.pending("shards")
+    entries = [entry for entry in map(_entry, plan.commits("shards")) if entry.samples]
+    stage = plan.stages["shards"]
+    index = ShardIndex(
+        kind="speech",
+        fingerprint=stage.fingerprint,
+        num_units=num_units(plan.spec),
+        hop=unit_hop(plan.spec),
+        cards={card.card_id: card for card in stage.cards},
+        shards=entries,
+        totals={
+            name: sum(getattr(entry, name) for entry in entries)
+            for name in ("samples", "frames", "words", "patches", "seconds", "bytes")
+        },
+    )
+    plan.store.write_bytes("shards/index.json", (index.model_dump_json(indent=1) + "\n").encode("utf-8"))
+    return index
+
+
+def _entry(commit: Commit) -> ShardEntry:
+    output, sums = commit.outputs["shard"], commit.sums
+    return ShardEntry(
+        path=output.path.rsplit("/", 1)[-1],
+        sha256=output.sha256,
+        bytes=output.bytes,
+        samples=sums["samples"],
+        frames=sums["frames"],
+        words=sums["words"],
+        patches=sums["patches"],
+        seconds=sums["audio_samples"] / SAMPLE_RATE,
+    )

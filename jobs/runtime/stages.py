@@ -1,0 +1,54 @@
+"""The stages by name: what each reads, and how the spec makes one."""
+
+from __future__ import annotations
+
+from pipeline.transcripts import TranscriptsStage
+
+from pipeline.patches import PatchesStage
+from pipeline.recordings import RecordingsStage
+from pipeline.segments import SegmentsStage
+from pipeline.stage import Stage
+from pipeline.units import UnitsStage
+from pipeline.words import WordsStage
+from schemas.spec import PipelineSpec
+
+UPSTREAM: dict[str, tuple[str, ...]] = {
+    "recordings": (),
+    "segments": ("recordings",),
+    "transcripts": ("segments",),
+    "words": ("transcripts",),
+    "units": ("segments",),
+    "patches": ("words", "units"),
+    "shards": ("patches",),
+}
+"""A stage's fingerprint stands on those of these stages. They are less than what it reads: segments stand on recordings."""
+
+
+def build_stage(name: str, spec: PipelineSpec) -> Stage:
+    """A stage from the spec. Cheap: models are loaded by `open`."""
+    stages = spec.stages
+    if name == "recordings":
+        return RecordingsStage(stages.recordings, spec.source)
+    if name == "segments":
+        return SegmentsStage(stages.segments, channels=stages.recordings.channels)
+    if name == "transcripts":
+        return TranscriptsStage(stages.transcripts)
+    if name == "words":
+        return WordsStage(stages.words)
+    if name == "units":
+        return UnitsStage(stages.units)
+    if name == "patches":
+        return PatchesStage(stages.patches, hop=unit_hop(spec))
+    raise KeyError(name)
+
+
+def unit_hop(spec: PipelineSpec) -> int:
+    """Samples at 16 kHz per unit, from the unit tokenizer's card."""
+    card = next(card for card in UnitsStage(spec.stages.units).cards() if card.kind == "unit_tokenizer")
+    return int(card.facts["hop"])
+
+
+def num_units(spec: PipelineSpec) -> int:
+    """Size of the unit vocabulary, from the unit tokenizer's card."""
+    card = next(card for card in UnitsStage(spec.stages.units).cards() if card.kind == "unit_tokenizer")
+    return int(card.facts["num_units"])

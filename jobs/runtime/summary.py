@@ -1,0 +1,125 @@
+"""What a run says at its end, and before it with --dry-run: told from the commits, so it is true of the data."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+
+from jobs.runtime.plan import Plan
+from jobs.runtime.run import Outcome
+from schemas.commit import Commit
+from schemas.tables import SAMPLE_RATE
+
+FUNNEL = {
+    "recordings": "decoded",
+    "segments": "speech",
+    "transcripts": "transcribed",
+    "words": "aligned",
+    "units": "in units",
+    "patches": "in patches",
+    "shards": "in shards",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class StageTotals:
+    """Sums over a stage's commits. Hours are of audio."""
+
+    rows_in: int
+    rows_out: int
+    rows_rejected: int
+    hours_in: float
+    hours_out: float
+    hours_rejected: float
+    seconds_busy: float
+    rejects: Counter[str]
+
+    @property
+    def real_time_factor(self) -> float:
+        """Seconds of work per second of audio that came in."""
+        return self.seconds_busy / (self.hours_in * 3600) if self.hours_in else 0.0
+
+    @property
+    def reject_rate(self) -> float:
+        """The larger of the shares of rows and of audio that were rejected."""
+        by_rows = self.rows_rejected / self.rows_in if self.rows_in else 0.0
+        audio = max(self.hours_in, self.hours_rejected)
+        return max(by_rows, self.hours_rejected / audio if audio else 0.0)
+
+
+def totals(commits: list[Commit]) -> StageTotals:
+    """Sum commits of one stage."""
+    rejects: Counter[str] = Counter()
+    for commit in commits:
+        rejects.update(commit.rejects_by_code)
+    hour = SAMPLE_RATE * 3600
+    return StageTotals(
+        rows_in=sum(commit.rows_in for commit in commits),
+        rows_out=sum(commit.rows_out for commit in commits),
+        rows_rejected=sum(commit.rows_rejected for commit in commits),
+        hours_in=sum(commit.samples_in for commit in commits) / hour,
+        hours_out=sum(commit.samples_out for commit in commits) / hour,
+        hours_rejected=sum(commit.samples_rejected for commit in commits) / hour,
+        seconds_busy=sum(commit.seconds_busy for commit in commits),
+        rejects=rejects,
+    )
+
+
+def format_plan(plan: Plan) -> str:
+    """The plan as a table: stage, partitions, audio, committed, pending, fingerprint."""
+    lines = [
+        f"source    {plan.spec.source.uri}",
+        f"output    {plan.spec.output}",
+        f"inventory {sum(len(part.items) for part in plan.partitions)} files, {clock(plan.audio_hours())} of audio, "
+        f"{len(plan.partitions)} partitions, {len(plan.groups)} shards",
+        "",
+        f"{'stage':<12} {'partitions':>10} {'committed':>10} {'pending':>8}   fingerprint",
+    ]
+    for name, stage in plan.stages.items():
+        total, pending = len(plan.units_of_work(name)), len(plan.pending(name))
+        lines.append(f"{name:<12} {total:>10} {total - pending:>10} {pending:>8}   {stage.fingerprint[:16]}")
+    return "\n".join(lines)
+
+
+def format_summary(outcome: Outcome) -> str:
+    """The end of a run: the funnel of audio, rejects by code, and how hard each stage worked."""
+    plan = outcome.plan
+    stage_totals = {name: totals(plan.commits(name)) for name in plan.stages}
+    lines = [f"{'audio in':<12} {clock(plan.audio_hours()):>10}"]
+    for name, total in stage_totals.items():
+        lines.append(f"{FUNNEL[name]:<12} {clock(total.hours_out):>10}   {total.rows_out} of {total.rows_in} rows")
+    rejects = [(name, code, count) for name, total in stage_totals.items() for code, count in total.rejects.items()]
+    lines.append(
+        "rejected     " + (", ".join(f"{count} {code} ({name})" for name, code, count in rejects) or "nothing")
+    )
+    lines += ["", f"{'stage':<12} {'busy':>9} {'x real time':>12} {'busy share':>11}   this run"]
+    for name, total in stage_totals.items():
+        mine = [commit for commit in plan.commits(name) if commit.partition in outcome.worked_on.get(name, ())]
+        busy = sum(commit.seconds_busy for commit in mine)
+        span = (outcome.seconds - outcome.start_up_seconds) * plan.spec.resource(name).workers
+        share = f"{busy / span:.0%}" if mine and span > 0 else "-"
+        lines.append(
+            f"{name:<12} {total.seconds_busy:>8.1f}s {total.real_time_factor:>12.4f} {share:>11}   "
+            f"{len(mine)} of {len(plan.units_of_work(name))} partitions"
+        )
+    lines.append(f"wall time {outcome.seconds:.1f} s, of which {outcome.start_up_seconds:.1f} s until Ray was up")
+    return "\n".join(lines)
+
+
+def too_many_rejects(plan: Plan) -> str | None:
+    """A sentence if any stage rejected more than the spec allows, else None."""
+    for name in plan.stages:
+        total = totals(plan.commits(name))
+        if total.reject_rate > plan.spec.max_reject_rate:
+            codes = ", ".join(f"{count} {code}" for code, count in total.rejects.most_common())
+            return (
+                f"{name} rejected {total.reject_rate:.1%} of its input ({codes}), more than max_reject_rate "
+                f"{plan.spec.max_reject_rate:.1%}: look at the rejects table, mend the input or raise the limit"
+            )
+    return None
+
+
+def clock(hours: float) -> str:
+    """Hours as h:mm:ss."""
+    seconds = round(hours * 3600)
+    return f"{seconds // 3600}:{seconds // 60 % 60:02d}:{seconds % 60:02d}"

@@ -1,0 +1,71 @@
+"""Audio files -> recordings, segments, transcripts, words, units, patches -> shards.
+
+Runs on an embedded Ray, or on a cluster through `ray job submit`; resumes where the last run ended, whatever ended it.
+Exit codes: 0 done, 1 more rejects than max_reject_rate, 2 a mistake in the spec, 75 stopped by a signal (run it again).
+"""
+
+from __future__ import annotations
+
+import sys
+
+from jobs.runtime.cli import exit_with, load_spec, spec_parser
+from jobs.runtime.plan import STAGES, Plan, make_plan
+from jobs.runtime.run import EXIT_STOPPED, run_plan, stages_until
+from jobs.runtime.shard_writer import write_index
+from jobs.runtime.store import local_or_url
+from jobs.runtime.summary import format_plan, format_summary, too_many_rejects
+from schemas.config import ConfigError
+
+EXAMPLES = """  python jobs/tokenize_audio.py --config configs/demo.yaml
+  python jobs/tokenize_audio.py --config configs/demo.yaml --dry-run
+  python jobs/tokenize_audio.py --only transcripts stages.transcripts.beam_size=1
+  ray job submit --address http://127.0.0.1:8265 --working-dir . -- python jobs/tokenize_audio.py --config configs/demo.yaml
+"""
+
+
+def main() -> int:
+    """The command."""
+    parser = spec_parser(__doc__, EXAMPLES)
+    parser.add_argument("--dry-run", action="store_true", help="print the plan and do nothing")
+    parser.add_argument("--only", choices=STAGES, metavar="STAGE", help=f"one stage: {', '.join(STAGES)}")
+    parser.add_argument("--until", choices=STAGES, metavar="STAGE", help="all stages up to this one")
+    parser.add_argument("--no-progress", action="store_true", help="no progress bar")
+    arguments = parser.parse_args()
+    spec = load_spec(arguments)
+    last = arguments.only or arguments.until or "shards"
+    plan = make_plan(spec, until=last)
+    if arguments.dry_run:
+        print(format_plan(plan))
+        return 0
+    stages = (arguments.only,) if arguments.only else stages_until(last)
+    if arguments.only:
+        check_upstream(plan, arguments.only)
+    outcome = run_plan(plan, stages, show_progress=not arguments.no_progress and sys.stderr.isatty())
+    print(format_summary(outcome))
+    if outcome.stopped:
+        print("stopped by a signal; run the same command again to go on")
+        return EXIT_STOPPED
+    if complaint := too_many_rejects(plan):
+        print(f"error: {complaint}", file=sys.stderr)
+        return 1
+    if last == "shards":
+        index = write_index(plan)
+        where = local_or_url(f"{spec.output}/shards/index.json")
+        print(
+            f"{where}: {len(index.shards)} shards, {index.totals['samples']} samples, {index.totals['seconds']:.1f} s"
+        )
+    return 0
+
+
+def check_upstream(plan: Plan, stage: str) -> None:
+    """Raises ConfigError if what a single stage stands on is not there."""
+    for above in plan.stages[stage].upstream:
+        if missing := plan.pending(above):
+            raise ConfigError(
+                f"--only {stage} needs {above}, which is not committed for {len(missing)} of {len(plan.partitions)} "
+                f"partitions: run --until {above} first"
+            )
+
+
+if __name__ == "__main__":
+    exit_with(main)

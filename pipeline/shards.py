@@ -1,0 +1,213 @@
+"""From tables to shards: segments are joined into passages, a passage becomes one WebDataset sample (schemas/shards.py)."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from pipeline.stage import AudioReader
+from schemas.shards import TIMING_CODES, SampleMeta, SegmentSpan
+from schemas.spec import ShardsSpec
+from schemas.tables import SAMPLE_RATE, Patches, Recording, Segment, Transcript, Units, Word
+
+VERSION = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class SegmentRecord:
+    """All that the tables say of one segment."""
+
+    segment: Segment
+    transcript: Transcript
+    words: Sequence[Word]
+    units: Units
+    patches: Patches
+
+
+@dataclass(frozen=True, kw_only=True)
+class Passage:
+    """Consecutive segments of one recording and channel: one sample."""
+
+    recording: Recording
+    parts: Sequence[SegmentRecord]
+
+    @property
+    def key(self) -> str:
+        """The sample's key: recording, channel where there are several, first start and last end."""
+        first, last = self.parts[0].segment, self.parts[-1].segment
+        return first.segment_id.rsplit("-", 1)[0] + f"-{last.end:010d}"
+
+
+def passages(
+    recordings: Iterable[Recording], segments: Sequence[Segment], complete: Mapping[str, SegmentRecord], seconds: float
+) -> Iterator[Passage]:
+    """Join segments into passages of at most `seconds` of speech.
+
+    A segment that was rejected anywhere ends the passage: what follows it does not continue what came before.
+    """
+    by_id = {recording.recording_id: recording for recording in recordings}
+    parts: list[SegmentRecord] = []
+    samples = 0
+
+    def flush() -> Iterator[Passage]:
+        if parts:
+            yield Passage(recording=by_id[parts[0].segment.recording_id], parts=tuple(parts))
+            parts.clear()
+
+    for segment in sorted(segments, key=lambda item: (item.recording_id, item.channel, item.start)):
+        record = complete.get(segment.segment_id)
+        last = parts[-1].segment if parts else segment
+        joins = (last.recording_id, last.channel) == (segment.recording_id, segment.channel)
+        length = segment.end - segment.start
+        if record is None or not joins or samples + length > seconds * SAMPLE_RATE:
+            yield from flush()
+            samples = 0
+        if record is not None:
+            parts.append(record)
+            samples += length
+    yield from flush()
+
+
+def records(
+    segments: Iterable[Segment],
+    transcripts: Iterable[Transcript],
+    words: Iterable[Word],
+    units: Iterable[Units],
+    patches: Iterable[Patches],
+) -> dict[str, SegmentRecord]:
+    """The segments that made it through every stage, by id."""
+    by_segment = {segment.segment_id: segment for segment in segments}
+    text = {transcript.segment_id: transcript for transcript in transcripts}
+    unit_rows = {row.segment_id: row for row in units}
+    spoken: dict[str, list[Word]] = {}
+    for word in words:
+        spoken.setdefault(word.segment_id, []).append(word)
+    return {
+        row.segment_id: SegmentRecord(
+            segment=by_segment[row.segment_id],
+            transcript=text[row.segment_id],
+            words=sorted(spoken[row.segment_id], key=lambda word: word.word_index),
+            units=unit_rows[row.segment_id],
+            patches=row,
+        )
+        for row in patches
+    }
+
+
+def build_sample(
+    passage: Passage, spec: ShardsSpec, hop: int, cards: Mapping[str, str], audio: AudioReader | None
+) -> dict[str, bytes | str]:
+    """A passage as the members of a WebDataset sample. `audio` is needed where the spec wants .flac members."""
+    arrays = _Arrays()
+    for part in passage.parts:
+        arrays.add(part, hop)
+    meta = SampleMeta(
+        key=passage.key,
+        recording_id=passage.recording.recording_id,
+        uri=passage.recording.uri,
+        segments=arrays.spans,
+        language=passage.parts[0].transcript.language,
+        text=arrays.text,
+        words=arrays.char_spans,
+        patch_kind=arrays.kind,
+        num_frames=arrays.frames,
+        hop=hop,
+        cards=dict(cards),
+    )
+    members: dict[str, bytes | str] = {
+        "__key__": passage.key,
+        "json": _json_bytes(meta),
+        "units.npy": _npy_bytes(np.asarray(arrays.units, dtype=np.uint16)),
+        "words.npy": _npy_bytes(np.asarray(arrays.words, dtype=np.int32).reshape(-1, 3)),
+        "patch.npy": _npy_bytes(np.asarray([*arrays.bounds, arrays.frames], dtype=np.int32)),
+    }
+    if any(time >= 0 for time in arrays.chars):
+        members["chars.npy"] = _npy_bytes(np.asarray(arrays.chars, dtype=np.int32))
+    if spec.audio:
+        assert audio is not None
+        members["flac"] = _flac_bytes(passage, audio)
+    return members
+
+
+class _Arrays:
+    """The arrays of a passage while its segments are joined: frames and characters are shifted, nothing else changes."""
+
+    def __init__(self) -> None:
+        self.frames = 0
+        self.text = ""
+        self.units: list[int] = []
+        self.words: list[tuple[int, int, int]] = []
+        self.char_spans: list[tuple[int, int]] = []
+        self.chars: list[int] = []
+        self.bounds: list[int] = []
+        self.kind: list[int] = []
+        self.spans: list[SegmentSpan] = []
+
+    def add(self, part: SegmentRecord, hop: int) -> None:
+        if self.text:
+            self.text += " "
+            self.chars.append(-1)
+        shift, frames = len(self.text), part.units.num_frames
+        chars = [-1] * len(part.transcript.text)
+        edges = part.patches.word_frames
+        for index, word in enumerate(part.words):
+            start, end = edges[2 * index], edges[2 * index + 1]
+            self.words.append((self.frames + start, self.frames + end, TIMING_CODES[word.timing]))
+            self.char_spans.append((shift + word.char_start, shift + word.char_end))
+            for offset, time in enumerate(word.char_times):
+                chars[word.char_start + offset] = self.frames + min(time // hop, frames - 1)
+        self.chars.extend(chars)
+        self.text += part.transcript.text
+        self.units.extend(part.units.units)
+        self.bounds.extend(self.frames + bound for bound in part.patches.bounds[:-1])
+        self.kind.extend(part.patches.kind)
+        segment = part.segment
+        self.spans.append(
+            SegmentSpan(
+                segment_id=segment.segment_id,
+                start=segment.start,
+                end=segment.end,
+                frame_start=self.frames,
+                frame_end=self.frames + frames,
+            )
+        )
+        self.frames += frames
+
+
+def write_shard(samples: Iterable[dict[str, bytes | str]]) -> bytes:
+    """Samples as the bytes of a tar file: equal samples give equal bytes (no clock, no owner)."""
+    from webdataset.writer import TarWriter
+
+    buffer = io.BytesIO()
+    with TarWriter(buffer, user="lst", group="lst", mtime=0, encoder=False) as writer:
+        for sample in samples:
+            writer.write(sample)
+    return buffer.getvalue()
+
+
+def _json_bytes(meta: SampleMeta) -> bytes:
+    return json.dumps(meta.model_dump(mode="json"), sort_keys=True, ensure_ascii=False, separators=(",", ":")).encode(
+        "utf-8"
+    )
+
+
+def _npy_bytes(array: np.ndarray) -> bytes:
+    buffer = io.BytesIO()
+    np.lib.format.write_array(buffer, array, version=(1, 0), allow_pickle=False)
+    return buffer.getvalue()
+
+
+def _flac_bytes(passage: Passage, audio: AudioReader) -> bytes:
+    import soundfile
+
+    pieces = [
+        audio.read(passage.recording, part.segment.channel)[part.segment.start : part.segment.end]
+        for part in passage.parts
+    ]
+    buffer = io.BytesIO()
+    soundfile.write(buffer, np.clip(np.concatenate(pieces), -1.0, 1.0), SAMPLE_RATE, format="FLAC", subtype="PCM_16")
+    return buffer.getvalue()
