@@ -1,0 +1,268 @@
+"""Reading shards by their index: local paths or any fsspec URL, hashes checked on first read, samples by number."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import mmap
+import os
+import tarfile
+import uuid
+from collections import OrderedDict
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import fsspec
+import numpy as np
+from pydantic import ValidationError
+
+from schemas.shards import SHARD_FORMAT, SampleMeta, ShardEntry, ShardIndex
+
+
+class ShardError(ValueError):
+    """A shard or an index that cannot be trusted; the message names the file."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sample:
+    """One passage, as schemas/shards.py describes it. The arrays are empty in a text-only sample."""
+
+    meta: SampleMeta
+    units: np.ndarray
+    """uint16 [T]"""
+    words: np.ndarray
+    """int32 [W, 3]"""
+    patch: np.ndarray
+    """int32 [P + 1]"""
+    chars: np.ndarray | None
+    """int32 [C], where the shard has character times."""
+
+
+class ShardCache:
+    """Copies of remote shards on this machine, at most `max_bytes` of them; the least recently opened go first.
+
+    Processes may share a directory: a copy appears by rename, and removing one that another process has mapped is harmless.
+    """
+
+    def __init__(self, directory: str | Path, max_bytes: int) -> None:
+        self.directory, self.max_bytes = Path(directory), max_bytes
+
+    def fetch(self, url: str, entry: ShardEntry) -> Path:
+        """The local copy of `url`, fetched where it is not here yet.
+
+        Raises:
+            ShardError: the source cannot be read.
+        """
+        target = self.directory / f"{entry.sha256}.tar"
+        if target.exists():
+            os.utime(target)
+            return target
+        self.directory.mkdir(parents=True, exist_ok=True)
+        self._make_room(entry.bytes)
+        partial = target.with_suffix(f".{uuid.uuid4().hex}.part")
+        try:
+            with fsspec.open(url, "rb") as source, open(partial, "wb") as copy:
+                while block := source.read(1 << 22):
+                    copy.write(block)
+            check_file(partial, entry, named=url)
+            os.replace(partial, target)
+        except OSError as error:
+            raise ShardError(f"cannot fetch the shard {url} into {self.directory}: {error}") from error
+        finally:
+            partial.unlink(missing_ok=True)
+        return target
+
+    def _make_room(self, incoming: int) -> None:
+        ages = []
+        for path in self.directory.glob("*.tar"):
+            try:
+                stat = path.stat()
+            except FileNotFoundError:  # another process was faster
+                continue
+            ages.append((stat.st_mtime_ns, stat.st_size, path))
+        held = sum(size for _, size, _ in ages)
+        for _, size, path in sorted(ages):
+            if held + incoming <= self.max_bytes:
+                return
+            path.unlink(missing_ok=True)
+            held -= size
+
+
+def check_file(path: Path, entry: ShardEntry, named: str) -> None:
+    """Compare a shard file with its entry in the index.
+
+    Raises:
+        ShardError: it is truncated, too long, or its bytes have changed.
+    """
+    size = path.stat().st_size
+    if size != entry.bytes:
+        what = "truncated" if size < entry.bytes else "not the file that was indexed"
+        raise ShardError(f"the shard {named} has {size} bytes and its index says {entry.bytes}: it is {what}")
+    with open(path, "rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    if digest != entry.sha256:
+        raise ShardError(
+            f"the shard {named} is damaged: its sha256 is {digest[:12]}..., its index says {entry.sha256[:12]}...; "
+            "write or copy it again"
+        )
+
+
+class ShardSet:
+    """Random access to the samples of an index. Keeps the last `keep_open` shards mapped."""
+
+    def __init__(self, index_url: str, cache: ShardCache | None = None, keep_open: int = 16) -> None:
+        """
+        Raises:
+            ShardError: the index is missing or is not an index; a URL was given without a cache.
+        """
+        self.index_url, self.cache, self.keep_open = index_url, cache, keep_open
+        self.index = read_index(index_url)
+        self.fingerprint = self.index.fingerprint
+        self.counts = [entry.samples for entry in self.index.shards]
+        self._open: OrderedDict[int, _OpenShard] = OrderedDict()
+        self._verified: set[str] = set()
+
+    def read(self, shard: int, sample: int) -> Sample:
+        """Sample number `sample` of shard number `shard`.
+
+        Raises:
+            ShardError: the shard is missing, truncated or damaged, or the sample is not as schemas/shards.py has it.
+        """
+        opened = self._open.get(shard)
+        if opened is None:
+            opened = self._open[shard] = self._open_shard(self.index.shards[shard])
+            while len(self._open) > self.keep_open:
+                self._open.popitem(last=False)[1].close()
+        else:
+            self._open.move_to_end(shard)
+        return opened.read(sample)
+
+    def close(self) -> None:
+        """Unmap everything; reading afterwards opens again."""
+        while self._open:
+            self._open.popitem()[1].close()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_open": OrderedDict()}  # maps stay in the process that made them
+
+    def _open_shard(self, entry: ShardEntry) -> _OpenShard:
+        url = self.index_url.rsplit("/", 1)[0] + "/" + entry.path if "/" in self.index_url else entry.path
+        local = _local_path(url)
+        if local is None:
+            if self.cache is None:
+                raise ShardError(f"{url} is remote: set data.cache_dir to a local directory for copies of shards")
+            local = self.cache.fetch(url, entry)
+        if not local.is_file():
+            raise ShardError(f"the shard {local} is missing, and the index {self.index_url} lists it")
+        if entry.sha256 not in self._verified:
+            check_file(local, entry, named=str(local))
+            self._verified.add(entry.sha256)
+        return _OpenShard(local, entry.samples)
+
+
+class _OpenShard:
+    """A mapped tar file and where each sample's members lie in it."""
+
+    def __init__(self, path: Path, samples: int) -> None:
+        self.path = path
+        with open(path, "rb") as file:
+            self.map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+            self.members = _scan(path, file)
+        if len(self.members) != samples:
+            raise ShardError(f"the shard {path} holds {len(self.members)} samples and its index says {samples}")
+
+    def read(self, number: int) -> Sample:
+        key, spans = self.members[number]
+        try:
+            meta = SampleMeta.model_validate_json(self._bytes(spans["json"]))
+            if meta.format != SHARD_FORMAT:
+                raise ValueError(f"format {meta.format}, this code reads {SHARD_FORMAT}")
+            sample = Sample(
+                meta=meta,
+                units=self._array(spans, "units.npy", np.uint16, (0,)),
+                words=self._array(spans, "words.npy", np.int32, (0, 3)),
+                patch=self._array(spans, "patch.npy", np.int32, (0,)),
+                chars=self._array(spans, "chars.npy", np.int32, (0,)) if "chars.npy" in spans else None,
+            )
+            _check_sample(sample)
+        except (KeyError, ValueError, ValidationError) as error:
+            raise ShardError(f"sample {key!r} of the shard {self.path} cannot be used: {error}") from error
+        return sample
+
+    def close(self) -> None:
+        self.map.close()
+
+    def _bytes(self, span: tuple[int, int]) -> bytes:
+        return self.map[span[0] : span[0] + span[1]]
+
+    def _array(self, spans: dict[str, tuple[int, int]], name: str, dtype: type, empty: tuple[int, ...]) -> np.ndarray:
+        if name not in spans:
+            return np.zeros(empty, dtype=dtype)
+        array = np.lib.format.read_array(io.BytesIO(self._bytes(spans[name])), allow_pickle=False)
+        if array.dtype != dtype:
+            raise ValueError(f"{name} is {array.dtype}, expected {np.dtype(dtype)}")
+        return array
+
+
+def _scan(path: Path, file: io.BufferedReader) -> list[tuple[str, dict[str, tuple[int, int]]]]:
+    """Each sample's key and, per member suffix, (offset, size) of its bytes: the headers are read, not the contents."""
+    samples: list[tuple[str, dict[str, tuple[int, int]]]] = []
+    try:
+        with tarfile.open(fileobj=file, mode="r:") as tar:
+            for member in tar:
+                folder, _, name = member.name.rpartition("/")
+                base, _, suffix = name.partition(".")
+                key = f"{folder}/{base}" if folder else base
+                if not samples or samples[-1][0] != key:
+                    samples.append((key, {}))
+                samples[-1][1][suffix] = (member.offset_data, member.size)
+    except tarfile.TarError as error:
+        raise ShardError(f"the shard {path} is not a readable tar file: {error}") from error
+    return samples
+
+
+def _check_sample(sample: Sample) -> None:
+    """What the loader relies on; a shard that our writer made never fails here."""
+    meta, frames = sample.meta, sample.meta.num_frames
+    if len(sample.units) != frames:
+        raise ValueError(f"{len(sample.units)} units, num_frames says {frames}")
+    if len(sample.units) and len(meta.words) != len(sample.words):
+        raise ValueError(f"{len(meta.words)} word spans in the text, {len(sample.words)} rows of words.npy")
+    if len(sample.units):
+        bounds = sample.patch
+        if (
+            len(bounds) != len(meta.patch_kind) + 1
+            or bounds[0] != 0
+            or bounds[-1] != frames
+            or (np.diff(bounds) < 1).any()
+        ):
+            raise ValueError("patch bounds do not tile the frames")
+    if len(sample.words) and ((np.diff(sample.words[:, :2].reshape(-1)) < 0).any() or sample.words[-1, 1] > frames):
+        raise ValueError("words overlap or are out of order")
+
+
+def read_index(url: str) -> ShardIndex:
+    """The index at a local path or fsspec URL.
+
+    Raises:
+        ShardError: it is missing, or is not an index of a format that this code reads.
+    """
+    try:
+        with fsspec.open(url, "rb") as file:
+            index = ShardIndex.model_validate_json(file.read())
+    except (OSError, ValueError) as error:
+        hint = (
+            " (has `make shards` finished? the index is written last)" if isinstance(error, FileNotFoundError) else ""
+        )
+        raise ShardError(f"cannot read the shard index {url}: {error}{hint}") from error
+    if index.format != SHARD_FORMAT:
+        raise ShardError(f"the shard index {url} has format {index.format}; this code reads {SHARD_FORMAT}")
+    return index
+
+
+def _local_path(url: str) -> Path | None:
+    """The path of a local file, None for anything else."""
+    if "://" not in url and "::" not in url:
+        return Path(url)
+    return Path(url.removeprefix("file://")) if url.startswith("file://") else None

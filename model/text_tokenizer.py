@@ -1,0 +1,118 @@
+"""Text tokenizers behind one face: a Hugging Face `tokenizer.json`, or a SentencePiece model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Protocol
+
+from schemas.cards import Card, hash_file
+from schemas.config import ConfigError
+
+
+class TextTokenizer(Protocol):
+    """Text to token ids in [0, size) and back. No special tokens are ever added: the joint vocabulary has its own."""
+
+    size: int
+    card: Card
+
+    def encode(self, text: str) -> tuple[list[int], list[int]]:
+        """The ids, and for each id the first character of `text` that it stands for."""
+        ...
+
+    def decode(self, ids: Iterable[int]) -> str:
+        """The text of the ids."""
+        ...
+
+
+def load_tokenizer(path: str | Path) -> TextTokenizer:
+    """The tokenizer in a file (`*.json` or a SentencePiece `*.model`) or in a directory that holds either.
+
+    Raises:
+        ConfigError: there is none, or the file is not what its name says.
+    """
+    path = Path(path)
+    if path.is_dir():
+        found = [path / name for name in ("tokenizer.json", "tokenizer.model") if (path / name).is_file()]
+        if not found:
+            raise ConfigError(f"{path} holds neither tokenizer.json nor tokenizer.model")
+        path = found[0]
+    if not path.is_file():
+        raise ConfigError(
+            f"the text tokenizer {path} does not exist; give a tokenizer.json or a SentencePiece model, "
+            "or train one with `python jobs/train_tokenizer.py`"
+        )
+    try:
+        return _HuggingFace(path) if path.suffix == ".json" else _SentencePiece(path)
+    except Exception as error:  # both libraries raise bare Exception or RuntimeError on a bad file
+        raise ConfigError(f"{path} is not a text tokenizer that can be read: {error}") from error
+
+
+class _HuggingFace:
+    """A `tokenizer.json` of the `tokenizers` library."""
+
+    def __init__(self, path: Path) -> None:
+        from tokenizers import Tokenizer
+
+        self._path = str(path)
+        self._tokenizer = Tokenizer.from_file(self._path)
+        self._tokenizer.no_padding()
+        self._tokenizer.no_truncation()
+        self.size = self._tokenizer.get_vocab_size(with_added_tokens=True)
+        self.card = _card(path, "tokenizer.json")
+
+    def encode(self, text: str) -> tuple[list[int], list[int]]:
+        encoding = self._tokenizer.encode(text, add_special_tokens=False)
+        return encoding.ids, [start for start, _ in encoding.offsets]
+
+    def decode(self, ids: Iterable[int]) -> str:
+        return str(self._tokenizer.decode(list(ids), skip_special_tokens=False))
+
+
+class _SentencePiece:
+    """A SentencePiece model."""
+
+    def __init__(self, path: Path) -> None:
+        from sentencepiece import SentencePieceProcessor
+
+        self._processor = SentencePieceProcessor(model_file=str(path))
+        self.size = self._processor.get_piece_size()
+        self.card = _card(path, "sentencepiece")
+
+    def encode(self, text: str) -> tuple[list[int], list[int]]:
+        pieces = self._processor.encode(text, return_type="proto").pieces
+        starts = [piece.begin for piece in pieces]
+        if not text.isascii():  # SentencePiece counts bytes
+            starts = [len(text.encode("utf-8")[:start].decode("utf-8", errors="ignore")) for start in starts]
+        return [piece.id for piece in pieces], starts
+
+    def decode(self, ids: Iterable[int]) -> str:
+        return str(self._processor.decode(list(ids)))
+
+
+def _card(path: Path, form: str) -> Card:
+    return Card(kind="text_tokenizer", name=path.stem, facts={"form": form, "sha256": hash_file(path)}, notes={})
+
+
+def train_bpe(texts: Iterable[str], size: int, path: str | Path) -> Path:
+    """Train a byte-level BPE of `size` tokens and write it as a `tokenizer.json`. The same texts give the same bytes.
+
+    Raises:
+        ConfigError: `size` is below the 256 bytes that every such vocabulary holds.
+    """
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+
+    if size < 256:
+        raise ConfigError(f"a byte-level vocabulary has at least 256 tokens, {size} were asked for")
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
+    tokenizer.decoder = decoders.ByteLevel()
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    trainer = trainers.BpeTrainer(vocab_size=size, special_tokens=[], initial_alphabet=alphabet, show_progress=False)
+    tokenizer.train_from_iterator(texts, trainer)
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(".part")
+    tokenizer.save(str(partial))
+    partial.replace(path)
+    return path
