@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-from pipeline.transcripts import TranscriptsStage
-
 from pipeline.patches import PatchesStage
 from pipeline.recordings import RecordingsStage
 from pipeline.segments import SegmentsStage
 from pipeline.stage import Stage
-from pipeline.units import UnitsStage
-from pipeline.words import WordsStage
 from schemas.spec import PipelineSpec
 
 UPSTREAM: dict[str, tuple[str, ...]] = {
@@ -26,6 +22,10 @@ UPSTREAM: dict[str, tuple[str, ...]] = {
 
 def build_stage(name: str, spec: PipelineSpec) -> Stage:
     """A stage from the spec. Cheap: models are loaded by `open`."""
+    from pipeline.transcripts import TranscriptsStage
+    from pipeline.units import UnitsStage
+    from pipeline.words import WordsStage
+
     stages = spec.stages
     if name == "recordings":
         return RecordingsStage(stages.recordings, spec.source)
@@ -38,17 +38,13 @@ def build_stage(name: str, spec: PipelineSpec) -> Stage:
     if name == "units":
         return UnitsStage(stages.units)
     if name == "patches":
-        return PatchesStage(stages.patches, hop=unit_hop(spec))
+        return PatchesStage(stages.patches, hop=unit_tokenizer(spec)["hop"])
     raise KeyError(name)
 
 
-def unit_hop(spec: PipelineSpec) -> int:
-    """Samples at 16 kHz per unit, from the unit tokenizer's card."""
-    card = next(card for card in UnitsStage(spec.stages.units).cards() if card.kind == "unit_tokenizer")
-    return int(card.facts["hop"])
+def unit_tokenizer(spec: PipelineSpec) -> dict[str, int]:
+    """`hop` (samples at 16 kHz per unit) and `num_units`, from the unit tokenizer's card."""
+    from pipeline.units import UnitsStage
 
-
-def num_units(spec: PipelineSpec) -> int:
-    """Size of the unit vocabulary, from the unit tokenizer's card."""
     card = next(card for card in UnitsStage(spec.stages.units).cards() if card.kind == "unit_tokenizer")
-    return int(card.facts["num_units"])
+    return {name: int(card.facts[name]) for name in ("hop", "num_units")}

@@ -1,0 +1,213 @@
+"""Re-hash every file that a commit names and check every invariant of the tables and shards. Exit code 0 means all hold."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import tarfile
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from jobs.runtime.accounting import key_of
+from jobs.runtime.cli import exit_with, load_spec, spec_parser
+from jobs.runtime.plan import Plan, make_plan
+from jobs.runtime.store import CorruptFileError
+from pipeline.patches import check_bounds
+from schemas.arrow import Row
+from schemas.shards import SampleMeta, ShardIndex
+from schemas.tables import TABLES, Patches, Recording, Reject, Segment, Transcript, Units, Word
+
+EXAMPLES = """  python jobs/verify_dataset.py --config configs/demo.yaml
+  python jobs/verify_dataset.py --config s3://bucket/run.yaml --no-shards
+"""
+
+
+def main() -> int:
+    """The command."""
+    parser = spec_parser(__doc__, EXAMPLES)
+    parser.add_argument("--no-shards", action="store_true", help="only the tables")
+    arguments = parser.parse_args()
+    plan = make_plan(load_spec(arguments))
+    problems = list(verify_tables(plan))
+    checked = f"{sum(len(plan.done[stage]) for stage in plan.stages)} commits"
+    if not arguments.no_shards:
+        problems += verify_shards(plan)
+        checked += f", {len(plan.done['shards'])} shards"
+    for problem in problems:
+        print(f"- {problem}")
+    print(f"{checked}: {f'{len(problems)} problems' if problems else 'everything holds'}")
+    return 1 if problems else 0
+
+
+def verify_tables(plan: Plan) -> Iterator[str]:
+    """Problems of the tables, one sentence each: hashes, counts, and what each table promises of the others."""
+    for stage in plan.stages:
+        if missing := plan.pending(stage):
+            yield f"{stage}: {len(missing)} partitions are not committed, such as {missing[0]}"
+    for partition in plan.partitions:
+        tables: dict[str, Sequence[Row]] = {}
+        rejected: set[str] = set()
+        for stage in plan.stages:
+            if stage != "shards" and partition.name in plan.done[stage]:
+                try:
+                    tables[stage], rejects = read_stage(plan, stage, partition.name)
+                except CorruptFileError as error:
+                    yield str(error)
+                    continue
+                rejected |= {reject.id for reject in rejects}
+        if len(tables) == len(plan.stages) - 1:
+            yield from (
+                f"{partition.name}: {problem}" for problem in check_partition(plan, partition, tables, rejected)
+            )
+
+
+def read_stage(plan: Plan, stage: str, partition: str) -> tuple[Sequence[Row], list[Reject]]:
+    """A stage's rows and rejects of one partition, hashes checked."""
+    commit = plan.store.read_commit(stage, plan.stages[stage].fingerprint, partition)
+    row: type[Row] = TABLES[stage]
+    rejects = plan.store.read_table(Reject, commit.outputs["rejects"]) if "rejects" in commit.outputs else []
+    if len(rejects) != commit.rows_rejected:
+        raise CorruptFileError(f"{stage}/{partition}: {commit.rows_rejected} rejects promised, {len(rejects)} found")
+    return plan.store.read_table(row, commit.outputs[stage]), rejects
+
+
+def check_partition(plan: Plan, partition: Any, tables: dict[str, Sequence[Row]], rejected: set[str]) -> Iterator[str]:
+    """What must hold between the tables of one partition."""
+    files = {item.uri for item in partition.items}
+    recordings: list[Recording] = list(tables["recordings"])  # type: ignore[arg-type]
+    segments: list[Segment] = list(tables["segments"])  # type: ignore[arg-type]
+    transcripts: dict[str, Transcript] = {key_of(row): row for row in tables["transcripts"]}  # type: ignore[misc]
+    if lost := files - {row.uri for row in recordings} - rejected:
+        yield f"files neither decoded nor rejected: {sorted(lost)[:3]}"
+    if lost := {row.recording_id for row in recordings} - {row.recording_id for row in segments} - rejected:
+        yield f"recordings neither segmented nor rejected: {sorted(lost)[:3]}"
+    patched = {key_of(row) for row in tables["patches"]}
+    if lost := {row.segment_id for row in segments} - patched - rejected:
+        yield f"segments neither patched nor rejected: {sorted(lost)[:3]}"
+    if both := patched & rejected:
+        yield f"segments both patched and rejected: {sorted(both)[:3]}"
+    yield from check_segments(recordings, segments)
+    yield from check_words([row for row in tables["words"] if isinstance(row, Word)], segments, transcripts)
+    hop = int(next(card for card in plan.stages["units"].cards if card.kind == "unit_tokenizer").facts["hop"])
+    lengths = {segment.segment_id: segment.end - segment.start for segment in segments}
+    frames = {}
+    for units in tables["units"]:
+        assert isinstance(units, Units)
+        frames[units.segment_id] = units.num_frames
+        if not units.num_frames == len(units.units) == lengths[units.segment_id] // hop:
+            yield f"{units.segment_id}: {len(units.units)} units for {lengths[units.segment_id]} samples at hop {hop}"
+    for patches in tables["patches"]:
+        assert isinstance(patches, Patches)
+        try:
+            check_bounds(patches.bounds, frames[patches.segment_id])
+        except ValueError as error:
+            yield f"{patches.segment_id}: {error}"
+
+
+def check_segments(recordings: Sequence[Recording], segments: Sequence[Segment]) -> Iterator[str]:
+    """Segments lie inside their recording, in order, and do not overlap."""
+    ends = {row.recording_id: row.num_samples_16k for row in recordings}
+    last: dict[tuple[str, int], int] = {}
+    for segment in sorted(segments, key=lambda row: (row.recording_id, row.channel, row.start)):
+        track = (segment.recording_id, segment.channel)
+        if not last.get(track, 0) <= segment.start < segment.end <= ends[segment.recording_id]:
+            yield f"{segment.segment_id} overlaps the one before it or leaves its recording"
+        last[track] = segment.end
+
+
+def check_words(
+    words: Sequence[Word], segments: Sequence[Segment], transcripts: dict[str, Transcript]
+) -> Iterator[str]:
+    """Words are numbered from 0, point into their transcript, and lie in order inside their segment."""
+    lengths = {segment.segment_id: segment.end - segment.start for segment in segments}
+    last: dict[str, Word] = {}
+    for word in sorted(words, key=lambda row: (row.segment_id, row.word_index)):
+        before = last.get(word.segment_id)
+        if word.word_index != (before.word_index + 1 if before else 0):
+            yield f"{word.segment_id}: word {word.word_index} is out of sequence"
+        if not (before.end if before else 0) <= word.start <= word.end <= lengths[word.segment_id]:
+            yield f"{word.segment_id}: word {word.word_index} is out of order or leaves its segment"
+        if transcripts[word.segment_id].text[word.char_start : word.char_end] != word.text:
+            yield f"{word.segment_id}: word {word.word_index} {word.text!r} is not what its span in the transcript says"
+        last[word.segment_id] = word
+
+
+def verify_shards(plan: Plan) -> list[str]:
+    """Problems of the shards: hashes against the index, members against their own promises, segments exactly once."""
+    if not plan.store.exists("shards/index.json"):
+        return ["shards/index.json is missing: the shards are not complete"]
+    index = ShardIndex.model_validate_json(plan.store.read_bytes("shards/index.json"))
+    problems = []
+    if index.fingerprint != plan.stages["shards"].fingerprint:
+        problems.append("shards/index.json belongs to another spec: run jobs/tokenize_audio.py again")
+    seen: list[str] = []
+    for entry in index.shards:
+        try:
+            data = plan.store.read_bytes(f"shards/{entry.path}")
+        except FileNotFoundError:
+            problems.append(f"shards/{entry.path} is missing")
+            continue
+        if hashlib.sha256(data).hexdigest() != entry.sha256:
+            problems.append(f"shards/{entry.path} is not the file that the index lists: its hash differs")
+            continue
+        for sample in read_samples(data):
+            meta = SampleMeta.model_validate(json.loads(sample["json"]))
+            seen += [span.segment_id for span in meta.segments]
+            problems += [f"shards/{entry.path} {meta.key}: {problem}" for problem in check_sample(meta, sample, index)]
+    patched = [
+        key_of(row)
+        for partition in plan.partitions
+        if partition.name in plan.done["patches"]
+        for row in read_stage(plan, "patches", partition.name)[0]
+    ]
+    if sorted(seen) != sorted(patched):
+        problems.append(
+            f"{len(patched)} segments have patches but the shards hold {len(seen)} ({len(set(seen))} distinct)"
+        )
+    return problems
+
+
+def read_samples(data: bytes) -> Iterator[dict[str, bytes]]:
+    """The samples of a shard as plain tarfile reads them: members by name, without the key."""
+    sample: dict[str, bytes] = {}
+    current = None
+    with tarfile.open(fileobj=io.BytesIO(data)) as tar:
+        for member in tar:
+            key, _, name = member.name.partition(".")
+            if current is not None and key != current:
+                yield sample
+                sample = {}
+            current = key
+            file = tar.extractfile(member)
+            assert file is not None
+            sample[name] = file.read()
+    if sample:
+        yield sample
+
+
+def check_sample(meta: SampleMeta, sample: dict[str, bytes], index: ShardIndex) -> Iterator[str]:
+    """What one sample promises."""
+    units, words, bounds = (
+        np.load(io.BytesIO(sample[name]), allow_pickle=False) for name in ("units.npy", "words.npy", "patch.npy")
+    )
+    if units.dtype != np.uint16 or len(units) != meta.num_frames:
+        yield f"{len(units)} units of {units.dtype} for {meta.num_frames} frames"
+    if len(units) and int(units.max()) >= index.num_units:
+        yield f"unit {int(units.max())} where the vocabulary has {index.num_units}"
+    if sum((span.end - span.start) // index.hop for span in meta.segments) != meta.num_frames:
+        yield "the segments' lengths do not add up to its frames"
+    try:
+        check_bounds(bounds.tolist(), meta.num_frames)
+    except ValueError as error:
+        yield str(error)
+    if len(bounds) != len(meta.patch_kind) + 1 or len(words) != len(meta.words):
+        yield "patch kinds or word spans do not match the arrays"
+    if len(words) and ((words[:, 0] > words[:, 1]).any() or (words[1:, 0] < words[:-1, 1]).any()):
+        yield "words overlap or run backwards"
+
+
+if __name__ == "__main__":
+    exit_with(main)
