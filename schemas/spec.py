@@ -86,14 +86,23 @@ class MfccSpec(StrictModel):
 
 
 class HubertSpec(StrictModel):
-    """HuBERT features from a Hugging Face directory."""
+    """HuBERT features of one layer."""
 
     backend: Literal["hubert"] = "hubert"
+    format: Literal["hf", "torchaudio", "fairseq"] = "hf"
+    """What `model` is: a Hugging Face directory or hub name (owner/model[@revision]); the name of a torchaudio bundle, such
+    as HUBERT_BASE; a fairseq checkpoint (.pt)."""
     model: str
     layer: int = Field(ge=0)
+    """1 is the first transformer layer; 0 what enters it. As `output_layer` in fairseq and `hidden_states[layer]` in
+    transformers (there the last layer of a large model has one more layer norm, which no codebook was fitted on)."""
+    hop: Literal[320, 640] = 320
+    """Samples per frame, checked against the model's own convolutions: 320 is 50 Hz, 640 is 25 Hz."""
     window_seconds: float = Field(default=20.0, gt=0)
-    context_seconds: float = Field(default=2.0, ge=0)
+    """Audio up to window + 2 context goes through whole; longer audio in windows."""
+    context_seconds: float = Field(default=5.0, ge=0)
     batch_size: int = Field(default=4, ge=1)
+    """Windows of one segment per step on a GPU."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
 
 

@@ -1,0 +1,84 @@
+"""Where the files of a model are: a local directory, or a name on the Hugging Face hub. And which device to use."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, Literal
+
+from schemas.cards import hash_directory
+from schemas.config import ConfigError
+
+WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin")
+
+
+def model_directory(model: str, what: str) -> Path:
+    """The directory that `model` names: a path, or `owner/name[@revision]` on the Hugging Face hub (fetched once, cached).
+
+    Raises:
+        ConfigError: neither; the message names both ways.
+    """
+    path = Path(model).expanduser()
+    if path.is_dir():
+        return path
+    both = f"as {what}, give a directory (config.json, model.safetensors) or a name on the hub (owner/model[@revision])"
+    name, _, revision = model.partition("@")
+    if name.count("/") != 1 or name.startswith((".", "/", "~")):
+        raise ConfigError(f"no directory {model!r}: {both}")
+    from huggingface_hub import snapshot_download
+
+    patterns = ["*.json", "*.txt", "*.safetensors", "pytorch_model.bin"]
+    try:
+        return Path(snapshot_download(name, revision=revision or None, allow_patterns=patterns))
+    except Exception as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise ConfigError(
+            f"{model!r} is no local directory and could not be fetched from the hub ({reason}): {both}"
+        ) from error
+
+
+def weight_hashes(directory: Path) -> dict[str, str]:
+    """sha256 of the configuration and the weights that transformers would load from a directory.
+
+    Raises:
+        ConfigError: there is no config.json, or there are no weights.
+    """
+    if not (directory / "config.json").is_file():
+        raise ConfigError(f"{directory} has no config.json: it is not a Hugging Face model directory")
+    names = [name for name in WEIGHTS if (directory / name).is_file()]
+    if not names:
+        raise ConfigError(f"{directory} has no weights: one of {', '.join(WEIGHTS)} is needed")
+    shards = (
+        sorted(path.name for path in directory.glob("model-*.safetensors")) if names[0].endswith("index.json") else []
+    )
+    return hash_directory(directory, ("config.json", names[0], *shards))
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object from a file.
+
+    Raises:
+        ConfigError: missing, or not a JSON object.
+    """
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"cannot read {path}: {error}") from error
+    if not isinstance(document, dict):
+        raise ConfigError(f"{path} must hold a JSON object")
+    return document
+
+
+def torch_device(wanted: Literal["auto", "cpu", "cuda"]) -> str:
+    """ "cuda" or "cpu"; auto takes the GPU where there is one.
+
+    Raises:
+        ConfigError: cuda is asked for and there is none.
+    """
+    import torch
+
+    if wanted == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    if wanted == "cuda" and not torch.cuda.is_available():
+        raise ConfigError("device: cuda is asked for, but torch sees no GPU here: write auto or cpu")
+    return wanted
