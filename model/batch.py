@@ -5,18 +5,36 @@ Shape suffixes: N elements (a fixed budget), P latents (a fixed budget).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import NamedTuple
 
+import numpy as np
 import torch
+
+
+class LossSums(NamedTuple):
+    """Sums and counts over a batch's valid targets, as 0-d tensors; the trainer divides once, by the global count.
+
+    A tuple (not a dataclass) because FSDP looks for tensors in what a module returns by walking tuples.
+    """
+
+    nll_text: torch.Tensor
+    """Nats, over targets that are text tokens or specials."""
+    num_text: torch.Tensor
+    """int64."""
+    nll_unit: torch.Tensor
+    """Nats, over targets that are speech units."""
+    num_unit: torch.Tensor
+    """int64."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Batch:
     """Packed documents. Padding stands at the end, with `doc_id_N == -1`, `latent_id_N == num_latents - 1` at most.
 
-    Invariants (checked by `check`, in the loader): latent ids start at 0, never decrease, grow by at most 1 and change at
-    every document boundary; a latent with more than one element holds units alone; an element that is not a unit is
-    `closed`; the first element of a document is never a target.
+    Invariants (checked by `check`, in the loader): latent ids start at 0, never decrease, grow by at most 1 and change
+    at every document boundary; a latent with more than one element holds units alone; an element that is not a unit is
+    `closed`, and a closed element is the last of its latent; the first element of a document is never a target.
     """
 
     ids_N: torch.Tensor
@@ -35,3 +53,61 @@ class Batch:
     """The latent budget P: the global transformer always runs over this many."""
     sample_ids: tuple[str, ...] = ()
     """Of the documents, for messages."""
+
+    def to(self, device: torch.device | str) -> Batch:
+        """The batch on another device; copies do not block where the memory is pinned."""
+        names = ("ids_N", "is_unit_N", "latent_id_N", "closed_N", "doc_id_N", "loss_mask_N")
+        return replace(self, **{name: getattr(self, name).to(device, non_blocking=True) for name in names})
+
+    def check(self) -> Batch:
+        """The batch itself, once its invariants hold. For the loader: it is never called in the hot path.
+
+        Raises:
+            ValueError: names the invariant, the element and the document.
+        """
+        types = {"ids_N": torch.int64, "latent_id_N": torch.int64, "doc_id_N": torch.int64}
+        for name in ("ids_N", "is_unit_N", "latent_id_N", "closed_N", "doc_id_N", "loss_mask_N"):
+            tensor = getattr(self, name)
+            wanted = types.get(name, torch.bool)
+            if tensor.ndim != 1 or len(tensor) != len(self.ids_N) or tensor.dtype != wanted:
+                raise ValueError(
+                    f"{name} must be {wanted} [{len(self.ids_N)}], found {tensor.dtype} {list(tensor.shape)}"
+                )
+        doc = self.doc_id_N.cpu().numpy()
+        num_valid = int((doc >= 0).sum())
+        if (doc[:num_valid] < 0).any():
+            raise ValueError("padding (doc_id -1) must stand at the end of the batch")
+        if num_valid:
+            self._check_documents(num_valid)
+        if self.loss_mask_N[num_valid:].any():
+            raise ValueError("a padding element cannot be a target")
+        return self
+
+    def _check_documents(self, num_valid: int) -> None:
+        doc, latent, unit, closed, target = (
+            getattr(self, name)[:num_valid].cpu().numpy()
+            for name in ("doc_id_N", "latent_id_N", "is_unit_N", "closed_N", "loss_mask_N")
+        )
+        doc_step, latent_step = np.diff(doc), np.diff(latent)
+        first = np.concatenate([[True], doc_step != 0])
+        same = latent_step == 0
+        problems = (
+            ("document ids start at 0", np.arange(num_valid) == 0, np.full(num_valid, doc[0] != 0)),
+            ("latent ids start at 0", np.arange(num_valid) == 0, np.full(num_valid, latent[0] != 0)),
+            ("document ids grow by 0 or 1", slice(1, None), (doc_step < 0) | (doc_step > 1)),
+            ("latent ids grow by 0 or 1", slice(1, None), (latent_step < 0) | (latent_step > 1)),
+            ("a document begins a latent", slice(1, None), (doc_step != 0) & same),
+            ("a shared latent holds units alone", slice(1, None), same & ~(unit[1:] & unit[:-1])),
+            ("a closed element ends its latent", slice(1, None), same & closed[:-1]),
+            ("an element that is not a unit is closed", slice(None), ~unit & ~closed),
+            ("the first element of a document is no target", slice(None), first & target),
+        )
+        for rule, where, broken in problems:
+            rows = np.arange(num_valid)[where]
+            bad = broken[rows] if len(broken) != len(rows) else broken
+            if bad.any():
+                row = int(rows[np.argmax(bad)])
+                name = self.sample_ids[doc[row]] if 0 <= doc[row] < len(self.sample_ids) else f"number {doc[row]}"
+                raise ValueError(f"batch breaks the rule '{rule}' at element {row}, document {name}")
+        if latent[-1] >= self.num_latents:
+            raise ValueError(f"{latent[-1] + 1} latents do not fit the budget of {self.num_latents}")

@@ -1,0 +1,87 @@
+"""What LST and the plain baseline have in common: a packed batch in, loss sums or logits out.
+
+Shape suffixes: N elements, R rows with a target, V joint vocabulary.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from model.batch import Batch, LossSums
+from model.config import ModelConfig
+from model.flops import Counts, count_batch, forward_flops, training_flops
+from model.global_transformer import GlobalTransformer
+from model.head import OutputHead, Share, sum_losses
+from model.layout import target_rows
+from model.vocabulary import Vocabulary
+
+
+@dataclass(frozen=True)
+class HeadRows:
+    """The rows that one head predicts from: `states[index]` belongs to `rows[chosen]` of the rows that were asked for."""
+
+    head: OutputHead
+    states: torch.Tensor
+    index: torch.Tensor
+    chosen: torch.Tensor
+
+
+class SpeechTextModel(nn.Module):
+    """A language model over packed elements of text and speech. Subclasses give `head_rows`."""
+
+    vocabulary: Vocabulary
+    config: ModelConfig
+    heads: nn.ModuleDict
+    global_transformer: GlobalTransformer
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        assert config.vocabulary is not None
+        self.config, self.vocabulary = config, config.vocabulary
+
+    def head_rows(self, batch: Batch, row_R: torch.Tensor) -> list[HeadRows]:
+        """The states of these rows, as each head reads them."""
+        raise NotImplementedError
+
+    def forward(self, batch: Batch) -> LossSums:
+        """Sums of the loss over this batch's targets, and their counts. The head runs on rows with a target alone."""
+        row_R = target_rows(batch)
+        parts = [
+            (part.head, part.states[part.index], batch.ids_N[row_R[part.chosen] + 1])
+            for part in self.head_rows(batch, row_R)
+        ]
+        return sum_losses(parts, self.vocabulary)
+
+    def logits(self, batch: Batch) -> torch.Tensor:
+        """[N, V]: row i is the prediction of element i + 1 of the same document; -inf outside the row's modality.
+
+        Under FSDP, register it with `torch.distributed.fsdp.register_fsdp_forward_method(model, "logits")`.
+        """
+        parts = self.head_rows(batch, torch.arange(len(batch.ids_N), device=batch.ids_N.device))
+        logits_NV = parts[0].states.new_empty(len(batch.ids_N), self.vocabulary.size)
+        for part in parts:
+            logits_NV[part.chosen] = part.head.joint_logits(part.states[part.index])
+        return logits_NV
+
+    def make_heads(self, shares: dict[Share, int]) -> nn.ModuleDict:
+        """Output heads by share, each with the width that it reads."""
+        return nn.ModuleDict(
+            {share: OutputHead(dim, self.config.norm_eps, self.vocabulary, share) for share, dim in shares.items()}
+        )
+
+    def head(self, share: Share) -> OutputHead:
+        """One of the heads."""
+        module = self.heads[share]
+        assert isinstance(module, OutputHead)
+        return module
+
+    def forward_flops(self, counts: Counts) -> float:
+        """Operations of one forward pass (see `model.flops`)."""
+        return forward_flops(self, counts)
+
+    def training_flops(self, batch: Batch) -> float:
+        """Operations of one training step on the batch, which should be on the CPU."""
+        return training_flops(self, count_batch(batch, self.config))

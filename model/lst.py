@@ -1,0 +1,95 @@
+"""The Latent Speech-Text Transformer: patch encoder -> global transformer -> patch decoder.
+
+Shape suffixes: N elements, P latents, L local elements, S pooled latents, R rows asked for, T text elements,
+D local width, W global width, E encoder output width.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from model.baseline import BaseSpeechLM
+from model.batch import Batch
+from model.config import ModelConfig
+from model.global_transformer import GlobalTransformer
+from model.head import Share, share_size, to_share
+from model.init import init_weights
+from model.interface import HeadRows, SpeechTextModel
+from model.layout import Layout, derive, speech_rows
+from model.patch_decoder import PatchDecoder
+from model.patch_encoder import PatchEncoder
+
+
+def build_model(config: ModelConfig, seed: int) -> SpeechTextModel:
+    """The model of a configuration, its weights drawn from `seed` (see `model.init`).
+
+    Under `torch.device("meta")` nothing is drawn: call `init_weights(module, seed)` after `to_empty`.
+
+    Raises:
+        ValueError: the configuration has no vocabulary yet.
+    """
+    if config.vocabulary is None:
+        raise ValueError("the model configuration has no vocabulary: set num_text and num_units, or use with_vocabulary")
+    model = LST(config) if config.kind == "lst" else BaseSpeechLM(config)
+    init_weights(model, seed)
+    return model
+
+
+class LST(SpeechTextModel):
+    """The model of the paper (section 3), strictly causal by default. `forward` gives the loss of a packed batch."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__(config)
+        decoder, vocabulary = config.patch_decoder, self.vocabulary
+        assert decoder is not None
+        assert config.vectors_per_patch is not None
+        self.direct = config.text_path == "direct"
+        local_dim, global_dim = decoder.dim, config.global_transformer.dim
+        self.local_share: Share = "units" if self.direct else "joint"
+        self.embedding = nn.Embedding(share_size(vocabulary, self.local_share), local_dim)
+        self.text_embedding = nn.Embedding(share_size(vocabulary, "text"), global_dim) if self.direct else None
+        self.encoder = PatchEncoder(config)
+        latent_dim = config.vectors_per_patch * local_dim
+        fits = latent_dim == global_dim
+        self.latent_projection = nn.Identity() if fits else nn.Linear(latent_dim, global_dim, bias=False)
+        self.global_transformer = GlobalTransformer(config)
+        self.decoder = PatchDecoder(config)
+        text_dim = global_dim if self.direct else local_dim
+        joint = config.head == "joint"
+        self.heads = self.make_heads({"joint": local_dim} if joint else {"text": text_dim, "units": local_dim})
+
+    def states(self, batch: Batch, layout: Layout) -> tuple[torch.Tensor, torch.Tensor]:
+        """What the heads read: decoder states [L, D] and global latents [P, W]."""
+        ids_L = batch.ids_N if layout.local_L is None else batch.ids_N[layout.local_L]
+        x_LD = self.embedding(to_share(ids_L, self.vocabulary, self.local_share))
+        x_LD, latent_SE = self.encoder(x_LD, layout)
+        latent_PW = self.latent_projection(latent_SE)
+        if layout.text_N is not None:
+            assert layout.pooled_S is not None
+            assert self.text_embedding is not None
+            text_TW = self.text_embedding(batch.ids_N[layout.text_N])
+            place_T = batch.latent_id_N[layout.text_N]
+            empty_PW = latent_PW.new_zeros(batch.num_latents, latent_PW.shape[1])
+            latent_PW = empty_PW.index_copy(0, layout.pooled_S, latent_PW).index_copy(0, place_T, text_TW)
+        latent_PW = self.global_transformer(latent_PW, layout.latent_position_P, layout.global_self)
+        return self.decoder(x_LD, latent_PW, layout), latent_PW
+
+    def head_rows(self, batch: Batch, row_R: torch.Tensor) -> list[HeadRows]:
+        """The rows of each head. With `text_path: direct` the text head reads the global latents."""
+        decoded_LD, latent_PW = self.states(batch, derive(batch, self.config))
+        if self.config.head == "joint":
+            return [HeadRows(self.head("joint"), decoded_LD, row_R, torch.arange(len(row_R), device=row_R.device))]
+        speech_N = speech_rows(batch)
+        speech_R = speech_N[row_R]
+        in_text, in_speech = (~speech_R).nonzero().squeeze(-1), speech_R.nonzero().squeeze(-1)
+        if not self.direct:
+            return [
+                HeadRows(self.head("text"), decoded_LD, row_R[in_text], in_text),
+                HeadRows(self.head("units"), decoded_LD, row_R[in_speech], in_speech),
+            ]
+        rank_N = speech_N.long().cumsum(0) - 1  # where each speech element stands among the local ones
+        return [
+            HeadRows(self.head("text"), latent_PW, batch.latent_id_N[row_R[in_text]], in_text),
+            HeadRows(self.head("units"), decoded_LD, rank_N[row_R[in_speech]], in_speech),
+        ]
