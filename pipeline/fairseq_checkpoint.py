@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import pickle
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,8 +32,11 @@ class FairseqHubert:
         )
 
 
-class _Record:
-    """Stands for the classes that a checkpoint names: keeps attributes, does nothing."""
+class _Record(dict[Any, Any]):
+    """Stands for the classes that a checkpoint names: keeps items and attributes, does nothing."""
+
+    def __init__(self, *_: Any) -> None:
+        super().__init__()
 
     def __setstate__(self, state: Any) -> None:
         self.__dict__.update(state if isinstance(state, dict) else {"state": state})
@@ -41,6 +45,14 @@ class _Record:
 STAND_INS = (
     "argparse.Namespace",
     "fairseq.data.dictionary.Dictionary",
+    "collections.defaultdict",
+    "typing.Any",
+    "builtins.dict",
+    "builtins.list",
+    "builtins.int",
+    "builtins.float",
+    "builtins.str",
+    "builtins.bool",
     "omegaconf.dictconfig.DictConfig",
     "omegaconf.listconfig.ListConfig",
     "omegaconf.base.ContainerMetadata",
@@ -67,9 +79,8 @@ def read_fairseq_hubert(path: Path) -> FairseqHubert:
         with torch.serialization.safe_globals(stand_ins):
             state = torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, AttributeError, TypeError) as error:
-        reason = next(
-            (line.strip() for line in str(error).splitlines() if "GLOBAL" in line), str(error).splitlines()[0]
-        )
+        named = re.search(r"GLOBAL (\S+)", str(error))
+        reason = f"it names {named[1]}" if named else str(error).splitlines()[0]
         raise ConfigError(
             f"{path} was refused: it is no fairseq checkpoint, or it holds more than data ({reason})"
         ) from error
