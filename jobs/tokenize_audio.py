@@ -40,7 +40,7 @@ def main() -> int:
     stages = (arguments.only,) if arguments.only else stages_until(last)
     if arguments.only:
         check_upstream(plan, arguments.only)
-    outcome = run_plan(plan, stages, show_progress=not arguments.no_progress and sys.stderr.isatty())
+    outcome = run_plan(plan, stages, show_progress=False if arguments.no_progress else None)
     print(format_summary(outcome))
     if outcome.stopped:
         print("stopped by a signal; run the same command again to go on")

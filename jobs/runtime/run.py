@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import sys
 import threading
 import time
 import uuid
@@ -39,8 +40,10 @@ class Outcome:
     stopped: bool
 
 
-def run_plan(plan: Plan, stages: Sequence[str], show_progress: bool = True) -> Outcome:
+def run_plan(plan: Plan, stages: Sequence[str], show_progress: bool | None = None) -> Outcome:
     """Bring the given stages to completion, as far as what they stand on is there.
+
+    The progress bar is shown on a terminal, unless `show_progress` decides.
 
     Raises:
         ConfigError: the output cannot be written, or the worker pools do not fit the cluster.
@@ -56,7 +59,7 @@ def run_plan(plan: Plan, stages: Sequence[str], show_progress: bool = True) -> O
         with ray_session() as ray, stop_on_signal(plan) as stop:
             check_cluster(plan, stages, ray.cluster_resources())
             outcome.start_up_seconds = time.perf_counter() - begin
-            with progress(plan, stages, enabled=show_progress):
+            with progress(plan, stages, enabled=sys.stderr.isatty() if show_progress is None else show_progress):
                 _execute(plan, stages, rows, stop.run_id)
         outcome.stopped = stop.requested
     refresh(plan)
@@ -137,12 +140,14 @@ def ray_session() -> Iterator[Any]:
         yield ray
         return
     address = os.environ.get("RAY_ADDRESS") or "local"
+    if address == "local":
+        os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # its notes on Ray Data's own actors only alarm
     quiet = {"log_to_driver": False, "include_dashboard": False} if address == "local" else {}
     ray.init(address=address, logging_level=logging.WARNING, configure_logging=True, **quiet)
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     context.print_on_execution_start = False
-    logging.getLogger("ray.data").setLevel(logging.WARNING)
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
     try:
         yield ray
     finally:
@@ -200,7 +205,7 @@ def progress(plan: Plan, stages: Sequence[str], enabled: bool) -> Iterator[None]
                 counts.append(f"{stage} {len(names)}/{len(plan.units_of_work(stage))}")
                 now += sum(hours[name] for name in names)
             bar.set_postfix_str(" ".join(counts), refresh=False)
-            bar.update(max(0.0, now - done))
+            bar.update(max(0.0, min(now, total) - done))
             done = max(done, now)
             if last:
                 return
@@ -209,7 +214,7 @@ def progress(plan: Plan, stages: Sequence[str], enabled: bool) -> Iterator[None]
         "{desc} {percentage:3.0f}% |{bar:20}| {n:.2f}/{total:.2f} audio h, {elapsed} gone, {remaining} left  {postfix}"
     )
     with tqdm(
-        total=round(total, 4) or 1, desc="tokenize", bar_format=form, disable=not enabled, mininterval=1.0
+        total=total or 1, desc="tokenize", bar_format=form, disable=not enabled, mininterval=1.0
     ) as bar:
         watcher = threading.Thread(target=watch, args=(bar,), daemon=True)
         watcher.start()
