@@ -1,0 +1,204 @@
+"""Stage `transcripts`: what is said in each segment. Recognisers are backends behind one Protocol."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Protocol
+
+from pipeline.stage import AudioReader, StageResult
+from schemas.arrow import Row
+from schemas.cards import Card
+from schemas.spec import TranscriptSpec, WhisperXSpec
+from schemas.tables import SAMPLE_RATE, Recording, Reject, RejectCode, Segment, Transcript
+
+
+@dataclass(frozen=True, kw_only=True)
+class Heard:
+    """What a recogniser makes of a segment."""
+
+    text: str
+    language: str
+    language_prob: float | None = None
+    avg_logprob: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Unusable:
+    """Why a segment has no usable text: a reject code and a sentence."""
+
+    code: RejectCode
+    detail: str
+
+
+class Recogniser(Protocol):
+    """A source of text: opened once per worker, then the segments of one recording at a time."""
+
+    def card(self) -> Card:
+        """What it is; cheap, nothing is loaded.
+
+        Raises:
+            ConfigError: its model is missing; the message says where to get it.
+        """
+        ...
+
+    def open(self) -> None:
+        """Load the model."""
+        ...
+
+    def transcribe(
+        self, recording: Recording, segments: Sequence[Segment], audio: AudioReader
+    ) -> Sequence[Heard | Unusable]:
+        """One result per segment, each independent of the other segments."""
+        ...
+
+    def close(self) -> None:
+        """Release the model."""
+        ...
+
+
+def make_recogniser(spec: WhisperXSpec | TranscriptSpec) -> Recogniser:
+    """The backend that the spec names. Nothing is loaded."""
+    if isinstance(spec, TranscriptSpec):
+        return GivenTranscripts(spec)
+    from pipeline.whisper import WhisperXRecogniser
+
+    return WhisperXRecogniser(spec)
+
+
+class TranscriptsStage:
+    """Text for each segment. Rejects: empty_transcript, repetition, low_logprob, rate_out_of_range, align_failed."""
+
+    name = "transcripts"
+    version = 1
+    inputs: tuple[str, ...] = ("segments", "recordings")
+
+    def __init__(self, spec: WhisperXSpec | TranscriptSpec, recogniser: Recogniser | None = None) -> None:
+        self._spec = spec
+        self._recogniser = recogniser if recogniser is not None else make_recogniser(spec)
+        self._card_id = ""
+
+    def cards(self) -> list[Card]:
+        """The recogniser's."""
+        return [self._recogniser.card()]
+
+    def open(self) -> None:
+        """Load the recogniser."""
+        self._card_id = self._recogniser.card().card_id
+        self._recogniser.open()
+
+    def close(self) -> None:
+        """Release the recogniser."""
+        self._recogniser.close()
+
+    def run(self, tables: Mapping[str, Sequence[Row]], audio: AudioReader) -> StageResult:
+        """A transcript per segment, or the reason why there is none."""
+        recordings = {row.recording_id: row for row in tables["recordings"] if isinstance(row, Recording)}
+        rows: list[Transcript] = []
+        rejects: list[Reject] = []
+        segments = [row for row in tables["segments"] if isinstance(row, Segment)]
+        for recording, group in groupby(segments, key=lambda segment: segment.recording_id):
+            members = list(group)
+            results = self._recogniser.transcribe(recordings[recording], members, audio)
+            for segment, result in zip(members, results, strict=True):
+                problem = result if isinstance(result, Unusable) else find_problem(self._spec, segment, result)
+                if problem is not None:
+                    rejects.append(_reject(segment, problem))
+                elif isinstance(result, Heard):
+                    rows.append(self._row(segment, result))
+        return StageResult(rows=rows, rejects=rejects)
+
+    def _row(self, segment: Segment, heard: Heard) -> Transcript:
+        return Transcript(
+            segment_id=segment.segment_id,
+            text=heard.text,
+            language=heard.language,
+            language_prob=heard.language_prob,
+            avg_logprob=heard.avg_logprob,
+            asr=self._card_id,
+        )
+
+
+def find_problem(spec: WhisperXSpec | TranscriptSpec, segment: Segment, heard: Heard) -> Unusable | None:
+    """The first reason not to trust a text, or None. Given transcripts are trusted unless they are empty."""
+    if not any(character.isalnum() for character in heard.text):
+        return Unusable(code="empty_transcript", detail=f"the text {heard.text!r} holds no letter and no digit")
+    if isinstance(spec, TranscriptSpec):
+        return None
+    ratio = compression_ratio(heard.text)
+    if ratio > spec.max_compression_ratio:
+        return Unusable(
+            code="repetition",
+            detail=f"the text repeats itself: zlib makes it {ratio:.2f} times smaller and "
+            f"transcripts.max_compression_ratio is {spec.max_compression_ratio:g}; it begins {heard.text[:60]!r}",
+        )
+    if heard.avg_logprob is not None and heard.avg_logprob < spec.min_avg_logprob:
+        return Unusable(
+            code="low_logprob",
+            detail=f"the recogniser is unsure: {heard.avg_logprob:.2f} nats per token and "
+            f"transcripts.min_avg_logprob is {spec.min_avg_logprob:g}",
+        )
+    rate = len(heard.text.split()) * SAMPLE_RATE / (segment.end - segment.start)
+    if rate > spec.max_words_per_second:
+        return Unusable(
+            code="rate_out_of_range",
+            detail=f"{rate:.1f} words per second is faster than people speak: "
+            f"transcripts.max_words_per_second is {spec.max_words_per_second:g}",
+        )
+    return None
+
+
+def compression_ratio(text: str) -> float:
+    """Bytes of UTF-8 per byte of zlib: Whisper's own sign of a text that loops."""
+    raw = text.encode("utf-8")
+    return len(raw) / len(zlib.compress(raw))
+
+
+class GivenTranscripts:
+    """Backend `transcript`: the text that came with the audio. It cannot be divided among several segments."""
+
+    def __init__(self, spec: TranscriptSpec) -> None:
+        self._language = spec.language
+
+    def card(self) -> Card:
+        """Not a model: the text is part of the inventory."""
+        return Card(kind="asr", name="transcript", facts={})
+
+    def open(self) -> None:
+        """Nothing to load."""
+
+    def close(self) -> None:
+        """Nothing to release."""
+
+    def transcribe(
+        self, recording: Recording, segments: Sequence[Segment], audio: AudioReader
+    ) -> Sequence[Heard | Unusable]:
+        """The recording's text, where one segment holds all speech of the recording."""
+        return [self._one(recording, segment) for segment in segments]
+
+    def _one(self, recording: Recording, segment: Segment) -> Heard | Unusable:
+        if recording.transcript is None or not recording.transcript.strip():
+            return Unusable(code="empty_transcript", detail=f"no text came with {recording.uri}")
+        if segment.cut_reason != "whole" or (segment.channel >= 0 and recording.channels > 1):
+            return Unusable(
+                code="align_failed",
+                detail=f"the text of {recording.uri} is for more than this segment and cannot be divided: raise "
+                "segments.max_gap_seconds (recordings of up to segments.max_seconds then stay whole), cut longer "
+                "recordings beforehand, or let transcripts.backend be whisperx",
+            )
+        language = recording.language_hint or self._language
+        return Heard(text=" ".join(recording.transcript.split()), language=language)
+
+
+def _reject(segment: Segment, problem: Unusable) -> Reject:
+    return Reject(
+        id=segment.segment_id,
+        stage=TranscriptsStage.name,
+        code=problem.code,
+        detail=problem.detail,
+        retriable=False,
+        attempts=1,
+        seconds=(segment.end - segment.start) / SAMPLE_RATE,
+    )
