@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from concurrent.futures.process import BrokenProcessPool
@@ -18,11 +18,17 @@ from schemas.tables import SAMPLE_RATE, Reject, RejectCode
 
 
 def run_isolated(
-    spec: PipelineSpec, stage: Stage, tables: Mapping[str, Sequence[Row]], attempts: int, limit: float
+    spec: PipelineSpec,
+    stage: Stage,
+    tables: Mapping[str, Sequence[Row]],
+    attempts: int,
+    limit: float,
+    build: Callable[[str, PipelineSpec], Stage] = build_stage,
 ) -> StageResult:
     """The result of `stage.run(tables)`, with the rows that crash or hang a process rejected.
 
-    Sound because a stage treats each input row on its own. `limit` is in seconds per child process.
+    Sound because a stage treats each input row on its own. `limit` is in seconds per child process, which makes its stage
+    with `build`.
     """
     keys = list(dict.fromkeys(key_of(row) for row in tables[stage.inputs[0]]))
     rows: list[Row] = []
@@ -30,7 +36,7 @@ def run_isolated(
     pending = [keys]
     while pending:
         part = pending.pop()
-        outcome = _run_child(spec, stage, _only(tables, stage, set(part)), limit)
+        outcome = _run_child(spec, stage.name, _only(tables, stage, set(part)), limit, build)
         if isinstance(outcome, StageResult):
             rows.extend(outcome.rows)
             rejects.extend(outcome.rejects)
@@ -43,11 +49,15 @@ def run_isolated(
 
 
 def _run_child(
-    spec: PipelineSpec, stage: Stage, tables: Mapping[str, Sequence[Row]], limit: float
+    spec: PipelineSpec,
+    name: str,
+    tables: Mapping[str, Sequence[Row]],
+    limit: float,
+    build: Callable[[str, PipelineSpec], Stage],
 ) -> StageResult | RejectCode:
     pool = ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn"))
     try:
-        future = pool.submit(_child, spec, stage.name, tables)
+        future = pool.submit(_child, spec, name, tables, build)
         return future.result(timeout=limit)
     except BrokenProcessPool:
         return "worker_crashed"
@@ -61,8 +71,13 @@ def _run_child(
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _child(spec: PipelineSpec, name: str, tables: Mapping[str, Sequence[Row]]) -> StageResult:
-    stage = build_stage(name, spec)
+def _child(
+    spec: PipelineSpec,
+    name: str,
+    tables: Mapping[str, Sequence[Row]],
+    build: Callable[[str, PipelineSpec], Stage],
+) -> StageResult:
+    stage = build(name, spec)
     stage.open()
     return stage.run(tables, SourceAudio(spec.source.uri))
 
