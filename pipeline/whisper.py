@@ -20,8 +20,9 @@ from schemas.config import ConfigError
 from schemas.spec import WhisperXSpec
 from schemas.tables import Recording, Segment
 
-REQUIRED = ("model.bin", "config.json", "tokenizer.json", "preprocessor_config.json")
-FILES = (*REQUIRED, "vocabulary.txt", "vocabulary.json")
+REQUIRED = ("model.bin", "config.json", "tokenizer.json")
+"""Without tokenizer.json faster-whisper would go and fetch one."""
+FILES = (*REQUIRED, "preprocessor_config.json", "vocabulary.txt", "vocabulary.json")
 LOGPROB_DIGITS = 4
 """float32 inference differs by about 1e-7 between batch shapes and thread counts; the table does not show it."""
 
