@@ -115,7 +115,7 @@ class SelfAttention(nn.Module):
         self, x_ND: torch.Tensor, rope: tuple[torch.Tensor, torch.Tensor]
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Rotated queries [N, H, K] and keys, and values."""
-        qkv: torch.Tensor = self.qkv(x_ND).view(len(x_ND), -1, self.head_dim)
+        qkv: torch.Tensor = self.qkv(x_ND).view(len(x_ND), self.num_heads + 2 * self.num_kv_heads, self.head_dim)
         qk, v = torch.split(qkv, [self.num_heads + self.num_kv_heads, self.num_kv_heads], dim=1)
         q, k = torch.split(rotate(qk, rope), [self.num_heads, self.num_kv_heads], dim=1)
         return q, k, v
@@ -156,7 +156,7 @@ class CrossAttention(nn.Module):
 
     def __init__(self, dim: int, num_heads: int, norm_eps: float, backend: Backend) -> None:
         super().__init__()
-        self.num_heads, self.backend = num_heads, backend
+        self.num_heads, self.head_dim, self.backend = num_heads, dim // num_heads, backend
         self.query_norm = RMSNorm(dim, norm_eps)
         self.key_norm = RMSNorm(dim, norm_eps)
         self.query = nn.Linear(dim, dim, bias=False)
@@ -165,12 +165,12 @@ class CrossAttention(nn.Module):
 
     def project_queries(self, x_ND: torch.Tensor) -> torch.Tensor:
         """[N, H, K]."""
-        q_NHK: torch.Tensor = self.query(self.query_norm(x_ND)).view(len(x_ND), self.num_heads, -1)
+        q_NHK: torch.Tensor = self.query(self.query_norm(x_ND)).view(len(x_ND), self.num_heads, self.head_dim)
         return q_NHK
 
     def project_keys(self, y_MD: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Keys and values, [M, H, K] each."""
-        kv_MHK = self.key_value(self.key_norm(y_MD)).view(len(y_MD), 2 * self.num_heads, -1)
+        kv_MHK = self.key_value(self.key_norm(y_MD)).view(len(y_MD), 2 * self.num_heads, self.head_dim)
         k_MHK, v_MHK = torch.split(kv_MHK, self.num_heads, dim=1)
         return k_MHK, v_MHK
 

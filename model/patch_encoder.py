@@ -40,7 +40,7 @@ class PatchEncoder(nn.Module):
                     latent_XD = self.queries(max_pool(x_LD, layout.pool_L, layout.num_pooled))
                 latent_XD = latent_XD + cross(latent_XD, x_LD, layout.encoder_cross)
         assert latent_XD is not None
-        return x_LD, latent_XD.view(layout.num_pooled, -1)
+        return x_LD, latent_XD.view(layout.num_pooled, self.stack.dim * self.vectors_per_patch)
 
     def cross_after(self, layer: int) -> CrossAttention | None:
         """The cross-attention that follows a layer, if one does."""

@@ -115,7 +115,8 @@ class StaticRule:
         self.size = size
 
     def ends(self, units: np.ndarray) -> np.ndarray:
-        return np.arange(len(units)) % self.size == self.size - 1
+        ends: np.ndarray = np.arange(len(units)) % self.size == self.size - 1
+        return ends
 
 
 class NoveltyRule:
@@ -222,7 +223,8 @@ class OnlinePatcher:
 
 def _run_starts(flag: np.ndarray) -> np.ndarray:
     """bool [n]: a maximal run of True begins here."""
-    return flag & ~np.concatenate([[False], flag[:-1]])
+    starts: np.ndarray = flag & ~np.concatenate([[False], flag[:-1]])
+    return starts
 
 
 def _spans(is_unit: np.ndarray) -> list[tuple[int, int]]:
@@ -266,4 +268,5 @@ def _merge_silence(start: np.ndarray, document: Document) -> np.ndarray:
     places = np.flatnonzero(start | opens_span)
     after_opening = (opens_span & (document.patch_kind == SILENCE))[places[:-1]]
     merged[places[1:][after_opening]] = False
-    return merged | opens_span
+    result: np.ndarray = merged | opens_span
+    return result
