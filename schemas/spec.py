@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import difflib
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from schemas.config import StrictModel
 
@@ -78,6 +79,37 @@ class SoundSwallowerSpec(StrictModel):
     """A segment with a smaller share of directly aligned words is rejected as `align_coverage`."""
 
 
+class CtcSpec(StrictModel):
+    """Forced alignment over the emissions of a letter CTC model of the wav2vec2 family."""
+
+    backend: Literal["ctc"] = "ctc"
+    format: Literal["hf", "torchaudio"] = "hf"
+    """What `model` is: a directory or hub name of a Wav2Vec2ForCTC or HubertForCTC, or the name of a torchaudio bundle, such
+    as WAV2VEC2_ASR_BASE_960H or MMS_FA."""
+    model: str
+    min_coverage: float = Field(default=0.5, ge=0, le=1)
+    """A segment with a smaller share of directly aligned words is rejected as `align_coverage`."""
+    min_score: float = Field(default=0.1, ge=0, le=1)
+    """A segment whose letters are less probable than this on average (geometric mean) is rejected as `align_failed`."""
+    window_seconds: float = Field(default=20.0, gt=0)
+    """Segments up to window + 2 context go through whole; longer ones in windows."""
+    context_seconds: float = Field(default=5.0, ge=0)
+    batch_size: int = Field(default=4, ge=1)
+    """Windows of one segment per step on a GPU."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+
+
+class WhisperXAlignSpec(StrictModel):
+    """WhisperX's own aligner over the same models, for comparison."""
+
+    backend: Literal["whisperx"] = "whisperx"
+    model: str
+    """A directory of a Wav2Vec2ForCTC."""
+    min_coverage: float = Field(default=0.5, ge=0, le=1)
+    min_score: float = Field(default=0.1, ge=0, le=1)
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+
+
 class MfccSpec(StrictModel):
     """39 MFCC features at 100 Hz, averaged to the hop: HuBERT's own first iteration, no weights needed."""
 
@@ -142,7 +174,9 @@ class Stages(StrictModel):
     recordings: RecordingsSpec = RecordingsSpec()
     segments: SegmentsSpec = SegmentsSpec()
     transcripts: Annotated[WhisperXSpec | TranscriptSpec, Field(discriminator="backend")]
-    words: Annotated[SoundSwallowerSpec, Field()] = SoundSwallowerSpec()
+    words: Annotated[SoundSwallowerSpec | CtcSpec | WhisperXAlignSpec, Field(discriminator="backend")] = (
+        SoundSwallowerSpec()
+    )
     units: UnitsSpec
     patches: PatchesSpec = PatchesSpec()
     shards: ShardsSpec = ShardsSpec()
@@ -171,6 +205,16 @@ class PipelineSpec(StrictModel):
     kmeans: KMeansSpec
     resources: dict[str, Resources] = {}
     max_reject_rate: float = Field(default=0.05, ge=0, le=1)
+
+    @field_validator("resources")
+    @classmethod
+    def _stages_exist(cls, resources: dict[str, Resources]) -> dict[str, Resources]:
+        for name in resources:
+            if name not in Stages.model_fields:
+                near = difflib.get_close_matches(name, Stages.model_fields, n=1)
+                hint = f"did you mean {near[0]!r}?" if near else f"stages: {', '.join(Stages.model_fields)}"
+                raise ValueError(f"{name!r} is no stage; {hint}")
+        return resources
 
     def resource(self, stage: str) -> Resources:
         """The resources of a stage, or the defaults."""
