@@ -213,9 +213,7 @@ def progress(plan: Plan, stages: Sequence[str], enabled: bool) -> Iterator[None]
     form = (
         "{desc} {percentage:3.0f}% |{bar:20}| {n:.2f}/{total:.2f} audio h, {elapsed} gone, {remaining} left  {postfix}"
     )
-    with tqdm(
-        total=total or 1, desc="tokenize", bar_format=form, disable=not enabled, mininterval=1.0
-    ) as bar:
+    with tqdm(total=total or 1, desc="tokenize", bar_format=form, disable=not enabled, mininterval=1.0) as bar:
         watcher = threading.Thread(target=watch, args=(bar,), daemon=True)
         watcher.start()
         try:

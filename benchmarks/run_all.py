@@ -1,0 +1,82 @@
+"""Run every benchmark that fits in the time, one after the other, and write docs/results/bench.md with their tables.
+
+Each runs in a process of its own, so that none warms another's caches. What does not finish in time is said so on the page.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+
+from benchmarks.harness import Row, format_table
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGE = ROOT / "docs" / "results" / "bench.md"
+NOT_BENCHMARKS = {"__init__", "harness", "run_all"}
+
+
+def main() -> None:
+    """The command."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("names", nargs="*", help="benchmarks to run (default: all)")
+    parser.add_argument("--minutes", type=float, default=15.0, help="time for all of them (default: %(default)s)")
+    arguments = parser.parse_args()
+    known = sorted(path.stem for path in Path(__file__).parent.glob("*.py") if path.stem not in NOT_BENCHMARKS)
+    if unknown := set(arguments.names) - set(known):
+        parser.error(f"no such benchmark: {', '.join(sorted(unknown))}; there are {', '.join(known)}")
+    deadline = time.monotonic() + arguments.minutes * 60
+    sections = [run_one(name, deadline) for name in arguments.names or known]
+    if not arguments.names:
+        PAGE.parent.mkdir(parents=True, exist_ok=True)
+        PAGE.write_text(heading() + "\n".join(sections), encoding="utf-8")
+        print(f"wrote {PAGE.relative_to(ROOT)}")
+
+
+def run_one(name: str, deadline: float) -> str:
+    """One benchmark's section of the page."""
+    left = deadline - time.monotonic()
+    title = f"## {name}\n\n`python -m benchmarks.{name}`\n\n"
+    if left <= 0:
+        return f"{title}Not run: the time was up.\n"
+    print(f"{name} ...", flush=True)
+    start = time.monotonic()
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "rows.json"
+        command = [sys.executable, "-m", f"benchmarks.{name}", "--json", str(path)]
+        try:
+            result = subprocess.run(command, cwd=ROOT, timeout=left, capture_output=True, text=True)
+        except subprocess.TimeoutExpired:
+            return f"{title}Not finished in the {left:.0f} s that were left.\n"
+        if result.returncode != 0:
+            return f"{title}Failed: {last_line(result.stderr)}\n"
+        rows = [Row(**row) for row in json.loads(path.read_text(encoding="utf-8"))]
+    table = format_table(rows)
+    print(table, flush=True)
+    return f"{title}{table}\n\n{time.monotonic() - start:.0f} s\n"
+
+
+def last_line(text: str) -> str:
+    """The last line of an error's text, which says what it was."""
+    lines = text.strip().splitlines()
+    return lines[-1] if lines else "it said nothing"
+
+
+def heading() -> str:
+    """The top of the page: when, on what, and how to do it again."""
+    return (
+        f"# Benchmarks\n\nWritten by `make bench` on {datetime.now(UTC):%Y-%m-%d}, {os.cpu_count()} cores "
+        f"({platform.machine()}), Python {platform.python_version()}, no GPU. Every speed is a ratio within one run against a "
+        "named rival; absolute numbers are this machine's.\n\n"
+    )
+
+
+if __name__ == "__main__":
+    main()

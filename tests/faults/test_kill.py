@@ -1,0 +1,137 @@
+"""SIGKILL anything at any moment: a rerun ends with the very bytes of an undisturbed run, and nothing is left running."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests.jobs.small_corpus import ROOT, contents, document, make_centroids, make_corpus, write_spec
+
+SEED = 20261122
+
+
+def start(spec: Path) -> subprocess.Popen[str]:
+    """The job in a session of its own, its output kept for the failure message."""
+    log = spec.with_suffix(".log").open("a")
+    return subprocess.Popen(
+        [sys.executable, "jobs/tokenize_audio.py", "--config", str(spec), "--no-progress"],
+        cwd=ROOT,
+        stdout=log,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def finish(spec: Path) -> None:
+    process = start(spec)
+    assert process.wait(timeout=300) == 0, spec.with_suffix(".log").read_text()
+
+
+def wait_until_gone(processes: list[psutil.Process]) -> None:
+    """What a killed driver started must end by itself."""
+    _, alive = psutil.wait_procs(processes, timeout=60)
+    assert not alive, f"left running: {[process.name() for process in alive]}"
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("corpus")
+    make_corpus(folder / "audio")
+    make_centroids(folder / "centroids")
+    return folder
+
+
+def make_job(corpus: Path, tmp_path: Path, name: str, workers: int = 1) -> Path:
+    content = document(corpus / "audio", tmp_path / name, corpus / "centroids")
+    content["resources"] = {stage: {"workers": workers} for stage in ("segments", "words", "units", "shards")}
+    return write_spec(tmp_path / f"{name}.yaml", content)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    """The shard files of a run that nobody disturbs, with one worker per stage."""
+    folder = tmp_path_factory.mktemp("undisturbed")
+    finish(make_job(corpus, folder, "calm"))
+    shards = contents(folder / "calm" / "shards")
+    assert len(shards) >= 3, "two shards and the index"
+    return shards
+
+
+@pytest.mark.timeout(900)
+def test_killing_the_driver_at_random_moments(corpus: Path, tmp_path: Path, undisturbed: dict[str, bytes]) -> None:
+    spec = make_job(corpus, tmp_path, "driver")
+    dice = random.Random(SEED)
+    killed = 0
+    for _ in range(6):
+        process = start(spec)
+        try:
+            process.wait(timeout=dice.uniform(3.0, 14.0))
+        except subprocess.TimeoutExpired:
+            family = psutil.Process(process.pid).children(recursive=True)
+            os.kill(process.pid, signal.SIGKILL)
+            process.wait()
+            killed += 1
+            wait_until_gone(family)
+    assert killed >= 3, "the machine was too fast for these moments: shorten them"
+    finish(spec)
+    assert contents(tmp_path / "driver" / "shards") == undisturbed
+
+
+@pytest.mark.timeout(900)
+def test_killing_workers_at_random_moments_while_two_work_on_each_stage(
+    corpus: Path, tmp_path: Path, undisturbed: dict[str, bytes]
+) -> None:
+    spec = make_job(corpus, tmp_path, "workers", workers=2)
+    dice = random.Random(SEED + 1)
+    process = start(spec)
+    driver = psutil.Process(process.pid)
+    killed = 0
+    deadline = time.monotonic() + 240
+    while process.poll() is None and killed < 6 and time.monotonic() < deadline:
+        time.sleep(dice.uniform(0.5, 2.0))
+        workers = stage_workers(driver)
+        if workers:
+            dice.choice(workers).kill()
+            killed += 1
+    assert process.wait(timeout=240) == 0, spec.with_suffix(".log").read_text()
+    assert killed >= 3
+    assert contents(tmp_path / "workers" / "shards") == undisturbed
+
+
+def stage_workers(driver: psutil.Process) -> list[psutil.Process]:
+    """Ray's actor processes under the driver, as they name themselves."""
+    found = []
+    try:
+        for process in driver.children(recursive=True):
+            if process.cmdline()[:1] and process.cmdline()[0].startswith("ray::"):
+                found.append(process)
+    except psutil.NoSuchProcess:
+        return found
+    return found
+
+
+@pytest.mark.timeout(600)
+def test_sigterm_finishes_what_is_in_flight_and_says_try_again(
+    corpus: Path, tmp_path: Path, undisturbed: dict[str, bytes]
+) -> None:
+    spec = make_job(corpus, tmp_path, "term")
+    process = start(spec)
+    commits = tmp_path / "term" / "commits"
+    deadline = time.monotonic() + 120
+    while not list(commits.glob("segments/*/*.json")) and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGTERM)
+    code = process.wait(timeout=120)
+    assert code == 75, f"exit code {code}\n{spec.with_suffix('.log').read_text()}"
+    assert not (tmp_path / "term" / "shards" / "index.json").exists()
+    finish(spec)
+    assert contents(tmp_path / "term" / "shards") == undisturbed
