@@ -153,17 +153,25 @@ def _check_wav(file: BinaryIO) -> None:
     """libsndfile clips a `data` chunk that runs past the end of the file without a word."""
     size = file.seek(0, io.SEEK_END)
     position = 12
+    unfinished = False
     while position + 8 <= size:
         file.seek(position)
         name, length = struct.unpack("<4sI", file.read(8))
+        there = size - position - 8
         if name == b"data":
-            there = size - position - 8
-            # 0 and 0xFFFFFFFF are what streaming writers leave, and what RF64 writes when the length is elsewhere.
-            if length not in (0, 0xFFFFFFFF) and length > there:
+            # 0xFFFFFFFF is what writers to a pipe leave, and what RF64 has where the length is elsewhere.
+            if length != 0xFFFFFFFF and length > there:
                 detail = f"the file is cut short: its header promises {length} bytes of samples, {there} are there"
                 raise AudioError("decode_error", detail)
-            return
+            if length > 0:
+                return
+            unfinished = there > 0
+        elif position + 8 + length > size:
+            break
         position += 8 + length + (length & 1)
+    if unfinished and position < size:  # what follows the empty `data` is not a chain of chunks, so it is samples
+        detail = "the file was not finished by its writer: its header promises no samples, but bytes follow it"
+        raise AudioError("decode_error", detail)
 
 
 def _check_ogg(file: BinaryIO) -> None:

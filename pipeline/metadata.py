@@ -46,7 +46,7 @@ def read_manifest(folder: SourceFolder, name: str, *, with_transcripts: bool) ->
     Raises:
         ConfigError: unreadable, an unknown format, no column `file`, a path that leaves the folder, a file named twice.
     """
-    _check_inside(name, name)
+    _check_inside("source.manifest", name)
     try:
         with folder.open(name) as file:
             content = file.read()
@@ -102,9 +102,7 @@ def _row_facts(row: Mapping[str, Any], with_transcripts: bool) -> FileFacts:
 def _check_inside(manifest: str, path: str) -> str:
     pure = PurePosixPath(path)
     if pure.is_absolute() or ".." in pure.parts or "\\" in path or "://" in path:
-        raise ConfigError(
-            f"{manifest} names {path!r}, which leaves the source folder: paths must be relative and inside it"
-        )
+        raise ConfigError(f"{manifest} names {path!r}, but paths must be relative and stay inside the source folder")
     return str(pure)
 
 
