@@ -8,7 +8,16 @@ from dataclasses import dataclass
 
 from pipeline.numbers import NUMBER, say_number
 
-SYMBOLS = {"&": "and", "+": "plus", "=": "equals", "@": "at"}
+SYMBOLS = {
+    "&": "and",
+    "+": "plus",
+    "=": "equals",
+    "@": "at",
+    "%": "percent",
+    "$": "dollars",
+    "\u00a3": "pounds",
+    "\u20ac": "euros",
+}
 SCRIPT_WITHOUT_SPACES = r"[\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]"
 """Kana and Han: a character is a token of its own, for no space says where a word ends."""
 
@@ -27,7 +36,7 @@ class Token:
     char_start: int
     char_end: int
     spoken: tuple[str, ...]
-    """One or more words, lower case, letters and apostrophes; digits remain where the language has no rules here."""
+    """One or more words, lower case, letters and apostrophes; digits and signs remain where the language has no rules."""
 
 
 def tokenise(text: str, language: str = "en") -> list[Token]:
