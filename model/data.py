@@ -34,8 +34,8 @@ class Address(NamedTuple):
     """Where a pending piece comes from: enough to make it again."""
 
     source: int
-    index: int
-    """Into the source's order."""
+    sample: int
+    """Its index in the source's order."""
     part: int
     """Which of the sample's documents."""
     offset: int
@@ -139,7 +139,7 @@ class Lane:
         self._pending += pieces
 
     def _again(self, address: Address) -> tuple[Address, Piece]:
-        _, piece = self.stream.pieces(address.source, address.index, address.step)[address.part]
+        _, piece = self.stream.pieces(address.source, address.sample, address.step)[address.part]
         return address, rest_of(piece, address.offset)
 
 

@@ -61,7 +61,7 @@ class Order:
     def locate(self, index: int) -> tuple[int, int, int]:
         """(epoch, shard, sample within the shard) of the index-th sample drawn."""
         epoch, position = divmod(index, self.total)
-        shards, starts = self._epoch(epoch)
+        starts = self._epoch(epoch)[1]
         group = int(np.searchsorted(starts, position, side="right")) - 1
         shard, sample = self._members(epoch, group)[position - int(starts[group])]
         return epoch, int(shard), int(sample)

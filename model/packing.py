@@ -1,8 +1,8 @@
 """Packing documents into batches of fixed size, against two budgets at once: elements and latents.
 
-Documents are laid end to end. Where `split` allows it, the document that meets the end of a batch is cut at a patch start and goes
-on in a later batch. The rest of a cut document begins with the mark of the modality in force, which is context and no target: it
-sees nothing of the first part, and every element of a document is a target exactly once.
+Documents are laid end to end. Where `split` allows it, the document that meets the end of a batch is cut at a patch start and
+goes on in a later batch. The rest of a cut document begins with the mark of the modality in force, which is context and no
+target: it sees nothing of the first part, and every element of a document is a target exactly once.
 """
 
 from __future__ import annotations
@@ -73,7 +73,8 @@ def rest_of(document: Piece, offset: int) -> Piece:
     """What is left of a whole document from element `offset` on, headed by the mark in force there."""
     if offset == 0:
         return document
-    assert document.offset == 0 and document.latent_id[offset] > document.latent_id[offset - 1], "cut inside a patch"
+    assert document.offset == 0, "a rest is taken from the whole document"
+    assert document.latent_id[offset] > document.latent_id[offset - 1], "cut inside a patch"
     before = document.ids[:offset]
     mark = int(before[np.flatnonzero((before == TEXT_MARK) | (before == SPEECH_MARK))[-1]])
     return Piece(

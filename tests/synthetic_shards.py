@@ -6,6 +6,7 @@ For property tests, and wherever a test needs more passages, or stranger ones, t
 from __future__ import annotations
 
 import io
+import itertools
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -16,38 +17,7 @@ from schemas.cards import Card, fingerprint, hash_file
 from schemas.shards import SampleMeta, SegmentSpan, ShardEntry, ShardIndex
 
 HOP = 640
-WORDS = [
-    "the",
-    "of",
-    "and",
-    "to",
-    "a",
-    "in",
-    "that",
-    "it",
-    "is",
-    "was",
-    "he",
-    "for",
-    "with",
-    "as",
-    "his",
-    "on",
-    "be",
-    "at",
-    "by",
-    "had",
-    "not",
-    "but",
-    "from",
-    "have",
-    "they",
-    "you",
-    "were",
-    "her",
-    "all",
-    "she",
-]
+WORDS = tuple("the of and to a in that it is was he for with as his on be at by had not but from have they".split())  # noqa: SIM905
 
 
 def write_speech_shards(
@@ -139,7 +109,7 @@ def _meta(
 ) -> SampleMeta:
     segments = [
         SegmentSpan(segment_id=f"{key}-{a}", start=a * HOP, end=b * HOP, frame_start=a, frame_end=b)
-        for a, b in zip(cuts, cuts[1:], strict=False)
+        for a, b in itertools.pairwise(cuts)
     ]
     return SampleMeta(
         key=key, recording_id=key, uri=f"{key}.wav", segments=segments, language="en", text=text, words=spans,
