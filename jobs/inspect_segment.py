@@ -1,0 +1,307 @@
+"""One segment's words, units and patches side by side, from the committed tables.
+
+Name a segment or the key of a shard sample (all its segments are shown); without a name it is the first segment.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+import shutil
+import textwrap
+import unicodedata
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from jobs.runtime.cli import exit_with, load_spec, spec_parser
+from jobs.runtime.drawing import printable
+from jobs.runtime.plan import STAGES, Plan, make_plan
+from jobs.runtime.stages import unit_tokenizer
+from schemas.arrow import RowType
+from schemas.config import ConfigError
+from schemas.tables import (
+    PATCH_FILLER,
+    PATCH_SILENCE,
+    PATCH_WORD,
+    SAMPLE_RATE,
+    Patches,
+    Recording,
+    Reject,
+    Segment,
+    Transcript,
+    Units,
+    Word,
+)
+
+EXAMPLES = """  python jobs/inspect_segment.py --config configs/demo.yaml
+  python jobs/inspect_segment.py --config configs/demo.yaml --list
+  python jobs/inspect_segment.py --config configs/demo.yaml 1f728a8b2e23eae1-0000003200-0000176000
+"""
+KINDS = {PATCH_WORD: "word", PATCH_SILENCE: "silence", PATCH_FILLER: "filler"}
+CUTS = {
+    "silence": "up to a pause",
+    "max_length": "cut at the length limit",
+    "end": "up to the last speech",
+    "whole": "all speech of the recording",
+}
+NARROW = 76
+"""On a terminal with fewer columns the units go below their patch instead of beside it."""
+KEY = re.compile(r"(?P<track>.+)-(?P<start>\d{10})-(?P<end>\d{10})")
+
+
+def main() -> int:
+    """The command."""
+    parser = spec_parser(__doc__, EXAMPLES)
+    parser.usage = "%(prog)s [--config CONFIG] [SEGMENT or SAMPLE KEY] [--list] [key=value ...]"
+    parser.add_argument("--list", action="store_true", help="list the segments and what is said in them")
+    arguments = parser.parse_args()
+    names = [word for word in arguments.overrides if "=" not in word]
+    arguments.overrides = [word for word in arguments.overrides if "=" in word]
+    if len(names) > 1:
+        raise ConfigError(f"name one segment, not {len(names)}: {', '.join(names)}")
+    plan = make_plan(load_spec(arguments))
+    if not plan.done["segments"]:
+        raise ConfigError(
+            f"there are no segments in {plan.spec.output} yet: "
+            f"run python jobs/tokenize_audio.py --config {arguments.config}"
+        )
+    width = shutil.get_terminal_size((120, 24)).columns
+    try:
+        for line in list_segments(plan, width) if arguments.list else inspect(plan, names[0] if names else None, width):
+            print(line)
+    except BrokenPipeError:  # `| head` has seen enough
+        return 0
+    return 0
+
+
+def read(plan: Plan, row: type[RowType], partition: str) -> list[RowType]:
+    """A committed table of one partition; empty where it is not committed."""
+    if partition not in plan.done[row.TABLE]:
+        return []
+    commit = plan.store.read_commit(row.TABLE, plan.stages[row.TABLE].fingerprint, partition)
+    return plan.store.read_table(row, commit.outputs[row.TABLE])
+
+
+def read_rejects(plan: Plan, partition: str) -> dict[str, Reject]:
+    """Segment -> why it went no further: the first stage that rejected it."""
+    rejects: dict[str, Reject] = {}
+    for stage in STAGES[:-1]:
+        if partition not in plan.done[stage]:
+            continue
+        commit = plan.store.read_commit(stage, plan.stages[stage].fingerprint, partition)
+        for reject in plan.store.read_table(Reject, commit.outputs["rejects"]) if "rejects" in commit.outputs else []:
+            rejects.setdefault(reject.id, reject)
+    return rejects
+
+
+def list_segments(plan: Plan, width: int) -> Iterator[str]:
+    """One line per segment: id, place in its recording, text (or why there is none)."""
+    for partition in (item.name for item in plan.partitions):
+        texts = {row.segment_id: row.text for row in read(plan, Transcript, partition)}
+        rejects = read_rejects(plan, partition)
+        uris = {row.recording_id: row.uri for row in read(plan, Recording, partition)}
+        for segment in read(plan, Segment, partition):
+            text = texts.get(segment.segment_id, "(no transcript yet)")
+            if reject := rejects.get(segment.segment_id):
+                text = f"[{reject.code}] {texts.get(segment.segment_id, '')}"
+            line = f"{segment.segment_id}  {span(segment.start, segment.end)}  {uris[segment.recording_id]}  {printable(text)}"
+            yield line if len(line) <= width else line[: width - 1] + "…"
+
+
+def inspect(plan: Plan, name: str | None, width: int) -> Iterator[str]:
+    """The lines that show the segments that `name` stands for.
+
+    Raises:
+        ConfigError: there is no such segment or sample, or there are no segments at all.
+    """
+    partition, segments = find(plan, name)
+    for number, segment in enumerate(segments):
+        if number:
+            yield ""
+        yield from show(gather(plan, partition, segment), width)
+
+
+def find(plan: Plan, name: str | None) -> tuple[str, list[Segment]]:
+    """The partition and segments that a segment id or sample key stands for; the first segment for None.
+
+    Raises:
+        ConfigError: none; the sentence names the nearest ids.
+    """
+    known: list[str] = []
+    key = KEY.fullmatch(name or "")
+    for partition in (item.name for item in plan.partitions):
+        segments = read(plan, Segment, partition)
+        if name is None and segments:
+            return partition, segments[:1]
+        exact = [segment for segment in segments if segment.segment_id == name]
+        if exact:
+            return partition, exact
+        if key and (inside := segments_inside(segments, key)):
+            return partition, inside
+        known += [segment.segment_id for segment in segments]
+    if name is None:
+        raise ConfigError(f"no speech was found in {plan.spec.source.uri}: there is no segment to show")
+    track = name.rpartition("-")[0].rpartition("-")[0]
+    same = [item for item in known if track and item.startswith(track)]
+    near = difflib.get_close_matches(name, same or known, n=3, cutoff=0.0)
+    raise ConfigError(f"there is no segment or sample {name!r}; the nearest are {', '.join(near)} (--list shows all)")
+
+
+def segments_inside(segments: Sequence[Segment], key: re.Match[str]) -> list[Segment]:
+    """The segments of a sample: of its recording and channel, from the first's start to the last's end."""
+    start, end = int(key["start"]), int(key["end"])
+    inside = [
+        segment
+        for segment in segments
+        if segment.segment_id.startswith(f"{key['track']}-{segment.start:010d}-")
+        and start <= segment.start
+        and segment.end <= end
+    ]
+    inside.sort(key=lambda segment: segment.start)
+    return inside if inside and (inside[0].start, inside[-1].end) == (start, end) else []
+
+
+# one segment ------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class Inspected:
+    """All that the tables say of a segment; None where a stage has not come that far or rejected it."""
+
+    segment: Segment
+    recording: Recording
+    transcript: Transcript | None
+    words: Sequence[Word]
+    units: Units | None
+    patches: Patches | None
+    reject: Reject | None
+    hop: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Line:
+    """One line of the columns: a patch, or a word that has none of its own."""
+
+    time: str
+    frames: str
+    word: str
+    timing: str
+    kind: str
+    units: Sequence[int]
+
+
+def gather(plan: Plan, partition: str, segment: Segment) -> Inspected:
+    """Read a segment's rows."""
+
+    def mine(row: type[RowType]) -> list[RowType]:
+        return [item for item in read(plan, row, partition) if getattr(item, "segment_id") == segment.segment_id]  # noqa: B009
+
+    recordings = {item.recording_id: item for item in read(plan, Recording, partition)}
+    return Inspected(
+        segment=segment,
+        recording=recordings[segment.recording_id],
+        transcript=next(iter(mine(Transcript)), None),
+        words=sorted(mine(Word), key=lambda word: word.word_index),
+        units=next(iter(mine(Units)), None),
+        patches=next(iter(mine(Patches)), None),
+        reject=read_rejects(plan, partition).get(segment.segment_id),
+        hop=unit_tokenizer(plan.spec)["hop"],
+    )
+
+
+def show(item: Inspected, width: int) -> Iterator[str]:
+    """The head and the columns."""
+    segment = item.segment
+    yield from wrap(f"segment    {segment.segment_id}", width)
+    channel = "" if segment.channel < 0 else f", channel {segment.channel}"
+    place = f"{span(segment.start, segment.end)} s{channel}, {CUTS[segment.cut_reason]}"
+    yield from wrap(f"recording  {printable(item.recording.uri)}  {place}", width)
+    if item.transcript is not None:
+        yield from wrap(f"text       {printable(item.transcript.text)}  ({item.transcript.language})", width)
+    if item.reject is not None:
+        yield from wrap(f"rejected   {item.reject.stage}: {item.reject.code}: {printable(item.reject.detail)}", width)
+    lines = lines_of(item)
+    if lines:
+        yield ""
+        yield from wide(lines, width) if width >= NARROW else narrow(lines, width)
+    if item.units is not None and item.patches is not None:
+        kinds = [KINDS[kind] for kind in item.patches.kind]
+        counts = ", ".join(f"{kinds.count(kind)} {kind}" for kind in dict.fromkeys(kinds))
+        yield ""
+        yield from wrap(f"{item.units.num_frames} units in {len(kinds)} patches ({counts})", width)
+
+
+def lines_of(item: Inspected) -> list[Line]:
+    """A line per patch; words that have no patch of their own stand before the patch that covers their time."""
+    units = item.units.units if item.units is not None else []
+    if item.patches is None:
+        whole = [Line(time="", frames=f"0-{len(units)}", word="", timing="", kind="", units=units)] if units else []
+        return [word_line(word, "", "", ()) for word in item.words] + whole
+    bounds = item.patches.bounds
+    lines, shown = [], 0
+    for start, end, kind, index in zip(bounds, bounds[1:], item.patches.kind, item.patches.word_index, strict=False):
+        frames = f"{start}-{end}"
+        if index < 0:
+            time = span(start * item.hop, end * item.hop)
+            lines.append(Line(time=time, frames=frames, word="", timing="", kind=KINDS[kind], units=units[start:end]))
+            continue
+        lines += [word_line(word, "none", "", ()) for word in item.words[shown:index]]
+        lines.append(word_line(item.words[index], frames, KINDS[kind], units[start:end]))
+        shown = index + 1
+    return lines + [word_line(word, "none", "", ()) for word in item.words[shown:]]
+
+
+def word_line(word: Word, frames: str, kind: str, units: Sequence[int]) -> Line:
+    """A word with the patch it has, if any."""
+    timing = f"{word.timing} {word.score:.2f}"
+    text = printable(word.text)
+    return Line(time=span(word.start, word.end), frames=frames, word=text, timing=timing, kind=kind, units=units)
+
+
+def wide(lines: Sequence[Line], width: int) -> Iterator[str]:
+    """Columns, the units folded inside theirs."""
+    heads = ("time (s)", "frames", "word", "timing", "patch")
+    rows = [(line.time, line.frames, line.word, line.timing, line.kind) for line in lines]
+    sizes = [min(max(columns(cell) for cell in column), 24) for column in zip(heads, *rows, strict=True)]
+    left = sum(sizes) + 2 * len(sizes)
+    yield "  ".join(pad(head, size) for head, size in zip(heads, sizes, strict=True)) + "  units"
+    for row, line in zip(rows, lines, strict=True):
+        folded = textwrap.wrap(" ".join(map(str, line.units)), max(width - left, 12)) or [""]
+        yield ("  ".join(pad(cell, size) for cell, size in zip(row, sizes, strict=True)) + f"  {folded[0]}").rstrip()
+        yield from (" " * left + rest for rest in folded[1:])
+
+
+def narrow(lines: Sequence[Line], width: int) -> Iterator[str]:
+    """A patch per paragraph, for terminals too narrow for columns."""
+    for line in lines:
+        facts = [line.word or f"({line.kind})", line.timing, line.frames and f"frames {line.frames}"]
+        yield from wrap(f"{line.time}  " + "  ".join(fact for fact in facts if fact), width)
+        yield from textwrap.wrap(" ".join(map(str, line.units)), width, initial_indent="    ", subsequent_indent="    ")
+
+
+def span(start: int, end: int) -> str:
+    """A stretch of 16 kHz samples in seconds."""
+    return f"{start / SAMPLE_RATE:.2f}-{end / SAMPLE_RATE:.2f}"
+
+
+def wrap(text: str, width: int) -> list[str]:
+    """A line folded under itself."""
+    return textwrap.wrap(text, max(width, 20), subsequent_indent="           " if width >= NARROW else "  ")
+
+
+def columns(text: str) -> int:
+    """Terminal columns that a text takes."""
+    return sum(
+        0 if unicodedata.combining(char) else 2 if unicodedata.east_asian_width(char) in "WF" else 1 for char in text
+    )
+
+
+def pad(text: str, size: int) -> str:
+    """A cell of the given size, cut with an ellipsis where it is longer."""
+    while columns(text) > size:
+        text = text[:-2] + "…"
+    return text + " " * (size - columns(text))
+
+
+if __name__ == "__main__":
+    exit_with(main)

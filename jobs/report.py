@@ -1,0 +1,115 @@
+"""One self-contained HTML page on a finished run: the funnel of audio, rejects, units, patches, speed, models, and six strips.
+
+Written to <output>/report.html. Does nothing when the page there is of the same shards, commits and spec.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import sys
+import webbrowser
+from pathlib import Path
+
+from jobs.runtime.cli import exit_with, load_spec, spec_parser
+from jobs.runtime.store import Store, local_or_url
+from schemas.cards import fingerprint
+from schemas.config import ConfigError
+from schemas.shards import ShardIndex
+from schemas.spec import PipelineSpec
+
+EXAMPLES = """  python jobs/report.py --config configs/demo.yaml
+  python jobs/report.py --config configs/demo.yaml --force --open
+"""
+VERSION = 1
+"""Raised when the page changes, so that pages of older code are written again."""
+PAGE = "report.html"
+INDEX = "shards/index.json"
+
+
+def main() -> int:
+    """The command."""
+    parser = spec_parser(__doc__, EXAMPLES)
+    parser.add_argument("--force", action="store_true", help="write the page even if it is up to date")
+    parser.add_argument("--open", action="store_true", help="show it in the browser")
+    arguments = parser.parse_args()
+    spec = load_spec(arguments)
+    store = Store(spec.output)
+    data = read_index(store, f"python jobs/tokenize_audio.py --config {arguments.config}")
+    meta = identity(spec, store, data)
+    where = local_or_url(f"{spec.output}/{PAGE}")
+    if not arguments.force and read_identity(store, meta) == meta:
+        print(f"{where}: up to date (--force writes it again)")
+    else:
+        page = build(spec, data, meta)
+        store.check_writable()
+        store.write_bytes(PAGE, page)
+        print(f"{where}: {len(page) / 1e6:.1f} MB")
+    if arguments.open and not webbrowser.open(where if "://" in where else Path(where).resolve().as_uri()):
+        print("no browser could be started here", file=sys.stderr)
+    return 0
+
+
+def read_index(store: Store, command: str) -> bytes:
+    """The bytes of the shard index.
+
+    Raises:
+        ConfigError: there is none yet; the sentence holds `command`, which makes it.
+    """
+    try:
+        return store.read_bytes(INDEX)
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise ConfigError(f"there are no finished shards in {local_or_url(store.root)} yet: run {command}") from error
+
+
+def identity(spec: PipelineSpec, store: Store, index: bytes) -> dict[str, str]:
+    """What a page belongs to, cheap to find out: the index, the commits by name and size, the spec, and this code.
+
+    Commits count because rejects and times can change while the shards stay as they are.
+    """
+    try:
+        found = store.fs.find(store.path("commits"), detail=True)
+    except FileNotFoundError:
+        found = {}
+    commits = sorted((name.rsplit("/", 3)[1:], entry["size"]) for name, entry in found.items())
+    return {
+        "lst-index-fingerprint": ShardIndex.model_validate_json(index).fingerprint,
+        "lst-index-sha256": hashlib.sha256(index).hexdigest(),
+        "lst-report": fingerprint({"version": VERSION, "spec": spec.model_dump(mode="json"), "commits": commits}),
+    }
+
+
+def read_identity(store: Store, wanted: dict[str, str]) -> dict[str, str]:
+    """The same entries as the page that is there states them, as far as it does."""
+    try:
+        head = store.read_bytes(PAGE)[:4096].decode("utf-8", "replace")
+    except FileNotFoundError:
+        return {}
+    stated = dict(re.findall(r'<meta name="([^"]+)" content="([^"]*)">', head))
+    return {name: stated[name] for name in wanted if name in stated}
+
+
+def build(spec: PipelineSpec, index: bytes, meta: dict[str, str]) -> bytes:
+    """The page.
+
+    Raises:
+        ConfigError: the index belongs to other settings, or what it lists is gone.
+    """
+    from jobs.report_facts import gather, load_index
+    from jobs.report_page import render
+    from jobs.runtime.drawing import unit_colours
+    from jobs.runtime.plan import make_plan
+    from pipeline.quantise import load_centroids
+
+    plan = make_plan(spec)
+    facts = gather(plan, load_index(plan, index))
+    try:
+        centroids = load_centroids(spec.stages.units.centroids)[0]
+    except ConfigError:  # the plan needs only their card, and colours only look better with them
+        centroids = None
+    colours = unit_colours(facts.index.num_units, centroids)
+    return render(facts, f"{spec.source.name}: speech to patches", meta, colours).encode("utf-8")
+
+
+if __name__ == "__main__":
+    exit_with(main)
