@@ -96,7 +96,7 @@ def _check(matrix: np.ndarray, sequence: np.ndarray, blank: int, position: int) 
         raise TooShort(f"item {position}: {len(sequence)} tokens need {needed} frames and there are {len(matrix)}")
 
 
-@numba.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@numba.njit(cache=True, nogil=True)
 def _viterbi(log_probs, targets, blank, steps, path):  # type: ignore[no-untyped-def]
     """Fill path [T]. `steps` [>= T * (2 L + 1)] holds how many states back the best predecessor is: L + 1 blanks, then L tokens.
 

@@ -12,7 +12,7 @@ from pipeline.normalise import Token, tokenise
 from pipeline.stage import AudioReader, StageResult
 from schemas.arrow import Row
 from schemas.cards import Card
-from schemas.spec import SoundSwallowerSpec
+from schemas.spec import CtcSpec, SoundSwallowerSpec, WhisperXAlignSpec
 from schemas.tables import SAMPLE_RATE, Recording, Reject, RejectCode, Segment, Transcript, Word
 
 MIN_WORD = 320
@@ -67,8 +67,16 @@ class WordAligner(Protocol):
         ...
 
 
-def make_aligner(spec: SoundSwallowerSpec) -> WordAligner:
+def make_aligner(spec: SoundSwallowerSpec | CtcSpec | WhisperXAlignSpec) -> WordAligner:
     """The backend that the spec names. Nothing is loaded."""
+    if isinstance(spec, CtcSpec):
+        from pipeline.ctc_aligner import CtcAligner
+
+        return CtcAligner(spec)
+    if isinstance(spec, WhisperXAlignSpec):
+        from pipeline.whisperx_aligner import WhisperXAligner
+
+        return WhisperXAligner(spec)
     from pipeline.soundswallower_aligner import SoundSwallowerAligner
 
     return SoundSwallowerAligner()
@@ -81,7 +89,9 @@ class WordsStage:
     version = 1
     inputs: tuple[str, ...] = ("transcripts", "segments", "recordings")
 
-    def __init__(self, spec: SoundSwallowerSpec, aligner: WordAligner | None = None) -> None:
+    def __init__(
+        self, spec: SoundSwallowerSpec | CtcSpec | WhisperXAlignSpec, aligner: WordAligner | None = None
+    ) -> None:
         self._spec = spec
         self._aligner = aligner if aligner is not None else make_aligner(spec)
         self._card_id = ""
