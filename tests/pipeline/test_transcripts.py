@@ -1,0 +1,209 @@
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import jiwer
+import numpy as np
+import pytest
+
+from pipeline.normalise import tokenise
+from pipeline.transcripts import Heard, TranscriptsStage, Unusable, compression_ratio, find_problem
+from pipeline.whisper import WhisperXRecogniser, model_directory
+from schemas.cards import Card
+from schemas.config import ConfigError
+from schemas.spec import TranscriptSpec, WhisperXSpec
+from schemas.tables import Segment, Transcript, segment_id
+from tests.pipeline.conftest import DemoTables
+
+SHORT = ("sense_and_sensibility_0870.flac", "sense_and_sensibility_0930.flac")
+
+
+def seconds(length: float) -> Segment:
+    """A segment of some length."""
+    end = int(length * 16_000)
+    return Segment(
+        segment_id=segment_id("0" * 16, 0, end), recording_id="0" * 16, channel=-1, start=0, end=end,
+        speech_prob=0.9, cut_reason="whole",
+    )  # fmt: skip
+
+
+SPEC = WhisperXSpec(model="unused")
+
+
+@pytest.mark.parametrize(
+    "text,logprob,length,code",
+    [
+        ("A plain sentence that nobody minds.", -0.3, 3.0, None),
+        ("", -0.3, 3.0, "empty_transcript"),
+        (" ... \u266a", -0.3, 3.0, "empty_transcript"),
+        ("thank you " * 30, -0.3, 29.0, "repetition"),
+        ("A plain sentence that nobody minds.", -1.6, 3.0, "low_logprob"),
+        ("A plain sentence that nobody minds.", None, 3.0, None),
+        ("A plain sentence that nobody minds.", -0.3, 0.5, "rate_out_of_range"),
+    ],
+)
+def test_the_filters_name_what_is_wrong(text: str, logprob: float | None, length: float, code: str | None) -> None:
+    problem = find_problem(SPEC, seconds(length), Heard(text=text, language="en", avg_logprob=logprob))
+    assert (problem.code if problem else None) == code
+    assert problem is None or len(problem.detail.split()) > 5
+
+
+def test_thresholds_are_the_specs() -> None:
+    heard = Heard(text="thank you " * 30, language="en", avg_logprob=-2.0)
+    assert compression_ratio(heard.text) > 2.6
+    lenient = WhisperXSpec(model="unused", max_compression_ratio=1e9, min_avg_logprob=-3.0, max_words_per_second=100.0)
+    assert find_problem(lenient, seconds(3.0), heard) is None
+
+
+class Parrot:
+    """A recogniser that says what it is told, segment by segment."""
+
+    def __init__(self, says: Sequence[Heard | Unusable]) -> None:
+        self._says = list(says)
+
+    def card(self) -> Card:
+        return Card(kind="asr", name="parrot", facts={})
+
+    def open(self) -> None: ...
+
+    def close(self) -> None: ...
+
+    def transcribe(self, recording: object, segments: Sequence[Segment], audio: object) -> Sequence[Heard | Unusable]:
+        said, self._says = self._says[: len(segments)], self._says[len(segments) :]
+        return said
+
+
+def test_each_segment_is_a_transcript_or_a_reject(demo: DemoTables) -> None:
+    says: list[Heard | Unusable] = [Heard(text=f"number {index}", language="en") for index in range(len(demo.segments))]
+    says[2] = Heard(text="", language="en")
+    says[5] = Unusable(code="align_failed", detail="told so")
+    stage = TranscriptsStage(SPEC, Parrot(says))
+    stage.open()
+    result = stage.run({"segments": demo.segments, "recordings": demo.recordings}, demo.audio)
+    kept = [row for row in result.rows if isinstance(row, Transcript)]
+    ids = [row.segment_id for row in demo.segments]
+    assert [row.segment_id for row in kept] == [name for index, name in enumerate(ids) if index not in (2, 5)]
+    assert [row.text for row in kept] == [f"number {index}" for index in range(len(ids)) if index not in (2, 5)]
+    assert [(reject.id, reject.code) for reject in result.rejects] == [
+        (ids[2], "empty_transcript"),
+        (ids[5], "align_failed"),
+    ]
+    assert {row.asr for row in kept} == {stage.cards()[0].card_id}
+
+
+def test_given_text_stays_with_recordings_of_one_segment(demo: DemoTables) -> None:
+    stage = TranscriptsStage(TranscriptSpec())
+    stage.open()
+    result = stage.run({"segments": demo.segments, "recordings": demo.recordings}, demo.audio)
+    whole = {row.segment_id: row.recording_id for row in demo.segments if row.cut_reason == "whole"}
+    texts = {row.recording_id: row.transcript for row in demo.recordings}
+    kept = {row.segment_id: row.text for row in result.rows if isinstance(row, Transcript)}
+    assert kept == {segment: texts[recording] for segment, recording in whole.items()}
+    assert len(kept) == 6
+    assert {reject.code for reject in result.rejects} == {"align_failed"}
+    assert {reject.id for reject in result.rejects} == {row.segment_id for row in demo.segments} - set(whole)
+    assert all("max_gap_seconds" in reject.detail for reject in result.rejects)
+
+
+def test_a_recording_without_text_is_an_empty_transcript(demo: DemoTables) -> None:
+    silent = [row.with_updates(transcript=None) for row in demo.recordings]
+    result = TranscriptsStage(TranscriptSpec()).run({"segments": demo.segments, "recordings": silent}, demo.audio)
+    assert {reject.code for reject in result.rejects} == {"empty_transcript"}
+    assert not result.rows
+
+
+def test_given_text_has_the_manifests_language(demo: DemoTables) -> None:
+    german = [row.with_updates(language_hint="de") for row in demo.recordings]
+    stage = TranscriptsStage(TranscriptSpec(language="fr"))
+    for recordings, language in ((german, "de"), (demo.recordings, "fr")):
+        rows = stage.run({"segments": demo.segments, "recordings": recordings}, demo.audio).rows
+        assert {row.language for row in rows if isinstance(row, Transcript)} == {language}
+
+
+def test_a_missing_model_names_both_ways(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"make models.*hub name"):
+        TranscriptsStage(WhisperXSpec(model=str(tmp_path / "nowhere"))).cards()
+    with pytest.raises(ConfigError, match=r"make models.*hub name"):
+        model_directory("somebody/no-such-model")
+
+
+def test_an_incomplete_model_names_the_missing_file(tmp_path: Path) -> None:
+    (tmp_path / "model.bin").write_bytes(b"x")
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(ConfigError, match=r"tokenizer\.json missing"):
+        model_directory(str(tmp_path))
+
+
+def test_the_card_is_the_models_files_not_its_place(whisper_tiny: str, tmp_path: Path) -> None:
+    moved = tmp_path / "whisper-tiny.en"
+    moved.symlink_to(whisper_tiny)
+    (card,) = TranscriptsStage(WhisperXSpec(model=whisper_tiny)).cards()
+    assert TranscriptsStage(WhisperXSpec(model=str(moved))).cards() == [card]
+    changed = tmp_path / "changed" / "whisper-tiny.en"
+    changed.mkdir(parents=True)
+    for file in Path(whisper_tiny).iterdir():
+        (changed / file.name).symlink_to(file)
+    (changed / "vocabulary.txt").unlink()
+    (changed / "vocabulary.txt").write_text("other")
+    assert TranscriptsStage(WhisperXSpec(model=str(changed))).cards()[0].card_id != card.card_id
+
+
+@pytest.fixture(scope="module")
+def whisperx_stage(whisper_tiny: str) -> Iterator[TranscriptsStage]:
+    stage = TranscriptsStage(WhisperXSpec(model=whisper_tiny, language="en", beam_size=2))
+    stage.open()
+    yield stage
+    stage.close()
+
+
+def transcribe(stage: TranscriptsStage, demo: DemoTables, names: Sequence[str]) -> list[Transcript]:
+    segments = [row for row in demo.segments if row.segment_id in {demo.segment_of(name).segment_id for name in names}]
+    result = stage.run({"segments": segments, "recordings": demo.recordings}, demo.audio)
+    assert not result.rejects
+    return [row for row in result.rows if isinstance(row, Transcript)]
+
+
+def test_whisperx_hears_what_was_said(demo: DemoTables, whisperx_stage: TranscriptsStage) -> None:
+    texts = {demo.segment_of(row.uri).segment_id: row.transcript or "" for row in demo.recordings if row.uri in SHORT}
+    rows = transcribe(whisperx_stage, demo, SHORT)
+    assert {row.segment_id for row in rows} == set(texts)
+    for row in rows:
+        said, heard = (
+            " ".join(word for token in tokenise(text) for word in token.spoken)
+            for text in (texts[row.segment_id], row.text)
+        )
+        assert jiwer.wer(said.replace("mister", "mr"), heard) < 0.2
+        assert row.language == "en"
+        assert row.avg_logprob is not None
+        assert -1.0 < row.avg_logprob < 0.0
+        assert row.text == row.text.strip()
+
+
+def test_a_transcript_does_not_depend_on_its_neighbours(demo: DemoTables, whisperx_stage: TranscriptsStage) -> None:
+    """Bit for bit: text and log-probability alone are those in company, so partitions can be split."""
+    together = transcribe(whisperx_stage, demo, SHORT)
+    alone = [row for name in reversed(SHORT) for row in transcribe(whisperx_stage, demo, [name])]
+    assert sorted(alone, key=lambda row: row.segment_id) == sorted(together, key=lambda row: row.segment_id)
+
+
+def test_a_batch_gives_the_texts_of_its_members(
+    demo: DemoTables, whisperx_stage: TranscriptsStage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a GPU worker does: several segments in one call of WhisperX."""
+    recogniser = whisperx_stage._recogniser
+    assert isinstance(recogniser, WhisperXRecogniser)
+    members = [demo.segment_of(name) for name in SHORT]
+    recordings = {row.recording_id: row for row in demo.recordings}
+    audio = [demo.audio.read(recordings[row.recording_id])[row.start : row.end].copy() for row in members]
+    batched = recogniser._transcribe_batch(audio, None)
+    singly = [heard for samples in audio for heard in recogniser._transcribe_batch([samples], None)]
+    assert [heard.text for heard in batched] == [heard.text for heard in singly]
+    np.testing.assert_allclose(
+        [heard.avg_logprob or 0 for heard in batched], [heard.avg_logprob or 0 for heard in singly], atol=2e-4
+    )
+
+
+def test_an_english_model_refuses_another_language(whisper_tiny: str) -> None:
+    with pytest.raises(ConfigError, match="does not know"):
+        TranscriptsStage(WhisperXSpec(model=whisper_tiny, language="fr")).open()
