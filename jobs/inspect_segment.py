@@ -8,7 +8,6 @@ from __future__ import annotations
 import difflib
 import re
 import shutil
-import textwrap
 import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -44,8 +43,10 @@ CUTS = {
     "end": "up to the last speech",
     "whole": "all speech of the recording",
 }
-NARROW = 76
-"""On a terminal with fewer columns the units go below their patch instead of beside it."""
+HEADS = ("time (s)", "frames", "word", "timing", "patch")
+WIDEST_CELL = 24
+LEAST_UNITS = 18
+"""With fewer terminal columns left for them the units go below their patch instead of beside it."""
 KEY = re.compile(r"(?P<track>.+)-(?P<start>\d{10})-(?P<end>\d{10})")
 
 
@@ -105,7 +106,7 @@ def list_segments(plan: Plan, width: int) -> Iterator[str]:
             if reject := rejects.get(segment.segment_id):
                 text = f"[{reject.code}] {texts.get(segment.segment_id, '')}"
             line = f"{segment.segment_id}  {span(segment.start, segment.end)}  {uris[segment.recording_id]}  {printable(text)}"
-            yield line if len(line) <= width else line[: width - 1] + "…"
+            yield cut(line, width)
 
 
 def inspect(plan: Plan, name: str | None, width: int) -> Iterator[str]:
@@ -223,7 +224,7 @@ def show(item: Inspected, width: int) -> Iterator[str]:
     lines = lines_of(item)
     if lines:
         yield ""
-        yield from wide(lines, width) if width >= NARROW else narrow(lines, width)
+        yield from in_columns(lines, width) or in_paragraphs(lines, width)
     if item.units is not None and item.patches is not None:
         kinds = [KINDS[kind] for kind in item.patches.kind]
         counts = ", ".join(f"{kinds.count(kind)} {kind}" for kind in dict.fromkeys(kinds))
@@ -258,25 +259,30 @@ def word_line(word: Word, frames: str, kind: str, units: Sequence[int]) -> Line:
     return Line(time=span(word.start, word.end), frames=frames, word=text, timing=timing, kind=kind, units=units)
 
 
-def wide(lines: Sequence[Line], width: int) -> Iterator[str]:
-    """Columns, the units folded inside theirs."""
-    heads = ("time (s)", "frames", "word", "timing", "patch")
-    rows = [(line.time, line.frames, line.word, line.timing, line.kind) for line in lines]
-    sizes = [min(max(columns(cell) for cell in column), 24) for column in zip(heads, *rows, strict=True)]
+def in_columns(lines: Sequence[Line], width: int) -> list[str]:
+    """Columns, the units folded inside theirs; nothing where the terminal is too narrow for that."""
+    rows = [HEADS, *((line.time, line.frames, line.word, line.timing, line.kind) for line in lines)]
+    sizes = [min(max(columns(cell) for cell in column), WIDEST_CELL) for column in zip(*rows, strict=True)]
     left = sum(sizes) + 2 * len(sizes)
-    yield "  ".join(pad(head, size) for head, size in zip(heads, sizes, strict=True)) + "  units"
-    for row, line in zip(rows, lines, strict=True):
-        folded = textwrap.wrap(" ".join(map(str, line.units)), max(width - left, 12)) or [""]
-        yield ("  ".join(pad(cell, size) for cell, size in zip(row, sizes, strict=True)) + f"  {folded[0]}").rstrip()
-        yield from (" " * left + rest for rest in folded[1:])
+    if width - left < LEAST_UNITS:
+        return []
+    found = []
+    for row, units in zip(rows, ["units", *(" ".join(map(str, line.units)) for line in lines)], strict=True):
+        folded = fold(units, width - left, "", "")
+        found.append(
+            ("  ".join(pad(cell, size) for cell, size in zip(row, sizes, strict=True)) + f"  {folded[0]}").rstrip()
+        )
+        found += [" " * left + rest for rest in folded[1:]]
+    return found
 
 
-def narrow(lines: Sequence[Line], width: int) -> Iterator[str]:
+def in_paragraphs(lines: Sequence[Line], width: int) -> Iterator[str]:
     """A patch per paragraph, for terminals too narrow for columns."""
     for line in lines:
         facts = [line.word or f"({line.kind})", line.timing, line.frames and f"frames {line.frames}"]
         yield from wrap(f"{line.time}  " + "  ".join(fact for fact in facts if fact), width)
-        yield from textwrap.wrap(" ".join(map(str, line.units)), width, initial_indent="    ", subsequent_indent="    ")
+        if line.units:
+            yield from fold(" ".join(map(str, line.units)), width, "    ", "    ")
 
 
 def span(start: int, end: int) -> str:
@@ -285,8 +291,19 @@ def span(start: int, end: int) -> str:
 
 
 def wrap(text: str, width: int) -> list[str]:
-    """A line folded under itself."""
-    return textwrap.wrap(text, max(width, 20), subsequent_indent="           " if width >= NARROW else "  ")
+    """A line of the head folded under itself."""
+    return fold(text, width, "", "           " if width >= 60 else "  ")
+
+
+def fold(text: str, width: int, first: str, rest: str) -> list[str]:
+    """A text in lines of at most `width` terminal columns, only longer words stand out; `first`, `rest`: indents."""
+    lines = [first]
+    for piece in re.findall(r"\s*\S+", text):
+        if lines[-1].strip() and columns(lines[-1] + piece) > width:
+            lines.append(rest + piece.lstrip())
+        else:
+            lines[-1] += piece
+    return lines
 
 
 def columns(text: str) -> int:
@@ -296,11 +313,17 @@ def columns(text: str) -> int:
     )
 
 
-def pad(text: str, size: int) -> str:
-    """A cell of the given size, cut with an ellipsis where it is longer."""
+def cut(text: str, size: int) -> str:
+    """A text of at most `size` terminal columns, with an ellipsis where it was longer."""
     while columns(text) > size:
         text = text[:-2] + "…"
-    return text + " " * (size - columns(text))
+    return text
+
+
+def pad(text: str, size: int) -> str:
+    """A cell of the given size."""
+    short = cut(text, size)
+    return short + " " * (size - columns(short))
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ import soundfile
 
 from jobs.report_facts import Facts, RejectGroup, SampleStrip
 from jobs.runtime.drawing import bar_chart, clean, draw_strip
+from jobs.runtime.store import local_or_url
 from jobs.runtime.summary import FUNNEL
 from schemas.cards import Card
 from schemas.tables import PATCH_FILLER, PATCH_SILENCE, PATCH_WORD, SAMPLE_RATE
@@ -152,10 +153,15 @@ def _strips(strips: Sequence[SampleStrip], colours: Sequence[str]) -> str:
     shown = {word.timing for item in strips for word in item.strip.words}
     shown |= {PATCH_NAMES[kind] for item in strips for _, _, kind in item.strip.patches}
     keys = "".join(f'<span><i class="key {name}"></i>{text}</span>' for name, text in LEGEND if name in shown)
+    join = (
+        '<span><i class="key join"></i>next segment of the recording</span>'
+        if any(item.strip.joins for item in strips)
+        else ""
+    )
     swatches = "".join(f'<b style="background:{colour}"></b>' for colour in colours[:: max(len(colours) // 8, 1)][:8])
     legend = (
         f'<div class="legend">{keys}<span><i class="key units">{swatches}</i>units: a colour each</span>'
-        f'<span><i class="key bound"></i>patch bound</span></div>'
+        f'<span><i class="key bound"></i>patch bound</span>{join}</div>'
     )
     return (
         f"<p>{_count(len(strips), 'window')}, drawn from the shards: what the model will read. Point at a box to see what "
@@ -168,7 +174,7 @@ def _strip(item: SampleStrip, colours: Sequence[str]) -> str:
     end = item.strip.seconds(len(item.strip.units))
     audio = ""
     if item.playable and item.strip.audio is not None and len(item.strip.audio):
-        audio = f'<audio controls preload="none" src="data:audio/mpeg;base64,{_mp3(item.strip.audio)}"></audio>'
+        audio = f'<audio controls preload="metadata" src="data:audio/mpeg;base64,{_mp3(item.strip.audio)}"></audio>'
     heading = (
         f"<b>{clean(item.uri)}</b> <span>{start:.2f} to {end:.2f} s of sample <code>{clean(item.key)}</code>, "
         f"from {item.recording_seconds:.2f} s of the recording</span>"
@@ -252,6 +258,8 @@ def _length_chart(name: str, lengths: Counter[int], frame: float) -> str:
     step = next(step for step in (0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 1e9) if limit * frame / step <= 6)
     marks = np.arange(step, limit * frame + 1e-9, step)
     ticks = [((mark / frame - 0.5) / len(counts), f"{mark:g} s") for mark in marks]
+    if len(counts) > limit:
+        ticks = [(place, text) for place, text in ticks if place < 0.88] + [((limit + 0.5) / len(counts), "more")]
     caption = (
         f"<b>{_count(len(values), f'{name} patch', 'es')}</b>, median {np.median(values) * frame:.2f} s, "
         f"mean {values.mean() * frame:.2f} s ({values.mean():.1f} units), longest {values.max() * frame:.2f} s"
@@ -315,19 +323,21 @@ def _brief(value: Any) -> Any:
 
 
 def _footer(facts: Facts) -> str:
+    place = local_or_url(facts.plan.spec.output)
     return (
-        f"<footer>Read from <code>{clean(facts.plan.spec.output)}</code>, index <code>{facts.index.fingerprint[:16]}"
-        "</code>. Every number comes from the commits and the shards themselves.</footer>\n"
+        f"<footer>Read from <code>{clean(place)}</code>, index <code>{facts.index.fingerprint[:16]}</code>. "
+        "Every number comes from the commits and the shards themselves.</footer>\n"
     )
 
 
 def seconds_text(seconds: float) -> str:
-    """Seconds as a person reads them: 3.2 s, 4 min 07 s, 12 h 05 min."""
-    if seconds < 60:
+    """Seconds as a person reads them: 312.2 s, 12 min 07 s, 12 h 05 min."""
+    if seconds < 600:
         return f"{seconds:.1f} s"
-    if seconds < 3600:
-        return f"{int(seconds // 60)} min {int(seconds % 60):02d} s"
-    return f"{int(seconds // 3600):,} h {int(seconds // 60 % 60):02d} min"
+    whole = round(seconds)
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600:,} h {whole // 60 % 60:02d} min"
 
 
 def _count(number: int, noun: str, plural: str = "s") -> str:
