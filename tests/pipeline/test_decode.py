@@ -100,6 +100,16 @@ def test_a_compressed_file_cut_short_is_an_error(format: str, subtype: str, shar
     assert caught.value.code == "decode_error"
 
 
+def test_an_ogg_cut_between_two_pages_is_an_error() -> None:
+    """Nothing in the file is damaged then: only the mark of the last page is missing."""
+    whole = encode(np.tile(speech(), 4), format="OGG", subtype="VORBIS")
+    between = whole.rindex(b"OggS")
+    assert whole.count(b"OggS") > 3
+    with pytest.raises(AudioError, match="not marked as the stream's end") as caught:
+        decode_file(whole[:between])
+    assert caught.value.code == "decode_error"
+
+
 def test_foreign_codecs_are_named_with_the_remedy() -> None:
     with pytest.raises(AudioError, match=r"MP4/M4A.*ffmpeg") as caught:
         decode_file(b"\0\0\0\x20ftypM4A " + bytes(100))
