@@ -78,7 +78,36 @@ def format_plan(plan: Plan) -> str:
     for name, stage in plan.stages.items():
         total, pending = len(plan.units_of_work(name)), len(plan.pending(name))
         lines.append(f"{name:<12} {total:>10} {total - pending:>10} {pending:>8}   {stage.fingerprint[:16]}")
-    return "\n".join(lines)
+    return "\n".join([*lines, "", *format_estimate(plan)])
+
+
+def format_estimate(plan: Plan) -> list[str]:
+    """Hours still to be worked per stage, from the real-time factors of what this output has already committed.
+
+    To estimate a large corpus: run a small slice of it with the same spec and output first (source.pattern picks one).
+    """
+    header = (
+        f"{'stage':<12} {'audio left':>11} {'x real time':>12} {'worker hours':>13} {'workers':>8} {'wall hours':>11}"
+    )
+    lines, slowest, measured = [header], 0.0, True
+    lengths = {item.name: sum(entry.seconds or 0.0 for entry in item.items) / 3600 for item in plan.partitions}
+    lengths |= {group.name: sum(lengths[member] for member in group.partitions) for group in plan.groups}
+    for name in plan.stages:
+        left = sum(lengths[unit] for unit in plan.pending(name))
+        factor = totals(plan.commits(name)).real_time_factor if plan.done[name] else None
+        workers = plan.spec.resource(name).workers
+        if factor is None:
+            measured = False
+            lines.append(f"{name:<12} {clock(left):>11} {'?':>12} {'?':>13} {workers:>8} {'?':>11}")
+            continue
+        slowest = max(slowest, left * factor / workers)
+        work = left * factor
+        lines.append(f"{name:<12} {clock(left):>11} {factor:>12.4f} {work:>13.2f} {workers:>8} {work / workers:>11.2f}")
+    if measured:
+        lines.append(f"stages overlap, so the slowest pool decides: about {slowest:.2f} wall hours to go")
+    else:
+        lines.append("? not measured yet: run a slice of the corpus with this spec and look again (docs/cluster.md)")
+    return lines
 
 
 def format_summary(outcome: Outcome) -> str:

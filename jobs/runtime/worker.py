@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import threading
 import time
 from collections import Counter
@@ -179,12 +180,14 @@ class StageWorker:
 
 
 def limit_threads(count: int) -> None:
-    """Set the number of threads of torch and of the BLAS libraries, before they start."""
+    """Set the number of threads of the BLAS libraries and of torch, which read it when they are loaded.
+
+    torch is not loaded for it: most stages do without, and it takes seconds and half a gigabyte.
+    """
     for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
         os.environ[name] = str(count)
-    import torch
-
-    torch.set_num_threads(count)
+    if "torch" in sys.modules:
+        sys.modules["torch"].set_num_threads(count)
 
 
 class Watchdog:

@@ -108,11 +108,11 @@ def test_killing_workers_at_random_moments_while_two_work_on_each_stage(
 
 
 def stage_workers(driver: psutil.Process) -> list[psutil.Process]:
-    """Ray's actor processes under the driver, as they name themselves."""
+    """Ray Data's actors under the driver, as they name themselves. Ray's own agents are not ours to kill."""
     found = []
     try:
         for process in driver.children(recursive=True):
-            if process.cmdline()[:1] and process.cmdline()[0].startswith("ray::"):
+            if process.cmdline()[:1] and process.cmdline()[0].startswith("ray::MapWorker"):
                 found.append(process)
     except psutil.NoSuchProcess:
         return found
