@@ -174,13 +174,13 @@ def model_directory(model: str) -> Path:
 
 
 def _cached(model: str) -> Path | None:
-    """Where the hub cache holds a model of this name ("small.en" means what it means to faster-whisper), or None."""
-    from faster_whisper.utils import _MODELS
+    """Where the hub cache holds a model of this name ("small.en" means faster-whisper's conversion of it), or None."""
     from huggingface_hub import try_to_load_from_cache
     from huggingface_hub.errors import HFValidationError
 
     with contextlib.suppress(HFValidationError):
-        found = try_to_load_from_cache(_MODELS.get(model, model), "model.bin")
+        name = model if "/" in model else f"Systran/faster-whisper-{model}"
+        found = try_to_load_from_cache(name, "model.bin")
         return Path(found).parent if isinstance(found, str) else None
     return None
 

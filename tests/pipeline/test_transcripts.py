@@ -128,6 +128,21 @@ def test_a_missing_model_names_both_ways(tmp_path: Path) -> None:
         model_directory("somebody/no-such-model")
 
 
+@pytest.mark.parametrize("name", ["Systran/faster-whisper-small.en", "small.en"])
+def test_a_hub_name_is_found_in_this_machines_cache(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from huggingface_hub import constants
+
+    repository = tmp_path / "models--Systran--faster-whisper-small.en"
+    snapshot = repository / "snapshots" / ("a" * 40)
+    snapshot.mkdir(parents=True)
+    (repository / "refs").mkdir()
+    (repository / "refs" / "main").write_text("a" * 40)
+    for file in ("model.bin", "config.json", "tokenizer.json"):
+        (snapshot / file).write_text("{}")
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    assert model_directory(name) == snapshot
+
+
 def test_an_incomplete_model_names_the_missing_file(tmp_path: Path) -> None:
     (tmp_path / "model.bin").write_bytes(b"x")
     (tmp_path / "config.json").write_text("{}")
@@ -202,6 +217,24 @@ def test_a_batch_gives_the_texts_of_its_members(
     np.testing.assert_allclose(
         [heard.avg_logprob or 0 for heard in batched], [heard.avg_logprob or 0 for heard in singly], atol=2e-4
     )
+
+
+@pytest.mark.slow
+def test_a_multilingual_model_detects_the_language_unless_it_is_told(demo: DemoTables) -> None:
+    folder = Path(__file__).parents[2] / "models" / "whisper-base"
+    if not (folder / "model.bin").is_file():
+        pytest.skip("models/whisper-base is missing: run `python jobs/fetch_models.py whisper-base`")
+    stage = TranscriptsStage(WhisperXSpec(model=str(folder), beam_size=1, min_avg_logprob=-20.0))
+    stage.open()
+    (detected,) = transcribe(stage, demo, SHORT[1:])
+    assert (detected.language, detected.text.split()[0].lower()) == ("en", "he")
+    assert detected.language_prob is not None
+    assert detected.language_prob > 0.8
+    german = [row.with_updates(language_hint="de") for row in demo.recordings]
+    segment = demo.segment_of(SHORT[1])
+    (told,) = stage.run({"segments": [segment], "recordings": german}, demo.audio).rows
+    assert isinstance(told, Transcript)
+    assert (told.language, told.language_prob) == ("de", None)
 
 
 def test_an_english_model_refuses_another_language(whisper_tiny: str) -> None:
