@@ -13,7 +13,7 @@ from pathlib import Path
 
 from jobs.runtime.cli import exit_with, load_spec, spec_parser
 from jobs.runtime.store import Store, local_or_url
-from schemas.cards import fingerprint
+from schemas.cards import fingerprint, hash_file
 from schemas.config import ConfigError
 from schemas.shards import ShardIndex
 from schemas.spec import PipelineSpec
@@ -21,8 +21,8 @@ from schemas.spec import PipelineSpec
 EXAMPLES = """  python jobs/report.py --config configs/demo.yaml
   python jobs/report.py --config configs/demo.yaml --force --open
 """
-VERSION = 1
-"""Raised when the page changes, so that pages of older code are written again."""
+CODE = ("report.py", "report_facts.py", "report_page.py", "report.css", "runtime/drawing.py")
+"""What decides how a page looks: a page of older code is written again."""
 PAGE = "report.html"
 INDEX = "shards/index.json"
 
@@ -72,10 +72,11 @@ def identity(spec: PipelineSpec, store: Store, index: bytes) -> dict[str, str]:
     except FileNotFoundError:
         found = {}
     commits = sorted((name.rsplit("/", 3)[1:], entry["size"]) for name, entry in found.items())
+    code = [hash_file(Path(__file__).parent / name) for name in CODE]
     return {
         "lst-index-fingerprint": ShardIndex.model_validate_json(index).fingerprint,
         "lst-index-sha256": hashlib.sha256(index).hexdigest(),
-        "lst-report": fingerprint({"version": VERSION, "spec": spec.model_dump(mode="json"), "commits": commits}),
+        "lst-report": fingerprint({"code": code, "spec": spec.model_dump(mode="json"), "commits": commits}),
     }
 
 

@@ -165,7 +165,9 @@ def _strips(strips: Sequence[SampleStrip], colours: Sequence[str]) -> str:
     )
     return (
         f"<p>{_count(len(strips), 'window')}, drawn from the shards: what the model will read. Point at a box to see what "
-        f"it is; times are seconds of the sample.</p>" + legend + "".join(_strip(item, colours) for item in strips)
+        f"it is. Times are seconds of the sample; each waveform is as high as its own peak.</p>"
+        + legend
+        + "".join(_strip(item, colours) for item in strips)
     )
 
 

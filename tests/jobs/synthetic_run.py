@@ -35,7 +35,9 @@ from tests.jobs.small_corpus import document, make_centroids
 
 HOP = 640
 NUM_UNITS = 16
-SECONDS = (14.03, 3.0, 2.5, 2.0, 2.2, 1.9)
+SECONDS = (24.03, 3.0, 2.5, 2.0, 2.2, 1.9)
+LONG = [(1600, 81_000), (88_000, 112_000), (113_000, 250_333), (250_900, 382_222)]
+"""The segments of the first recording. The last two are one sample, longer than a strip, and do not end on whole frames."""
 ODD_NAME = "<b>é & 'quoted'.wav"
 BROKEN = "broken.wav"
 SCRIPT = "<script>alert(1)</script>"
@@ -60,7 +62,7 @@ GIVEN_WORDS = (
 def make_run(folder: Path, audio: bool = True) -> tuple[Plan, dict[str, list[Row]]]:
     """A finished run under `folder`: the plan and all its rows by table.
 
-    The first recording has three segments, of which the second is rejected by `words`; one file cannot be decoded.
+    The first recording has several segments, of which the second is rejected by `words`; one file cannot be decoded.
     """
     spec = make_spec(folder, audio)
     plan = make_plan(spec)
@@ -124,7 +126,7 @@ def _rows(spec: PipelineSpec, uris: Sequence[str]) -> dict[str, list[Row]]:
             num_samples_16k=length,
         )
         rows["recordings"].append(recording)
-        spans = [(1600, 81_000), (88_000, 112_000), (113_000, 222_222)] if uri == "a-long.wav" else [(0, length)]
+        spans = LONG if uri == "a-long.wav" else [(0, length)]
         for number, (start, end) in enumerate(spans):
             _segment(rows, recording, start, end, rejected=number == 1)
     return rows

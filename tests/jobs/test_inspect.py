@@ -27,7 +27,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
 
 
 def segments_of_the_long_recording(run: Run) -> list[Segment]:
-    """Three, of which the second was rejected."""
+    """Four, of which the second was rejected."""
     found = [row for row in run[1]["segments"] if isinstance(row, Segment)]
     first = next(row for row in found if row.start == 1600)
     return sorted((row for row in found if row.recording_id == first.recording_id), key=lambda row: row.start)
@@ -97,7 +97,7 @@ def test_a_word_without_frames_is_shown_as_well(run: Run) -> None:
 def test_a_sample_key_shows_its_segments(run: Run) -> None:
     """The key is the one that the shards use."""
     plan = run[0]
-    first, _, last = segments_of_the_long_recording(run)
+    first, *_, last = segments_of_the_long_recording(run)
     key = f"{first.segment_id.rsplit('-', 1)[0]}-{last.end:010d}"
     shown = [line.split()[-1] for line in inspect(plan, key, 200) if line.startswith("segment ")]
     assert shown == [row.segment_id for row in segments_of_the_long_recording(run)]

@@ -24,7 +24,7 @@ from jobs.report_page import seconds_text
 from jobs.runtime.plan import Plan
 from schemas.arrow import Row
 from schemas.shards import SampleMeta, SegmentSpan, ShardIndex
-from schemas.tables import PATCH_SILENCE, PATCH_WORD, SAMPLE_RATE, Patches, Units
+from schemas.tables import PATCH_SILENCE, PATCH_WORD, SAMPLE_RATE, Patches, Segment, Units
 from tests.jobs.small_corpus import write_spec
 from tests.jobs.synthetic_run import BROKEN, HOP, NUM_UNITS, ODD_NAME, REJECT_DETAIL, SCRIPT, SECONDS, make_run
 
@@ -169,28 +169,43 @@ def test_histograms_count_what_the_tables_hold(run: Run, facts: Facts) -> None:
 
 
 def test_strips_show_the_shards_own_units_and_sound(run: Run, facts: Facts) -> None:
-    """The sound of a strip is the source's at the place it names, and its units are those of the table."""
+    """Units are those of the tables, sound is that of the source, both from the place that the strip names."""
     plan, rows = run
     units = {row.segment_id: row.units for row in rows["units"] if isinstance(row, Units)}
-    assert len({strip.key for strip in facts.strips}) == len(facts.strips)
+    assert len({item.key for item in facts.strips}) == len(facts.strips) == 6
+    assert any(item.strip.first_second > 0 and item.strip.joins for item in facts.strips)
     for item in facts.strips:
+        track, start, end = item.key.rsplit("-", 2)
+        parts = sorted(
+            (row for row in rows["segments"] if isinstance(row, Segment) and row.recording_id == track),
+            key=lambda row: row.start,
+        )
+        parts = [row for row in parts if int(start) <= row.start and row.end <= int(end)]
         samples, _ = soundfile.read(Path(plan.spec.source.uri) / item.uri, dtype="float32")
-        first = round(item.recording_seconds * SAMPLE_RATE)
-        assert item.strip.audio is not None
-        np.testing.assert_allclose(item.strip.audio, samples[first : first + len(item.strip.audio)], atol=1e-4)
+        sound = np.concatenate([samples[row.start : row.start + len(units[row.segment_id]) * HOP] for row in parts])
+        place = np.concatenate([row.start + HOP * np.arange(len(units[row.segment_id])) for row in parts])
         frame = round(item.strip.first_second * SAMPLE_RATE) // HOP
-        assert item.strip.units.tolist() == units[item.key][frame : frame + len(item.strip.units)]
+        assert item.strip.audio is not None
+        assert len(item.strip.audio) == len(item.strip.units) * HOP
+        np.testing.assert_allclose(item.strip.audio, sound[frame * HOP :][: len(item.strip.audio)], atol=1e-4)
+        known = np.concatenate([units[row.segment_id] for row in parts])
+        assert item.strip.units.tolist() == known[frame:][: len(item.strip.units)].tolist()
+        assert item.recording_seconds == pytest.approx(place[frame] / SAMPLE_RATE)
+        joins = np.cumsum([len(units[row.segment_id]) for row in parts])[:-1] - frame
+        assert list(item.strip.joins) == [join for join in joins if 0 < join < len(item.strip.units)]
 
 
 def test_without_audio_in_the_shards_the_source_is_drawn_but_not_copied(tmp_path: Path) -> None:
     plan, _ = make_run(tmp_path, audio=False)
     index = ShardIndex.model_validate_json(plan.store.read_bytes("shards/index.json"))
     facts = gather(plan, index)
+    assert len(facts.strips) == 6
     for item in facts.strips:
         samples, _ = soundfile.read(Path(plan.spec.source.uri) / item.uri, dtype="float32")
         first = round(item.recording_seconds * SAMPLE_RATE)
+        until = HOP * min([*item.strip.joins, len(item.strip.units)])
         assert item.strip.audio is not None
-        np.testing.assert_allclose(item.strip.audio, samples[first : first + len(item.strip.audio)], atol=1e-6)
+        np.testing.assert_allclose(item.strip.audio[:until], samples[first : first + until], atol=1e-6)
         assert not item.playable
     for path in Path(plan.spec.source.uri).iterdir():
         path.write_bytes(b"gone")
