@@ -106,9 +106,7 @@ def self_intervals(start_Q: torch.Tensor, valid_Q: torch.Tensor, window: int | N
     hi_Q = torch.where(valid_Q, index_Q, lo_Q - 1)
     starts_Q = (start_Q == index_Q) & valid_Q
     starts_Q = starts_Q | (~valid_Q & (torch.cat([valid_Q.new_ones(1), valid_Q[:-1]])))
-    return Intervals(
-        lo_Q=lo_Q, hi_Q=hi_Q, num_keys=len(start_Q), window=window or len(start_Q), starts_Q=starts_Q
-    )
+    return Intervals(lo_Q=lo_Q, hi_Q=hi_Q, num_keys=len(start_Q), window=window or len(start_Q), starts_Q=starts_Q)
 
 
 def attend(
@@ -234,9 +232,7 @@ def _attend_flex(q_QHK: torch.Tensor, k_MHK: torch.Tensor, v_MHK: torch.Tensor, 
     return out_HQK.transpose(0, 1)  # FlexAttention returns zeros for rows without keys
 
 
-def _attend_varlen(
-    q_QHK: torch.Tensor, k_MGK: torch.Tensor, v_MGK: torch.Tensor, intervals: Intervals
-) -> torch.Tensor:
+def _attend_varlen(q_QHK: torch.Tensor, k_MGK: torch.Tensor, v_MGK: torch.Tensor, intervals: Intervals) -> torch.Tensor:
     from torch.nn.attention.varlen import varlen_attn
 
     assert intervals.window is not None

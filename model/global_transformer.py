@@ -1,17 +1,29 @@
 """The global transformer: causal within a document, over latents. Most of the compute is here.
 
-Shape suffixes: P latents, E encoder output width (vectors per patch x local width), W global width.
+Shape suffixes: P latents, W global width, B rows of a batch in generation, R rows that take part in a step.
 """
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 import torch
 from torch import nn
 
 from model.attention import Intervals
+from model.cache import Cache
 from model.config import ModelConfig
 from model.layers import rope_tables
-from model.patch_encoder import make_blocks
+from model.patch_encoder import blocks_of, make_blocks
+
+
+@dataclass(eq=False)
+class GlobalState:
+    """Of generation: one cache entry per latent and layer."""
+
+    layers: list[Cache]
+    num_latents_B: torch.Tensor
+    """Latents so far, which is also the number of steps made for each row."""
 
 
 class GlobalTransformer(nn.Module):
@@ -28,3 +40,18 @@ class GlobalTransformer(nn.Module):
         for layer in self.layers:
             x_PW = layer(x_PW, rope, intervals)
         return x_PW
+
+    def make_state(self, num_rows: int, capacity: int) -> GlobalState:
+        """Empty, with room for `capacity` latents per row before it has to grow."""
+        layers = [block.attention.make_cache(num_rows, capacity, None) for block in blocks_of(self.layers)]
+        device = layers[0].count_B.device
+        return GlobalState(layers, torch.zeros(num_rows, dtype=torch.int64, device=device))
+
+    def step(self, x_RW: torch.Tensor, rows_R: torch.Tensor, state: GlobalState) -> torch.Tensor:
+        """One latent further for each of these rows."""
+        position_R = state.num_latents_B[rows_R]
+        rope = rope_tables(position_R, self.stack.head_dim, self.stack.rope_theta, x_RW.dtype)
+        for block, cache in zip(blocks_of(self.layers), state.layers, strict=True):
+            x_RW = block.step(x_RW, rope, cache, rows_R, position_R)
+        state.num_latents_B[rows_R] += 1
+        return x_RW

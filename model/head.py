@@ -67,9 +67,7 @@ class OutputHead(nn.Module):
         return logits_RV
 
 
-def sum_losses(
-    parts: Iterable[tuple[OutputHead, torch.Tensor, torch.Tensor]], vocabulary: Vocabulary
-) -> LossSums:
+def sum_losses(parts: Iterable[tuple[OutputHead, torch.Tensor, torch.Tensor]], vocabulary: Vocabulary) -> LossSums:
     """Sum (head, rows [R, D], targets [R]) over the parts, per modality of the target."""
     nll_text, num_text, nll_unit, num_unit = [], [], [], []
     for head, x_RD, target_R in parts:

@@ -1,11 +1,12 @@
 """What LST and the plain baseline have in common: a packed batch in, loss sums or logits out.
 
-Shape suffixes: N elements, R rows with a target, V joint vocabulary.
+Shape suffixes: N elements, R rows with a target, V joint vocabulary; in generation B rows of a batch.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import nn
@@ -65,6 +66,25 @@ class SpeechTextModel(nn.Module):
         for part in parts:
             logits_NV[part.chosen] = part.head.joint_logits(part.states[part.index])
         return logits_NV
+
+    def make_state(self, num_rows: int, capacity: int) -> Any:
+        """Empty caches for `num_rows` sequences; `capacity` latents are expected (more are allowed)."""
+        raise NotImplementedError
+
+    def step(self, state: Any, ids_B: torch.Tensor, begins_B: torch.Tensor, closed_B: torch.Tensor) -> torch.Tensor:
+        """Feed one element to every row and predict the next: logits [B, V], as `logits` would give them.
+
+        `begins_B`: the element begins a latent; `closed_B`: its latent is now known to be complete (`Batch.closed_N`). Under
+        `conditioning: paper`, closed means that the next element begins a latent. Rows whose id is PAD stand still.
+        """
+        raise NotImplementedError
+
+    def joint_rows(self, parts: list[tuple[OutputHead, torch.Tensor, torch.Tensor]], num_rows: int) -> torch.Tensor:
+        """Logits [num_rows, V] from (head, states, rows); -inf in rows that nobody predicts."""
+        logits_BV = parts[0][1].new_full((num_rows, self.vocabulary.size), float("-inf"))
+        for head, states, rows in parts:
+            logits_BV[rows] = head.joint_logits(states)
+        return logits_BV
 
     def make_heads(self, shares: dict[Share, int]) -> nn.ModuleDict:
         """Output heads by share, each with the width that it reads."""

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from model.attention import Backend, Intervals, attend
+from model.cache import Cache
 
 
 def rope_tables(
@@ -127,6 +128,32 @@ class SelfAttention(nn.Module):
         out_ND: torch.Tensor = self.out(heads_NHK.flatten(1))
         return out_ND
 
+    def step(
+        self,
+        x_RD: torch.Tensor,
+        rope: tuple[torch.Tensor, torch.Tensor],
+        cache: Cache,
+        rows_R: torch.Tensor,
+        tag_R: torch.Tensor,
+    ) -> torch.Tensor:
+        """One element further for these rows of a batch; `tag_R` counts a row's elements."""
+        q, k, v = self.project(x_RD, rope)
+        cache.append(rows_R, k, v, tag_R)
+        out_RD: torch.Tensor = self.out(cache.attend(rows_R, q, tag_R).flatten(1))
+        return out_RD
+
+    def make_cache(self, num_rows: int, capacity: int, window: int | None) -> Cache:
+        """An empty cache; with a window its capacity is the window."""
+        return Cache(
+            num_rows,
+            self.num_kv_heads,
+            self.head_dim,
+            window or capacity,
+            window,
+            grows=window is None,
+            like=self.out.weight,
+        )
+
 
 class Block(nn.Module):
     """A pre-norm transformer layer: self-attention, then SwiGLU. The unit of FSDP sharding and recomputation."""
@@ -146,6 +173,19 @@ class Block(nn.Module):
         x_ND = x_ND + self.attention(self.attention_norm(x_ND), rope, intervals)
         out_ND: torch.Tensor = x_ND + self.feed_forward(self.feed_forward_norm(x_ND))
         return out_ND
+
+    def step(
+        self,
+        x_RD: torch.Tensor,
+        rope: tuple[torch.Tensor, torch.Tensor],
+        cache: Cache,
+        rows_R: torch.Tensor,
+        tag_R: torch.Tensor,
+    ) -> torch.Tensor:
+        """`forward` for one new element of each of these rows."""
+        x_RD = x_RD + self.attention.step(self.attention_norm(x_RD), rope, cache, rows_R, tag_R)
+        out_RD: torch.Tensor = x_RD + self.feed_forward(self.feed_forward_norm(x_RD))
+        return out_RD
 
 
 class CrossAttention(nn.Module):
@@ -178,3 +218,17 @@ class CrossAttention(nn.Module):
         heads_NHK = attend(self.project_queries(x_ND), *self.project_keys(y_MD), intervals, self.backend)
         out_ND: torch.Tensor = self.out(heads_NHK.flatten(1))
         return out_ND
+
+    def remember(self, y_RD: torch.Tensor, cache: Cache, rows_R: torch.Tensor, tag_R: torch.Tensor) -> None:
+        """Make one more source readable for each of these rows."""
+        cache.append(rows_R, *self.project_keys(y_RD), tag_R)
+
+    def step(self, x_RJD: torch.Tensor, cache: Cache, rows_R: torch.Tensor, tag_R: torch.Tensor) -> torch.Tensor:
+        """The update of J queries per row over the cached sources up to `tag_R`."""
+        q_RJHK = self.project_queries(x_RJD.flatten(0, 1)).view(*x_RJD.shape[:2], self.num_heads, self.head_dim)
+        out_RJD: torch.Tensor = self.out(cache.attend(rows_R, q_RJHK, tag_R).flatten(2))
+        return out_RJD
+
+    def make_cache(self, num_rows: int, capacity: int, window: int, grows: bool) -> Cache:
+        """An empty cache of sources, readable for `window` tags."""
+        return Cache(num_rows, self.num_heads, self.head_dim, capacity, window, grows, like=self.out.weight)

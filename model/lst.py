@@ -1,10 +1,13 @@
 """The Latent Speech-Text Transformer: patch encoder -> global transformer -> patch decoder.
 
 Shape suffixes: N elements, P latents, L local elements, S pooled latents, R rows asked for, T text elements,
-D local width, W global width, E encoder output width.
+D local width, W global width, E encoder output width, V joint vocabulary; in generation B rows of a batch, X the rows
+that take part in a step.
 """
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 import torch
 from torch import nn
@@ -12,13 +15,14 @@ from torch import nn
 from model.baseline import BaseSpeechLM
 from model.batch import Batch
 from model.config import ModelConfig
-from model.global_transformer import GlobalTransformer
+from model.global_transformer import GlobalState, GlobalTransformer
 from model.head import Share, share_size, to_share
 from model.init import init_weights
 from model.interface import HeadRows, SpeechTextModel
 from model.layout import Layout, derive, speech_rows
-from model.patch_decoder import PatchDecoder
-from model.patch_encoder import PatchEncoder
+from model.patch_decoder import DecoderState, PatchDecoder
+from model.patch_encoder import EncoderState, PatchEncoder
+from model.vocabulary import PAD, SPEECH_MARK
 
 
 def build_model(config: ModelConfig, seed: int) -> SpeechTextModel:
@@ -30,10 +34,24 @@ def build_model(config: ModelConfig, seed: int) -> SpeechTextModel:
         ValueError: the configuration has no vocabulary yet.
     """
     if config.vocabulary is None:
-        raise ValueError("the model configuration has no vocabulary: set num_text and num_units, or use with_vocabulary")
+        raise ValueError(
+            "the model configuration has no vocabulary: set num_text and num_units, or use with_vocabulary"
+        )
     model = LST(config) if config.kind == "lst" else BaseSpeechLM(config)
     init_weights(model, seed)
     return model
+
+
+@dataclass(eq=False)
+class LSTState:
+    """Of generation; mirrors the modules."""
+
+    encoder: EncoderState
+    global_transformer: GlobalState
+    decoder: DecoderState
+    num_elements_B: torch.Tensor
+    open_B: torch.Tensor
+    """bool: the row's newest patch has not gone through the global transformer yet."""
 
 
 class LST(SpeechTextModel):
@@ -93,3 +111,62 @@ class LST(SpeechTextModel):
             HeadRows(self.head("text"), latent_PW, batch.latent_id_N[row_R[in_text]], in_text),
             HeadRows(self.head("units"), decoded_LD, rank_N[row_R[in_speech]], in_speech),
         ]
+
+    def make_state(self, num_rows: int, capacity: int) -> LSTState:
+        """Empty caches: windows for the local modules, one entry per latent for the global transformer."""
+        zeros_B = torch.zeros(num_rows, dtype=torch.int64, device=self.embedding.weight.device)
+        return LSTState(
+            self.encoder.make_state(num_rows),
+            self.global_transformer.make_state(num_rows, capacity),
+            self.decoder.make_state(num_rows),
+            zeros_B,
+            zeros_B.bool(),
+        )
+
+    def step(
+        self, state: LSTState, ids_B: torch.Tensor, begins_B: torch.Tensor, closed_B: torch.Tensor
+    ) -> torch.Tensor:
+        """See `SpeechTextModel.step`. The global transformer runs once per latent: when the latent is known to be complete, or
+        when the next one begins; rows get there at different times."""
+        active_B = ids_B != PAD
+        self._finish_patches(state, active_B & begins_B & state.open_B)
+        speech_B = (ids_B >= self.vocabulary.unit_offset) | (ids_B == SPEECH_MARK)
+        local_B = active_B & speech_B if self.direct else active_B
+        local_X = local_B.nonzero().squeeze(-1)
+        position_B = state.num_elements_B.clone()
+        state.num_elements_B += active_B
+        x_XD = self.embedding(to_share(ids_B[local_X], self.vocabulary, self.local_share))
+        x_XD = self.encoder.step(x_XD, local_X, position_B[local_X], begins_B[local_X], state.encoder)
+        state.open_B |= local_B
+        self._finish_patches(state, local_B & closed_B)
+        parts = []
+        if self.direct:
+            text_X = (active_B & ~speech_B).nonzero().squeeze(-1)
+            assert self.text_embedding is not None
+            latent_XW = self._read_latents(state, self.text_embedding(ids_B[text_X]), text_X)
+            parts.append((self.head("text"), latent_XW, text_X))
+        x_XD = self.decoder.step(x_XD, local_X, position_B[local_X], state.decoder)
+        if self.config.head == "joint":
+            parts.append((self.head("joint"), x_XD, local_X))
+        elif self.direct:
+            parts.append((self.head("units"), x_XD, local_X))
+        else:
+            speech_X = speech_B[local_X]
+            parts += [
+                (self.head("text"), x_XD[~speech_X], local_X[~speech_X]),
+                (self.head("units"), x_XD[speech_X], local_X[speech_X]),
+            ]
+        return self.joint_rows(parts, len(ids_B))
+
+    def _finish_patches(self, state: LSTState, rows_B: torch.Tensor) -> None:
+        rows_X = rows_B.nonzero().squeeze(-1)
+        if len(rows_X):
+            self._read_latents(state, self.latent_projection(self.encoder.finish(rows_X, state.encoder)), rows_X)
+            state.open_B[rows_X] = False
+
+    def _read_latents(self, state: LSTState, latent_XW: torch.Tensor, rows_X: torch.Tensor) -> torch.Tensor:
+        if len(rows_X) == 0:
+            return latent_XW
+        latent_XW = self.global_transformer.step(latent_XW, rows_X, state.global_transformer)
+        self.decoder.read_latent(latent_XW, rows_X, state.decoder)
+        return latent_XW

@@ -1,16 +1,34 @@
 """The patch encoder: windowed causal layers over elements, then each latent gathers its elements.
 
-Shape suffixes: L elements, S latents, D local width, J vectors per latent (the paper's k).
+Shape suffixes: L elements, S latents, D local width, J vectors per latent (the paper's k); in generation B rows of a batch,
+R rows that take part in a step.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import cast
+
 import torch
 from torch import nn
 
+from model.cache import Cache
 from model.config import ModelConfig, StackConfig
 from model.layers import Block, CrossAttention, rope_tables
 from model.layout import Layout
+
+
+@dataclass(eq=False)
+class EncoderState:
+    """Of generation: what the layers may still read, and the patch that is open."""
+
+    layers: list[Cache]
+    cross_layers: list[Cache]
+    pooled_BD: torch.Tensor
+    """Running maximum over the elements of the open patch."""
+    num_elements_B: torch.Tensor
+    num_latents_B: torch.Tensor
+    """Patches begun so far."""
 
 
 class PatchEncoder(nn.Module):
@@ -53,6 +71,55 @@ class PatchEncoder(nn.Module):
         """J queries per pooled latent: [S * J, D]."""
         queries_XD: torch.Tensor = self.pool_projection(pooled_SD).view(-1, self.stack.dim)
         return queries_XD
+
+    def make_state(self, num_rows: int) -> EncoderState:
+        """Empty; the caches of cross-attention grow with the patches."""
+        stack, window = self.stack, self.stack.cross_window
+        layers = [block.attention.make_cache(num_rows, stack.window, stack.window) for block in blocks_of(self.layers)]
+        cross = [
+            cast(CrossAttention, c).make_cache(num_rows, 4 * window, window, grows=True) for c in self.cross_layers
+        ]
+        weight = self.pool_projection.weight
+        zeros_B = torch.zeros(num_rows, dtype=torch.int64, device=weight.device)
+        return EncoderState(layers, cross, weight.new_zeros(num_rows, stack.dim), zeros_B, zeros_B.clone())
+
+    def step(
+        self,
+        x_RD: torch.Tensor,
+        rows_R: torch.Tensor,
+        position_R: torch.Tensor,
+        begins_R: torch.Tensor,
+        state: EncoderState,
+    ) -> torch.Tensor:
+        """States [R, D] of one new element per row; `begins_R`: it opens a patch. `position_R` is its place in the document."""
+        stack = self.stack
+        rope = rope_tables(position_R, stack.head_dim, stack.rope_theta, x_RD.dtype)
+        tag_R = state.num_elements_B[rows_R]
+        state.num_elements_B[rows_R] += 1
+        state.num_latents_B[rows_R] += begins_R.long()
+        patch_R = state.num_latents_B[rows_R] - 1
+        first = stack.num_layers - len(self.cross_layers)
+        for index, block in enumerate(blocks_of(self.layers)):
+            x_RD = block.step(x_RD, rope, state.layers[index], rows_R, tag_R)
+            if cross := self.cross_after(index):
+                if index == first:
+                    highest_RD = torch.maximum(state.pooled_BD[rows_R], x_RD)
+                    state.pooled_BD[rows_R] = torch.where(begins_R[:, None], x_RD, highest_RD)
+                cross.remember(x_RD, state.cross_layers[index - first], rows_R, patch_R)
+        return x_RD
+
+    def finish(self, rows_R: torch.Tensor, state: EncoderState) -> torch.Tensor:
+        """The latents [R, J * D] of the open patches of these rows, as they are now."""
+        patch_R = state.num_latents_B[rows_R] - 1
+        latent_RJD = self.queries(state.pooled_BD[rows_R]).view(len(rows_R), self.vectors_per_patch, self.stack.dim)
+        for cross, cache in zip(self.cross_layers, state.cross_layers, strict=True):
+            latent_RJD = latent_RJD + cast(CrossAttention, cross).step(latent_RJD, cache, rows_R, patch_R)
+        return latent_RJD.flatten(1)
+
+
+def blocks_of(layers: nn.ModuleList) -> list[Block]:
+    """The layers of a stack, typed."""
+    return [cast(Block, layer) for layer in layers]
 
 
 def make_blocks(stack: StackConfig, config: ModelConfig) -> nn.ModuleList:

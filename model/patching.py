@@ -62,9 +62,7 @@ class DynamicConfig(StrictModel):
         return self
 
 
-SimplePolicy = Annotated[
-    StaticConfig | AlignedConfig | BpeAlignedConfig | DynamicConfig, Field(discriminator="policy")
-]
+SimplePolicy = Annotated[StaticConfig | AlignedConfig | BpeAlignedConfig | DynamicConfig, Field(discriminator="policy")]
 
 
 class MixedConfig(StrictModel):
@@ -242,7 +240,9 @@ def _causal_ends(rule: BoundaryRule, document: Document) -> np.ndarray:
 def _aligned_starts(config: AlignedConfig | BpeAlignedConfig, document: Document) -> tuple[np.ndarray, np.ndarray]:
     unit = document.is_unit
     if unit.any() and not document.patch_start.any():
-        raise ValueError(f"document {document.sample_id}: policy {config.policy!r} needs word patches; the shard has none")
+        raise ValueError(
+            f"document {document.sample_id}: policy {config.policy!r} needs word patches; the shard has none"
+        )
     start = document.patch_start & unit
     if isinstance(config, BpeAlignedConfig):
         if unit.any() and not document.token_start.any():

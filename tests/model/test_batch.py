@@ -70,7 +70,9 @@ def test_shapes_and_types_are_checked() -> None:
 
 def test_all_padding_is_a_batch() -> None:
     batch = make_batch([make_document(np.random.default_rng(0), 9)], elements=12, latents=12)
-    empty = replace(batch, doc_id_N=torch.full_like(batch.doc_id_N, -1), loss_mask_N=torch.zeros_like(batch.loss_mask_N))
+    empty = replace(
+        batch, doc_id_N=torch.full_like(batch.doc_id_N, -1), loss_mask_N=torch.zeros_like(batch.loss_mask_N)
+    )
     assert empty.check().num_latents == 12
 
 
@@ -109,11 +111,13 @@ def test_intervals_equal_masks_made_one_pair_at_a_time(policy_name: str, changes
     assert layout.encoder_cross.dense_mask()[::2].tolist() == pooling
     assert layout.encoder_cross.dense_mask()[1::2].tolist() == pooling
     reading = [
-        [doc[i] >= 0 and doc_of_latent.get(p) == doc[i] and cond[i] - 2 < p <= cond[i] for p in range(45)] for i in local
+        [doc[i] >= 0 and doc_of_latent.get(p) == doc[i] and cond[i] - 2 < p <= cond[i] for p in range(45)]
+        for i in local
     ]
     assert layout.decoder_cross.dense_mask()[:, ::2].tolist() == reading
     assert layout.decoder_cross.dense_mask()[:, 1::2].tolist() == reading
     causal = [
-        [p in doc_of_latent and doc_of_latent[p] == doc_of_latent.get(q) and q <= p for q in range(45)] for p in range(45)
+        [p in doc_of_latent and doc_of_latent[p] == doc_of_latent.get(q) and q <= p for q in range(45)]
+        for p in range(45)
     ]
     assert layout.global_self.dense_mask().tolist() == causal

@@ -108,9 +108,7 @@ def test_published_conditioning_leaks_the_end_of_a_patch(policy_name: str) -> No
 def test_published_conditioning_leaks_nothing_at_patch_size_one() -> None:
     """With patches of one element every patch is complete when it is read, so both rules are the same rule."""
     document = make_document(np.random.default_rng(0), LENGTH)
-    causal, paper = (
-        logits_of(small_config(conditioning=rule), document, "static1") for rule in ("causal", "paper")
-    )
+    causal, paper = (logits_of(small_config(conditioning=rule), document, "static1") for rule in ("causal", "paper"))
     assert torch.equal(causal, paper)
 
 
@@ -122,7 +120,9 @@ def test_every_earlier_element_of_the_document_reaches_the_last_row(config_name:
     reference = logits_of(config, document, "static")[LENGTH - 1]
     for element in range(1, LENGTH):
         ids = document.ids.copy()
-        first, stop = (VOCABULARY.unit_offset, VOCABULARY.size) if document.is_unit[element] else (5, VOCABULARY.unit_offset)
+        first, stop = (
+            (VOCABULARY.unit_offset, VOCABULARY.size) if document.is_unit[element] else (5, VOCABULARY.unit_offset)
+        )
         if ids[element] < 5:
             continue  # a mark or EOS: changing it would change what the rows are
         ids[element] = first + (ids[element] - first + 1) % (stop - first)

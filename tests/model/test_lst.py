@@ -110,7 +110,9 @@ def test_weights_depend_on_the_seed_and_on_nothing_else() -> None:
         assert torch.equal(parameter, late.get_parameter(name)), name
     other = build_model(config, seed=2)
     assert all(
-        not torch.equal(parameter, other.get_parameter(name)) for name, parameter in first.named_parameters() if parameter.ndim > 1
+        not torch.equal(parameter, other.get_parameter(name))
+        for name, parameter in first.named_parameters()
+        if parameter.ndim > 1
     )
 
 
@@ -159,5 +161,3 @@ def test_extra_budget_changes_nothing() -> None:
     assert isinstance(roomy, Batch)
     for one, other in zip(model(tight), model(roomy), strict=True):
         torch.testing.assert_close(one, other, **EXACT)
-
-

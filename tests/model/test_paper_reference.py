@@ -96,7 +96,9 @@ def cross(query: Vector, sources: list[Vector], w: Weights, prefix: str, num_hea
 
 def published_model(ids: list[int], patch_lengths: list[int], w: Weights, config: dict) -> list[Vector]:
     """Logits of each row but the last (whose next element does not exist), from ids and patch lengths alone."""
-    enc, glob, dec, k = (config[n] for n in ("patch_encoder", "global_transformer", "patch_decoder", "vectors_per_patch"))
+    enc, glob, dec, k = (
+        config[n] for n in ("patch_encoder", "global_transformer", "patch_decoder", "vectors_per_patch")
+    )
     patch_of = [p for p, length in enumerate(patch_lengths) for _ in range(length)]
     states = [[float(x) for x in w["embedding.weight"][i]] for i in ids]
     latents: list[list[Vector]] = []
@@ -111,7 +113,9 @@ def published_model(ids: list[int], patch_lengths: list[int], w: Weights, config
         for patch, vectors in enumerate(latents):
             near = [states[i] for i in range(len(ids)) if patch - enc["cross_window"] < patch_of[i] <= patch]
             latents[patch] = [cross(v, near, w, f"encoder.cross_layers.{layer}.", enc["cross_heads"]) for v in vectors]
-    latent_states = [matvec(w["latent_projection.weight"], [x for vector in vectors for x in vector]) for vectors in latents]
+    latent_states = [
+        matvec(w["latent_projection.weight"], [x for vector in vectors for x in vector]) for vectors in latents
+    ]
     for layer in range(glob["num_layers"]):
         prefix = f"global_transformer.layers.{layer}."
         latent_states = block(latent_states, w, prefix, glob["num_heads"], len(latents), glob["rope_theta"])
@@ -143,7 +147,9 @@ def test_logits_equal_the_derivation_in_plain_loops(
     with torch.no_grad():  # gains other than one, or the test could not see where they act
         for name, parameter in model.named_parameters():
             if "norm" in name:
-                parameter.copy_(0.5 + torch.rand(len(parameter), dtype=torch.float64, generator=torch.Generator().manual_seed(seed)))
+                parameter.copy_(
+                    0.5 + torch.rand(len(parameter), dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+                )
     once = CrossAttention.forward
     monkeypatch.setattr(CrossAttention, "forward", lambda self, x, y, pattern: x + once(self, x, y, pattern))
     document = make_document(np.random.default_rng(seed), 22)
