@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import BinaryIO
 
@@ -66,20 +66,39 @@ def decode_file(source: bytes | BinaryIO, channel: int | None = None) -> tuple[n
     Raises:
         AudioError: decode_error (not audio, damaged, cut short), unsupported (needs ffmpeg), empty, non_finite.
     """
-    file = io.BytesIO(source) if isinstance(source, bytes) else source
+    pieces: list[np.ndarray] = []
+    info = _decode(io.BytesIO(source) if isinstance(source, bytes) else source, channel, pieces.append)
+    return np.ascontiguousarray(np.concatenate(pieces).T), info
+
+
+def scan_file(file: BinaryIO) -> tuple[int, AudioInfo]:
+    """num_samples_16k and the facts of a file that is decoded to its end but not kept: hours of audio fit in little memory.
+
+    Raises:
+        AudioError: as `decode_file`.
+    """
+    lengths: list[int] = []
+    info = _decode(file, -1, lambda block: lengths.append(len(block)))
+    return sum(lengths), info
+
+
+def _decode(file: BinaryIO, channel: int | None, take: Callable[[np.ndarray], None]) -> AudioInfo:
+    """Give `take` the file in blocks, float32 [samples at 16 kHz, channels]; raises what `decode_file` raises."""
     _check_container(file)
     with _open_sound(file) as sound:
         rate, channels, expected = sound.samplerate, sound.channels, sound.frames
         kept = 1 if channel is not None else channels
         resampler = soxr.ResampleStream(rate, SAMPLE_RATE, kept, dtype="float32") if rate != SAMPLE_RATE else None
-        num_samples, pieces = 0, []
+        num_samples = num_taken = 0
         for block in _blocks(sound):
             num_samples += len(block)
             if channel is not None:
                 block = block.mean(axis=1, keepdims=True) if channel < 0 else block[:, channel : channel + 1]
             if not np.isfinite(block).all():
                 raise AudioError("non_finite", "the file holds samples that are NaN or infinite")
-            pieces.append(block if resampler is None else resampler.resample_chunk(block))
+            at_16k = block if resampler is None else resampler.resample_chunk(block)
+            num_taken += len(at_16k)
+            take(at_16k)
         codec = f"{sound.format}/{sound.subtype}"
         tolerance = MP3_FRAME if sound.format == "MP3" else 0
     if expected < UNKNOWN_LENGTH and num_samples + tolerance < expected:
@@ -87,12 +106,13 @@ def decode_file(source: bytes | BinaryIO, channel: int | None = None) -> tuple[n
             "decode_error",
             f"the file is cut short: its header promises {expected} samples, {num_samples} could be read",
         )
-    if num_samples == 0:
+    if resampler is not None and num_samples:
+        rest = resampler.resample_chunk(np.zeros((0, kept), dtype=np.float32), last=True)
+        num_taken += len(rest)
+        take(rest)
+    if num_taken == 0:
         raise AudioError("empty", "the file holds no samples")
-    if resampler is not None:
-        pieces.append(resampler.resample_chunk(np.zeros((0, kept), dtype=np.float32), last=True))
-    samples = np.ascontiguousarray(np.concatenate(pieces).T)
-    return samples, AudioInfo(codec=codec, sample_rate=rate, channels=channels, num_samples=num_samples)
+    return AudioInfo(codec=codec, sample_rate=rate, channels=channels, num_samples=num_samples)
 
 
 def header_seconds(file: BinaryIO) -> float | None:
@@ -113,15 +133,17 @@ def _open_sound(file: BinaryIO) -> soundfile.SoundFile:
 
 
 def _blocks(sound: soundfile.SoundFile) -> Iterator[np.ndarray]:
+    num_read = 0
     while True:
         try:
             block = sound.read(BLOCK, dtype="float32", always_2d=True)
         except (soundfile.LibsndfileError, RuntimeError) as error:
-            at = sound.tell() / sound.samplerate
-            detail = f"the file is damaged or cut short near {at:.1f} s: {_reason(error)}"
+            after = num_read / sound.samplerate
+            detail = f"the file is damaged or cut short after {after:.1f} s: {_reason(error)}"
             raise AudioError("decode_error", detail) from error
         if not len(block):
             return
+        num_read += len(block)
         yield block
 
 

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-import numpy as np
-
-from pipeline.decode import AudioError, AudioInfo, SourceFolder, decode_file, hash_stream
+from pipeline.decode import AudioError, AudioInfo, SourceFolder, hash_stream, scan_file
 from pipeline.stage import AudioReader, StageResult
 from schemas.arrow import Row
 from schemas.cards import Card
@@ -58,9 +56,9 @@ class RecordingsStage:
             self._check_length(item.seconds)
         with folder.open(item.uri) as file:
             digest = hash_stream(file)
-            samples, info = decode_file(file, channel=-1)
+            num_samples_16k, info = scan_file(file)
         self._check_length(info.num_samples / info.sample_rate)
-        return self._row(item, digest, info, samples)
+        return self._row(item, digest, info, num_samples_16k)
 
     def _check_length(self, seconds: float) -> None:
         least, most = self._spec.min_seconds, self._spec.max_seconds
@@ -73,7 +71,7 @@ class RecordingsStage:
             return
         raise AudioError(code, f"it lasts {seconds:.3f} s and {bound}")
 
-    def _row(self, item: InventoryItem, digest: str, info: AudioInfo, samples: np.ndarray) -> Recording:
+    def _row(self, item: InventoryItem, digest: str, info: AudioInfo, num_samples_16k: int) -> Recording:
         return Recording(
             recording_id=recording_id(digest),
             uri=item.uri,
@@ -84,7 +82,7 @@ class RecordingsStage:
             sample_rate=info.sample_rate,
             channels=info.channels,
             num_samples=info.num_samples,
-            num_samples_16k=samples.shape[1],
+            num_samples_16k=num_samples_16k,
             language_hint=item.language_hint,
             license=item.license,
             transcript=item.transcript,

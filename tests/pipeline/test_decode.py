@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import io
 import struct
 
 import numpy as np
@@ -8,7 +9,7 @@ import soundfile
 import soxr
 
 from pipeline import decode
-from pipeline.decode import AudioError, SourceAudio, decode_file
+from pipeline.decode import AudioError, SourceAudio, decode_file, scan_file
 from schemas.config import ConfigError
 from tests.pipeline.bad_audio import encode, speech
 from tests.pipeline.conftest import DemoTables
@@ -46,6 +47,19 @@ def test_resampling_in_blocks_equals_resampling_at_once(monkeypatch: pytest.Monk
     length = min(in_blocks.shape[1], len(at_once))
     np.testing.assert_allclose(in_blocks[0, :length], at_once[:length], atol=1e-5)
     assert in_blocks.shape == whole.shape
+
+
+@pytest.mark.parametrize("rate", [8000, 16_000, 44_100])
+def test_scanning_a_file_gives_the_length_of_decoding_it(rate: int) -> None:
+    file = encode(soxr.resample(np.stack([speech()] * 2, axis=1), 16_000, rate), rate)
+    samples, info = decode_file(file, channel=-1)
+    assert scan_file(io.BytesIO(file)) == (samples.shape[1], info)
+
+
+def test_a_sound_too_short_to_have_a_sample_at_16_khz_is_empty() -> None:
+    with pytest.raises(AudioError) as caught:
+        decode_file(encode(np.zeros(1, dtype=np.float32), 96_000, format="WAV"))
+    assert caught.value.code == "empty"
 
 
 def test_channels_are_kept_mixed_or_chosen() -> None:
