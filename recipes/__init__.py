@@ -1,0 +1,1 @@
+"""Recipes: how the files under assets/ were made. Nothing in the product imports from here."""

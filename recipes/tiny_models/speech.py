@@ -1,0 +1,41 @@
+"""Held-out speech with exact times, made on the spot: needs only flite, for its sentences are in this folder."""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+
+from recipes.tiny_models import flite
+from recipes.tiny_models.settings import TRAIN_FLITE, UNSEEN_FLITE
+from recipes.tiny_models.store import Utterance
+
+MISSING = "flite is not installed (Debian package flite1-dev): there is no speech with exact times to measure on"
+
+
+@cache
+def sentences() -> tuple[str, ...]:
+    """100 sentences that no training text holds (the test split of `texts`)."""
+    return tuple((Path(__file__).parent / "test_sentences.txt").read_text(encoding="utf-8").splitlines())
+
+
+def spoken(voice: str, first: int, last: int) -> list[Utterance]:
+    """Sentences [first, last) by a flite voice, with exact times of words and phones."""
+    made = [flite.synthesise(sentence, voice) for sentence in sentences()[first:last]]
+    return [utterance for utterance in made if utterance is not None]
+
+
+def held_out() -> dict[str, list[Utterance]]:
+    """`unseen`: the voice that no training heard; `seen`: the training voices with sentences that they never spoke.
+
+    Raises:
+        RuntimeError: flite is not installed.
+    """
+    if not flite.available():
+        raise RuntimeError(MISSING)
+    share = len(sentences()) // len(TRAIN_FLITE)
+    seen = [
+        utterance
+        for number, voice in enumerate(TRAIN_FLITE)
+        for utterance in spoken(voice, number * share, (number + 1) * share)
+    ]
+    return {"unseen": spoken(UNSEEN_FLITE, 0, len(sentences())), "seen": seen}
