@@ -254,7 +254,9 @@ def _length_chart(name: str, lengths: Counter[int], frame: float) -> str:
     counts = np.bincount(np.minimum(values, limit + 1), minlength=limit + 2)[1:]
     if not counts[-1]:
         counts = counts[:-1]
-    titles = [f"{number * frame:.2f} s ({number} units): {count}" for number, count in enumerate(counts.tolist(), 1)]
+    titles = [
+        f"{number * frame:.2f} s ({_count(number, 'unit')}): {count}" for number, count in enumerate(counts.tolist(), 1)
+    ]
     if len(counts) > limit:
         titles[-1] = f"longer than {limit * frame:.2f} s: {counts[-1]}"
     step = next(step for step in (0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 1e9) if limit * frame / step <= 6)
