@@ -259,7 +259,8 @@ def _patches(strip: Strip, scale: _Scale, top: int, line_top: int) -> str:
     for start, end, kind in strip.patches:
         x = scale.x(start)
         name = PATCH_CLASSES.get(kind, "filler")
-        title = f"{name} patch of {end - start} unit{'s' if end - start > 1 else ''}, {strip.seconds(start):.2f}–{strip.seconds(end):.2f} s"
+        length = f"{end - start} unit{'s' if end - start > 1 else ''}"
+        title = f"{name} patch of {length}, {strip.seconds(start):.2f}–{strip.seconds(end):.2f} s"
         boxes.append(
             f'<rect x="{x + 0.5:g}" y="{top}" width="{max(scale.x(end) - x - 1, 1):.2f}" height="{PATCHES}" rx="2" '
             f'class="{name}"><title>{title}</title></rect>'
