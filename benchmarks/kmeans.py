@@ -14,7 +14,7 @@ from pipeline.quantise import Quantiser, fit_kmeans
 from schemas.spec import KMeansSpec
 
 UNITS, WIDTH = 500, 768
-ASSIGNED, FITTED = 40_000, 50_000
+ASSIGNED, FITTED = 40_000, 20_000
 
 
 def run() -> list[Row]:
@@ -43,9 +43,9 @@ def assignment_rows(features: np.ndarray, centroids: np.ndarray) -> list[Row]:
 
 
 def fitting_rows(generator: np.random.Generator) -> list[Row]:
-    """Ten iterations on all points; bare FAISS is told the same parameters."""
+    """The default 25 iterations on all points; bare FAISS is told the same parameters."""
     features = generator.standard_normal((FITTED, WIDTH), dtype=np.float32)
-    spec = KMeansSpec(num_units=UNITS, seed=1, iterations=10)
+    spec = KMeansSpec(num_units=UNITS, seed=1)
 
     def bare() -> np.ndarray:
         kmeans = faiss.Kmeans(
@@ -60,7 +60,7 @@ def fitting_rows(generator: np.random.Generator) -> list[Row]:
         return np.array(kmeans.centroids)
 
     same = bool((fit_kmeans(features, spec).centroids == bare()).all())
-    ours, theirs = fastest_of([lambda: fit_kmeans(features, spec), bare], rounds=2)
+    ours, theirs = fastest_of([lambda: fit_kmeans(features, spec), bare], rounds=3)
     return [
         Row(name=f"fit {UNITS} units on {FITTED:,} frames, counts and curve included", value=ours, unit="s",
             rival="bare FAISS", rival_value=theirs, goal="within 5 %", holds=ours <= 1.05 * theirs),

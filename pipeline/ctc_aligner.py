@@ -76,7 +76,7 @@ def align_emissions(
     targets, owners = _targets(tokens, alphabet)
     if not (owners >= 0).any():
         raise AlignError("the transcript has no characters to align")
-    starred = with_star(emissions, alphabet.letters)
+    starred = _with_silence(with_star(emissions, alphabet.letters), alphabet)
     try:
         spans = token_spans(viterbi(starred, targets, alphabet.blank), starred, targets)
     except TooShort as error:
@@ -123,6 +123,14 @@ def _targets(tokens: Sequence[Token], alphabet: Alphabet) -> tuple[np.ndarray, n
             targets += columns
             owners += [index] * len(columns)
     return np.array(targets, np.int64), np.array(owners, np.int64)
+
+
+def _with_silence(emissions: np.ndarray, alphabet: Alphabet) -> np.ndarray:
+    """The blank as "no letter": blank or delimiter. Models put delimiters before the first and after the last word as well,
+    and without this a stray one at the end would drag the last word to it."""
+    if alphabet.delimiter is not None:
+        emissions[:, alphabet.blank] = np.logaddexp(emissions[:, alphabet.blank], emissions[:, alphabet.delimiter])
+    return emissions
 
 
 def _check_score(

@@ -90,6 +90,17 @@ def test_trailing_silence_does_not_stretch_the_last_word():
         assert abs(timing.end - truth[0][1]) <= HOP
 
 
+def test_a_delimiter_after_the_last_word_does_not_drag_the_word_to_it():
+    emissions, audio, truth = oracle(["hello", "cat"], [1_600] * 8, [3_200], 3_200, 16_000)
+    quiet = int(truth[1][1]) // HOP + 1
+    for frame in (2, quiet + 20, len(emissions) - 1):
+        emissions[frame, [0, 2]] = np.log([0.02, 0.95])
+    timings = align_emissions(emissions, ALPHABET, HOP, audio, tokenise("hello cat"), 0.1)
+    for timing, (start, end) in zip(timings, truth, strict=True):
+        assert abs(timing.start - start) <= HOP
+        assert abs(timing.end - end) <= HOP
+
+
 def test_a_peaky_model_still_gets_the_end_of_the_sound():
     """Letters on a single frame each, as plain CTC training gives them: the word lasts until it is quiet, 200 ms at most."""
     _, audio, truth = oracle(["cat"], [1_920] * 3, [], 1_600, 16_000)
