@@ -69,6 +69,31 @@ def test_interpolated_words_share_the_gap_by_their_lengths() -> None:
     assert placed[1].end == placed[2].start == pytest.approx(3000, abs=2)
 
 
+def test_a_word_without_a_gap_takes_half_of_its_neighbours_and_flags_them() -> None:
+    first = WordTiming(start=0, end=16_000, score=1.0, timing="aligned")
+    last = WordTiming(start=16_000, end=32_000, score=1.0, timing="aligned")
+    placed = place_words([first, None, last], [1, 1, 1], 32_000)
+    assert [(timing.start, timing.end) for timing in placed] == [(0, 8000), (8000, 24_000), (24_000, 32_000)]
+    assert {timing.timing for timing in placed} == {"interpolated"}
+
+
+@pytest.mark.parametrize(
+    "edges", [[(0, 200), (100, 300)], [(200, 300), (0, 100)], [(0, 100), (100, 401)], [(5, 5), (6, 7)]]
+)
+def test_timings_that_overlap_or_leave_the_segment_are_an_error(edges: list[tuple[int, int]]) -> None:
+    found = [WordTiming(start=start, end=end, score=1.0, timing="aligned") for start, end in edges]
+    with pytest.raises(AlignError):
+        place_words(found, [1, 1], 400)
+
+
+def test_words_end_inside_the_audio_however_it_is_cut(aligner: SoundSwallowerAligner) -> None:
+    """Frames are rounded; a word that is cut off by the end of its segment must still end inside it."""
+    voice = speech("sense_and_sensibility_0930.flac")
+    for length in range(30_000, 30_200, 13):
+        timings = aligner.align(voice[:length], tokenise("he might even have been made"), "en")
+        assert all(timing is not None and timing.end <= length for timing in timings)
+
+
 def test_nothing_heard_is_an_error() -> None:
     with pytest.raises(AlignError, match="not one word"):
         place_words([None, None], [1, 1], 16_000)
