@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from importlib.metadata import PackageNotFoundError, distribution
+from importlib.metadata import distributions
 from pathlib import Path
 from urllib.parse import unquote, urlparse
 
@@ -28,10 +28,8 @@ def base_folder() -> Path:
     here = Path.cwd()
     if not any(_RAY_COPY in part for part in here.parts):
         return here
-    try:
-        url = json.loads(distribution("latent-speech-text").read_text("direct_url.json") or "{}").get("url", "")
-    except PackageNotFoundError:
-        url = ""
+    notes = [found.read_text("direct_url.json") for found in distributions(name="latent-speech-text")]
+    url = next((json.loads(note).get("url", "") for note in notes if note), "")
     folder = Path(unquote(urlparse(url).path))
     if not url.startswith("file:") or not folder.is_dir():
         raise ConfigError(
