@@ -24,11 +24,17 @@ def init_weights(module: nn.Module, seed: int) -> None:
             continue
         for wrapper in WRAPPERS:
             name = name.replace(wrapper, "")
-        full = draw_parameter(name, parameter.shape, seed).to(parameter.device, parameter.dtype)
-        if isinstance(parameter, DTensor):
-            # src_data_rank=None: every rank holds the full tensor already, so nothing is sent.
-            full = distribute_tensor(full, parameter.device_mesh, parameter.placements, src_data_rank=None)
-        parameter.copy_(full)
+        assign(parameter, draw_parameter(name, parameter.shape, seed))
+
+
+@torch.no_grad()
+def assign(parameter: torch.Tensor, full: torch.Tensor) -> None:
+    """Set a parameter, sharded or not, from the full tensor, which every rank holds."""
+    full = full.to(parameter.device, parameter.dtype)
+    if isinstance(parameter, DTensor):
+        # src_data_rank=None: every rank holds the full tensor already, so nothing is sent.
+        full = distribute_tensor(full, parameter.device_mesh, parameter.placements, src_data_rank=None)
+    parameter.copy_(full)
 
 
 def draw_parameter(name: str, shape: torch.Size, seed: int) -> torch.Tensor:

@@ -1,0 +1,198 @@
+"""What a model costs: `python -m model.describe configs/model/1b.yaml` prints parameters, operations, caches and savings.
+
+Two ways of counting stand side by side. *Structural*: every product of every module, attention included, at a context
+length. *Per position*: parameters of the matrices times positions, attention left out, encoder and decoder wholly per
+element: by this accounting the paper's "20 % less compute", which counts positions, is 16.6 % and 7.8 % (docs/model.md).
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+
+from pydantic import Field
+
+from model.config import ModelConfig
+from model.flops import Counts, flops_by_part
+from model.interface import SpeechTextModel
+from model.presets import count_parameters, empty_model, match_plain, plain_like
+from model.vocabulary import Vocabulary
+from schemas.config import ConfigError, StrictModel, load_config
+
+UNITS_PER_SECOND = 25
+
+
+class Mix(StrictModel):
+    """A stream of elements. The defaults are the paper's (Table 13): one third interleaved, p = 4, and so much speech that
+    3.00 elements become its 2.42 latents (it prints the share as 0.77)."""
+
+    interleaved: float = Field(default=1 / 3, ge=0, le=1)
+    """Share of elements in interleaved documents; the rest is text."""
+    speech: float = Field(default=0.58 / 0.75, ge=0, le=1)
+    """Share of speech units among interleaved elements."""
+    patch_size: float = Field(default=4.0, ge=1)
+    """Mean units per patch."""
+    context: int = Field(default=2048, ge=1)
+    """Elements of a document, for the cost of attention."""
+
+    @property
+    def unit_share(self) -> float:
+        """Units among all elements."""
+        return self.interleaved * self.speech
+
+    @property
+    def latents_per_element(self) -> float:
+        """2.42 / 3 for the paper's mix."""
+        return 1 - self.unit_share + self.unit_share / self.patch_size
+
+
+SPEECH_ONLY = Mix(interleaved=1, speech=1)
+TEXT_ONLY = Mix(interleaved=0)
+
+
+def count_mix(config: ModelConfig, mix: Mix) -> Counts:
+    """Expected counts per element of the mix, each element a target, in the middle of documents of `mix.context` elements."""
+    units, length = mix.unit_share, mix.context
+    if config.kind == "plain":
+        return Counts(latents=1, text_rows=1 - units, unit_rows=units, global_pairs=_mean_reach(length, None))
+    encoder, decoder, k = config.patch_encoder, config.patch_decoder, config.vectors_per_patch
+    assert encoder is not None
+    assert decoder is not None
+    assert k is not None
+    latents, local, pooled, own = mix.latents_per_element, 1.0, mix.latents_per_element, 1 / mix.latents_per_element
+    if config.text_path == "direct":
+        local, pooled, own = units, units / mix.patch_size, mix.patch_size
+    num_latents = max(1, round(length * latents))
+    return Counts(
+        latents=latents,
+        text_rows=1 - units,
+        unit_rows=units,
+        global_pairs=latents * _mean_reach(num_latents, None),
+        local_elements=local,
+        pooled_latents=pooled,
+        encoder_pairs=local * _mean_reach(length, encoder.window),
+        encoder_cross_pairs=pooled * k * own * _mean_reach(num_latents, encoder.cross_window),
+        decoder_pairs=local * _mean_reach(length, decoder.window),
+        decoder_cross_pairs=local * k * _mean_reach(num_latents, decoder.cross_window),
+    )
+
+
+def _mean_reach(length: int, window: int | None) -> float:
+    """Keys per query of causal attention over `length` places, averaged over the queries."""
+    reach = min(length, window or length)
+    return (reach * (reach + 1) / 2 + (length - reach) * reach) / length
+
+
+def saving_per_position(config: ModelConfig, mix: Mix) -> tuple[float, float]:
+    """Share of the operations saved against (the same LST at patch size 1, the plain baseline), counted per position."""
+    model, plain = empty_model(config), empty_model(plain_like(config))
+    latent = _matrices(model, ("global_transformer", "latent_projection"))
+    element = _matrices(model, ("encoder", "decoder")) + _head_matrices(model, mix)
+    cost = mix.latents_per_element * latent + element
+    return 1 - cost / (latent + element), 1 - cost / (
+        _matrices(plain, ("global_transformer",)) + _head_matrices(plain, mix)
+    )
+
+
+def saving(config: ModelConfig, mix: Mix) -> tuple[float, float]:
+    """As `saving_per_position`, structural."""
+    model, plain = empty_model(config), plain_like(config)
+    cost = model.forward_flops(count_mix(config, mix))
+    unpatched = model.forward_flops(count_mix(config, mix.with_updates(patch_size=1)))
+    return 1 - cost / unpatched, 1 - cost / empty_model(plain).forward_flops(count_mix(plain, mix))
+
+
+def _matrices(model: SpeechTextModel, parts: Sequence[str]) -> int:
+    return sum(
+        parameter.numel()
+        for name, parameter in model.named_parameters()
+        if name.split(".")[0] in parts and parameter.ndim > 1
+    )
+
+
+def _head_matrices(model: SpeechTextModel, mix: Mix) -> float:
+    used = {"joint": 1.0, "text": 1 - mix.unit_share, "units": mix.unit_share}
+    return sum(used[share] * model.get_parameter(f"heads.{share}.output.weight").numel() for share in model.heads)
+
+
+def cache_bytes(config: ModelConfig, context: int, mix: Mix, bytes_per_value: int = 2) -> dict[str, int]:
+    """Bytes of keys and values that one sequence of `context` elements holds in generation, part by part."""
+    stack = config.global_transformer
+    latents = context if config.kind == "plain" else round(context * mix.latents_per_element)
+    entry = 2 * stack.kv_heads * stack.head_dim * bytes_per_value
+    sizes = {"global transformer": stack.num_layers * latents * entry}
+    for name, part in (("patch encoder", config.patch_encoder), ("patch decoder", config.patch_decoder)):
+        if part is not None:
+            entry = 2 * part.kv_heads * part.head_dim * bytes_per_value
+            sizes[name] = part.num_layers * min(part.window, context) * entry
+    if config.patch_decoder and config.vectors_per_patch:
+        decoder = config.patch_decoder
+        vectors = min(decoder.cross_window, latents) * config.vectors_per_patch
+        sizes["patch decoder, latents"] = decoder.num_layers * vectors * 2 * decoder.dim * bytes_per_value
+    return sizes
+
+
+def describe(config: ModelConfig, mix: Mix) -> str:
+    """The printed page."""
+    model = empty_model(config)
+    total = count_parameters(config)
+    lines = [f"{config.kind}: {total:,} parameters ({total / 1e9:.3f} B)", "", "Parameters"]
+    for name, child in model.named_children():
+        lines.append(f"  {name:<28}{sum(p.numel() for p in child.parameters()):>16,}")
+    speech, text = (m.with_updates(context=mix.context, patch_size=mix.patch_size) for m in (SPEECH_ONLY, TEXT_ONLY))
+    lines += ["", f"Forward operations, documents of {mix.context} elements (structural, attention included)"]
+    per_unit, per_text = (flops_by_part(model, count_mix(config, m)) for m in (speech, text))
+    lines.append(f"  {'':<28}{'per s of speech':>16}{'per text token':>16}")
+    for part in per_unit:
+        lines.append(f"  {part:<28}{per_unit[part] * UNITS_PER_SECOND:>16.4g}{per_text[part]:>16.4g}")
+    lines.append(f"  {'in all':<28}{sum(per_unit.values()) * UNITS_PER_SECOND:>16.4g}{sum(per_text.values()):>16.4g}")
+    lines += ["", f"Key-value cache of a sequence of {mix.context} elements of the mix, 2 bytes per value"]
+    lines += [f"  {part:<28}{size:>16,}" for part, size in cache_bytes(config, mix.context, mix).items()]
+    if config.kind == "lst":
+        lines += ["", *_describe_savings(config, mix)]
+    return "\n".join(lines)
+
+
+def _describe_savings(config: ModelConfig, mix: Mix) -> list[str]:
+    positions, structural = saving_per_position(config, mix), saving(config, mix)
+    counts = (count_mix(config, mix), count_mix(plain_like(config), mix))
+    by_parameters, by_flops = (match_plain(config, rule, counts).global_transformer for rule in ("parameters", "flops"))
+    layers = config.global_transformer.num_layers
+    return [
+        f"Operations saved on a mix of {mix.interleaved:.2f} interleaved ({mix.speech:.2f} speech), patch {mix.patch_size:g}",
+        f"  {'sequence length':<44}{1 - mix.latents_per_element:>8.1%}",
+        f"  {'against':<44}{'per position':>14}{'structural':>12}",
+        f"  {'the same LST at patch size 1':<44}{positions[0]:>14.1%}{structural[0]:>12.1%}",
+        f"  {f'the plain transformer of {layers} layers':<44}{positions[1]:>14.1%}{structural[1]:>12.1%}",
+        f"  plain layers that match its parameters: {by_parameters.num_layers}, its operations: {by_flops.num_layers}",
+    ]
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("config", help="a YAML file of configs/model")
+    parser.add_argument("overrides", nargs="*", help="such as patch_decoder.num_layers=6")
+    parser.add_argument("--interleaved", type=float, default=1 / 3, help="share of elements in interleaved documents")
+    parser.add_argument("--speech", type=float, default=0.58 / 0.75, help="share of units among interleaved elements")
+    parser.add_argument("--patch-size", type=float, default=4.0, help="mean units per patch")
+    parser.add_argument("--context", type=int, default=2048, help="elements per document")
+    parser.add_argument("--num-text", type=int, default=32000, help="text tokens, where the file gives no vocabulary")
+    parser.add_argument("--num-units", type=int, default=502, help="units, where the file gives no vocabulary")
+    given = parser.parse_args(arguments)
+    try:
+        config = load_config(ModelConfig, given.config, given.overrides)
+        mix = Mix(
+            interleaved=given.interleaved, speech=given.speech, patch_size=given.patch_size, context=given.context
+        )
+    except ConfigError as error:
+        parser.error(str(error))
+    except ValueError as error:
+        parser.error(f"the mix is impossible: {error}")
+    if config.vocabulary is None:
+        config = config.with_vocabulary(Vocabulary(num_text=given.num_text, num_units=given.num_units))
+    print(describe(config, mix))
+
+
+if __name__ == "__main__":
+    main()
