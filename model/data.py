@@ -188,7 +188,7 @@ class _Items(IterableDataset[Any]):
     def __init__(self, stream: Stream, placement: Placement, states: Sequence[LaneState], first: int) -> None:
         self.stream, self.placement, self.states, self.first = stream, placement, states, first
 
-    def __iter__(self) -> Iterator[tuple[int, Batch, LaneState] | _Failed]:
+    def __iter__(self) -> Iterator[tuple[int, _Arrays, LaneState] | _Failed]:
         info = get_worker_info()
         begin, stride = (info.id, info.num_workers) if info else (0, 1)
         first = self.first * self.placement.batches // self.placement.world
@@ -202,7 +202,26 @@ class _Items(IterableDataset[Any]):
             except ShardError as error:
                 yield _Failed(str(error))
                 return
-            yield number, batch, state
+            yield number, _Arrays(batch), state
+
+
+class _Arrays:
+    """A batch between processes, as plain arrays: one message, where each tensor would be a file descriptor to hand over."""
+
+    def __init__(self, batch: Batch) -> None:
+        fields: dict[str, Any] = {name: getattr(batch, name) for name in batch.__dataclass_fields__}
+        self._fields = {name: v.numpy() if isinstance(v, torch.Tensor) else v for name, v in fields.items()}
+
+    def batch(self) -> Batch:
+        """The batch again."""
+        fields: dict[str, Any] = {}
+        for name, value in self._fields.items():
+            fields[name] = torch.from_numpy(value) if isinstance(value, np.ndarray) else value
+        return Batch(**fields)
+
+
+def _as_it_is(item: Any) -> Any:
+    return item
 
 
 def _leave_signals_to_the_trainer(_: int) -> None:
@@ -228,8 +247,10 @@ class Loader:
         self._loader = DataLoader(
             _Items(stream, placement, list(self._states), first_step),
             batch_size=None,
+            collate_fn=_as_it_is,
             num_workers=placement.workers,
             prefetch_factor=8 if placement.workers else None,
+            multiprocessing_context="fork" if placement.workers else None,
             worker_init_fn=_leave_signals_to_the_trainer,
             generator=torch.Generator(),  # keeps DataLoader off the global one
         )
@@ -246,9 +267,9 @@ class Loader:
             item = next(self._items)
             if isinstance(item, _Failed):
                 raise ShardError(item.message)
-            lane, batch, state = item
+            lane, arrays, state = item
             self._states[lane] = state
-            batches.append(batch)
+            batches.append(arrays.batch())
         return batches
 
     def states(self) -> dict[int, dict[str, Any]]:

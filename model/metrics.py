@@ -73,7 +73,7 @@ def truncate(path: Path, steps: int) -> None:
         os.replace(partial, path)
 
 
-def gemm_flops(device: torch.device, dtype: torch.dtype, size: int = 1024, seconds: float = 0.3) -> float:
+def gemm_flops(device: torch.device, dtype: torch.dtype, size: int = 1024, seconds: float = 0.1) -> float:
     """The machine's own rate: operations per second of a square matrix product, the best of many."""
     a, b = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
     best, begin = math.inf, time.perf_counter()

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from model.batch import Batch
 from model.document import Document
@@ -33,6 +34,12 @@ class PackingConfig(StrictModel):
     """Documents held ready, of which the longest that fits is taken next. 1 keeps their order."""
     min_piece: int = Field(16, ge=2)
     """A cut leaves no piece with fewer elements."""
+
+    @model_validator(mode="after")
+    def _pieces_fit(self) -> Self:
+        if 2 * self.min_piece > min(self.elements, self.latents):
+            raise ValueError(f"min_piece {self.min_piece} must be at most half of both budgets")
+        return self
 
 
 @dataclass(frozen=True, kw_only=True)

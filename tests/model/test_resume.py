@@ -57,8 +57,10 @@ def test_ten_kills_at_random_moments_change_no_bit(data: Path, undisturbed: Path
             process = ranks.processes[0]
             begun = time.time()
             assert wait_until(
-                lambda goal=goal, begun=begun, process=process: not process.is_alive()
-                or (metrics.exists() and metrics.stat().st_mtime >= begun - 1 and len(read_rows(metrics)) >= goal)
+                lambda goal=goal, begun=begun, process=process: (
+                    not process.is_alive()
+                    or (metrics.exists() and metrics.stat().st_mtime >= begun - 1 and len(read_rows(metrics)) >= goal)
+                )
             ), ranks.output()
             time.sleep(rng.random() * 0.05)
             kills += process.is_alive()
@@ -91,7 +93,7 @@ def test_a_signal_writes_a_checkpoint_and_asks_to_be_started_again(
 
 
 @pytest.mark.parametrize(
-    ("change", "message"),
+    "change,message",
     [
         (lambda d: d["optimiser"].update(lr=1e-3), "optimiser.lr was 0.003 and is now 0.001"),
         (lambda d: d["model"]["global_transformer"].update(num_layers=3), "model.global_transformer.num_layers was 2 and is now 3"),
@@ -101,7 +103,9 @@ def test_a_signal_writes_a_checkpoint_and_asks_to_be_started_again(
         (lambda d: d["checkpoint"].update(resume=False), "checkpoint.resume is false"),
     ],
 )  # fmt: skip
-def test_a_changed_run_is_refused_and_told_what_changed(change, message, data: Path, undisturbed: Path, tmp_path: Path) -> None:
+def test_a_changed_run_is_refused_and_told_what_changed(
+    change, message, data: Path, undisturbed: Path, tmp_path: Path
+) -> None:
     document = run_document(data, undisturbed)
     change(document)
     before = weights(undisturbed)

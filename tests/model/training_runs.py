@@ -168,4 +168,6 @@ def wait_until(condition: Callable[[], bool], seconds: float = 60) -> bool:
 
 def losses(output: Path) -> list[tuple[int, float, float | None, float | None]]:
     """(step, loss, loss_text, loss_speech) of each row: what two equal runs share to the last bit."""
-    return [(row["step"], row["loss"], row["loss_text"], row["loss_speech"]) for row in read_rows(output / "metrics.jsonl")]
+    return [
+        (row["step"], row["loss"], row["loss_text"], row["loss_speech"]) for row in read_rows(output / "metrics.jsonl")
+    ]
