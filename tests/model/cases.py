@@ -92,10 +92,12 @@ def make_document(rng: np.random.Generator, length: int, name: str = "document")
     return document_of([*ids[: length - 1], EOS], rng, name)
 
 
-def document_of(ids: list[int], rng: np.random.Generator, name: str = "document") -> Document:
+def document_of(
+    ids: list[int], rng: np.random.Generator, name: str = "document", vocabulary: Vocabulary = VOCABULARY
+) -> Document:
     """A document of these ids, with random alignment that begins a patch at each speech span."""
     array = np.asarray(ids, dtype=np.int32)
-    unit = array >= VOCABULARY.unit_offset
+    unit = array >= vocabulary.unit_offset
     opens = unit & ~np.concatenate([[False], unit[:-1]])
     target = np.ones(len(ids), dtype=bool)
     target[0] = False
@@ -121,5 +123,6 @@ def make_batch(
     budget = PackingConfig(
         elements=max(elements, sum(len(piece) for piece in pieces)),
         latents=max(latents, sum(piece.num_latents for piece in pieces)),
+        min_piece=2,
     )
     return pack(pieces, budget).check()
