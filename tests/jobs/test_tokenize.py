@@ -217,8 +217,6 @@ def test_in_rays_copy_without_the_project_it_is_one_sentence(tmp_path: Path, mon
     copy.mkdir()
     monkeypatch.delenv("LST_ROOT", raising=False)
     monkeypatch.chdir(copy)
-    monkeypatch.setattr(
-        "jobs.runtime.places.distribution", lambda name: type("D", (), {"read_text": lambda s, f: None})()
-    )
+    monkeypatch.setattr("jobs.runtime.places.distributions", lambda name: [])
     with pytest.raises(ConfigError, match="set LST_ROOT"):
         base_folder()
