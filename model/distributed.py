@@ -12,7 +12,7 @@ import torch
 import torch.distributed as dist
 from torch import nn
 from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import fully_shard
+from torch.distributed.fsdp import FSDPModule, fully_shard
 
 
 @dataclass(frozen=True)
@@ -80,3 +80,10 @@ def shard(module: nn.Module, layers: list[nn.Module], ranks: Ranks) -> None:
         sharded = fully_shard(unit, mesh=mesh)
         sharded.set_gradient_divide_factor(1.0)
         sharded.set_force_sum_reduction_for_comms(True)
+
+
+def reshard(module: nn.Module) -> None:
+    """Let go of gathered weights. A forward pass without a backward leaves the root's behind, in place of its shards."""
+    for part in module.modules():
+        if isinstance(part, FSDPModule):
+            part.reshard()

@@ -20,7 +20,7 @@ from model.checkpoint import latest, load, read_facts, retain, save, versions
 from model.compose import Composer
 from model.config import ModelConfig
 from model.data import LaneState, Loader, Placement, Stream, fixed_batches
-from model.distributed import Ranks, shard
+from model.distributed import Ranks, reshard, shard
 from model.document import Document
 from model.flops import count_batch, training_flops
 from model.init import init_weights
@@ -228,6 +228,7 @@ class Run:
             "lr_factor": factor,
             "grad_norm": norm,
             "skipped": skipped,
+            "world": self.ranks.world,
             **{name: self.consumed[name] for name in (*COUNTS, "seconds")},
             "fill_elements": used[0] / (packing.elements * micro),
             "fill_latents": used[1] / (packing.latents * micro),
@@ -262,6 +263,7 @@ class Run:
                     [x.double() for x in (sums.nll_text, sums.nll_unit, sums.num_text, sums.num_unit)]
                 )
         self.module.train()
+        reshard(self.module)
         nll_text, nll_unit, num_text, num_unit = self.ranks.sum(totals.tolist())
         return {
             "validation_loss_text": nll_text / num_text if num_text else None,
