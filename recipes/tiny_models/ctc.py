@@ -1,9 +1,9 @@
 """Train the tiny letter CTC: `python -m recipes.tiny_models.ctc`; started again, it goes on from its last checkpoint.
 
 Plain CTC training puts each letter on one frame somewhere near its sound and blank everywhere else, which is useless
-for times. Here every frame is told which letter is spoken in it (from the synthesiser's own phone times, or soundswallower's for
-natural voices) and blank is left for silence and between doubled letters; the CTC loss is added so that the letters
-also collapse to the text.
+for times. Here every frame is told which letter is spoken in it (from the synthesiser's own phone times, or
+soundswallower's for natural voices) and blank is left for silence and between doubled letters; the CTC loss is added
+so that the letters also collapse to the text.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from recipes.tiny_models.batches import (
 )
 from recipes.tiny_models.settings import FRAME, SEED, one_thread, root
 
-STEPS = 600
+STEPS = 700
 CHECKPOINT_EVERY = 100
 BATCH_FRAMES = 600
 SAME = [
@@ -57,9 +57,12 @@ SAME = [
 ]
 """What the configurations of HuBERT and wav2vec2 have in common."""
 WINDOWS = (150, 200, 300, 600)
-PEAK_LR, WARMUP = 1e-3, 60
+PEAK_LR, WARMUP = 6e-4, 30
 MASK_SHARE, MASK_SPAN = 0.06, 3
-CTC_WEIGHT = 0.15
+CTC_WEIGHT, CTC_FROM = 0.1, 300
+"""The CTC loss comes in after this step: at first it wants blank everywhere, which is against the frames."""
+FROZEN = 4
+"""Convolutions that are not trained further: down to 400 Hz, where most of a step's cost is."""
 SHARES = (
     Share(source="flite", parts=12),
     Share(source="kokoro", parts=2, times=4),
@@ -81,6 +84,18 @@ class Spelling:
 
 
 def spell(corpus: Corpus) -> Spelling:
+    """`make_spelling`, kept on disk: it takes a minute."""
+    path = root() / "spelling.npz"
+    if not path.exists():
+        made = make_spelling(corpus)
+        temporary = path.with_suffix(".tmp.npz")
+        np.savez(temporary, targets=made.targets, labels=made.labels, middles=made.middles)
+        temporary.rename(path)
+    with np.load(path, allow_pickle=False) as file:
+        return Spelling(**{name: file[name] for name in ("targets", "labels", "middles")})
+
+
+def make_spelling(corpus: Corpus) -> Spelling:
     """Frame targets and the text, from phone times and the letter-phone alignment of the corpus's own words."""
     table = letters.fit(letters.pronunciations(corpus.items))
     targets, labels, middles = [], [], []
@@ -108,10 +123,10 @@ def config() -> Wav2Vec2Config:
 
 
 def start() -> Wav2Vec2ForCTC:
-    """The model with the tiny HuBERT's weights of `FORK_STEP`, without its last convolution."""
+    """The model with the finished tiny HuBERT's weights, without its last convolution; the first ones stay as they are."""
     torch.manual_seed(SEED)
     model = Wav2Vec2ForCTC(config())
-    weights = torch.load(distil.checkpoint_path(distil.FORK_STEP), weights_only=True)["model"]
+    weights = torch.load(distil.checkpoint_path(), weights_only=True)["model"]
     kept = {
         name.replace("hubert.", "wav2vec2.", 1): value
         for name, value in weights.items()
@@ -120,6 +135,10 @@ def start() -> Wav2Vec2ForCTC:
     missing, unexpected = model.load_state_dict(kept, strict=False)
     assert not unexpected, unexpected
     assert set(missing) == {"lm_head.weight", "lm_head.bias"}, missing
+    for layer in model.wav2vec2.feature_extractor.conv_layers[:FROZEN]:
+        layer.requires_grad_(False)
+    # Otherwise transformers asks for the gradient of the waveform, through the frozen layers too.
+    model.wav2vec2.feature_extractor._requires_grad = False
     return model
 
 
@@ -130,7 +149,12 @@ def checkpoint_path() -> Path:
 def train() -> None:
     """Run from the last checkpoint, or from the start, to the end."""
     model = start()
-    optimiser = torch.optim.AdamW(model.parameters(), lr=PEAK_LR, betas=(0.9, 0.98), weight_decay=0.01)
+    optimiser = torch.optim.AdamW(
+        [weight for weight in model.parameters() if weight.requires_grad],
+        lr=PEAK_LR,
+        betas=(0.9, 0.98),
+        weight_decay=0.01,
+    )
     first = 0
     if checkpoint_path().exists():
         state = torch.load(checkpoint_path(), weights_only=True)
@@ -148,7 +172,7 @@ def train() -> None:
             group["lr"] = cosine(step, STEPS, WARMUP, PEAK_LR)
         frame_loss, ctc_loss = _losses(model, corpus, spelling, step)
         optimiser.zero_grad()
-        (frame_loss + CTC_WEIGHT * ctc_loss).backward()
+        (frame_loss + (CTC_WEIGHT if step >= CTC_FROM else 0.0) * ctc_loss).backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimiser.step()
         framewise.append(frame_loss.item())

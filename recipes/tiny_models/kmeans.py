@@ -15,8 +15,8 @@ from recipes.tiny_models.targets import SHARES
 from schemas.spec import HubertSpec, KMeansSpec
 
 LAYER = 4
-EVERY = 2
-"""Every second utterance of the training speech is used."""
+EVERY = 3
+"""Every third utterance of the training speech is used."""
 
 
 def encoder() -> HubertEncoder:
