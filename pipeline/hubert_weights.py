@@ -41,7 +41,11 @@ def hubert_facts(spec: HubertSpec) -> HubertFacts:
             raise ConfigError(
                 f"{directory} holds a model of type {config.get('model_type')!r}; the encoder needs 'hubert'"
             )
-        return _facts(config, weight_hashes(directory))
+        # Only models with layer-normed convolutions are asked: the published base models' preprocessor says that the waveform
+        # is normalised, but neither fairseq nor any codebook does so (and group norm makes it nearly irrelevant).
+        preprocessor = directory / "preprocessor_config.json"
+        wanted = bool(read_json(preprocessor).get("do_normalize", True)) if preprocessor.is_file() else True
+        return _facts(config, weight_hashes(directory), normalise=wanted)
     if spec.format == "torchaudio":
         bundle = _bundle(spec.model)
         return _facts(_torchaudio_config(bundle._params), {bundle._path: "torchaudio"})
@@ -110,13 +114,13 @@ def _build(config: dict[str, Any], weights: dict[str, Any]) -> Any:
     return model
 
 
-def _facts(config: dict[str, Any], files: dict[str, str]) -> HubertFacts:
+def _facts(config: dict[str, Any], files: dict[str, str], *, normalise: bool = True) -> HubertFacts:
     try:
         return HubertFacts(
             grid=ConvGrid.of(list(config["conv_kernel"]), list(config["conv_stride"])),
             num_layers=int(config["num_hidden_layers"]),
             dim=int(config["hidden_size"]),
-            normalise=config["feat_extract_norm"] == "layer",
+            normalise=normalise and config["feat_extract_norm"] == "layer",
             files=files,
         )
     except (KeyError, TypeError, ValueError) as error:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import fsspec
 import numba
 import numpy as np
 
@@ -236,17 +237,25 @@ def kmeans_card(name: str, centroids: np.ndarray, notes: dict[str, Any]) -> Card
 
 
 def write_centroids(folder: str | Path, centroids: np.ndarray, card: Card) -> None:
-    """Write centroids.npy, then card.json, each under a temporary name first: a card means that the folder is complete."""
+    """Write centroids.npy, then card.json, each under a temporary name first: a card means that the folder is complete.
+
+    `folder` is a path or any fsspec URL, as everywhere in this module.
+    """
     Quantiser(centroids)  # refuses what could not be read back
-    target = Path(folder)
-    target.mkdir(parents=True, exist_ok=True)
+    files, path = fsspec.core.url_to_fs(str(folder))
+    files.makedirs(path, exist_ok=True)
     buffer = io.BytesIO()
     np.save(buffer, np.ascontiguousarray(centroids, "<f4"), allow_pickle=False)
     text = json.dumps(card.model_dump(mode="json"), indent=1, sort_keys=True) + "\n"
     for name, content in (("centroids.npy", buffer.getvalue()), ("card.json", text.encode())):
-        temporary = target / f".{name}.tmp"
-        temporary.write_bytes(content)
-        temporary.replace(target / name)
+        files.pipe_file(f"{path}/.{name}.tmp", content)
+        files.mv(f"{path}/.{name}.tmp", f"{path}/{name}")
+
+
+def _read(folder: str | Path, name: str) -> bytes:
+    files, path = fsspec.core.url_to_fs(str(folder))
+    content: bytes = files.cat_file(f"{path}/{name}")
+    return content
 
 
 def load_card(folder: str | Path) -> Card:
@@ -255,16 +264,15 @@ def load_card(folder: str | Path) -> Card:
     Raises:
         ConfigError: the folder or its card is missing or broken.
     """
-    path = Path(folder) / "card.json"
-    if not path.is_file():
+    try:
+        document = json.loads(_read(folder, "card.json"))
+    except FileNotFoundError as error:
         raise ConfigError(
             f"no centroids in {folder}: fit them with jobs/fit_kmeans.py, or bring published ones with jobs/import_centroids.py"
-        )
-    try:
-        document = json.loads(path.read_text(encoding="utf-8"))
+        ) from error
     except ValueError as error:
-        raise ConfigError(f"{path} is not valid JSON: {error}") from error
-    return parse_config(Card, document, origin=str(path))
+        raise ConfigError(f"{folder}/card.json is not valid JSON: {error}") from error
+    return parse_config(Card, document, origin=f"{folder}/card.json")
 
 
 def load_centroids(folder: str | Path) -> tuple[np.ndarray, Card]:
@@ -274,9 +282,9 @@ def load_centroids(folder: str | Path) -> tuple[np.ndarray, Card]:
         ConfigError: something is missing, or the centroids are not those that the card describes.
     """
     card = load_card(folder)
-    path = Path(folder) / "centroids.npy"
+    path = f"{folder}/centroids.npy"
     try:
-        centroids = np.load(path, allow_pickle=False)
+        centroids = np.load(io.BytesIO(_read(folder, "centroids.npy")), allow_pickle=False)
     except (OSError, ValueError) as error:
         raise ConfigError(f"cannot read {path}: {error}") from error
     if centroids.dtype != np.float32 or centroids.ndim != 2:

@@ -158,6 +158,14 @@ def test_the_folder_round_trips_and_notices_other_centroids(tmp_path):
         load_centroids(tmp_path / "km")
 
 
+def test_a_folder_may_be_a_url():
+    _, centroids = blobs(0, 1, 7, 5)
+    write_centroids("memory://bucket/km", centroids, kmeans_card("x", centroids, {}))
+    np.testing.assert_array_equal(load_centroids("memory://bucket/km")[0], centroids)
+    with pytest.raises(ConfigError, match="no centroids in memory://bucket/other"):
+        load_centroids("memory://bucket/other")
+
+
 def test_a_missing_folder_says_how_to_make_one(tmp_path):
     with pytest.raises(ConfigError, match=r"jobs/fit_kmeans\.py"):
         load_centroids(tmp_path / "none")
