@@ -1,0 +1,130 @@
+"""Long audio: windows with context against the whole file, one hour in one piece, and the memory both take.
+
+The hour is the demo speech, laid end to end at levels that drift by 20 dB. Units are those of the tiny HuBERT and its 500
+centroids. `whole file` is the same model without windows: on the first minutes, because its attention grows with the
+square of the length.
+"""
+
+from __future__ import annotations
+
+import resource
+import sys
+import time
+from multiprocessing import get_context
+from pathlib import Path
+
+import numpy as np
+import soundfile
+
+from benchmarks.harness import Row, main
+from pipeline.hubert import HubertEncoder
+from pipeline.mfcc import MfccEncoder
+from pipeline.quantise import Quantiser, load_centroids
+from pipeline.windows import plan_windows
+from schemas.spec import HubertSpec, MfccSpec
+
+ROOT = Path(__file__).resolve().parents[1]
+MODEL, CENTROIDS, LAYER, HOP = ROOT / "assets" / "tiny-hubert", ROOT / "assets" / "tiny-kmeans-500", 4, 640
+RATE, HOUR, WHOLE_SECONDS = 16_000, 3_600, 300
+WINDOW, CONTEXT = 20.0, 5.0
+
+
+def run() -> list[Row]:
+    if not MODEL.is_dir():
+        raise SystemExit(f"{MODEL} is missing: see recipes/tiny_models/README.md")
+    return [*agreement_rows(MODEL), *hour_rows(MODEL)]
+
+
+def speech(seconds: int) -> np.ndarray:
+    """The demo's recordings end to end, again and again, with a level that swings by 20 dB every 97 s."""
+    clips = [soundfile.read(path, dtype="float32")[0] for path in sorted((ROOT / "data" / "demo").glob("*.flac"))]
+    line = np.resize(np.concatenate(clips), seconds * RATE)
+    swing = 10 ** (0.5 * np.sin(np.arange(len(line), dtype=np.float32) * (2 * np.pi / (97 * RATE))) - 0.5)
+    return (line * swing).astype(np.float32)
+
+
+def opened(model: Path, window: float, context: float) -> HubertEncoder:
+    encoder = HubertEncoder(
+        HubertSpec(model=str(model), layer=LAYER, hop=HOP, window_seconds=window, context_seconds=context, device="cpu")
+    )
+    encoder.open()
+    return encoder
+
+
+def agreement_rows(model: Path) -> list[Row]:
+    """The share of frames whose unit the windows change, and whether the seams are to blame.
+
+    Attention over the whole file weighs all of it, so a window changes every frame a little; a seam that its context does not
+    hide changes its neighbours more.
+    """
+    audio = speech(WHOLE_SECONDS)
+    whole = opened(model, WHOLE_SECONDS, 0).encode(audio)
+    quantiser = Quantiser(load_centroids(CENTROIDS)[0])
+    truth = quantiser.assign(whole)
+    rows = []
+    for window, context in ((WINDOW, 0.0), (WINDOW, CONTEXT), (60.0, 20.0)):
+        changed = quantiser.assign(opened(model, window, context).encode(audio)) != truth
+        near = near_seams(len(truth), window)
+        excess = 100 * (changed[near].mean() - changed[~near].mean())
+        default = context == CONTEXT
+        name = f"windows of {window:g} s + {context:g} s each side"
+        rows += [
+            Row(name=f"units that {name} change", value=100 * changed.mean(), unit="%", rival=f"whole file of {WHOLE_SECONDS} s",
+                rival_value=0.0, goal="< 0.5 %" if default else "", holds=bool(changed.mean() < 0.005) if default else None),
+            Row(name=f"... more of them within 1 s of a seam than elsewhere, {name}", value=excess, unit="points",
+                goal="< 0.5" if default else "", holds=bool(excess < 0.5) if default else None),
+        ]  # fmt: skip
+    return rows
+
+
+def near_seams(num_frames: int, window: float) -> np.ndarray:
+    """bool [num_frames]: less than a second from where one window's frames give way to the next one's."""
+    per_second = RATE // HOP
+    near = np.zeros(num_frames, bool)
+    for piece in plan_windows(num_frames, round(window * per_second), 0)[1:]:
+        near[max(piece.keep_start - per_second, 0) : piece.keep_start + per_second] = True
+    return near
+
+
+def hour_rows(model: Path) -> list[Row]:
+    """An hour in a process of its own, so that its peak of memory is its own."""
+    rows = []
+    for name in ("tiny HuBERT", "MFCC"):
+        frames, seconds, loaded, peak = _in_a_process(name, HOUR, model)
+        _, _, _, minute = _in_a_process(name, 60, model)
+        expected = HOUR * RATE // HOP
+        rows += [
+            Row(name=f"{name}: frames of one hour", value=frames, unit="", rival="samples // hop", rival_value=expected,
+                goal="equal", holds=frames == expected),
+            Row(name=f"{name}: real-time factor, one thread", value=seconds / HOUR, unit="x"),
+            Row(name=f"{name}: peak memory, an hour in one file", value=peak, unit="MiB", rival="one minute", rival_value=minute),
+            Row(name=f"{name}: of which before encoding (libraries, weights, the audio itself)", value=loaded, unit="MiB"),
+        ]  # fmt: skip
+    return rows
+
+
+def _in_a_process(name: str, seconds: int, model: Path) -> tuple[int, float, float, float]:
+    with get_context("spawn").Pool(1) as pool:
+        return pool.apply(_measure, (name, seconds, model))
+
+
+def _measure(name: str, seconds: int, model: Path) -> tuple[int, float, float, float]:
+    """Frames, seconds taken, and peak MiB before and after encoding."""
+    import torch
+
+    torch.set_num_threads(1)
+    encoder = opened(model, WINDOW, CONTEXT) if name != "MFCC" else MfccEncoder(MfccSpec(hop=HOP))
+    audio = speech(seconds)
+    encoder.encode(audio[: 2 * RATE])
+    before = _peak()
+    start = time.perf_counter()
+    frames = len(encoder.encode(audio))
+    return frames, time.perf_counter() - start, before, _peak()
+
+
+def _peak() -> float:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1024 if sys.platform != "darwin" else 1024**2)
+
+
+if __name__ == "__main__":
+    main(run, __doc__)
