@@ -8,6 +8,7 @@ so that the letters also collapse to the text.
 
 from __future__ import annotations
 
+import argparse
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -146,8 +147,8 @@ def checkpoint_path() -> Path:
     return root() / "checkpoints" / "ctc.pt"
 
 
-def train() -> None:
-    """Run from the last checkpoint, or from the start, to the end."""
+def train(steps: int) -> None:
+    """Run from the last checkpoint, or from the start, to the end. With more `steps` than before, a run goes on."""
     model = start()
     optimiser = torch.optim.AdamW(
         [weight for weight in model.parameters() if weight.requires_grad],
@@ -167,9 +168,9 @@ def train() -> None:
     assert len(spelling.targets) == corpus.num_frames
     print(f"{corpus.num_frames / 50 / 3600:.2f} h, {len(spelling.labels)} letters", flush=True)
     began, framewise, sequence = time.monotonic(), [], []
-    for step in range(first, STEPS):
+    for step in range(first, steps):
         for group in optimiser.param_groups:
-            group["lr"] = cosine(step, STEPS, WARMUP, PEAK_LR)
+            group["lr"] = cosine(step, steps, WARMUP, PEAK_LR)
         frame_loss, ctc_loss = _losses(model, corpus, spelling, step)
         optimiser.zero_grad()
         (frame_loss + (CTC_WEIGHT if step >= CTC_FROM else 0.0) * ctc_loss).backward()
@@ -181,7 +182,7 @@ def train() -> None:
         if done % 25 == 0:
             means = f"frames {np.mean(framewise[-25:]):.3f} ctc {np.mean(sequence[-25:]):.3f}"
             print(f"{done} {means} {time.monotonic() - began:.0f} s", flush=True)
-        if done % CHECKPOINT_EVERY == 0 or done == STEPS:
+        if done % CHECKPOINT_EVERY == 0 or done == steps:
             state = {"model": model.state_dict(), "optimiser": optimiser.state_dict(), "step": done}
             save_checkpoint(checkpoint_path(), state)
 
@@ -219,5 +220,7 @@ def _text(spelling: Spelling, start: int, end: int) -> np.ndarray:
 
 
 if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--steps", type=int, default=STEPS, help="default: %(default)s")
     one_thread()
-    train()
+    train(parser.parse_args().steps)

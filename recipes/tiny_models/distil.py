@@ -6,6 +6,7 @@ labels are used.
 
 from __future__ import annotations
 
+import argparse
 import time
 from pathlib import Path
 
@@ -89,8 +90,8 @@ def checkpoint_path() -> Path:
     return root() / "checkpoints" / "hubert.pt"
 
 
-def train() -> None:
-    """Run from the last checkpoint, or from the start, to the end."""
+def train(steps: int) -> None:
+    """Run from the last checkpoint, or from the start, to the end. With more `steps` than before, a run goes on."""
     torch.manual_seed(SEED)
     student = Student(UNIT_HOP)
     optimiser = torch.optim.AdamW(student.parameters(), lr=PEAK_LR, betas=(0.9, 0.98), weight_decay=0.01)
@@ -104,10 +105,10 @@ def train() -> None:
     assert len(targets) == corpus.num_frames
     print(f"{corpus.num_frames / 50 / 3600:.2f} h, {_millions(student.hubert):.2f} M parameters", flush=True)
     began, losses = time.monotonic(), []
-    for step in range(first, STEPS):
+    for step in range(first, steps):
         waves, mask, wanted = _batch(corpus, targets, step)
         for group in optimiser.param_groups:
-            group["lr"] = cosine(step, STEPS, WARMUP, PEAK_LR)
+            group["lr"] = cosine(step, steps, WARMUP, PEAK_LR)
         with torch.autocast("cpu", dtype=torch.bfloat16):
             predicted = student(waves, mask)
         loss = nn.functional.mse_loss(predicted.float(), wanted) / wanted.var()
@@ -119,7 +120,7 @@ def train() -> None:
         done = step + 1
         if done % 25 == 0:
             print(f"{done} unexplained {np.mean(losses[-25:]):.4f} {time.monotonic() - began:.0f} s", flush=True)
-        if done % CHECKPOINT_EVERY == 0 or done == STEPS:
+        if done % CHECKPOINT_EVERY == 0 or done == steps:
             state = {"model": student.state_dict(), "optimiser": optimiser.state_dict(), "step": done}
             save_checkpoint(checkpoint_path(), state)
 
@@ -140,5 +141,7 @@ def _millions(module: nn.Module) -> float:
 
 
 if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--steps", type=int, default=STEPS, help="default: %(default)s")
     one_thread()
-    train()
+    train(parser.parse_args().steps)

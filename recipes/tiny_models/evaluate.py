@@ -1,14 +1,20 @@
-"""Measure the shipped models and write their cards, assets/*/README.md: `python -m recipes.tiny_models.evaluate`."""
+"""Write the cards of the shipped models, assets/*/README.md: `python -m recipes.tiny_models.evaluate UNITS ALIGNMENT`.
+
+The arguments are what `python -m benchmarks.units --json UNITS` and `python -m benchmarks.alignment --json ALIGNMENT` wrote.
+"""
 
 from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
 
 import jiwer
 import numpy as np
 import torch
 from transformers import AutoProcessor, Wav2Vec2ForCTC
 
-from benchmarks import alignment, units
-from benchmarks.harness import format_table
+from benchmarks.harness import Row, format_table
 from recipes.tiny_models import ctc, distil, speech
 from recipes.tiny_models.corpus import real_clips
 from recipes.tiny_models.settings import SEED, assets, one_thread
@@ -27,22 +33,26 @@ Command: `make -C recipes/tiny_models`; this model: `{command}`, {steps} steps o
 
 
 def main() -> None:
-    """Measure, and write the four cards."""
+    """Measure error rates, and write the four cards."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("units", type=Path)
+    parser.add_argument("alignment", type=Path)
+    arguments = parser.parse_args()
     one_thread()
-    aligned, told = format_table(alignment.run()), format_table(units.run())
+    told, aligned = _table(arguments.units), _table(arguments.alignment)
     hubert = DATA.format(
         hours="2.0",
         teacher="The teacher is Whisper-base (MIT); no label was used.",
         seed=SEED,
         command="python -m recipes.tiny_models.distil",
-        steps=distil.STEPS,
+        steps=_steps(distil.checkpoint_path()),
     )
     letters = DATA.format(
         hours="3.9",
         teacher="Started from the tiny HuBERT (teacher: Whisper-base, MIT).",
         seed=SEED,
         command="python -m recipes.tiny_models.ctc",
-        steps=ctc.STEPS,
+        steps=_steps(ctc.checkpoint_path()),
     )
     measured = f"Measured by `python -m benchmarks.units` (flite's exact phone times):\n\n{told}\n"
     about = (
@@ -59,10 +69,12 @@ def main() -> None:
         f"Measured by `python -m benchmarks.alignment` (flite's exact word times):\n\n{aligned}\n"
     )
     _write("tiny-ctc", "Tiny letter CTC", about, letters, measured)
-    for size in units.SIZES:
+    for size in (100, 500):
         about = f"{size} centroids on layer 4 of `tiny-hubert`, 25 Hz. `card.json` says which weights and every FAISS parameter."
-        text = hubert.replace("recipes.tiny_models.distil`", f"recipes.tiny_models.kmeans {size}`")
-        text = text.rpartition(", ")[0].rpartition(", ")[0].rpartition(", ")[0] + ", every third utterance.\n"
+        text = (
+            "Data: every third utterance of the speech that `../tiny-hubert` was trained on.\n\nLicence: Apache-2.0.\n\n"
+            f"Seed: {SEED}.\n\nCommand: `python -m recipes.tiny_models.kmeans {size}`\n"
+        )
         _write(
             f"tiny-kmeans-{size}",
             f"{size} units",
@@ -70,6 +82,14 @@ def main() -> None:
             text,
             "Measured: see `../tiny-hubert/README.md`, `shipped`.\n",
         )
+
+
+def _table(path: Path) -> str:
+    return format_table([Row(**row) for row in json.loads(path.read_text(encoding="utf-8"))])
+
+
+def _steps(path: Path) -> int:
+    return int(torch.load(path, weights_only=True)["step"])
 
 
 def _write(folder: str, title: str, about: str, facts: str, measured: str) -> None:
