@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -154,10 +155,8 @@ class CtcModel:
             self._model, report = AutoModelForCTC.from_pretrained(
                 directory, dtype=torch.float32, local_files_only=True, output_loading_info=True
             )
-        except (RuntimeError, OSError, ValueError) as error:
-            raise ConfigError(
-                f"the weights in {directory} do not fit its config.json: {str(error).splitlines()[0]}"
-            ) from error
+        except (RuntimeError, OSError, ValueError, pickle.UnpicklingError) as error:
+            raise ConfigError(f"the weights in {directory} cannot be loaded: {str(error).splitlines()[0]}") from error
         if missing := sorted(name for name in report["missing_keys"] if "masked_spec_embed" not in name):
             raise ConfigError(
                 f"{directory} lacks the weights {', '.join(missing[:3])}: it was not trained as a CTC model"

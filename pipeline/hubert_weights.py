@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -88,10 +89,8 @@ def _from_directory(directory: Path) -> Any:
         model, report = HubertModel.from_pretrained(
             directory, dtype=torch.float32, local_files_only=True, output_loading_info=True
         )
-    except (RuntimeError, OSError, ValueError) as error:
-        raise ConfigError(
-            f"the weights in {directory} do not fit its config.json: {str(error).splitlines()[0]}"
-        ) from error
+    except (RuntimeError, OSError, ValueError, pickle.UnpicklingError) as error:
+        raise ConfigError(f"the weights in {directory} cannot be loaded: {str(error).splitlines()[0]}") from error
     missing = [name for name in report["missing_keys"] if "masked_spec_embed" not in name]
     if missing:
         raise ConfigError(f"the weights in {directory} do not fit its config.json: {_some(missing)} missing")
