@@ -16,10 +16,23 @@ from tqdm import tqdm
 Row = dict[str, Any]
 
 SCALARS = (
-    "loss", "loss_text", "loss_speech", "bits_per_second_of_speech", "lr_factor", "grad_norm", "elements_per_second",
-    "latents_per_second", "speech_seconds_per_second", "share_of_peak", "data_wait_share", "fill_elements", "fill_latents",
-    "validation_loss_text", "validation_loss_speech",
-)  # fmt: skip
+    "loss",
+    "loss_text",
+    "loss_speech",
+    "bits_per_second_of_speech",
+    "lr_factor",
+    "grad_norm",
+    "elements_per_second",
+    "latents_per_second",
+    "speech_seconds_per_second",
+    "share_of_peak",
+    "data_wait_share",
+    "fill_elements",
+    "fill_latents",
+    "fill_binding",
+    "validation_loss_text",
+    "validation_loss_speech",
+)
 """What goes to TensorBoard, where a row has it."""
 
 

@@ -6,29 +6,25 @@ import json
 import logging
 import math
 import time
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
 from torch.distributed.fsdp import FSDPModule
 
 from model.batch import Batch
 from model.checkpoint import latest, load, read_facts, retain, save, versions
-from model.compose import Composer
 from model.config import ModelConfig
-from model.data import LaneState, Loader, Placement, Stream, fixed_batches
+from model.data import LaneState, Loader, Placement, fixed_batches
 from model.distributed import Ranks, reshard, shard
-from model.document import Document
 from model.flops import count_batch, training_flops
 from model.init import init_weights
 from model.lst import build_model
 from model.metrics import Row, bits_per_second, gemm_flops
 from model.optim import Optimisers
-from model.patching import BpeAlignedConfig, PatchPolicyConfig, assign_patches
 from model.sources import Corpus
+from model.streams import make_stream
 from model.train_config import TrainConfig, differences, flatten, identity
 from schemas.config import ConfigError
 
@@ -39,34 +35,6 @@ COUNTS = ("elements", "latents", "flops", "speech_seconds")
 
 class NonFiniteError(RuntimeError):
     """The loss or the gradient is not finite; the message names the file with the batch's sample ids."""
-
-
-@dataclass(frozen=True)
-class PolicyPatcher:
-    """The patch policy as the loader calls it: by step."""
-
-    policy: PatchPolicyConfig
-    steps: int
-    """Of the curriculum; 1 where there is none."""
-
-    def __call__(self, document: Document, step: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-        return assign_patches(self.policy, document, min(1.0, step / self.steps), rng)
-
-
-def make_stream(config: TrainConfig, corpus: Corpus, split: Literal["train", "validation"]) -> Stream:
-    """The stream of one split; with nothing held out, validation reads what training reads."""
-    return Stream(
-        sources=corpus.sources(config.seed, split if config.data.held_out else "train"),
-        composer=Composer(corpus.tokenizer, corpus.vocabulary, token_starts=_wants_token_starts(config.patches)),
-        patcher=PolicyPatcher(config.patches, config.curriculum_steps or 1),
-        packing=config.packing,
-        seed=config.seed,
-        lanes=config.data.lanes,
-    )
-
-
-def _wants_token_starts(policy: PatchPolicyConfig) -> bool:
-    return isinstance(policy, BpeAlignedConfig) or isinstance(getattr(policy, "aligned", None), BpeAlignedConfig)
 
 
 def make_module(config: TrainConfig, model: ModelConfig, ranks: Ranks) -> nn.Module:
@@ -198,13 +166,14 @@ class Run:
         skipped: bool,
     ) -> Row:
         """Add the step to what has been consumed, and describe it."""
-        seconds_per_unit = self.corpus.seconds_per_unit
-        valid = [batch.doc_id_N >= 0 for batch in batches]
+        seconds_per_unit, packing = self.corpus.seconds_per_unit, self.config.packing
+        sizes = [_size(batch) for batch in batches]
         used = [
-            float(sum(int(mask.sum()) for mask in valid)),
-            float(sum(int(batch.latent_id_N[mask].max()) + 1 for batch, mask in zip(batches, valid, strict=True))),
+            float(sum(elements for elements, _ in sizes)),
+            float(sum(latents for _, latents in sizes)),
             sum(training_flops(self._shape, count_batch(batch, self.model_config)) for batch in batches),
             float(sum(int(batch.is_unit_N.sum()) for batch in batches)) * seconds_per_unit,
+            sum(max(elements / packing.elements, latents / packing.latents) for elements, latents in sizes),
         ]
         begun, waited = times
         seconds = time.perf_counter() - begun
@@ -212,10 +181,10 @@ class Run:
         self.consumed["steps"] += 1
         self.consumed["seconds"] += seconds
         self.consumed["skipped"] += skipped
-        for name, amount in zip(COUNTS, used, strict=True):
+        for name, amount in zip(COUNTS, used, strict=False):
             self.consumed[name] += amount
         nll_text, nll_unit, num_text, num_unit = sums
-        packing, micro = self.config.packing, self.config.global_microbatches
+        micro = self.config.global_microbatches
         speech = nll_unit / num_unit if num_unit else None
         return {
             "step": self.steps,
@@ -232,6 +201,7 @@ class Run:
             **{name: self.consumed[name] for name in (*COUNTS, "seconds")},
             "fill_elements": used[0] / (packing.elements * micro),
             "fill_latents": used[1] / (packing.latents * micro),
+            "fill_binding": used[4] / micro,
             "elements_per_second": used[0] / seconds,
             "latents_per_second": used[1] / seconds,
             "speech_seconds_per_second": used[3] / seconds,
@@ -350,3 +320,9 @@ class Run:
         """End the loader's workers."""
         if self._loader is not None:
             self._loader.close()
+
+
+def _size(batch: Batch) -> tuple[int, int]:
+    """Elements and latents in use."""
+    elements = int((batch.doc_id_N >= 0).sum())
+    return elements, int(batch.latent_id_N[elements - 1]) + 1

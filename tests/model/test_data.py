@@ -17,8 +17,8 @@ from model.batch import Batch
 from model.data import Address, LaneState, Loader, Placement, Stream
 from model.distributed import Ranks
 from model.sources import Corpus
+from model.streams import make_stream
 from model.train_config import TrainConfig
-from model.training import make_stream
 from schemas.config import ConfigError
 from tests.model.training_runs import parsed, run_document, write_data
 

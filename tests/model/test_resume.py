@@ -96,7 +96,7 @@ def test_a_signal_writes_a_checkpoint_and_asks_to_be_started_again(
     "change,message",
     [
         (lambda d: d["optimiser"].update(lr=1e-3), "optimiser.lr was 0.003 and is now 0.001"),
-        (lambda d: d["model"]["global_transformer"].update(num_layers=3), "model.global_transformer.num_layers was 2 and is now 3"),
+        (lambda d: d["model"]["global_transformer"].update(num_layers=3), "global_transformer.num_layers was 2 and is now 3"),
         (lambda d: d["data"]["sources"][0].update(weight=2.0), "data.sources.0.weight was 1.0 and is now 2.0"),
         (lambda d: d["data"]["sources"].pop(), "the data has changed (sources.text was"),
         (lambda d: d.update(seed=4), "seed was 3 and is now 4"),
@@ -104,7 +104,7 @@ def test_a_signal_writes_a_checkpoint_and_asks_to_be_started_again(
     ],
 )  # fmt: skip
 def test_a_changed_run_is_refused_and_told_what_changed(
-    change, message, data: Path, undisturbed: Path, tmp_path: Path
+    change, message: str, data: Path, undisturbed: Path, tmp_path: Path
 ) -> None:
     document = run_document(data, undisturbed)
     change(document)

@@ -1,0 +1,82 @@
+"""Train on a Ray cluster: the same run as `torchrun -m model.train`, started by Ray Train, so that one cluster does both halves.
+
+    python jobs/train_lst.py --workers 2 configs/train/tiny.yaml budget.steps=20
+    ray job submit --address http://127.0.0.1:8265 --working-dir . -- \\
+        python jobs/train_lst.py --workers 8 --gpu configs/train/1b.yaml
+
+Paths in the configuration must be reachable from every node. The run resumes from its last checkpoint, as it does without Ray: a
+worker that dies is started again (`--retries`), with all others, from there.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+from schemas.config import ConfigError
+
+
+def train_worker(settings: dict[str, Any]) -> None:
+    """What each Ray Train worker does: the trainer, in the process group that Ray has made."""
+    from model.train import TRY_AGAIN, train
+    from model.train_config import TrainConfig
+
+    os.chdir(settings["folder"])
+    code = train(TrainConfig.model_validate(settings["config"]))
+    if code == TRY_AGAIN:
+        raise RuntimeError("the run was signalled to stop before its end; submit it again to go on")
+
+
+def main() -> int:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("config", help="a file of configs/train/")
+    parser.add_argument("overrides", nargs="*", metavar="a.b=c", help="fields to set, read as YAML")
+    parser.add_argument("--workers", type=int, required=True, help="ranks")
+    parser.add_argument("--gpu", action="store_true", help="one GPU per rank")
+    parser.add_argument("--cpus", type=float, default=1, help="CPUs per rank")
+    parser.add_argument("--retries", type=int, default=3, help="restarts after a worker has died")
+    given = parser.parse_args()
+
+    from model.train_config import load_train_config
+
+    try:
+        config = load_train_config(given.config, given.overrides)
+    except ConfigError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    import ray
+    from ray.train import FailureConfig, RunConfig, ScalingConfig
+    from ray.train.torch import TorchTrainer
+
+    if not ray.is_initialized():
+        # `ray job submit` sets the address; without it Ray is embedded, with just the CPUs that the ranks ask for
+        local = {} if "RAY_ADDRESS" in os.environ else {"address": "local", "num_cpus": given.workers * given.cpus + 1}
+        ray.init(**local)
+    needed = given.workers * (1 if given.gpu else given.cpus)
+    kind = "GPU" if given.gpu else "CPU"
+    there = ray.cluster_resources().get(kind, 0)
+    if there < needed:
+        print(f"error: {given.workers} workers need {needed:g} {kind}s, the cluster has {there:g}", file=sys.stderr)
+        return 2
+    resources = {"CPU": given.cpus, **({"GPU": 1} if given.gpu else {})}
+    scaling = ScalingConfig(num_workers=given.workers, use_gpu=given.gpu, resources_per_worker=resources)
+    storage = Path(config.output_dir).resolve()
+    trainer = TorchTrainer(
+        train_worker,
+        train_loop_config={"config": config.model_dump(mode="json"), "folder": str(Path.cwd())},
+        scaling_config=scaling,
+        run_config=RunConfig(
+            name="ray-train", storage_path=str(storage), failure_config=FailureConfig(max_failures=given.retries)
+        ),
+    )
+    trainer.fit()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

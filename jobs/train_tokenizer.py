@@ -1,0 +1,43 @@
+"""Train a text tokenizer (byte-level BPE, a Hugging Face tokenizer.json) on the text of shards or of plain .txt files.
+
+    python jobs/train_tokenizer.py --size 32000 --out models/tokenizer.json runs/demo/shards/index.json data/text/hamlet.txt
+
+`make train` does this by itself where the configuration says `train_size` and the tokenizer is missing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from model.shards import ShardCache, ShardError, ShardSet
+from model.sources import Samples, TextFile, all_texts
+from model.text_tokenizer import load_tokenizer, train_bpe
+from schemas.config import ConfigError
+
+
+def main() -> int:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("data", nargs="+", help="index.json of shards (path or URL), or .txt files")
+    parser.add_argument("--size", type=int, required=True, help="tokens; at least 256")
+    parser.add_argument("--out", type=Path, required=True, help="the tokenizer.json to write")
+    parser.add_argument("--cache-dir", help="local copies of remote shards")
+    given = parser.parse_args()
+    cache = ShardCache(given.cache_dir, 50_000_000_000) if given.cache_dir else None
+    try:
+        samples: list[Samples] = [TextFile(d, 2000) if d.endswith(".txt") else ShardSet(d, cache) for d in given.data]
+        tokenizer = load_tokenizer(train_bpe(all_texts(samples), given.size, given.out))
+    except (ConfigError, ShardError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    words = tokens = 0
+    for text in all_texts(samples):
+        words, tokens = words + len(text.split()), tokens + len(tokenizer.encode(text)[0])
+    print(f"wrote {given.out}: {tokenizer.size} tokens, {tokens / max(1, words):.2f} a word on this text")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,45 @@
+"""The Ray Train launcher and the tokenizer job, from their command lines."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from model.metrics import read_rows
+from model.text_tokenizer import load_tokenizer
+from tests.model.training_runs import run, run_document, write_data, write_run
+
+
+def command(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, *arguments], capture_output=True, text=True, timeout=400, check=False)
+
+
+@pytest.mark.slow
+def test_ray_train_gives_the_run_that_torchrun_gives(tmp_path: Path) -> None:
+    """Two workers of an embedded Ray: the losses of one plain process, to 1e-6."""
+    write_data(tmp_path / "data")
+    plain, ray = tmp_path / "plain", tmp_path / "ray"
+    run(write_run(run_document(tmp_path / "data", plain), tmp_path / "plain.yaml"), overrides=["budget.steps=4"])
+    config = write_run(run_document(tmp_path / "data", ray), tmp_path / "ray.yaml")
+    done = command("jobs/train_lst.py", "--workers", "2", str(config), "budget.steps=4")
+    assert done.returncode == 0, done.stderr
+    rows, wanted = read_rows(ray / "metrics.jsonl"), read_rows(plain / "metrics.jsonl")
+    assert {row["world"] for row in rows} == {2}
+    assert [row["loss"] for row in rows] == pytest.approx([row["loss"] for row in wanted], abs=1e-6)
+
+
+def test_a_tokenizer_is_trained_on_shards_and_text(tmp_path: Path) -> None:
+    write_data(tmp_path / "data")
+    (tmp_path / "a.txt").write_text("to be or not to be, that is the question\n" * 20)
+    out = tmp_path / "tokenizer.json"
+    index = str(tmp_path / "data" / "speech" / "index.json")
+    done = command("jobs/train_tokenizer.py", "--size", "300", "--out", str(out), index, str(tmp_path / "a.txt"))
+    assert done.returncode == 0, done.stderr
+    assert load_tokenizer(out).size == 300
+    assert "300 tokens" in done.stdout
+    done = command("jobs/train_tokenizer.py", "--size", "300", "--out", str(out), str(tmp_path / "none.txt"))
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: cannot read the text file")
