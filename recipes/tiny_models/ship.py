@@ -30,6 +30,10 @@ def ship_ctc() -> Path:
     model.load_state_dict(_newest(ctc.checkpoint_path()))
     folder = assets() / "tiny-ctc"
     model.half().save_pretrained(folder)
+    # WhisperX feeds float32 to whatever dtype the configuration names: stored in half, loaded in single precision.
+    document = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    document["dtype"] = "float32"
+    (folder / "config.json").write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
     vocabulary = folder / "vocab.json"
     vocabulary.write_text(json.dumps(letters.INDEX, indent=1) + "\n", encoding="utf-8")
     tokenizer = Wav2Vec2CTCTokenizer(
