@@ -13,15 +13,15 @@ from torch import nn
 from model.attention import Intervals
 from model.cache import Cache
 from model.config import ModelConfig
-from model.layers import rope_tables
-from model.patch_encoder import blocks_of, make_blocks
+from model.layers import begin_step, rope_tables
+from model.patch_encoder import blocks_of, make_blocks, stack_cache
 
 
 @dataclass(eq=False)
 class GlobalState:
     """Of generation: one cache entry per latent and layer."""
 
-    layers: list[Cache]
+    layers: Cache
     num_latents_B: torch.Tensor
     """Latents so far, which is also the number of steps made for each row."""
 
@@ -43,15 +43,15 @@ class GlobalTransformer(nn.Module):
 
     def make_state(self, num_rows: int, capacity: int) -> GlobalState:
         """Empty, with room for `capacity` latents per row before it has to grow."""
-        layers = [block.attention.make_cache(num_rows, capacity, None) for block in blocks_of(self.layers)]
-        device = layers[0].count_B.device
-        return GlobalState(layers, torch.zeros(num_rows, dtype=torch.int64, device=device))
+        cache = stack_cache(self.stack, self.layers, num_rows, capacity, None)
+        return GlobalState(cache, torch.zeros_like(cache.count_B))
 
     def step(self, x_RW: torch.Tensor, rows_R: torch.Tensor, state: GlobalState) -> torch.Tensor:
         """One latent further for each of these rows."""
         position_R = state.num_latents_B[rows_R]
         rope = rope_tables(position_R, self.stack.head_dim, self.stack.rope_theta, x_RW.dtype)
-        for block, cache in zip(blocks_of(self.layers), state.layers, strict=True):
-            x_RW = block.step(x_RW, rope, cache, rows_R, position_R)
+        step = begin_step(state.layers, rows_R, position_R, rope)
+        for index, block in enumerate(blocks_of(self.layers)):
+            x_RW = block.step(x_RW, step, index)
         state.num_latents_B[rows_R] += 1
         return x_RW

@@ -14,17 +14,17 @@ from torch import nn
 
 from model.cache import Cache
 from model.config import ModelConfig
-from model.layers import CrossAttention, rope_tables
+from model.layers import CrossAttention, begin_step, rope_tables
 from model.layout import Layout
-from model.patch_encoder import blocks_of, make_blocks
+from model.patch_encoder import blocks_of, make_blocks, stack_cache
 
 
 @dataclass(eq=False)
 class DecoderState:
     """Of generation: what the layers may still read."""
 
-    layers: list[Cache]
-    cross_layers: list[Cache]
+    layers: Cache
+    cross_layers: Cache
     num_elements_B: torch.Tensor
     num_latents_B: torch.Tensor
 
@@ -63,22 +63,19 @@ class PatchDecoder(nn.Module):
     def make_state(self, num_rows: int) -> DecoderState:
         """Empty."""
         stack = self.stack
-        layers = [block.attention.make_cache(num_rows, stack.window, stack.window) for block in blocks_of(self.layers)]
-        room = stack.cross_window * self.vectors_per_patch
-        cross = [
-            cast(CrossAttention, layer).make_cache(num_rows, room, stack.cross_window, grows=False)
-            for layer in self.cross_layers
-        ]
-        zeros_B = torch.zeros(num_rows, dtype=torch.int64, device=layers[0].count_B.device)
+        layers = stack_cache(stack, self.layers, num_rows, stack.window, stack.window)
+        heads, room = (stack.cross_heads, stack.dim // stack.cross_heads), stack.cross_window * self.vectors_per_patch
+        weight = self.latent_projection.weight
+        cross = Cache(len(self.cross_layers), num_rows, heads, room, stack.cross_window, weight)
+        zeros_B = torch.zeros_like(layers.count_B)
         return DecoderState(layers, cross, zeros_B, zeros_B.clone())
 
     def read_latent(self, latent_RW: torch.Tensor, rows_R: torch.Tensor, state: DecoderState) -> None:
         """Make one more latent readable for each of these rows."""
         vectors_RJD = self.vectors(latent_RW).view(len(rows_R), self.vectors_per_patch, self.stack.dim)
-        tag_R = state.num_latents_B[rows_R]
-        for cross, cache in zip(self.cross_layers, state.cross_layers, strict=True):
-            for index in range(self.vectors_per_patch):
-                cast(CrossAttention, cross).remember(vectors_RJD[:, index], cache, rows_R, tag_R)
+        place = state.cross_layers.reserve(rows_R, state.num_latents_B[rows_R], self.vectors_per_patch)
+        for index, cross in enumerate(self.cross_layers):
+            cast(CrossAttention, cross).remember(vectors_RJD, state.cross_layers, index, place)
         state.num_latents_B[rows_R] += 1
 
     def step(
@@ -86,10 +83,11 @@ class PatchDecoder(nn.Module):
     ) -> torch.Tensor:
         """States [R, D] about the elements after these."""
         rope = rope_tables(position_R, self.stack.head_dim, self.stack.rope_theta, x_RD.dtype)
-        tag_R, newest_R = state.num_elements_B[rows_R], state.num_latents_B[rows_R] - 1
+        step = begin_step(state.layers, rows_R, state.num_elements_B[rows_R], rope)
         state.num_elements_B[rows_R] += 1
+        readable = state.cross_layers.view(rows_R, state.num_latents_B[rows_R] - 1)
         for index, block in enumerate(blocks_of(self.layers)):
             cross = cast(CrossAttention, self.cross_layers[index])
-            x_RD = x_RD + cross.step(x_RD[:, None], state.cross_layers[index], rows_R, newest_R)[:, 0]
-            x_RD = block.step(x_RD, rope, state.layers[index], rows_R, tag_R)
+            x_RD = x_RD + cross.step(x_RD[:, None], state.cross_layers, index, readable)[:, 0]
+            x_RD = block.step(x_RD, step, index)
         return x_RD

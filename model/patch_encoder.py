@@ -14,7 +14,7 @@ from torch import nn
 
 from model.cache import Cache
 from model.config import ModelConfig, StackConfig
-from model.layers import Block, CrossAttention, rope_tables
+from model.layers import Block, CrossAttention, begin_step, rope_tables
 from model.layout import Layout
 
 
@@ -22,8 +22,8 @@ from model.layout import Layout
 class EncoderState:
     """Of generation: what the layers may still read, and the patch that is open."""
 
-    layers: list[Cache]
-    cross_layers: list[Cache]
+    layers: Cache
+    cross_layers: Cache
     pooled_BD: torch.Tensor
     """Running maximum over the elements of the open patch."""
     num_elements_B: torch.Tensor
@@ -73,14 +73,13 @@ class PatchEncoder(nn.Module):
         return queries_XD
 
     def make_state(self, num_rows: int) -> EncoderState:
-        """Empty; the caches of cross-attention grow with the patches."""
+        """Empty; the cache of cross-attention grows with the patches."""
         stack, window = self.stack, self.stack.cross_window
-        layers = [block.attention.make_cache(num_rows, stack.window, stack.window) for block in blocks_of(self.layers)]
-        cross = [
-            cast(CrossAttention, c).make_cache(num_rows, 4 * window, window, grows=True) for c in self.cross_layers
-        ]
+        layers = stack_cache(stack, self.layers, num_rows, stack.window, stack.window)
         weight = self.pool_projection.weight
-        zeros_B = torch.zeros(num_rows, dtype=torch.int64, device=weight.device)
+        heads = (stack.cross_heads, stack.dim // stack.cross_heads)
+        cross = Cache(len(self.cross_layers), num_rows, heads, 4 * window, window, weight)
+        zeros_B = torch.zeros_like(layers.count_B)
         return EncoderState(layers, cross, weight.new_zeros(num_rows, stack.dim), zeros_B, zeros_B.clone())
 
     def step(
@@ -94,32 +93,38 @@ class PatchEncoder(nn.Module):
         """States [R, D] of one new element per row; `begins_R`: it opens a patch. `position_R` is its place in the document."""
         stack = self.stack
         rope = rope_tables(position_R, stack.head_dim, stack.rope_theta, x_RD.dtype)
-        tag_R = state.num_elements_B[rows_R]
+        step = begin_step(state.layers, rows_R, state.num_elements_B[rows_R], rope)
         state.num_elements_B[rows_R] += 1
         state.num_latents_B[rows_R] += begins_R.long()
-        patch_R = state.num_latents_B[rows_R] - 1
+        place = state.cross_layers.reserve(rows_R, state.num_latents_B[rows_R] - 1)
         first = stack.num_layers - len(self.cross_layers)
         for index, block in enumerate(blocks_of(self.layers)):
-            x_RD = block.step(x_RD, rope, state.layers[index], rows_R, tag_R)
+            x_RD = block.step(x_RD, step, index)
             if cross := self.cross_after(index):
                 if index == first:
                     highest_RD = torch.maximum(state.pooled_BD[rows_R], x_RD)
                     state.pooled_BD[rows_R] = torch.where(begins_R[:, None], x_RD, highest_RD)
-                cross.remember(x_RD, state.cross_layers[index - first], rows_R, patch_R)
+                cross.remember(x_RD[:, None], state.cross_layers, index - first, place)
         return x_RD
 
     def finish(self, rows_R: torch.Tensor, state: EncoderState) -> torch.Tensor:
         """The latents [R, J * D] of the open patches of these rows, as they are now."""
-        patch_R = state.num_latents_B[rows_R] - 1
+        view = state.cross_layers.view(rows_R, state.num_latents_B[rows_R] - 1)
         latent_RJD = self.queries(state.pooled_BD[rows_R]).view(len(rows_R), self.vectors_per_patch, self.stack.dim)
-        for cross, cache in zip(self.cross_layers, state.cross_layers, strict=True):
-            latent_RJD = latent_RJD + cast(CrossAttention, cross).step(latent_RJD, cache, rows_R, patch_R)
+        for index, cross in enumerate(self.cross_layers):
+            latent_RJD = latent_RJD + cast(CrossAttention, cross).step(latent_RJD, state.cross_layers, index, view)
         return latent_RJD.flatten(1)
 
 
 def blocks_of(layers: nn.ModuleList) -> list[Block]:
     """The layers of a stack, typed."""
     return [cast(Block, layer) for layer in layers]
+
+
+def stack_cache(stack: StackConfig, layers: nn.ModuleList, num_rows: int, capacity: int, window: int | None) -> Cache:
+    """An empty cache for the self-attention of a stack."""
+    like = blocks_of(layers)[0].attention.out.weight
+    return Cache(len(layers), num_rows, (stack.kv_heads, stack.head_dim), capacity, window, like)
 
 
 def make_blocks(stack: StackConfig, config: ModelConfig) -> nn.ModuleList:

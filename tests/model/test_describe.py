@@ -155,8 +155,8 @@ def test_cache_bytes_are_those_of_the_caches() -> None:
         "global transformer": state.global_transformer.layers,
     }
     stated = cache_bytes(config, 60, Mix(patch_size=1), bytes_per_value=4)
-    for part, caches in held.items():
-        assert stated[part] == sum(c.k_BTHK.nbytes + c.v_BTHK.nbytes for c in caches), part
+    for part, cache in held.items():
+        assert stated[part] == sum(tensor.nbytes for tensor in [*cache.keys, *cache.values]), part
 
 
 def test_the_command_prints_the_page(capsys: pytest.CaptureFixture[str]) -> None:

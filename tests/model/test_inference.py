@@ -115,12 +115,12 @@ def test_local_caches_hold_their_window_and_the_global_cache_one_entry_per_laten
     item = make_document(np.random.default_rng(3), 60)
     session.prefill([item.ids.tolist()])
     state = session.state
-    assert all(cache.k_BTHK.shape[1] == 5 for cache in state.encoder.layers)
-    assert all(cache.k_BTHK.shape[1] == 4 for cache in state.decoder.layers)
-    assert all(cache.k_BTHK.shape[1] == 3 * 2 for cache in state.decoder.cross_layers)
+    assert state.encoder.layers.capacity == 5
+    assert state.decoder.layers.capacity == 4
+    assert state.decoder.cross_layers.capacity == 3 * 2
     latents = make_batch([item]).num_latents
-    assert all(int(cache.count_B[0]) == latents for cache in state.global_transformer.layers)
-    assert all(cache.k_BTHK.shape[1] < 2 * latents for cache in state.global_transformer.layers)
+    assert int((state.global_transformer.layers.tag_BT[0] >= 0).sum()) == latents
+    assert state.global_transformer.layers.capacity < 2 * latents
 
 
 @pytest.mark.parametrize("policy_name", sorted(set(POLICIES) & {"aligned", "merged", "bpe_aligned"}))

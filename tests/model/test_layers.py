@@ -147,22 +147,22 @@ def test_pooling_is_the_maximum_of_each_segment(steps: list[int]) -> None:
 @settings(max_examples=40, deadline=None)
 def test_a_growing_cache_reads_what_a_list_would(turns: list[list[bool]], window: int) -> None:
     """Rows append when it is their turn; tags rise by 1 at every third entry of the row."""
-    cache = Cache(3, 1, 2, capacity=2, window=window, grows=True, like=torch.zeros(1, dtype=torch.float64))
+    cache = Cache(1, 3, (1, 2), capacity=2, window=window, like=torch.zeros(1, dtype=torch.float64))
     lists: list[list[tuple[int, torch.Tensor, torch.Tensor]]] = [[], [], []]
     for turn in turns:
         rows = [row for row in range(3) if turn[row]]
         if not rows:
             continue
         tags = [len(lists[row]) // 3 for row in rows]
-        k, v, q = (torch.randn(len(rows), 1, 2, dtype=torch.float64) for _ in range(3))
-        cache.append(torch.tensor(rows), k, v, torch.tensor(tags))
+        k, v, q = (torch.randn(len(rows), 1, 1, 2, dtype=torch.float64) for _ in range(3))
+        cache.write(0, cache.reserve(torch.tensor(rows), torch.tensor(tags)), k, v)
         for i, row in enumerate(rows):
-            lists[row].append((tags[i], k[i, 0], v[i, 0]))
-        out = cache.attend(torch.tensor(rows), q, torch.tensor(tags))
+            lists[row].append((tags[i], k[i, 0, 0], v[i, 0, 0]))
+        out = cache.attend(0, cache.view(torch.tensor(rows), torch.tensor(tags)), q)
         for i, row in enumerate(rows):
             near = [(key, value) for tag, key, value in lists[row] if tag > tags[i] - window]
-            weights = torch.softmax(torch.stack([key for key, _ in near]) @ q[i, 0] / 2**0.5, 0)
-            torch.testing.assert_close(out[i, 0], weights @ torch.stack([value for _, value in near]), **EXACT)
+            weights = torch.softmax(torch.stack([key for key, _ in near]) @ q[i, 0, 0] / 2**0.5, 0)
+            torch.testing.assert_close(out[i, 0, 0], weights @ torch.stack([value for _, value in near]), **EXACT)
 
 
 @pytest.mark.gpu
