@@ -1,7 +1,7 @@
 """The model against an independent derivation of the published one, in plain loops over lists of floats.
 
 Written from the description (paper section 3 and Table 7, the released code's behaviour as facts), not from our modules: it
-shares with them the weights alone. Switched on for the comparison: `conditioning: paper`, windowed cross-attention, and the doubled
+shares with them the weights alone. Switched on for the comparison: `conditioning: paper`, windowed cross-attention, the doubled
 cross-attention residual of the released code (h <- 2h + attention), which our model does not have.
 """
 

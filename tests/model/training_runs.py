@@ -1,4 +1,4 @@
-"""Real training processes for tests: a very small run, started on any number of ranks, killed or signalled when a test says so."""
+"""Real training processes for tests: a very small run on any number of ranks, killed or signalled when a test says so."""
 
 from __future__ import annotations
 
@@ -57,7 +57,13 @@ def run_document(data: Path, output: Path) -> dict[str, Any]:
             "lanes": 8,
             "workers": 0,
         },
-        "patches": {"policy": "curriculum", "aligned": aligned, "otherwise": {"policy": "static", "size": 4}, "tau1": 0.2, "tau2": 0.8},
+        "patches": {
+            "policy": "curriculum",
+            "aligned": aligned,
+            "otherwise": {"policy": "static", "size": 4},
+            "tau1": 0.2,
+            "tau2": 0.8,
+        },
         "curriculum_steps": 20,
         "packing": {"elements": 192, "latents": 128},
         "global_microbatches": 4,
