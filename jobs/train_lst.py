@@ -4,8 +4,8 @@
     ray job submit --address http://127.0.0.1:8265 --working-dir . -- \\
         python jobs/train_lst.py --workers 8 --gpu configs/train/1b.yaml
 
-Paths in the configuration must be reachable from every node. The run resumes from its last checkpoint, as it does without Ray: a
-worker that dies is started again (`--retries`), with all others, from there.
+Paths in the configuration must be reachable from every node; relative ones start as docs/cluster.md says. The run resumes from its
+last checkpoint, as it does without Ray: when a worker dies, all are started again (`--retries`) from there.
 """
 
 from __future__ import annotations
@@ -16,18 +16,29 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from jobs.runtime.places import base_folder, resolve
+from model.train_config import TrainConfig, load_train_config
 from schemas.config import ConfigError
 
 
 def train_worker(settings: dict[str, Any]) -> None:
     """What each Ray Train worker does: the trainer, in the process group that Ray has made."""
     from model.train import TRY_AGAIN, train
-    from model.train_config import TrainConfig
 
-    os.chdir(settings["folder"])
-    code = train(TrainConfig.model_validate(settings["config"]))
+    code = train(TrainConfig.model_validate(settings))
     if code == TRY_AGAIN:
         raise RuntimeError("the run was signalled to stop before its end; submit it again to go on")
+
+
+def absolute(config: TrainConfig, base: Path) -> TrainConfig:
+    """The configuration with every path absolute, so that workers in other folders read the same files."""
+    document = config.model_dump()
+    data = document["data"]
+    for holder, key in ((document, "output_dir"), (data["tokenizer"], "path"), *((s, "data") for s in data["sources"])):
+        holder[key] = resolve(holder[key], base)
+    if data["cache_dir"]:
+        data["cache_dir"] = resolve(data["cache_dir"], base)
+    return type(config).model_validate(document)
 
 
 def main() -> int:
@@ -41,10 +52,8 @@ def main() -> int:
     parser.add_argument("--retries", type=int, default=3, help="restarts after a worker has died")
     given = parser.parse_args()
 
-    from model.train_config import load_train_config
-
     try:
-        config = load_train_config(given.config, given.overrides)
+        config = absolute(load_train_config(given.config, given.overrides), base_folder())
     except ConfigError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -65,13 +74,12 @@ def main() -> int:
         return 2
     resources = {"CPU": given.cpus, **({"GPU": 1} if given.gpu else {})}
     scaling = ScalingConfig(num_workers=given.workers, use_gpu=given.gpu, resources_per_worker=resources)
-    storage = Path(config.output_dir).resolve()
     trainer = TorchTrainer(
         train_worker,
-        train_loop_config={"config": config.model_dump(mode="json"), "folder": str(Path.cwd())},
+        train_loop_config=config.model_dump(mode="json"),
         scaling_config=scaling,
         run_config=RunConfig(
-            name="ray-train", storage_path=str(storage), failure_config=FailureConfig(max_failures=given.retries)
+            name="ray-train", storage_path=config.output_dir, failure_config=FailureConfig(max_failures=given.retries)
         ),
     )
     trainer.fit()

@@ -134,3 +134,29 @@ def test_a_checkpoint_of_another_format_is_refused(tmp_path: Path) -> None:
     (path / "checkpoint.json").write_text('{"format": 7}')
     with pytest.raises(CheckpointError, match="is not of checkpoint format 1"):
         read_facts(path)
+
+
+def test_a_trained_model_comes_out_of_its_run_and_is_exported(tmp_path: Path) -> None:
+    """The newest checkpoint's weights, by run or by checkpoint; the export loads as the same weights."""
+    from safetensors.torch import load_file
+
+    from model import hf
+    from model.train import main
+    from model.trained import load_trained
+    from tests.model.training_runs import run_document, write_data, write_run
+
+    write_data(tmp_path / "data")
+    config = write_run(run_document(tmp_path / "data", tmp_path / "run"), tmp_path / "run.yaml")
+    assert main([str(config), "budget.steps=4"]) == 0
+    newest = latest(tmp_path / "run" / "checkpoints")
+    (file,) = newest.glob("*.safetensors")
+    saved = load_file(file)
+    for path in (tmp_path / "run", newest):
+        trained = load_trained(path)
+        assert trained.step == 4
+        assert all(torch.equal(p, saved[f"model.{name}"]) for name, p in trained.module.named_parameters())
+    hf.export(trained.module, tmp_path / "export")
+    again = dict(hf.load(tmp_path / "export").named_parameters())
+    assert all(torch.equal(p, again[name]) for name, p in trained.module.named_parameters())
+    with pytest.raises(CheckpointError, match="is neither a checkpoint nor a run"):
+        load_trained(tmp_path)
