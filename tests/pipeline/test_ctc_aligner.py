@@ -83,6 +83,15 @@ def test_oracle_emissions_give_boundaries_within_half_a_frame(data, words):
         assert timing.timing == "aligned"
 
 
+def test_starts_are_placed_within_the_frame():
+    """Where probabilities are shares of the frame's time, a start is known to a fraction of the 20 ms of a frame."""
+    letters = [int(length) for length in GENERATOR.integers(3 * HOP, 2_400, 80)]
+    emissions, audio, truth = oracle(["cat", "hello", "zoo", "egg", "it's"] * 4, letters, [2_000] * 19, 1_000, 2_000)
+    timings = align_emissions(emissions, ALPHABET, HOP, audio, tokenise("cat hello zoo egg it's " * 4), 0.1)
+    errors = [abs(timing.start - start) for timing, (start, _) in zip(timings, truth, strict=True)]
+    assert np.mean(errors) < HOP / 10
+
+
 def test_trailing_silence_does_not_stretch_the_last_word():
     for tail in (HOP, 8_000, 160_000):
         emissions, audio, truth = oracle(["hello"], [1_600] * 5, [], 1_600, tail)

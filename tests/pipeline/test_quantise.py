@@ -55,6 +55,18 @@ def test_a_row_gets_the_same_unit_alone_and_in_any_batch(seed, start, size, offs
     )
 
 
+@settings(max_examples=20, deadline=None)
+@given(seed=st.integers(0, 1000), offset=st.floats(1e4, 3e4))
+def test_float32_rounding_decides_nothing(seed, offset):
+    """Far from the origin a float32 product has no digits left for the differences; the units are the true nearest anyway."""
+    features, centroids = blobs(seed, 60, 40, 32)
+    features, centroids = features + np.float32(offset), centroids + np.float32(offset)
+    in_float32 = (features @ centroids.T - (centroids**2).sum(axis=1) / 2).argmax(axis=1)
+    truth = nearest_float64(features, centroids)
+    assert (in_float32 != truth).any()
+    np.testing.assert_array_equal(Quantiser(centroids).assign(features), truth)
+
+
 def test_exact_ties_go_to_the_lowest_id():
     features, centroids = blobs(3, 50, 20, 64)
     doubled = np.concatenate([centroids, centroids, centroids])

@@ -70,6 +70,13 @@ def test_each_segment_ends_in_rows_or_rejects(stage):
     assert result.rejects[1].seconds == 1.25
 
 
+def test_a_recording_cut_short_is_a_reject_even_where_the_frames_would_still_do(stage):
+    short = segment("b", 40_000, 48_100)  # 100 samples beyond the end, within the same number of frames
+    result = stage.run({"segments": [short], "recordings": RECORDINGS}, Reader(AUDIO))
+    assert [reject.code for reject in result.rejects] == ["frame_mismatch"]
+    assert "8000 samples where 8100 were promised" in result.rejects[0].detail
+
+
 def test_nan_audio_is_a_reject(stage):
     broken = {"a": np.where(np.arange(48_000) == 100, np.nan, AUDIO["a"]).astype(np.float32), "b": AUDIO["b"]}
     result = stage.run({"segments": [segment("a", 0, 3_200)], "recordings": RECORDINGS}, Reader(broken))
