@@ -1,0 +1,49 @@
+"""Every benchmark prints one table and writes the same rows as JSON."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from benchmarks.harness import Row, format_table, main
+
+ROOT = Path(__file__).resolve().parents[2]
+ROWS = [
+    Row(name="fast", value=2.0, unit="x", rival="slow", rival_value=1.0, goal=">= 1.5", holds=True),
+    Row(name="missed", value=0.7, unit="share", goal=">= 0.9", holds=False),
+]
+
+
+def test_a_missed_goal_is_seen_in_the_table() -> None:
+    lines = format_table(ROWS).splitlines()
+    assert len({len(line) for line in lines}) == 1, "columns are not aligned"
+    assert lines[2].split("|")[-2].strip() == "yes"
+    assert lines[3].split("|")[-2].strip() == "NO"
+
+
+def test_json_rows_have_the_agreed_fields(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "deep" / "rows.json"
+    monkeypatch.setattr(sys, "argv", ["bench", "--json", str(path)])
+    main(lambda: ROWS, "a benchmark")
+    rows = json.loads(path.read_text())
+    assert [set(row) for row in rows] == [{"name", "value", "unit", "rival", "rival_value", "goal", "holds"}] * 2
+    assert [Row(**row) for row in rows] == ROWS
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "benchmarks").glob("*.py")), ids=lambda path: path.stem)
+def test_every_benchmark_follows_the_form(path: Path) -> None:
+    text = path.read_text(encoding="utf-8")
+    assert text.startswith('"""')
+    if path.stem not in ("__init__", "harness", "run_all"):
+        assert "def run() -> list[Row]:" in text
+        assert "main(run, __doc__)" in text
+
+
+def test_an_unknown_benchmark_is_one_sentence() -> None:
+    result = subprocess.run(
+        [sys.executable, "-m", "benchmarks.run_all", "absent"], cwd=ROOT, capture_output=True, text=True
+    )
+    assert result.returncode == 2
+    assert "no such benchmark: absent; there are" in result.stderr
