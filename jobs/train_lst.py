@@ -4,8 +4,8 @@
     ray job submit --address http://127.0.0.1:8265 --working-dir . -- \\
         python jobs/train_lst.py --workers 8 --gpu configs/train/1b.yaml
 
-Paths in the configuration must be reachable from every node; relative ones start as docs/cluster.md says. The run resumes from its
-last checkpoint, as it does without Ray: when a worker dies, all are started again (`--retries`) from there.
+Paths in the configuration must be reachable from every node; relative ones start as docs/cluster.md says. The run resumes from
+its last checkpoint, as it does without Ray: when a worker dies, all are started again (`--retries`) from there.
 """
 
 from __future__ import annotations

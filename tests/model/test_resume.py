@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 
 from model.checkpoint import checkpoints, latest
 from model.metrics import read_rows
-from tests.model.training_runs import losses, run, run_document, started, wait_until, write_data, write_run
+from tests.model.training_runs import losses, run, run_document, started, trajectory, wait_until, write_data, write_run
 
 STEPS = 20
 
@@ -67,8 +67,8 @@ def test_ten_kills_at_random_moments_change_no_bit(data: Path, undisturbed: Path
             ranks.kill()
     assert kills >= 8, "the run ended before it could be killed"
     run(config)
-    assert losses(output) == losses(undisturbed)
-    assert len(losses(output)) == STEPS
+    assert trajectory(output) == trajectory(undisturbed)
+    assert len(trajectory(output)) == STEPS
     assert weights(output) == weights(undisturbed)
 
 
@@ -89,7 +89,7 @@ def test_a_signal_writes_a_checkpoint_and_asks_to_be_started_again(
     assert 4 <= stopped < STEPS
     assert [step for step, _ in checkpoints(output / "checkpoints")] == [stopped]
     run(config)
-    assert losses(output) == losses(undisturbed)
+    assert trajectory(output) == trajectory(undisturbed)
 
 
 @pytest.mark.parametrize(

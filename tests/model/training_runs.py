@@ -172,6 +172,15 @@ def wait_until(condition: Callable[[], bool], seconds: float = 60) -> bool:
     return False
 
 
+def trajectory(output: Path) -> list[dict[str, Any]]:
+    """Everything in the rows that two equal runs share to the last bit: all but clocks and rates."""
+    timed = ("seconds", "share_of_peak", "data_wait_share", "world")
+    return [
+        {name: value for name, value in row.items() if name not in timed and not name.endswith("_per_second")}
+        for row in read_rows(output / "metrics.jsonl")
+    ]
+
+
 def losses(output: Path) -> list[tuple[int, float, float | None, float | None]]:
     """(step, loss, loss_text, loss_speech) of each row: what two equal runs share to the last bit."""
     return [
