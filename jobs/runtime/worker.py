@@ -9,6 +9,7 @@ import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from importlib import import_module
 from typing import Any
 
 from jobs.runtime.accounting import (
@@ -66,7 +67,9 @@ class StageWorker:
         self.store = Store(job.spec.output)
         limit_threads(job.spec.resource(stage).threads)
         self.stage: Stage | None = None if stage == "shards" else build_stage(stage, job.spec)
-        if self.stage is not None:
+        if self.stage is None:
+            import_module("webdataset.writer")  # seconds, which would otherwise be counted as work on the first shard
+        else:
             self.stage.open()
         self.audio = SourceAudio(job.spec.source.uri)
 
