@@ -15,7 +15,7 @@ import torch
 from transformers import BltConfig, BltForCausalLM
 
 from benchmarks.harness import Row, main
-from model.batch import Batch
+from model.batch import Batch, LossSums
 from model.config import ModelConfig
 from model.document import Document
 from model.lst import build_model
@@ -113,7 +113,7 @@ def our_step(config: ModelConfig, batch: Batch, dtype: torch.dtype) -> Callable[
     model = build_model(config, seed=0).to(dtype)
 
     def loss() -> torch.Tensor:
-        sums = model(batch)
+        sums: LossSums = model(batch)
         return (sums.nll_text + sums.nll_unit) / (sums.num_text + sums.num_unit)
 
     return training_step(model, loss)
@@ -134,7 +134,11 @@ def port_step(config: ModelConfig, batch: Batch, dtype: torch.dtype) -> Callable
 def matrix_product(dtype: torch.dtype) -> Callable[[], torch.Tensor]:
     """A square product of GEMM_SIZE."""
     left, right = (torch.randn(GEMM_SIZE, GEMM_SIZE).to(dtype) for _ in range(2))
-    return lambda: torch.matmul(left, right)
+
+    def product() -> torch.Tensor:
+        return torch.mm(left, right)
+
+    return product
 
 
 def best_seconds(calls: dict[str, Callable[[], object]]) -> dict[str, float]:

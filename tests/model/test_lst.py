@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -114,6 +118,45 @@ def test_weights_depend_on_the_seed_and_on_nothing_else() -> None:
         for name, parameter in first.named_parameters()
         if parameter.ndim > 1
     )
+
+
+ONE_RANK_OF_FOUR = """
+import torch
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
+from torch.testing._internal.distributed.fake_pg import FakeStore
+
+from model.init import init_weights
+from model.layers import Block
+from model.lst import build_model
+from tests.model.cases import small_config
+
+RANK = 2
+whole = dict(build_model(small_config(), seed=7).named_parameters())
+torch.distributed.init_process_group("fake", store=FakeStore(), rank=RANK, world_size=4)
+mesh = init_device_mesh("cpu", (4,))
+with torch.device("meta"):
+    model = build_model(small_config(), seed=0)
+for layer in [module for module in model.modules() if isinstance(module, Block)]:
+    fully_shard(layer, mesh=mesh)
+fully_shard(model, mesh=mesh)
+model.to_empty(device="cpu")
+init_weights(model, seed=7)
+for name, parameter in model.named_parameters():
+    parts = whole[name].chunk(4)
+    mine = parts[RANK] if RANK < len(parts) else whole[name][:0]
+    assert torch.equal(parameter.to_local(), mine), name
+    print(name)
+"""
+
+
+def test_a_rank_of_a_sharded_model_draws_its_part_of_the_same_weights() -> None:
+    """One rank of four, alone: nothing is sent, so a group of fakes will do. A process of its own, because groups are global."""
+    command = [sys.executable, "-c", ONE_RANK_OF_FOUR]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=Path(__file__).parents[2])
+    assert done.returncode == 0, done.stderr
+    names = [name for name, _ in build_model(small_config(), seed=0).named_parameters()]
+    assert done.stdout.split() == names
 
 
 def test_initial_weights_have_the_stated_spread() -> None:
