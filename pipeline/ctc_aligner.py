@@ -20,8 +20,12 @@ MAX_TAIL = 3_200
 """200 ms: how far a word may sound on after its last letter was heard. Models that put a letter on one frame need it."""
 TOUCHING = 640
 """40 ms: words closer than this leave no pause; the first ends where the second begins."""
+MAX_LEAD = 960
+"""60 ms: how far the start of a word after a pause is moved to where sound begins: letters are heard a little after that."""
 LOUD = 0.35
 """A frame is sound when its level lies this share of the way from the segment's floor to its peak, in decibels."""
+MIN_RANGE = 15.0
+"""Decibels between floor and peak under which a segment has no silence to tell sound from."""
 
 
 class CtcAligner:
@@ -37,7 +41,7 @@ class CtcAligner:
 
     def card(self) -> Card:
         """Hashes of the model's files and the version of the rules above."""
-        facts = {"files": self._model.files(), "rules": "ctc-viterbi-star-1"}
+        facts = {"files": self._model.files(), "rules": "ctc-viterbi-star-2"}
         return Card(kind="aligner", name=f"ctc-{Path(self._spec.model.partition('@')[0]).name.lower()}", facts=facts)
 
     def open(self) -> None:
@@ -78,9 +82,11 @@ def align_emissions(
         raise AlignError("the transcript has no characters to align")
     starred = _with_silence(with_star(emissions, alphabet.letters), alphabet)
     try:
-        spans = token_spans(viterbi(starred, targets, alphabet.blank), starred, targets)
+        path = viterbi(starred, targets, alphabet.blank)
     except TooShort as error:
         raise AlignError(f"the segment is too short for its transcript: {str(error).partition(': ')[2]}") from error
+    # Beside the best label of each frame, so that a score means the same for a sharp model and for an unsure one.
+    spans = token_spans(path, starred - starred.max(axis=1, keepdims=True), targets)
     _check_score(spans, targets, owners, alphabet, min_score)
     words = [[spans[index] for index in np.flatnonzero(owners == word)] for word in range(len(tokens))]
     columns = [[int(targets[index]) for index in np.flatnonzero(owners == word)] for word in range(len(tokens))]
@@ -89,6 +95,12 @@ def align_emissions(
         for letters, column in zip(words, columns, strict=True)
     ]
     loud = _loud(audio)
+    heard = 0  # where the last letter so far ends
+    for index, letters in enumerate(words):
+        if letters:
+            if index == 0 or starts[index] - heard > TOUCHING:
+                starts[index] = _onset(starts[index], heard, letters[0].stop * hop, loud)
+            heard = letters[-1].stop * hop
     timings: list[WordTiming | None] = []
     for index, (token, letters) in enumerate(zip(tokens, words, strict=True)):
         if not letters:
@@ -140,8 +152,8 @@ def _check_score(
     score = float(np.exp(np.mean(heard))) if heard else 0.0
     if heard and score < min_score:
         raise AlignError(
-            f"the letters of the transcript are heard with a probability of {score:.4f} on average and words.min_score is "
-            f"{min_score:g}: text and audio do not belong together"
+            f"the letters of the transcript are {score:.3f} times as probable as what is heard in their place, and "
+            f"words.min_score is {min_score:g}: text and audio do not belong together"
         )
 
 
@@ -156,14 +168,32 @@ def _start(emissions: np.ndarray, span: TokenSpan, column: int, hop: int) -> int
 
 
 def _loud(audio: np.ndarray) -> np.ndarray:
-    """bool per 10 ms: whether there is sound, by the segment's own range of levels."""
+    """bool per 10 ms: whether there is sound, by the segment's own range of levels; nothing where that range tells nothing."""
     num_steps = len(audio) // ENERGY_HOP
-    steps = audio[: num_steps * ENERGY_HOP].reshape(num_steps, ENERGY_HOP).astype(np.float64)
-    level = 10 * np.log10((steps**2).mean(axis=1) + 1e-10)
     if num_steps == 0:
         return np.zeros(0, bool)
+    steps = audio[: num_steps * ENERGY_HOP].reshape(num_steps, ENERGY_HOP).astype(np.float64)
+    level = 10 * np.log10((steps**2).mean(axis=1) + 1e-10)
     floor, peak = np.percentile(level, [5, 95])
+    if peak - floor < MIN_RANGE:
+        return np.zeros(0, bool)
     return np.asarray(level > floor + LOUD * (peak - floor))
+
+
+def _onset(start: int, low: int, high: int, loud: np.ndarray) -> int:
+    """Where the sound of a word after a pause begins: within (low, high), at most MAX_LEAD from its first letter's `start`."""
+    step = own = start // ENERGY_HOP
+    if step >= len(loud):
+        return start
+    if loud[step]:
+        while step > 0 and loud[step - 1] and (step - 1) * ENERGY_HOP >= max(low, start - MAX_LEAD):
+            step -= 1
+    else:
+        while step < len(loud) and not loud[step]:
+            step += 1
+        if step * ENERGY_HOP > min(high - 1, start + MAX_LEAD):
+            return start
+    return start if step == own else step * ENERGY_HOP
 
 
 def _end(last: int, following: int, is_final: bool, loud: np.ndarray) -> int:

@@ -13,10 +13,14 @@ import numpy as np
 
 from pipeline.model_files import model_directory, read_json, torch_device, weight_hashes
 from pipeline.windows import ConvGrid, plan_windows
-from schemas.cards import hash_file
+from schemas.cards import hash_directory
 from schemas.config import ConfigError
 from schemas.spec import CtcSpec
 from schemas.tables import SAMPLE_RATE
+
+PRIORS = "label_priors.json"
+"""Label -> its mean probability over training data. Where a model's directory has it, emissions are divided by it, as hybrid
+recognisers do: what aligns is how well a label explains the sound, not how common the label is."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,6 +72,7 @@ class CtcModel:
         self._model: Any = None
         self._convolutions: Any = None
         self._normalise = False
+        self._log_priors: np.ndarray | None = None
         self._device = "cpu"
 
     def files(self) -> dict[str, str]:
@@ -81,7 +86,7 @@ class CtcModel:
         directory = model_directory(self.spec.model, "words.model")
         if not (directory / "vocab.json").is_file():
             raise ConfigError(f"{directory} has no vocab.json: the letters of its CTC head are not known")
-        return {**weight_hashes(directory), "vocab.json": hash_file(directory / "vocab.json")}
+        return {**weight_hashes(directory), **hash_directory(directory, ("vocab.json", PRIORS))}
 
     def open(self) -> None:
         """Load the model.
@@ -139,7 +144,10 @@ class CtcModel:
             batch = torch.from_numpy(np.stack(waves).astype(np.float32, copy=False)).to(self._device)
             output = self._model(batch)
             logits = output.logits if hasattr(output, "logits") else output[0]
-            emissions: np.ndarray = torch.log_softmax(logits.float(), dim=-1).cpu().numpy()
+            log_probs = torch.log_softmax(logits.float(), dim=-1)
+            if self._log_priors is not None:
+                log_probs = torch.log_softmax(log_probs - torch.from_numpy(self._log_priors).to(self._device), dim=-1)
+            emissions: np.ndarray = log_probs.cpu().numpy()
         return emissions
 
     def _open_directory(self, directory: Path) -> None:
@@ -168,6 +176,8 @@ class CtcModel:
             bool(read_json(preprocessor).get("do_normalize", by_norm)) if preprocessor.is_file() else by_norm
         )
         self.alphabet = _alphabet(directory, config, int(self._model.config.vocab_size))
+        if (directory / PRIORS).is_file():
+            self._log_priors = _log_priors(directory / PRIORS, self.alphabet.labels)
 
     def _open_bundle(self, bundle: Any) -> None:
         import torchaudio
@@ -193,6 +203,13 @@ def _alphabet(directory: Path, config: dict[str, Any], size: int) -> Alphabet:
     wanted = read_json(tokenizer).get("word_delimiter_token", "|") if tokenizer.is_file() else "|"
     delimiter = labels.index(wanted) if wanted in labels else None
     return Alphabet(labels=tuple(labels), blank=int(config.get("pad_token_id") or 0), delimiter=delimiter)
+
+
+def _log_priors(path: Path, labels: tuple[str, ...]) -> np.ndarray:
+    priors = read_json(path)
+    if set(priors) != set(labels) or not all(isinstance(value, float) and 0 <= value <= 1 for value in priors.values()):
+        raise ConfigError(f"{path} must give each of the {len(labels)} labels of vocab.json a probability")
+    return np.asarray(np.log(np.array([priors[label] for label in labels], np.float32) + np.float32(1e-4)))
 
 
 def _bundle(name: str) -> Any:

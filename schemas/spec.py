@@ -89,8 +89,9 @@ class CtcSpec(StrictModel):
     model: str
     min_coverage: float = Field(default=0.5, ge=0, le=1)
     """A segment with a smaller share of directly aligned words is rejected as `align_coverage`."""
-    min_score: float = Field(default=0.1, ge=0, le=1)
-    """A segment whose letters are less probable than this on average (geometric mean) is rejected as `align_failed`."""
+    min_score: float = Field(default=0.2, ge=0, le=1)
+    """A segment is rejected as `align_failed` when its letters are on average less than this times as probable as the likeliest
+    label in their frames (geometric mean over letters)."""
     window_seconds: float = Field(default=20.0, gt=0)
     """Segments up to window + 2 context go through whole; longer ones in windows."""
     context_seconds: float = Field(default=5.0, ge=0)

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from transformers import Wav2Vec2CTCTokenizer, Wav2Vec2FeatureExtractor, Wav2Vec2ForCTC, Wav2Vec2Processor
 
-from recipes.tiny_models import ctc, distil, letters
+from recipes.tiny_models import ctc, distil, letters, priors
 from recipes.tiny_models.settings import SAMPLE_RATE, UNIT_HOP, assets
 
 
@@ -41,6 +41,7 @@ def ship_ctc() -> Path:
     )
     Wav2Vec2Processor(feature_extractor=_extractor(), tokenizer=tokenizer).save_pretrained(folder)
     _extractor().save_pretrained(folder)
+    priors.write(folder)
     return folder
 
 

@@ -83,6 +83,41 @@ def test_oracle_emissions_give_boundaries_within_half_a_frame(data, words):
         assert timing.timing == "aligned"
 
 
+def test_a_word_after_a_pause_starts_with_its_sound_and_not_with_its_letter():
+    """Letters that are heard 40 ms after their onset, and before it: the sound decides, up to 60 ms away."""
+    emissions, audio, truth = oracle(["cat", "egg"], [1_920] * 6, [6_400], 3_200, 3_200)
+    for shift in (2, -2):
+        shifted = np.roll(emissions, shift, axis=0)
+        timings = align_emissions(shifted, ALPHABET, HOP, audio, tokenise("cat egg"), 0.1)
+        assert [abs(timing.start - start) <= 160 for timing, (start, _) in zip(timings, truth, strict=True)] == [
+            True,
+            True,
+        ]
+    far = align_emissions(np.roll(emissions, 5, axis=0), ALPHABET, HOP, audio, tokenise("cat egg"), 0.1)
+    assert far[1].start - truth[1][0] >= 480
+
+
+def test_priors_beside_the_model_divide_its_probabilities(tmp_path):
+    path = Path(save_ctc(tmp_path))
+    audio = (GENERATOR.standard_normal(8_000) * 0.1).astype(np.float32)
+
+    def emissions():
+        model = CtcModel(CtcSpec(model=str(path), device="cpu"))
+        model.open()
+        return model.log_probs(audio), model.files()
+
+    plain, files = emissions()
+    priors = {label: (index + 1) / 500 for index, label in enumerate(LABELS)}
+    (path / "label_priors.json").write_text(json.dumps(priors))
+    divided, files_with = emissions()
+    expected = plain - np.log(np.array(list(priors.values())) + 1e-4)
+    np.testing.assert_allclose(divided, expected - np.log(np.exp(expected).sum(axis=1, keepdims=True)), atol=1e-4)
+    assert set(files_with) - set(files) == {"label_priors.json"}
+    (path / "label_priors.json").write_text(json.dumps({"a": 0.5}))
+    with pytest.raises(ConfigError, match="each of the 30 labels"):
+        emissions()
+
+
 def test_starts_are_placed_within_the_frame():
     """Where probabilities are shares of the frame's time, a start is known to a fraction of the 20 ms of a frame."""
     letters = [int(length) for length in GENERATOR.integers(3 * HOP, 2_400, 80)]
@@ -156,7 +191,9 @@ def test_accents_and_case_fall_back_to_the_models_letters():
 
 def test_another_text_is_rejected_with_its_score():
     emissions, audio, _ = oracle(["hello", "cat"], [1_600] * 8, [1_600], 1_600, 1_600)
-    with pytest.raises(AlignError, match=r"probability of 0\.0\d+ on average and words\.min_score is 0\.1"):
+    with pytest.raises(
+        AlignError, match=r"are 0\.0\d+ times as probable as what is heard in their place, and words\.min_score is 0\.1"
+    ):
         align_emissions(emissions, ALPHABET, HOP, audio, tokenise("dry wind"), 0.1)
     with pytest.raises(AlignError, match=r"too short for its transcript: 30 tokens need \d+ frames and there are 10"):
         align_emissions(emissions[:10], ALPHABET, HOP, audio[:3_200], tokenise("abcdefghij" * 3), 0.1)
