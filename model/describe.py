@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from typing import Literal
 
+import yaml
 from pydantic import Field
 
 from model.config import ModelConfig
@@ -168,6 +170,13 @@ def _describe_savings(config: ModelConfig, mix: Mix) -> list[str]:
     ]
 
 
+def matched_yaml(config: ModelConfig, mix: Mix, match: Literal["parameters", "flops"]) -> str:
+    """The configuration of the plain baseline whose number of layers comes nearest to LST's parameters or operations."""
+    plain = match_plain(config, match, (count_mix(config, mix), count_mix(plain_like(config), mix)))
+    text: str = yaml.safe_dump(plain.model_dump(exclude_none=True), sort_keys=False)
+    return text
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -179,6 +188,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--context", type=int, default=2048, help="elements per document")
     parser.add_argument("--num-text", type=int, default=32000, help="text tokens, where the file gives no vocabulary")
     parser.add_argument("--num-units", type=int, default=502, help="units, where the file gives no vocabulary")
+    parser.add_argument(
+        "--match", choices=("parameters", "flops"), help="print instead the YAML of the plain baseline that matches"
+    )
     given = parser.parse_args(arguments)
     try:
         config = load_config(ModelConfig, given.config, given.overrides)
@@ -191,7 +203,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         parser.error(f"the mix is impossible: {error}")
     if config.vocabulary is None:
         config = config.with_vocabulary(Vocabulary(num_text=given.num_text, num_units=given.num_units))
-    print(describe(config, mix))
+    print(matched_yaml(config, mix, given.match) if given.match else describe(config, mix))
 
 
 if __name__ == "__main__":

@@ -166,6 +166,18 @@ def test_the_command_prints_the_page(capsys: pytest.CaptureFixture[str]) -> None
         assert fact in page
 
 
+@pytest.mark.parametrize("match, layers", [("parameters", 27), ("flops", 23)])
+def test_the_command_writes_the_baseline_that_matches(
+    match: str, layers: int, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    main([str(PRESETS / "1b.yaml"), "--match", match])
+    (tmp_path / "plain.yaml").write_text(capsys.readouterr().out)
+    plain = load_config(ModelConfig, tmp_path / "plain.yaml")
+    assert (plain.kind, plain.global_transformer.num_layers) == ("plain", layers)
+    main([str(tmp_path / "plain.yaml")])
+    assert "plain: " in capsys.readouterr().out
+
+
 def test_the_command_names_a_wrong_key() -> None:
     command = [sys.executable, "-m", "model.describe", str(PRESETS / "1b.yaml"), "patch_decodr.num_layers=3"]
     done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=PRESETS.parents[1])
