@@ -83,6 +83,7 @@ def test_the_draws_are_frozen() -> None:
 
 
 @given(total=st.integers(0, 300), fraction=st.floats(0, 0.9))
+@settings(deadline=None)
 def test_held_out_samples_are_few_distinct_and_leave_something(total: int, fraction: float) -> None:
     held = held_out(total, fraction, "data")
     assert len(set(held.tolist())) == len(held)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from model.schedule import CosineSchedule, WsdSchedule
@@ -17,6 +17,7 @@ SCHEDULES = st.one_of(
 
 
 @given(schedule=SCHEDULES, step=st.integers(0, 100), progress=st.floats(-0.5, 2))
+@settings(deadline=None)
 def test_factors_are_between_nothing_and_the_peak(
     schedule: CosineSchedule | WsdSchedule, step: int, progress: float
 ) -> None:
@@ -24,6 +25,7 @@ def test_factors_are_between_nothing_and_the_peak(
 
 
 @given(schedule=SCHEDULES, a=st.floats(0, 1), b=st.floats(0, 1))
+@settings(deadline=None)
 def test_after_the_warm_up_it_never_rises_and_ends_at_the_minimum(
     schedule: CosineSchedule | WsdSchedule, a: float, b: float
 ) -> None:
