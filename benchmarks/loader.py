@@ -76,7 +76,7 @@ def _throughput(loader: Loader, corpus: Corpus) -> list[Row]:
     model = yaml.safe_load(Path("configs/model/20m.yaml").read_text(encoding="utf-8"))
     module = build_model(parse_config(ModelConfig, model, "20m.yaml").with_vocabulary(corpus.vocabulary), 0)
     optimisers, times = Optimisers(AdamWConfig(kind="adamw", lr=1e-4), module), []
-    for number in range(4):
+    for number in range(3):
         begun = time.perf_counter()
         sums = module(batches[number % MICRO])
         ((sums.nll_text + sums.nll_unit) / int(batches[number % MICRO].loss_mask_N.sum())).backward()
@@ -122,7 +122,7 @@ def _against_webdataset(index: Path) -> list[Row]:
 
 def _waiting(index: Path, folder: Path) -> list[Row]:
     """Share of the step that `make train` waits for data, after the first steps; and how full its batches are."""
-    config = _config(index, folder, elements=1024, latents=704).with_updates(budget={"steps": 25}, validation=None)
+    config = _config(index, folder, elements=1024, latents=704).with_updates(budget={"steps": 16}, validation=None)
     train(config)
     rows = read_rows(Path(config.output_dir) / "metrics.jsonl")[5:]
     waiting = statistics.median(row["data_wait_share"] for row in rows)

@@ -92,7 +92,8 @@ def test_wall_clock_ends_a_run_between_steps(data: Path, tmp_path: Path) -> None
     assert run_here(document, tmp_path) == 0
     rows = read_rows(tmp_path / "run" / "metrics.jsonl")
     assert rows[-1]["seconds"] >= 0.3
-    assert rows[-2]["seconds"] < 0.3
+    assert all(row["seconds"] < 0.3 for row in rows[:-1])
+    assert len(rows) < 100_000
 
 
 def test_what_a_run_writes(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

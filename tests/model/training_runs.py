@@ -120,7 +120,7 @@ class Ranks:
         for process in self.processes:
             process.start()
 
-    def wait(self, seconds: float = 120) -> list[int]:
+    def wait(self, seconds: float = 400) -> list[int]:
         """The exit codes."""
         deadline = time.monotonic() + seconds
         for process in self.processes:
@@ -162,7 +162,7 @@ def run(config: Path, world: int = 1, overrides: Sequence[str] = (), expect: int
         return ranks.output()
 
 
-def wait_until(condition: Callable[[], bool], seconds: float = 60) -> bool:
+def wait_until(condition: Callable[[], bool], seconds: float = 300) -> bool:
     """Poll until `condition` holds; False where it does not in time."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
