@@ -91,6 +91,23 @@ def test_one_two_one_ranks_go_on_as_one(data: Path, one_rank: Path, tmp_path: Pa
     assert [world for world, _ in itertools.groupby(worlds)] == [1, 2, 1]
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "change,tolerance",
+    [
+        ({"optimiser": {"kind": "muon", "lr": 0.01, "adamw": {"kind": "adamw", "lr": 3e-3}}}, 5e-3),  # bf16 inside
+        ({"recompute": True}, 1e-6),
+    ],
+)
+def test_sharded_muon_and_recomputation(change: dict[str, Any], tolerance: float, data: Path, tmp_path: Path) -> None:
+    """On two ranks as on one. Muon's orthogonalisation runs in bfloat16, so its ranks agree less closely."""
+    for world in (1, 2):
+        document = {**document_of(data, tmp_path / str(world)), **change}
+        run(write_run(document, tmp_path / f"{world}.yaml"), world=world)
+    one, two = (read_rows(tmp_path / str(world) / "metrics.jsonl") for world in (1, 2))
+    assert [row["loss"] for row in two] == pytest.approx([row["loss"] for row in one], abs=tolerance)
+
+
 def test_a_signal_to_one_rank_stops_all_with_one_checkpoint(data: Path, tmp_path: Path) -> None:
     output = tmp_path / "run"
     config = write_run(document_of(data, output), tmp_path / "run.yaml")
