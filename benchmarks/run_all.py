@@ -33,10 +33,11 @@ def main() -> None:
     if unknown := set(arguments.names) - set(known):
         parser.error(f"no such benchmark: {', '.join(sorted(unknown))}; there are {', '.join(known)}")
     deadline = time.monotonic() + arguments.minutes * 60
+    top = heading()
     sections = [run_one(name, deadline) for name in arguments.names or known]
     if not arguments.names:
         PAGE.parent.mkdir(parents=True, exist_ok=True)
-        PAGE.write_text(heading() + "\n".join(sections), encoding="utf-8")
+        PAGE.write_text(top + "\n".join(sections), encoding="utf-8")
         print(f"wrote {PAGE.relative_to(ROOT)}")
 
 
@@ -73,7 +74,8 @@ def heading() -> str:
     """The top of the page: when, on what, and how to do it again."""
     return (
         f"# Benchmarks\n\nWritten by `make bench` on {datetime.now(UTC):%Y-%m-%d}, {os.cpu_count()} cores "
-        f"({platform.machine()}), Python {platform.python_version()}, no GPU. Every speed is a ratio within one run against a "
+        f"({platform.machine()}), Python {platform.python_version()}, no GPU, load average {os.getloadavg()[1]:.1f} at the start "
+        "(well above 0, others were working: then only ratios and accuracies mean something). Every speed is a ratio within one run against a "
         "named rival; absolute numbers are this machine's.\n\n"
     )
 
