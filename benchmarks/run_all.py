@@ -75,8 +75,8 @@ def heading() -> str:
     return (
         f"# Benchmarks\n\nWritten by `make bench` on {datetime.now(UTC):%Y-%m-%d}, {os.cpu_count()} cores "
         f"({platform.machine()}), Python {platform.python_version()}, no GPU, load average {os.getloadavg()[1]:.1f} at the start "
-        "(well above 0, others were working: then only ratios and accuracies mean something). Every speed is a ratio within one run against a "
-        "named rival; absolute numbers are this machine's.\n\n"
+        "(well above 0, others were working: then only ratios and accuracies mean something). Every speed is a ratio "
+        "within one run against a named rival; absolute numbers are this machine's.\n\n"
     )
 
 
