@@ -69,8 +69,8 @@ def test_loss_is_the_sum_over_targets_of_what_the_logits_say(config_name: str) -
         entry = expected[bool(batch.is_unit_N[element])]
         entry[0] -= float(logp[element - 1, batch.ids_N[element]])
         entry[1] += 1
-    assert float(sums.nll_text) == pytest.approx(expected[False][0], abs=1e-9)
-    assert float(sums.nll_unit) == pytest.approx(expected[True][0], abs=1e-9)
+    assert sums.nll_text.item() == pytest.approx(expected[False][0], abs=1e-9)
+    assert sums.nll_unit.item() == pytest.approx(expected[True][0], abs=1e-9)
     assert (int(sums.num_text), int(sums.num_unit)) == (expected[False][1], expected[True][1])
     assert int(sums.num_text + sums.num_unit) == int(batch.loss_mask_N.sum())
 
