@@ -10,7 +10,7 @@ tts          BOS <t> tokens <s> units EOS
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
@@ -19,7 +19,9 @@ from model.document import Document
 from model.interleave import PaperRule, Span, SpiritLMRule, draw_spans
 from model.shards import Sample
 from model.text_tokenizer import TextTokenizer
+from model.unit_bpe import to_bpe
 from model.vocabulary import BOS, EOS, SPEECH_MARK, TEXT_MARK, Vocabulary
+from schemas.unit_bpe import UnitBpe
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,18 +112,22 @@ def segments_of(sample: Sample) -> list[Utterance]:
 
 
 class Composer:
-    """Builds documents over one vocabulary. `token_starts` asks for BPE-aligned patch starts, which cost a tokenization."""
+    """Builds documents over one vocabulary. `token_starts` asks for BPE-aligned patch starts, which cost a tokenization;
+    with `unit_bpe`, speech is written in its tokens (the vocabulary's units are then they)."""
 
-    def __init__(self, tokenizer: TextTokenizer, vocabulary: Vocabulary, token_starts: bool) -> None:
-        self.tokenizer, self.vocabulary, self.token_starts = tokenizer, vocabulary, token_starts
+    def __init__(
+        self, tokenizer: TextTokenizer, vocabulary: Vocabulary, token_starts: bool, unit_bpe: UnitBpe | None = None
+    ) -> None:
+        self.tokenizer, self.vocabulary = tokenizer, vocabulary
+        self.token_starts, self.unit_bpe = token_starts, unit_bpe
 
     def text(self, text: str, name: str) -> Document:
         """A text document."""
-        return _document([_special(BOS), *self._text(text), _special(EOS)], name)
+        return self._document([_special(BOS), *self._text(text), _special(EOS)], name)
 
     def speech(self, utterance: Utterance) -> Document:
         """A speech document."""
-        return _document(
+        return self._document(
             [_special(BOS), *self._speech(utterance, 0, utterance.num_words), _special(EOS)], utterance.name
         )
 
@@ -136,7 +142,7 @@ class Composer:
                 parts += self._text(utterance.text[start:end].strip())
             else:
                 parts += self._speech(utterance, span.first, span.last)
-        return _document([*parts, _special(EOS)], utterance.name)
+        return self._document([*parts, _special(EOS)], utterance.name)
 
     def transcription(
         self, utterance: Utterance, kind: Literal["asr", "tts"], loss_on: Literal["all", "answer"]
@@ -146,11 +152,15 @@ class Composer:
         written = self._text(utterance.text)
         prompt, answer = (spoken, written) if kind == "asr" else (written, spoken)
         document = _document([_special(BOS), *prompt, *answer, _special(EOS)], utterance.name)
-        if loss_on == "all":
-            return document
-        target = document.target.copy()
-        target[: 1 + sum(len(part.ids) for part in prompt) + 1] = False  # BOS, the prompt, and the mark of the answer
-        return replace(document, target=target)
+        if loss_on == "answer":
+            document.target[: 1 + sum(len(part.ids) for part in prompt) + 1] = False  # BOS, prompt, mark of the answer
+        return self._in_tokens(document)
+
+    def _document(self, parts: list[_Part], name: str) -> Document:
+        return self._in_tokens(_document(parts, name))
+
+    def _in_tokens(self, document: Document) -> Document:
+        return document if self.unit_bpe is None else to_bpe(document, self.vocabulary, self.unit_bpe)
 
     def _text(self, text: str) -> list[_Part]:
         ids = np.asarray(self.tokenizer.encode(text)[0], dtype=np.int32) + self.vocabulary.text_offset

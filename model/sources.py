@@ -10,14 +10,18 @@ from typing import Annotated, Any, Literal, Protocol
 import numpy as np
 from pydantic import Field
 
+from model.batch import Batch
 from model.compose import Composer, Utterance, segments_of, utterance_of
 from model.document import Document
 from model.interleave import InterleaveRule
 from model.order import Order, generator, held_out
 from model.shards import Sample, ShardCache, ShardError, ShardSet
 from model.text_tokenizer import load_tokenizer, train_bpe
+from model.unit_bpe import bpe_vocabulary
 from model.vocabulary import Vocabulary
+from schemas.cards import hash_file
 from schemas.config import ConfigError, StrictModel
+from schemas.unit_bpe import UnitBpe
 
 
 class _SourceConfig(StrictModel):
@@ -71,6 +75,8 @@ class DataConfig(StrictModel):
 
     sources: list[SourceConfig] = Field(min_length=1)
     tokenizer: TokenizerConfig
+    unit_bpe: str | None = None
+    """A unit BPE of `jobs/train_unit_bpe.py`: speech is then written in its tokens (the paper's "BPE SpeechLLM")."""
     held_out: float = Field(0.0, ge=0, lt=1)
     """Share of each data set's samples that is kept for validation."""
     shuffle_shards: int = Field(16, ge=1)
@@ -204,7 +210,17 @@ class Corpus:
         self.names = _names(config.sources)
         self.tokenizer = load_tokenizer(_tokenizer_path(config.tokenizer, list(opened.values())))
         self.num_units, self.seconds_per_unit = _unit_facts(config.sources, self.samples)
+        self.unit_bpe = UnitBpe.load(config.unit_bpe) if config.unit_bpe else None
         self.vocabulary = Vocabulary(num_text=self.tokenizer.size, num_units=self.num_units)
+        if self.unit_bpe is not None:
+            self.vocabulary = bpe_vocabulary(self.vocabulary, self.unit_bpe)
+
+    def speech_seconds(self, batch: Batch) -> float:
+        """Seconds of the speech in a batch: a token of the unit BPE lasts as long as its units."""
+        if self.unit_bpe is None:
+            return float(batch.is_unit_N.sum()) * self.seconds_per_unit
+        tokens = batch.ids_N[batch.is_unit_N].numpy() - self.vocabulary.unit_offset
+        return float(self.unit_bpe.lengths[tokens].sum()) * self.seconds_per_unit
 
     def sources(self, seed: int, split: Literal["train", "validation"]) -> list[Source]:
         """The sources of one split."""
@@ -216,7 +232,8 @@ class Corpus:
     def fingerprint(self) -> dict[str, Any]:
         """What must not change within a run: a content hash per source, and the tokenizer's card."""
         contents = {name: samples.fingerprint for name, samples in zip(self.names, self.samples, strict=True)}
-        return {"sources": contents, "tokenizer": self.tokenizer.card.card_id, "num_units": self.num_units}
+        facts = {"sources": contents, "tokenizer": self.tokenizer.card.card_id, "num_units": self.num_units}
+        return facts if self.config.unit_bpe is None else {**facts, "unit_bpe": hash_file(self.config.unit_bpe)}
 
 
 def _open(source: SourceConfig, cache: ShardCache | None, keep_open: int) -> Samples:

@@ -31,7 +31,9 @@ def make_stream(config: TrainConfig, corpus: Corpus, split: Literal["train", "va
     """The stream of one split; with nothing held out, validation reads what training reads."""
     return Stream(
         sources=corpus.sources(config.seed, split if config.data.held_out else "train"),
-        composer=Composer(corpus.tokenizer, corpus.vocabulary, token_starts=_wants_token_starts(config.patches)),
+        composer=Composer(
+            corpus.tokenizer, corpus.vocabulary, _wants_token_starts(config.patches), unit_bpe=corpus.unit_bpe
+        ),
         patcher=PolicyPatcher(config.patches, config.curriculum_steps or 1),
         packing=config.packing,
         seed=config.seed,

@@ -119,10 +119,10 @@ class TrainConfig(StrictModel):
 
 FREE = (
     "output_dir", "log", "budget", "checkpoint", "validation", "compile", "recompute", "threads",
-    "data.workers", "data.cache_dir", "data.cache_bytes", "data.tokenizer",
+    "data.workers", "data.cache_dir", "data.cache_bytes", "data.tokenizer", "data.unit_bpe",
 )  # fmt: skip
 """What may differ when a run is resumed: nothing of it changes the batches or the mathematics, save that a changed budget
-moves the schedule. Data and tokenizer are compared by content (`Corpus.fingerprint`), so their files may move."""
+moves the schedule. Data and tokenizers are compared by content (`Corpus.fingerprint`), so their files may move."""
 
 
 def load_train_config(path: str | Path, overrides: list[str]) -> TrainConfig:

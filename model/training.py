@@ -169,13 +169,14 @@ class Run:
         skipped: bool,
     ) -> Row:
         """Add the step to what has been consumed, and describe it."""
-        seconds_per_unit, packing = self.corpus.seconds_per_unit, self.config.packing
+        packing = self.config.packing
         sizes = [_size(batch) for batch in batches]
         used = [
             float(sum(elements for elements, _ in sizes)),
             float(sum(latents for _, latents in sizes)),
             sum(training_flops(self._shape, count_batch(batch, self.model_config)) for batch in batches),
-            float(sum(int(batch.is_unit_N.sum()) for batch in batches)) * seconds_per_unit,
+            sum(self.corpus.speech_seconds(batch) for batch in batches),
+            float(sum(int(batch.is_unit_N.sum()) for batch in batches)),
             sum(max(elements / packing.elements, latents / packing.latents) for elements, latents in sizes),
         ]
         begun, waited = times
@@ -188,6 +189,7 @@ class Run:
             self.consumed[name] += amount
         nll_text, nll_unit, num_text, num_unit = sums
         micro = self.config.global_microbatches
+        seconds_per_unit = used[3] / max(1.0, used[4])  # a token of a unit BPE lasts as long as its units
         speech = nll_unit / num_unit if num_unit else None
         return {
             "step": self.steps,
@@ -204,7 +206,7 @@ class Run:
             **{name: self.consumed[name] for name in (*COUNTS, "seconds")},
             "fill_elements": used[0] / (packing.elements * micro),
             "fill_latents": used[1] / (packing.latents * micro),
-            "fill_binding": used[4] / micro,
+            "fill_binding": used[5] / micro,
             "elements_per_second": used[0] / seconds,
             "latents_per_second": used[1] / seconds,
             "speech_seconds_per_second": used[3] / seconds,

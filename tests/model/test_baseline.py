@@ -14,12 +14,16 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer
 from tokenizers.models import BPE
 
+from jobs.train_unit_bpe import read_index, unit_sequences
 from model.baseline import BaseSpeechLM
+from model.compose import Composer
 from model.lst import build_model
+from model.sources import Corpus
 from model.unit_bpe import bpe_vocabulary, to_bpe
 from schemas.config import ConfigError
 from schemas.unit_bpe import UnitBpe
 from tests.model.cases import VOCABULARY, make_batch, make_document, plain_config, small_config
+from tests.model.training_runs import parsed, run_document, write_data
 from tests.synthetic_shards import write_speech_shards
 
 ROOT = Path(__file__).parents[2]
@@ -132,3 +136,23 @@ def test_what_is_no_unit_bpe_is_refused(tmp_path: Path) -> None:
     Tokenizer(BPE({"a": 0}, [])).save(str(tmp_path / "text.json"))
     with pytest.raises(ConfigError, match="not one of speech units"):
         UnitBpe.load(tmp_path / "text.json")
+
+
+def test_a_run_over_bpe_units_reads_the_same_seconds_of_speech(tmp_path: Path) -> None:
+    """`data.unit_bpe` changes what speech is written in, and neither what is said nor how long it lasts."""
+    write_data(tmp_path)
+    document = run_document(tmp_path, tmp_path / "run")
+    corpora = [Corpus(parsed(document, tmp_path / "run.yaml").data)]
+    learn = unit_sequences(corpora[0].config.sources[0].data, read_index(corpora[0].config.sources[0].data))
+    UnitBpe.train(learn, 40, 60).save(tmp_path / "bpe.json")
+    document["data"]["unit_bpe"] = str(tmp_path / "bpe.json")
+    corpora.append(Corpus(parsed(document, tmp_path / "bpe.yaml").data))
+    assert corpora[1].vocabulary.num_units == 60
+    assert corpora[0].fingerprint() != corpora[1].fingerprint()
+    spoken = []
+    for corpus in corpora:
+        composer = Composer(corpus.tokenizer, corpus.vocabulary, token_starts=False, unit_bpe=corpus.unit_bpe)
+        [whole] = corpus.sources(1, "train")[0].documents(0, composer)
+        spoken.append((corpus.speech_seconds(make_batch([whole], "static1")), int(whole.is_unit.sum())))
+    assert spoken[0][0] == pytest.approx(spoken[1][0])
+    assert spoken[1][1] < spoken[0][1]
