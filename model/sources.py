@@ -19,7 +19,7 @@ from model.shards import Sample, ShardCache, ShardError, ShardSet
 from model.text_tokenizer import load_tokenizer, train_bpe
 from model.unit_bpe import bpe_vocabulary
 from model.vocabulary import Vocabulary
-from schemas.cards import hash_file
+from schemas.cards import Card, hash_file
 from schemas.config import ConfigError, StrictModel
 from schemas.unit_bpe import UnitBpe
 
@@ -88,6 +88,17 @@ class DataConfig(StrictModel):
     cache_dir: str | None = None
     """Local copies of remote shards."""
     cache_bytes: int = 50_000_000_000
+
+
+class UnitFacts(StrictModel):
+    """What made the units of a run: kept in its checkpoints, so that scoring can refuse units of another making."""
+
+    num_units: int
+    """Before a unit BPE."""
+    hop: int
+    """Samples at 16 kHz per unit."""
+    cards: dict[str, Card]
+    """Card id -> card, of every speech source."""
 
 
 class Samples(Protocol):
@@ -214,6 +225,18 @@ class Corpus:
         self.vocabulary = Vocabulary(num_text=self.tokenizer.size, num_units=self.num_units)
         if self.unit_bpe is not None:
             self.vocabulary = bpe_vocabulary(self.vocabulary, self.unit_bpe)
+
+    def unit_facts(self) -> UnitFacts | None:
+        """What made the units; None where there is no speech."""
+        indexes = [
+            samples.index
+            for samples, source in zip(self.samples, self.config.sources, strict=True)
+            if isinstance(samples, ShardSet) and not isinstance(source, TextSource)
+        ]
+        if not indexes:
+            return None
+        cards = {name: card for index in indexes for name, card in index.cards.items()}
+        return UnitFacts(num_units=indexes[0].num_units, hop=indexes[0].hop, cards=cards)
 
     def speech_seconds(self, batch: Batch) -> float:
         """Seconds of the speech in a batch: a token of the unit BPE lasts as long as its units."""

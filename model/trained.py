@@ -9,17 +9,23 @@ import argparse
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from model.checkpoint import CheckpointError, latest, load, read_facts
+from model.compose import Composer
 from model.config import ModelConfig
 from model.distributed import Ranks
 from model.hf import export
 from model.interface import SpeechTextModel
 from model.lst import build_model
+from model.sources import UnitFacts
+from model.text_tokenizer import load_tokenizer
 from model.train_config import TrainConfig
+from schemas.cards import hash_file
 from schemas.config import ConfigError, parse_config
+from schemas.unit_bpe import UnitBpe
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,6 +36,28 @@ class Trained:
     config: TrainConfig
     """Of the run, the model with its vocabulary."""
     step: int
+    units: UnitFacts | None
+    """What made the units it was trained on; None where there were none."""
+    data: dict[str, Any]
+    """`Corpus.fingerprint()` of the run."""
+
+    def composer(self) -> Composer:
+        """Makes documents as training did, with the run's own text tokenizer and unit BPE.
+
+        Raises:
+            ConfigError: one of them is missing or is not the one that the run was trained with.
+        """
+        settings = self.config.data
+        tokenizer = load_tokenizer(settings.tokenizer.path)
+        if tokenizer.card.card_id != self.data["tokenizer"]:
+            raise ConfigError(
+                f"the text tokenizer {settings.tokenizer.path} is {tokenizer.card.card_id}, and the model was trained with "
+                f"{self.data['tokenizer']}: put that one back"
+            )
+        bpe = UnitBpe.load(settings.unit_bpe) if settings.unit_bpe else None
+        if settings.unit_bpe and hash_file(settings.unit_bpe) != self.data["unit_bpe"]:
+            raise ConfigError(f"the unit BPE {settings.unit_bpe} is not the one that the model was trained with")
+        return Composer(tokenizer, self.module.vocabulary, token_starts=False, unit_bpe=bpe)
 
 
 def load_trained(path: str | Path, device: torch.device | str = "cpu") -> Trained:
@@ -51,7 +79,13 @@ def load_trained(path: str | Path, device: torch.device | str = "cpu") -> Traine
     module.to_empty(device=device)
     weights = {f"model.{name}": parameter.detach() for name, parameter in module.named_parameters()}
     load(folder, weights, Ranks(0, 1, torch.device(device)))
-    return Trained(module=module.eval(), config=config, step=int(facts["step"]))
+    if "units" not in facts:
+        raise ConfigError(
+            f"{folder} does not say what made its units: it was written by older code. Run its training again for a step "
+            "(raise budget.steps by one): that writes a checkpoint that does"
+        )
+    units = None if facts["units"] is None else parse_config(UnitFacts, facts["units"], f"{folder}/checkpoint.json")
+    return Trained(module=module.eval(), config=config, step=int(facts["step"]), units=units, data=facts["data"])
 
 
 def main() -> int:

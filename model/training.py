@@ -257,11 +257,13 @@ class Run:
         lanes: dict[int, Any] = {}
         for part in self.ranks.gather(self._loader.states()):
             lanes.update(part)
+        units = self.corpus.unit_facts()
         facts = {
             "step": self.steps,
             "config": self.config.model_dump(mode="json"),
             "identity": identity(self.config),
             "data": self.corpus.fingerprint(),
+            "units": None if units is None else units.model_dump(mode="json"),
             "versions": versions(),
             "world": self.ranks.world,
             "consumed": self.consumed,

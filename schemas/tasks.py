@@ -20,7 +20,7 @@ from pydantic import Field, field_validator, model_validator
 from schemas.cards import Card
 from schemas.config import ConfigError, StrictModel, parse_config
 
-TASK_FORMAT = 1
+TASK_FORMAT: Literal[1] = 1
 
 Model = TypeVar("Model", bound=StrictModel)
 
