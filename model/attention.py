@@ -5,8 +5,8 @@ schema is all that a mask needs. Backends: `dense` (SDPA with the boolean mask: 
 128 queries against the keys they can reach: the CPU path), `flex` (FlexAttention) and `varlen` (torch's variable-length
 flash attention, for self-attention alone; cross-attention then takes `flex`) on CUDA.
 
-Memory beyond q, k, v and out: `dense` Q x M booleans; `blocks` one H x 128 x (reach of a tile) tile of scores, plus the
-distinct mask tiles (shared between layers; interior tiles of a window are one and the same).
+Memory beyond q, k, v and out: `dense` Q x M booleans; `blocks` one H x 128 x (reach of a tile) tile of scores and at most
+32 MiB of kept probabilities per call, plus the distinct mask tiles (shared between layers; interior tiles of a window are one and the same).
 
 Shape suffixes: Q queries, M keys, H heads, G key-value heads, K head width, C queries of a tile.
 """
@@ -23,7 +23,10 @@ import torch.nn.functional as F
 
 Backend = Literal["auto", "dense", "blocks", "flex", "varlen"]
 TILE = 128
-"""Queries of a tile: 64 to 256 were within 10 % of each other on a 2-core AVX-512 machine."""
+"""Most queries of a tile: best in bf16 on a 2-core AVX-512 machine; in fp32 half of it, so that a tile's scores stay in L2."""
+
+KEPT_BYTES = 2**25
+"""A call whose probabilities take more than this computes them again in the backward pass; keeping them saves a sixth of it."""
 
 
 @dataclass(frozen=True)
@@ -146,8 +149,9 @@ def _attend_dense(q_QHK: torch.Tensor, k_MHK: torch.Tensor, v_MHK: torch.Tensor,
 def _plan_tiles(lo_Q: np.ndarray, hi_Q: np.ndarray, dtype: torch.dtype) -> list[Tile]:
     shared: dict[bytes, torch.Tensor | None] = {}
     tiles = []
-    for start in range(0, len(lo_Q), TILE):
-        lo_C, hi_C = lo_Q[start : start + TILE], hi_Q[start : start + TILE]
+    size = TILE if dtype.itemsize == 2 else TILE // 2
+    for start in range(0, len(lo_Q), size):
+        lo_C, hi_C = lo_Q[start : start + size], hi_Q[start : start + size]
         alive_C = hi_C >= lo_C
         if not alive_C.any():
             continue
@@ -165,7 +169,7 @@ def _plan_tiles(lo_Q: np.ndarray, hi_Q: np.ndarray, dtype: torch.dtype) -> list[
 
 
 class _TiledAttention(torch.autograd.Function):
-    """Exact attention tile by tile; the backward pass computes a tile's probabilities again, so none are kept.
+    """Exact attention tile by tile. Probabilities are kept for the backward pass while they are few, else computed again.
 
     Plain batched products: in bf16 on CPU they are twice as fast as SDPA, in fp32 as fast.
     """
@@ -176,31 +180,36 @@ class _TiledAttention(torch.autograd.Function):
     ) -> torch.Tensor:
         out_QHK = torch.zeros_like(q_QHK, memory_format=torch.contiguous_format)
         q_HQK, k_HMK, v_HMK, out_HQK = (x.transpose(0, 1) for x in (q_QHK, k_MHK, v_MHK, out_QHK))
+        pairs = sum((tile.stop - tile.start) * (tile.key_stop - tile.key_start) for tile in tiles)
+        keep = any(ctx.needs_input_grad) and pairs * len(q_HQK) * q_QHK.itemsize <= KEPT_BYTES
+        kept: list[torch.Tensor] = []
         for tile in tiles:
             rows, keys = slice(tile.start, tile.stop), slice(tile.key_start, tile.key_stop)
-            out_HCK = torch.bmm(_probabilities(q_HQK[:, rows], k_HMK[:, keys], tile), v_HMK[:, keys])
+            p_HCM = _probabilities(q_HQK[:, rows], k_HMK[:, keys], tile)
+            kept += [p_HCM] * keep
+            out_HCK = torch.bmm(p_HCM, v_HMK[:, keys])
             if tile.dead_C is not None:
                 out_HCK[:, tile.dead_C] = 0
             out_HQK[:, rows] = out_HCK
-        ctx.save_for_backward(q_QHK, k_MHK, v_MHK, out_QHK)
+        ctx.save_for_backward(q_QHK, k_MHK, v_MHK, out_QHK, *kept)
         ctx.tiles = tiles
         return out_QHK
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, grad_QHK: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, None]:
-        saved = ctx.saved_tensors
+        saved, kept = (tensors := ctx.saved_tensors)[:4], tensors[4:]  # recomputation allows one reading
         q_HQK, k_HMK, v_HMK, out_HQK = (x.transpose(0, 1) for x in saved)
         grad_HQK = grad_QHK.transpose(0, 1)
         dq_QHK, dk_MHK, dv_MHK = (torch.zeros_like(x, memory_format=torch.contiguous_format) for x in saved[:3])
         dq_HQK, dk_HMK, dv_HMK = (x.transpose(0, 1) for x in (dq_QHK, dk_MHK, dv_MHK))
         scale = q_HQK.shape[-1] ** -0.5
-        for tile in ctx.tiles:
+        for index, tile in enumerate(ctx.tiles):
             rows, keys = slice(tile.start, tile.stop), slice(tile.key_start, tile.key_stop)
             grad_HCK = grad_HQK[:, rows]
             if tile.dead_C is not None:
                 grad_HCK = grad_HCK.masked_fill(tile.dead_C[:, None], 0)
-            p_HCM = _probabilities(q_HQK[:, rows], k_HMK[:, keys], tile)
+            p_HCM = kept[index] if kept else _probabilities(q_HQK[:, rows], k_HMK[:, keys], tile)
             dv_HMK[:, keys] += torch.bmm(p_HCM.transpose(1, 2), grad_HCK)
             mean_HC1 = (grad_HCK * out_HQK[:, rows]).sum(-1, keepdim=True)
             ds_HCM = torch.bmm(grad_HCK, v_HMK[:, keys].transpose(1, 2)).sub_(mean_HC1).mul_(p_HCM)

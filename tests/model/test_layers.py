@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from unittest.mock import patch
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from model import attention
 from model.attention import TILE, Intervals, attend, self_intervals
 from model.cache import Cache
 from model.layers import RMSNorm, SwiGLU, rope_tables, rotate
@@ -46,9 +48,11 @@ def test_tiles_equal_dense_attention_on_any_intervals(case: tuple[Intervals, int
     q = torch.randn(num_queries, heads[0], 4, dtype=torch.float64, generator=generator)
     k, v = (torch.randn(intervals.num_keys, heads[1], 4, dtype=torch.float64, generator=generator) for _ in range(2))
     dense = gradients(lambda *x: attend(*x, intervals, "dense"), q, k, v)
-    tiled = gradients(lambda *x: attend(*x, intervals, "blocks"), q, k, v)
-    for one, other in zip(dense, tiled, strict=True):
-        torch.testing.assert_close(one, other, **EXACT)
+    for kept_bytes in (0, attention.KEPT_BYTES):
+        with patch.object(attention, "KEPT_BYTES", kept_bytes):
+            tiled = gradients(lambda *x: attend(*x, intervals, "blocks"), q, k, v)
+        for one, other in zip(dense, tiled, strict=True):
+            torch.testing.assert_close(one, other, **EXACT)
     empty = intervals.hi_Q < intervals.lo_Q
     assert not tiled[0][empty].any()
 
@@ -122,6 +126,20 @@ def test_fused_feed_forward_and_its_gradients_equal_the_plain_one() -> None:
     actual = [out, *torch.autograd.grad((out * weight).sum(), [x_leaf, *weights])]
     for one, other in zip(actual, expected, strict=True):
         torch.testing.assert_close(one, other, **EXACT)
+
+
+@pytest.mark.parametrize("dtype, tolerance", [(torch.float64, 1e-12), (torch.float32, 2e-5), (torch.bfloat16, 3e-2)])
+def test_fast_norm_and_its_gradients_equal_torchs(dtype: torch.dtype, tolerance: float) -> None:
+    norm = RMSNorm(24, 1e-5).to(dtype)
+    x = torch.randn(7, 24, dtype=dtype) * 3 + 1
+    gain = torch.rand(24, dtype=dtype) + 0.5
+
+    def ours(x: torch.Tensor, gain: torch.Tensor) -> torch.Tensor:
+        return torch.func.functional_call(norm, {"weight": gain}, x)
+
+    expected = gradients(lambda x, gain: F.rms_norm(x, (24,), gain, 1e-5), x.double(), gain.double())
+    for one, other in zip(gradients(ours, x, gain), expected, strict=True):
+        torch.testing.assert_close(one.double(), other, rtol=tolerance, atol=tolerance)
 
 
 def test_norm_has_unit_root_mean_square() -> None:
