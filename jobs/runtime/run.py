@@ -142,6 +142,8 @@ def ray_session() -> Iterator[Any]:
     address = os.environ.get("RAY_ADDRESS") or "local"
     if address == "local":
         os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # its notes on Ray Data's own actors only alarm
+        # How long Ray's agents look for a killed driver's session before they end: a minute and more by default.
+        os.environ.setdefault("RAY_gcs_rpc_server_reconnect_timeout_s", "10")
     quiet = {"log_to_driver": False, "include_dashboard": False} if address == "local" else {}
     ray.init(address=address, logging_level=logging.WARNING, configure_logging=True, **quiet)
     context = ray.data.DataContext.get_current()
