@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import io
 import json
-import tarfile
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 import soundfile
 
 from jobs.runtime.drawing import Strip, StripWord
 from jobs.runtime.plan import Plan
+from jobs.runtime.shard_reader import ShardSample, samples_of
 from jobs.runtime.summary import FUNNEL, StageTotals, totals
 from pipeline.decode import AudioError, SourceAudio
 from schemas.arrow import RowType
@@ -170,40 +169,6 @@ def read_shards(plan: Plan, index: ShardIndex) -> tuple[ShardStatistics, list[Sa
     return statistics, strips
 
 
-class Sample:
-    """The members of one sample, read on demand: audio stays on disk unless it is asked for."""
-
-    def __init__(self, tar: tarfile.TarFile):
-        self._tar = tar
-        self.members: dict[str, tarfile.TarInfo] = {}
-
-    def read(self, name: str) -> bytes:
-        """A member's bytes."""
-        file = self._tar.extractfile(self.members[name])
-        assert file is not None
-        return file.read()
-
-    def array(self, name: str) -> np.ndarray:
-        """A .npy member."""
-        array: np.ndarray = np.load(io.BytesIO(self.read(name)), allow_pickle=False)
-        return array
-
-
-def samples_of(file: Any) -> Iterator[Sample]:
-    """The samples of an open shard in order; each is to be read before the next is asked for."""
-    with tarfile.open(fileobj=file, mode="r:") as tar:
-        sample, current = Sample(tar), None
-        for member in tar:
-            key, _, name = member.name.partition(".")
-            if key != current and current is not None:
-                yield sample
-                sample = Sample(tar)
-            current = key
-            sample.members[name] = member
-        if sample.members:
-            yield sample
-
-
 def choose_window(bounds: Sequence[int], limit: int) -> tuple[int, int]:
     """[start, end) of at most `limit` frames from the middle of the sample, cut at patch bounds where that is possible."""
     num_frames = bounds[-1]
@@ -217,7 +182,7 @@ def choose_window(bounds: Sequence[int], limit: int) -> tuple[int, int]:
 
 def make_strip(
     meta: SampleMeta,
-    sample: Sample,
+    sample: ShardSample,
     units: np.ndarray,
     bounds: np.ndarray,
     read_source: Callable[[SampleMeta], np.ndarray | None],

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import tarfile
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -14,6 +13,7 @@ import numpy as np
 from jobs.runtime.accounting import key_of
 from jobs.runtime.cli import exit_with, load_spec, spec_parser
 from jobs.runtime.plan import Plan, make_plan
+from jobs.runtime.shard_reader import ShardSample, samples_of
 from jobs.runtime.store import CorruptFileError
 from pipeline.patches import check_bounds
 from schemas.arrow import Row
@@ -153,8 +153,8 @@ def verify_shards(plan: Plan) -> list[str]:
         if hashlib.sha256(data).hexdigest() != entry.sha256:
             problems.append(f"shards/{entry.path} is not the file that the index lists: its hash differs")
             continue
-        for sample in read_samples(data):
-            meta = SampleMeta.model_validate(json.loads(sample["json"]))
+        for sample in samples_of(io.BytesIO(data)):
+            meta = SampleMeta.model_validate(json.loads(sample.read("json")))
             seen += [span.segment_id for span in meta.segments]
             problems += [f"shards/{entry.path} {meta.key}: {problem}" for problem in check_sample(meta, sample, index)]
     patched = [
@@ -170,29 +170,9 @@ def verify_shards(plan: Plan) -> list[str]:
     return problems
 
 
-def read_samples(data: bytes) -> Iterator[dict[str, bytes]]:
-    """The samples of a shard as plain tarfile reads them: members by name, without the key."""
-    sample: dict[str, bytes] = {}
-    current = None
-    with tarfile.open(fileobj=io.BytesIO(data)) as tar:
-        for member in tar:
-            key, _, name = member.name.partition(".")
-            if current is not None and key != current:
-                yield sample
-                sample = {}
-            current = key
-            file = tar.extractfile(member)
-            assert file is not None
-            sample[name] = file.read()
-    if sample:
-        yield sample
-
-
-def check_sample(meta: SampleMeta, sample: dict[str, bytes], index: ShardIndex) -> Iterator[str]:
+def check_sample(meta: SampleMeta, sample: ShardSample, index: ShardIndex) -> Iterator[str]:
     """What one sample promises."""
-    units, words, bounds = (
-        np.load(io.BytesIO(sample[name]), allow_pickle=False) for name in ("units.npy", "words.npy", "patch.npy")
-    )
+    units, words, bounds = (sample.array(name) for name in ("units.npy", "words.npy", "patch.npy"))
     if units.dtype != np.uint16 or len(units) != meta.num_frames:
         yield f"{len(units)} units of {units.dtype} for {meta.num_frames} frames"
     if len(units) and int(units.max()) >= index.num_units:

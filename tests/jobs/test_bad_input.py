@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
 import pytest
 
+from jobs.runtime.shard_reader import samples_of
 from jobs.runtime.store import Store
 from jobs.runtime.summary import too_many_rejects
-from jobs.verify_dataset import read_samples, read_stage, verify_shards, verify_tables
+from jobs.verify_dataset import read_stage, verify_shards, verify_tables
 from schemas.config import parse_config
 from schemas.shards import SampleMeta, ShardIndex
 from schemas.spec import PipelineSpec
@@ -62,7 +64,7 @@ def shard_uris(spec: PipelineSpec) -> set[str]:
     store = Store(spec.output)
     index = ShardIndex.model_validate_json(store.read_bytes("shards/index.json"))
     return {
-        SampleMeta.model_validate_json(sample["json"]).uri
+        SampleMeta.model_validate_json(sample.read("json")).uri
         for entry in index.shards
-        for sample in read_samples(store.read_bytes(f"shards/{entry.path}"))
+        for sample in samples_of(io.BytesIO(store.read_bytes(f"shards/{entry.path}")))
     }
