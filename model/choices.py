@@ -50,8 +50,10 @@ class Choice:
     """First element of the ending: what stands before it is the same for all endings of the item."""
     stop: int
     """Element after the ending's last; what follows is EOS, which is not scored."""
+    is_text: bool
+    """The ending's form."""
     length: float
-    """Of the ending: units for speech, characters for text."""
+    """Of the ending: characters for text, units for speech."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,8 +97,7 @@ def make_patching(wish: str, trained: PatchPolicyConfig) -> Patching:
         if not isinstance(aligned, AlignedConfig):
             raise ConfigError(f"patching 'aligned' is for models trained with it; this one has {trained.policy!r}")
         return Patching(prompt=aligned, ending=aligned)
-    name, _, rest_of_wish = wish.partition(":")
-    numbers = rest_of_wish.split(":")
+    name, *numbers = wish.split(":")
     fields: dict[str, object] = {"policy": name}
     if name == "static" and len(numbers) == 1:
         fields |= {"size": numbers[0]}
@@ -142,13 +143,13 @@ def make_choices(item: TaskItem, direction: Direction, composer: Composer) -> li
     start = min(_common(prefix, document.ids[:-1]) for document in documents)
     choices = []
     for document, ending in zip(documents, item.endings, strict=True):
-        stop = len(document.ids) - 1
-        if direction.endswith("T"):
+        stop, is_text = len(document.ids) - 1, direction.endswith("T")
+        if is_text:
             length = float(len(ending.text.strip()))
         else:
             tokens = document.ids[start:stop] - composer.vocabulary.unit_offset
             length = float(len(tokens) if composer.unit_bpe is None else composer.unit_bpe.lengths[tokens].sum())
-        choices.append(Choice(document=document, start=start, stop=stop, length=length))
+        choices.append(Choice(document=document, start=start, stop=stop, is_text=is_text, length=length))
     return choices
 
 

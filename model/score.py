@@ -1,0 +1,177 @@
+"""Score a task: which of the endings does a model find likeliest?
+
+    python -m model.score task.jsonl --checkpoint runs/train-tiny
+    python -m model.score task.jsonl --checkpoint runs/lst --directions 'S->S,T->T' --against runs/plain --json scores.json
+
+Endings are compared by the sum of their log-likelihood given the prompt (sum), by that per token or unit (token), per second of
+speech or character of text (length), and by slamkit's mean over prompt and ending (whole). Intervals: 95 %, items resampled.
+docs/scoring.md says what the documents look like and what a model is told about patches.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, get_args
+
+import torch
+from tqdm import tqdm
+
+from model.accuracy import accuracy, difference, groups_of, select
+from model.checkpoint import CheckpointError, versions
+from model.choices import DIRECTIONS, Direction
+from model.scoring import NORMALISATIONS, Scored, score_task
+from model.trained import load_trained
+from schemas.cards import hash_file
+from schemas.config import ConfigError
+from schemas.tasks import Task, read_task
+
+SCORES_FORMAT = 1
+ALL = "all"
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The command line; mistakes of the user's are one sentence and exit code 2."""
+    given = _parser().parse_args(arguments)
+    try:
+        if given.threads:
+            torch.set_num_threads(given.threads)
+        task = read_task(given.task)
+        directions = parse_directions(given.directions)
+        scored, facts = _score(task, given.checkpoint, directions, given)
+        report: dict[str, Any] = {
+            "format": SCORES_FORMAT,
+            "task": {"name": task.header.task, "sha256": hash_file(given.task), "items": len(task.items)},
+            "patching": given.patching,
+            "precision": given.precision,
+            "versions": versions(),
+            "model": facts,
+            "accuracies": accuracies(scored),
+            "items": [asdict(item) for item in scored],
+        }
+        _print_accuracies(f"{task.header.task}: {given.checkpoint} at step {facts['step']}", report["accuracies"])
+        if given.against:
+            other, other_facts = _score(task, given.against, directions, given)
+            report["against"] = {
+                "model": other_facts,
+                "accuracies": accuracies(other),
+                "items": [asdict(item) for item in other],
+            }
+            report["differences"] = accuracies(scored, other)
+            _print_accuracies(
+                f"{task.header.task}: {given.against} at step {other_facts['step']}", report["against"]["accuracies"]
+            )
+            _print_accuracies(f"{given.checkpoint} less {given.against}, paired", report["differences"])
+        _print_left_out(task, scored, directions)
+        if given.json:
+            Path(given.json).parent.mkdir(parents=True, exist_ok=True)
+            Path(given.json).write_text(json.dumps(report, ensure_ascii=False) + "\n", encoding="utf-8")
+            print(f"wrote {given.json}")
+    except (ConfigError, CheckpointError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m model.score", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("task", help="a task file (schemas/tasks.py); for speech one of jobs/prepare_task.py")
+    parser.add_argument(
+        "--checkpoint", required=True, metavar="DIR", help="a run's output_dir, or one of its checkpoints"
+    )
+    parser.add_argument("--against", metavar="DIR", help="another, to compare with item by item")
+    parser.add_argument(
+        "--directions", default=",".join(DIRECTIONS), metavar="A,B", help="of prompt and ending (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--patching", default="auto",
+        help="auto (default): as trained, but not told where the words of the ending are; aligned; static:SIZE; dynamic:MIN:MAX",
+    )  # fmt: skip
+    parser.add_argument(
+        "--precision", choices=["fp64", "fp32"], default="fp64", help="fp64 (default) does not depend on batching"
+    )
+    parser.add_argument("--max-elements", type=int, default=8192, metavar="N", help="of a batch (default: %(default)s)")
+    parser.add_argument("--device", default="cpu", help="(default: %(default)s)")
+    parser.add_argument("--threads", type=int, help="CPU threads; torch's choice otherwise")
+    parser.add_argument("--json", metavar="OUT", help="write every item's scores and all accuracies")
+    return parser
+
+
+def parse_directions(text: str) -> list[Direction]:
+    """Directions from a list with commas.
+
+    Raises:
+        ConfigError: one of them is unknown.
+    """
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    found = [direction for name in names for direction in get_args(Direction) if direction == name]
+    if len(found) < len(names) or not names:
+        raise ConfigError(f"--directions {text!r}: give one or more of {', '.join(DIRECTIONS)}, with commas between")
+    return found
+
+
+def _score(
+    task: Task, checkpoint: str, directions: Sequence[Direction], given: argparse.Namespace
+) -> tuple[list[Scored], dict[str, Any]]:
+    trained = load_trained(checkpoint, given.device)
+    with tqdm(desc="score", unit="item", file=sys.stderr, disable=not sys.stderr.isatty(), leave=False) as bar:
+
+        def show(done: int, total: int) -> None:
+            bar.total = total
+            bar.update(done - bar.n)
+
+        scored = score_task(
+            trained, task, directions, given.patching, given.precision, given.max_elements, progress=show
+        )
+    if not scored:
+        raise ConfigError(
+            f"no item of {given.task} can be scored in {', '.join(directions)}: speech needs units, which "
+            "jobs/prepare_task.py adds"
+        )
+    return scored, {"checkpoint": checkpoint, "step": trained.step, "seed": trained.config.seed, "data": trained.data}
+
+
+def accuracies(scored: Sequence[Scored], other: Sequence[Scored] | None = None) -> list[dict[str, Any]]:
+    """A row per direction, group and normalisation: the accuracy, or the difference from that of `other`."""
+    rows = []
+    for direction in dict.fromkeys(item.direction for item in scored):
+        found = groups_of(select(scored, direction))
+        for group in [*found, None] if len(found) > 1 else [None]:
+            members = select(scored, direction, group)
+            for normalisation in NORMALISATIONS:
+                if other is None:
+                    interval = accuracy(members, normalisation)
+                else:
+                    interval = difference(members, select(other, direction, group), normalisation)
+                rows.append(
+                    {"direction": direction, "group": group or ALL, "normalisation": normalisation, **asdict(interval)}
+                )
+    return rows
+
+
+def _print_accuracies(title: str, rows: Sequence[dict[str, Any]]) -> None:
+    width = max(len(row["group"]) for row in rows)
+    print(f"\n{title}")
+    print(f"{'':6} {'group':{width}} {'items':>6}  " + "".join(f"{name:22}" for name in NORMALISATIONS).rstrip())
+    for start in range(0, len(rows), len(NORMALISATIONS)):
+        cells = rows[start : start + len(NORMALISATIONS)]
+        first = cells[0]
+        values = "".join(f"{row['value']:6.3f} [{row['low']:.3f}, {row['high']:.3f}]".ljust(22) for row in cells)
+        print(f"{first['direction']:6} {first['group']:{width}} {first['items']:6}  {values}".rstrip())
+
+
+def _print_left_out(task: Task, scored: Sequence[Scored], directions: Sequence[Direction]) -> None:
+    for direction in directions:
+        missing = len(task.items) - len(select(scored, direction))
+        if missing:
+            print(f"{direction}: {missing} of {len(task.items)} items lack the form it needs and were left out")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
