@@ -6,15 +6,27 @@ step.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
+import numpy as np
 import torch
 from torch import nn
 
 from model.batch import Batch
 from model.config import ModelConfig
 from model.global_transformer import GlobalState, GlobalTransformer
-from model.interface import HeadRows, SpeechTextModel
+from model.head import Share
+from model.interface import HeadRows, HeadSteps, SpeechTextModel, split_rows
 from model.layout import derive_plain, speech_rows
 from model.vocabulary import PAD, SPEECH_MARK
+
+
+@dataclass(eq=False)
+class BaseState:
+    """Of generation; mirrors the modules."""
+
+    global_transformer: GlobalState
+    heads: dict[Share, HeadSteps]
 
 
 class BaseSpeechLM(SpeechTextModel):
@@ -45,23 +57,22 @@ class BaseSpeechLM(SpeechTextModel):
             HeadRows(self.head("units"), x_NW, row_R[chosen["units"]], chosen["units"]),
         ]
 
-    def make_state(self, num_rows: int, capacity: int) -> GlobalState:
+    def make_state(self, num_rows: int, capacity: int, packed: bool = False) -> BaseState:
         """Empty: one cache entry per element."""
-        return self.global_transformer.make_state(num_rows, capacity)
+        return BaseState(
+            self.global_transformer.make_state(num_rows, capacity, packed), self.head_steps(num_rows, packed)
+        )
 
-    def step(
-        self, state: GlobalState, ids_B: torch.Tensor, begins_B: torch.Tensor, closed_B: torch.Tensor
-    ) -> torch.Tensor:
+    def step(self, state: BaseState, ids_B: np.ndarray, begins_B: np.ndarray, closed_B: np.ndarray) -> torch.Tensor:
         """See `SpeechTextModel.step`; patches mean nothing here."""
         del begins_B, closed_B
-        rows_X = (ids_B != PAD).nonzero().squeeze(-1)
-        x_XW = self.global_transformer.step(self.embedding(ids_B[rows_X]), rows_X, state)
-        if self.config.head == "joint":
-            return self.joint_rows([(self.head("joint"), x_XW, rows_X)], len(ids_B))
+        rows_X = np.flatnonzero(ids_B != PAD)
+        if not len(rows_X):
+            return self.joint_rows([], len(ids_B))
         ids_X = ids_B[rows_X]
+        x_XW = self.embedding(torch.as_tensor(ids_X, device=self.embedding.weight.device))
+        x_XW = self.global_transformer.step(x_XW, rows_X, state.global_transformer)
+        if self.config.head == "joint":
+            return self.joint_rows([(state.heads["joint"], x_XW, rows_X)], len(ids_B))
         speech_X = (ids_X >= self.vocabulary.unit_offset) | (ids_X == SPEECH_MARK)
-        parts = [
-            (self.head("text"), x_XW[~speech_X], rows_X[~speech_X]),
-            (self.head("units"), x_XW[speech_X], rows_X[speech_X]),
-        ]
-        return self.joint_rows(parts, len(ids_B))
+        return self.joint_rows(split_rows(state.heads, x_XW, rows_X, speech_X), len(ids_B))

@@ -7,22 +7,23 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import nn
 
 from model.attention import Intervals
-from model.cache import Cache
 from model.config import ModelConfig
-from model.layers import begin_step, rope_tables
-from model.patch_encoder import blocks_of, make_blocks, stack_cache
+from model.layers import rope_tables
+from model.patch_encoder import make_blocks
+from model.stepping import StackSteps
 
 
 @dataclass(eq=False)
 class GlobalState:
     """Of generation: one cache entry per latent and layer."""
 
-    layers: Cache
-    num_latents_B: torch.Tensor
+    layers: StackSteps
+    num_latents_B: np.ndarray
     """Latents so far, which is also the number of steps made for each row."""
 
 
@@ -41,17 +42,16 @@ class GlobalTransformer(nn.Module):
             x_PW = layer(x_PW, rope, intervals)
         return x_PW
 
-    def make_state(self, num_rows: int, capacity: int) -> GlobalState:
+    def make_state(self, num_rows: int, capacity: int, packed: bool) -> GlobalState:
         """Empty, with room for `capacity` latents per row before it has to grow."""
-        cache = stack_cache(self.stack, self.layers, num_rows, capacity, None)
-        return GlobalState(cache, torch.zeros_like(cache.count_B))
+        layers = StackSteps(self.stack, self.layers, num_rows, capacity, None, packed)
+        return GlobalState(layers, np.zeros(num_rows, dtype=np.int64))
 
-    def step(self, x_RW: torch.Tensor, rows_R: torch.Tensor, state: GlobalState) -> torch.Tensor:
+    def step(self, x_RW: torch.Tensor, rows_R: np.ndarray, state: GlobalState) -> torch.Tensor:
         """One latent further for each of these rows."""
         position_R = state.num_latents_B[rows_R]
-        rope = rope_tables(position_R, self.stack.head_dim, self.stack.rope_theta, x_RW.dtype)
-        step = begin_step(state.layers, rows_R, position_R, rope)
-        for index, block in enumerate(blocks_of(self.layers)):
-            x_RW = block.step(x_RW, step, index)
+        stack = state.layers.begin(rows_R, position_R, position_R)
+        for layer in range(self.stack.num_layers):
+            x_RW = stack.run(layer, x_RW)
         state.num_latents_B[rows_R] += 1
         return x_RW

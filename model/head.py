@@ -56,9 +56,13 @@ class OutputHead(nn.Module):
     def joint_logits(self, x_RD: torch.Tensor) -> torch.Tensor:
         """Logits [R, V] over the joint vocabulary, -inf where the head does not reach."""
         logits_RU: torch.Tensor = self(x_RD)
+        return self.widen(logits_RU)
+
+    def widen(self, logits_RU: torch.Tensor) -> torch.Tensor:
+        """[R, V] from the head's own ids."""
         if self.share == "joint":
             return logits_RU
-        logits_RV = logits_RU.new_full((len(x_RD), self.vocabulary.size), float("-inf"))
+        logits_RV = logits_RU.new_full((len(logits_RU), self.vocabulary.size), float("-inf"))
         if self.share == "text":
             logits_RV[:, : self.vocabulary.unit_offset] = logits_RU
         else:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 
 from model.interface import SpeechTextModel
@@ -21,7 +22,14 @@ class Session:
     conditioning must be causal: under the published rule a row would have to know the next element.
     """
 
-    def __init__(self, model: SpeechTextModel, policy: PatchPolicyConfig, num_rows: int, capacity: int = 256) -> None:
+    def __init__(
+        self,
+        model: SpeechTextModel,
+        policy: PatchPolicyConfig,
+        num_rows: int,
+        capacity: int = 256,
+        packed: bool = False,
+    ) -> None:
         """
         Raises:
             ValueError: the policy needs alignment, or the model's conditioning is the published one.
@@ -33,8 +41,7 @@ class Session:
             )
         self.model = model
         self.patchers = [OnlinePatcher(policy) for _ in range(num_rows)]
-        self.state = model.make_state(num_rows, capacity)
-        self.device = next(model.parameters()).device
+        self.state = model.make_state(num_rows, capacity, packed)
 
     @torch.inference_mode()
     def feed(self, ids: Sequence[int]) -> torch.Tensor:
@@ -52,8 +59,7 @@ class Session:
                 raise ValueError(f"row {row}: id {element} is outside the vocabulary of {vocabulary.size}")
             if element != PAD:
                 begins[row], closed[row] = self.patchers[row].observe(element, element >= vocabulary.unit_offset)
-        tensors = (torch.tensor(values, device=self.device) for values in (list(ids), begins, closed))
-        return self.model.step(self.state, *tensors)
+        return self.model.step(self.state, np.asarray(ids, dtype=np.int64), np.asarray(begins), np.asarray(closed))
 
     def prefill(self, prompts: Sequence[Sequence[int]]) -> torch.Tensor:
         """Feed a prompt to each row; logits [B, V] after the last element of each.

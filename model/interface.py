@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -17,6 +18,7 @@ from model.flops import Counts, count_batch, forward_flops, training_flops
 from model.global_transformer import GlobalTransformer
 from model.head import OutputHead, Share, sum_losses
 from model.layout import target_rows
+from model.stepping import Norm, Product
 from model.vocabulary import Vocabulary
 
 
@@ -28,6 +30,18 @@ class HeadRows:
     states: torch.Tensor
     index: torch.Tensor
     chosen: torch.Tensor
+
+
+class HeadSteps:
+    """An output head, for generation."""
+
+    def __init__(self, head: OutputHead, packed: bool, num_rows: int) -> None:
+        self.head, self.norm = head, Norm(head.norm)
+        self.output = Product(head.output.weight, packed, num_rows)
+
+    def __call__(self, x_RD: torch.Tensor) -> torch.Tensor:
+        """Logits [R, V] over the joint vocabulary."""
+        return self.head.widen(self.output(self.norm(x_RD)))
 
 
 class SpeechTextModel(nn.Module):
@@ -67,24 +81,39 @@ class SpeechTextModel(nn.Module):
             logits_NV[part.chosen] = part.head.joint_logits(part.states[part.index])
         return logits_NV
 
-    def make_state(self, num_rows: int, capacity: int) -> Any:
-        """Empty caches for `num_rows` sequences; `capacity` latents are expected (more are allowed)."""
-        raise NotImplementedError
-
-    def step(self, state: Any, ids_B: torch.Tensor, begins_B: torch.Tensor, closed_B: torch.Tensor) -> torch.Tensor:
-        """Feed one element to every row and predict the next: logits [B, V], as `logits` would give them.
-
-        `begins_B`: the element begins a latent; `closed_B`: its latent is now known to be complete (`Batch.closed_N`). Under
-        `conditioning: paper`, closed means that the next element begins a latent. Rows whose id is PAD stand still.
+    def make_state(self, num_rows: int, capacity: int, packed: bool = False) -> Any:
+        """Empty caches for `num_rows` sequences; `capacity` latents are expected (more are allowed). The state reads the weights
+        as they are now; `packed` copies them into a layout that is faster to generate with (see `model.stepping`).
         """
         raise NotImplementedError
 
-    def joint_rows(self, parts: list[tuple[OutputHead, torch.Tensor, torch.Tensor]], num_rows: int) -> torch.Tensor:
+    def step(self, state: Any, ids_B: np.ndarray, begins_B: np.ndarray, closed_B: np.ndarray) -> torch.Tensor:
+        """Feed one element to every row and predict the next: logits [B, V], as `logits` would give them.
+
+        `begins_B`: the element begins a latent; `closed_B`: its latent is now known to be complete (`Batch.closed_N`). Under
+        `conditioning: paper`, closed means that the next element begins a latent. Rows whose id is PAD stand still; their
+        logits are -inf. Bookkeeping is done on the host, hence arrays.
+        """
+        raise NotImplementedError
+
+    def joint_rows(self, parts: list[tuple[HeadSteps, torch.Tensor, np.ndarray]], num_rows: int) -> torch.Tensor:
         """Logits [num_rows, V] from (head, states, rows); -inf in rows that nobody predicts."""
-        logits_BV = parts[0][1].new_full((num_rows, self.vocabulary.size), float("-inf"))
+        parts = [part for part in parts if len(part[2])]
+        if len(parts) == 1 and len(parts[0][2]) == num_rows:
+            return parts[0][0](parts[0][1])
+        weight = next(self.parameters())
+        logits_BV = weight.new_full((num_rows, self.vocabulary.size), float("-inf"))
         for head, states, rows in parts:
-            logits_BV[rows] = head.joint_logits(states)
+            logits_BV[torch.as_tensor(rows, device=weight.device)] = head(states)
         return logits_BV
+
+    def head_steps(self, num_rows: int, packed: bool) -> dict[Share, HeadSteps]:
+        """The heads, for generation."""
+        return {
+            head.share: HeadSteps(head, packed, num_rows)
+            for head in self.heads.values()
+            if isinstance(head, OutputHead)
+        }
 
     def make_heads(self, shares: dict[Share, int]) -> nn.ModuleDict:
         """Output heads by share, each with the width that it reads."""
@@ -105,3 +134,16 @@ class SpeechTextModel(nn.Module):
     def training_flops(self, batch: Batch) -> float:
         """Operations of one training step on the batch, which should be on the CPU."""
         return training_flops(self, count_batch(batch, self.config))
+
+
+def split_rows(
+    heads: dict[Share, HeadSteps], x_XD: torch.Tensor, rows_X: np.ndarray, speech_X: np.ndarray
+) -> list[tuple[HeadSteps, torch.Tensor, np.ndarray]]:
+    """The rows of each head, for `joint_rows`, where there is one head per modality."""
+    if speech_X.all() or not speech_X.any():
+        return [(heads["units" if speech_X.any() else "text"], x_XD, rows_X)]
+    chosen: dict[Share, np.ndarray] = {"text": ~speech_X, "units": speech_X}
+    return [
+        (heads[share], x_XD[torch.as_tensor(of_share, device=x_XD.device)], rows_X[of_share])
+        for share, of_share in chosen.items()
+    ]

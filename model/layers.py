@@ -1,12 +1,11 @@
 """The blocks that every module is made of: RMSNorm, RoPE, SwiGLU, self- and cross-attention.
 
-Shape suffixes: N rows, M key rows, D width, F hidden width of the feed-forward, H heads, K head width; in generation
-R rows of a batch that take part, J vectors per row.
+Shape suffixes: N rows, M key rows, D width, F hidden width of the feed-forward, H heads, K head width.
+Generation runs the same weights one element at a time: `model.stepping`.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -14,7 +13,6 @@ import torch.nn.functional as F
 from torch import nn
 
 from model.attention import Backend, Intervals, attend
-from model.cache import Cache, View
 
 
 def rope_tables(
@@ -24,24 +22,6 @@ def rope_tables(
     exponent = torch.arange(0, head_dim, 2, device=position_N.device, dtype=torch.float64) / head_dim
     angle_NK = position_N[:, None].to(torch.float64) * theta**-exponent
     return angle_NK.cos().to(dtype)[:, None], angle_NK.sin().to(dtype)[:, None]
-
-
-@dataclass(frozen=True)
-class StackStep:
-    """What the layers of a stack share in one step of generation."""
-
-    rope: tuple[torch.Tensor, torch.Tensor]
-    cache: Cache
-    place: tuple[torch.Tensor, torch.Tensor]
-    view: View
-
-
-def begin_step(
-    cache: Cache, rows_R: torch.Tensor, tag_R: torch.Tensor, rope: tuple[torch.Tensor, torch.Tensor]
-) -> StackStep:
-    """Give a new element of each of these rows its place; `tag_R` counts a row's elements."""
-    place = cache.reserve(rows_R, tag_R)
-    return StackStep(rope, cache, place, cache.view(rows_R, tag_R))
 
 
 class _Rotate(torch.autograd.Function):
@@ -175,13 +155,6 @@ class SelfAttention(nn.Module):
         out_ND: torch.Tensor = self.out(heads_NHK.flatten(1))
         return out_ND
 
-    def step(self, x_RD: torch.Tensor, stack: StackStep, layer: int) -> torch.Tensor:
-        """One element further for each row that takes part."""
-        q, k, v = self.project(x_RD, stack.rope)
-        stack.cache.write(layer, stack.place, k[:, None], v[:, None])
-        out_RD: torch.Tensor = self.out(stack.cache.attend(layer, stack.view, q[:, None]).flatten(1))
-        return out_RD
-
 
 class Block(nn.Module):
     """A pre-norm transformer layer: self-attention, then SwiGLU. The unit of FSDP sharding and recomputation."""
@@ -201,12 +174,6 @@ class Block(nn.Module):
         x_ND = x_ND + self.attention(self.attention_norm(x_ND), rope, intervals)
         out_ND: torch.Tensor = x_ND + self.feed_forward(self.feed_forward_norm(x_ND))
         return out_ND
-
-    def step(self, x_RD: torch.Tensor, stack: StackStep, layer: int) -> torch.Tensor:
-        """`forward` for one new element of each row that takes part."""
-        x_RD = x_RD + self.attention.step(self.attention_norm(x_RD), stack, layer)
-        out_RD: torch.Tensor = x_RD + self.feed_forward(self.feed_forward_norm(x_RD))
-        return out_RD
 
 
 class CrossAttention(nn.Module):
@@ -239,15 +206,3 @@ class CrossAttention(nn.Module):
         heads_NHK = attend(self.project_queries(x_ND), *self.project_keys(y_MD), intervals, self.backend)
         out_ND: torch.Tensor = self.out(heads_NHK.flatten(1))
         return out_ND
-
-    def remember(self, y_RJD: torch.Tensor, cache: Cache, layer: int, place: tuple[torch.Tensor, torch.Tensor]) -> None:
-        """Make J more sources of each row readable."""
-        shape = (*y_RJD.shape[:2], self.num_heads, self.head_dim)
-        k_XHK, v_XHK = self.project_keys(y_RJD.flatten(0, 1))
-        cache.write(layer, place, k_XHK.reshape(shape), v_XHK.reshape(shape))
-
-    def step(self, x_RJD: torch.Tensor, cache: Cache, layer: int, view: View) -> torch.Tensor:
-        """The update of J queries per row over the cached sources."""
-        q_RJHK = self.project_queries(x_RJD.flatten(0, 1)).view(*x_RJD.shape[:2], self.num_heads, self.head_dim)
-        out_RJD: torch.Tensor = self.out(cache.attend(layer, view, q_RJHK).flatten(2))
-        return out_RJD

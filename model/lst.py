@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -18,10 +19,11 @@ from model.config import ModelConfig
 from model.global_transformer import GlobalState, GlobalTransformer
 from model.head import Share, share_size, to_share
 from model.init import init_weights
-from model.interface import HeadRows, SpeechTextModel
+from model.interface import HeadRows, HeadSteps, SpeechTextModel, split_rows
 from model.layout import Layout, derive, speech_rows
 from model.patch_decoder import DecoderState, PatchDecoder
 from model.patch_encoder import EncoderState, PatchEncoder
+from model.stepping import Product
 from model.vocabulary import PAD, SPEECH_MARK
 
 
@@ -49,8 +51,11 @@ class LSTState:
     encoder: EncoderState
     global_transformer: GlobalState
     decoder: DecoderState
-    num_elements_B: torch.Tensor
-    open_B: torch.Tensor
+    heads: dict[Share, HeadSteps]
+    latent_projection: Product | None
+    """None: the latents have the global width already."""
+    num_elements_B: np.ndarray
+    open_B: np.ndarray
     """bool: the row's newest patch has not gone through the global transformer yet."""
 
 
@@ -112,61 +117,62 @@ class LST(SpeechTextModel):
             HeadRows(self.head("units"), decoded_LD, rank_N[row_R[in_speech]], in_speech),
         ]
 
-    def make_state(self, num_rows: int, capacity: int) -> LSTState:
+    def make_state(self, num_rows: int, capacity: int, packed: bool = False) -> LSTState:
         """Empty caches: windows for the local modules, one entry per latent for the global transformer."""
-        zeros_B = torch.zeros(num_rows, dtype=torch.int64, device=self.embedding.weight.device)
+        projection = self.latent_projection
         return LSTState(
-            self.encoder.make_state(num_rows),
-            self.global_transformer.make_state(num_rows, capacity),
-            self.decoder.make_state(num_rows),
-            zeros_B,
-            zeros_B.bool(),
+            encoder=self.encoder.make_state(num_rows, packed),
+            global_transformer=self.global_transformer.make_state(num_rows, capacity, packed),
+            decoder=self.decoder.make_state(num_rows, packed),
+            heads=self.head_steps(num_rows, packed),
+            latent_projection=Product(projection.weight, packed, num_rows)
+            if isinstance(projection, nn.Linear)
+            else None,
+            num_elements_B=np.zeros(num_rows, dtype=np.int64),
+            open_B=np.zeros(num_rows, dtype=bool),
         )
 
-    def step(
-        self, state: LSTState, ids_B: torch.Tensor, begins_B: torch.Tensor, closed_B: torch.Tensor
-    ) -> torch.Tensor:
+    def step(self, state: LSTState, ids_B: np.ndarray, begins_B: np.ndarray, closed_B: np.ndarray) -> torch.Tensor:
         """See `SpeechTextModel.step`. The global transformer runs once per latent: when the latent is known to be complete, or
         when the next one begins; rows get there at different times."""
         active_B = ids_B != PAD
         self._finish_patches(state, active_B & begins_B & state.open_B)
         speech_B = (ids_B >= self.vocabulary.unit_offset) | (ids_B == SPEECH_MARK)
         local_B = active_B & speech_B if self.direct else active_B
-        local_X = local_B.nonzero().squeeze(-1)
-        position_B = state.num_elements_B.clone()
-        state.num_elements_B += active_B
-        x_XD = self.embedding(to_share(ids_B[local_X], self.vocabulary, self.local_share))
-        x_XD = self.encoder.step(x_XD, local_X, position_B[local_X], begins_B[local_X], state.encoder)
-        state.open_B |= local_B
-        self._finish_patches(state, local_B & closed_B)
+        local_X, position_B = np.flatnonzero(local_B), state.num_elements_B
+        state.num_elements_B = position_B + active_B
         parts = []
-        if self.direct:
-            text_X = (active_B & ~speech_B).nonzero().squeeze(-1)
+        if len(local_X):
+            ids_X = to_share(self._tensor(ids_B[local_X]), self.vocabulary, self.local_share)
+            x_XD = self.encoder.step(
+                self.embedding(ids_X), local_X, position_B[local_X], begins_B[local_X], state.encoder
+            )
+            state.open_B |= local_B
+            self._finish_patches(state, local_B & closed_B)
+        if self.direct and len(text_X := np.flatnonzero(active_B & ~speech_B)):
             assert self.text_embedding is not None
-            latent_XW = self._read_latents(state, self.text_embedding(ids_B[text_X]), text_X)
-            parts.append((self.head("text"), latent_XW, text_X))
-        x_XD = self.decoder.step(x_XD, local_X, position_B[local_X], state.decoder)
-        if self.config.head == "joint":
-            parts.append((self.head("joint"), x_XD, local_X))
-        elif self.direct:
-            parts.append((self.head("units"), x_XD, local_X))
-        else:
-            speech_X = speech_B[local_X]
-            parts += [
-                (self.head("text"), x_XD[~speech_X], local_X[~speech_X]),
-                (self.head("units"), x_XD[speech_X], local_X[speech_X]),
-            ]
+            latent_XW = self._read_latents(state, self.text_embedding(self._tensor(ids_B[text_X])), text_X)
+            parts.append((state.heads["text"], latent_XW, text_X))
+        if len(local_X):
+            x_XD = self.decoder.step(x_XD, local_X, position_B[local_X], state.decoder)
+            if self.config.head == "joint":
+                parts.append((state.heads["joint"], x_XD, local_X))
+            else:
+                parts += split_rows(state.heads, x_XD, local_X, speech_B[local_X])
         return self.joint_rows(parts, len(ids_B))
 
-    def _finish_patches(self, state: LSTState, rows_B: torch.Tensor) -> None:
-        rows_X = rows_B.nonzero().squeeze(-1)
+    def _finish_patches(self, state: LSTState, rows_B: np.ndarray) -> None:
+        rows_X = np.flatnonzero(rows_B)
         if len(rows_X):
-            self._read_latents(state, self.latent_projection(self.encoder.finish(rows_X, state.encoder)), rows_X)
+            latent_XE = self.encoder.finish(rows_X, state.encoder)
+            latent_XW = latent_XE if state.latent_projection is None else state.latent_projection(latent_XE)
+            self._read_latents(state, latent_XW, rows_X)
             state.open_B[rows_X] = False
 
-    def _read_latents(self, state: LSTState, latent_XW: torch.Tensor, rows_X: torch.Tensor) -> torch.Tensor:
-        if len(rows_X) == 0:
-            return latent_XW
+    def _read_latents(self, state: LSTState, latent_XW: torch.Tensor, rows_X: np.ndarray) -> torch.Tensor:
         latent_XW = self.global_transformer.step(latent_XW, rows_X, state.global_transformer)
         self.decoder.read_latent(latent_XW, rows_X, state.decoder)
         return latent_XW
+
+    def _tensor(self, ids_X: np.ndarray) -> torch.Tensor:
+        return torch.as_tensor(ids_X, device=self.embedding.weight.device)

@@ -9,24 +9,28 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import cast
 
+import numpy as np
 import torch
 from torch import nn
 
 from model.cache import Cache
 from model.config import ModelConfig
-from model.layers import CrossAttention, begin_step, rope_tables
+from model.layers import CrossAttention, rope_tables
 from model.layout import Layout
-from model.patch_encoder import blocks_of, make_blocks, stack_cache
+from model.patch_encoder import make_blocks
+from model.stepping import CrossSteps, Product, StackSteps
 
 
 @dataclass(eq=False)
 class DecoderState:
     """Of generation: what the layers may still read."""
 
-    layers: Cache
-    cross_layers: Cache
-    num_elements_B: torch.Tensor
-    num_latents_B: torch.Tensor
+    layers: StackSteps
+    cross_layers: list[CrossSteps]
+    cross_cache: Cache
+    latent_projection: Product
+    num_elements_B: np.ndarray
+    num_latents_B: np.ndarray
 
 
 class PatchDecoder(nn.Module):
@@ -60,34 +64,34 @@ class PatchDecoder(nn.Module):
         vectors_XD: torch.Tensor = self.latent_projection(latent_PW).view(-1, self.stack.dim)
         return vectors_XD
 
-    def make_state(self, num_rows: int) -> DecoderState:
+    def make_state(self, num_rows: int, packed: bool) -> DecoderState:
         """Empty."""
-        stack = self.stack
-        layers = stack_cache(stack, self.layers, num_rows, stack.window, stack.window)
+        stack, weight = self.stack, self.latent_projection.weight.detach()
         heads, room = (stack.cross_heads, stack.dim // stack.cross_heads), stack.cross_window * self.vectors_per_patch
-        weight = self.latent_projection.weight
-        cross = Cache(len(self.cross_layers), num_rows, heads, room, stack.cross_window, weight)
-        zeros_B = torch.zeros_like(layers.count_B)
-        return DecoderState(layers, cross, zeros_B, zeros_B.clone())
+        return DecoderState(
+            layers=StackSteps(stack, self.layers, num_rows, stack.window, stack.window, packed),
+            cross_layers=[CrossSteps(cast(CrossAttention, cross), packed, num_rows) for cross in self.cross_layers],
+            cross_cache=Cache(len(self.cross_layers), num_rows, heads, room, stack.cross_window, weight),
+            latent_projection=Product(weight, packed, num_rows),
+            num_elements_B=np.zeros(num_rows, dtype=np.int64),
+            num_latents_B=np.zeros(num_rows, dtype=np.int64),
+        )
 
-    def read_latent(self, latent_RW: torch.Tensor, rows_R: torch.Tensor, state: DecoderState) -> None:
-        """Make one more latent readable for each of these rows."""
-        vectors_RJD = self.vectors(latent_RW).view(len(rows_R), self.vectors_per_patch, self.stack.dim)
-        place = state.cross_layers.reserve(rows_R, state.num_latents_B[rows_R], self.vectors_per_patch)
-        for index, cross in enumerate(self.cross_layers):
-            cast(CrossAttention, cross).remember(vectors_RJD, state.cross_layers, index, place)
+    def read_latent(self, latent_RW: torch.Tensor, rows_R: np.ndarray, state: DecoderState) -> None:
+        """Make one more latent readable for each of these rows: its keys and values are made here, once."""
+        vectors_XD = state.latent_projection(latent_RW).view(-1, self.stack.dim)  # X = R * J
+        place = state.cross_cache.reserve(rows_R, state.num_latents_B[rows_R], self.vectors_per_patch)
+        for index, cross in enumerate(state.cross_layers):
+            cross.remember(vectors_XD, state.cross_cache, index, place, self.vectors_per_patch)
         state.num_latents_B[rows_R] += 1
 
-    def step(
-        self, x_RD: torch.Tensor, rows_R: torch.Tensor, position_R: torch.Tensor, state: DecoderState
-    ) -> torch.Tensor:
+    def step(self, x_RD: torch.Tensor, rows_R: np.ndarray, position_R: np.ndarray, state: DecoderState) -> torch.Tensor:
         """States [R, D] about the elements after these."""
-        rope = rope_tables(position_R, self.stack.head_dim, self.stack.rope_theta, x_RD.dtype)
-        step = begin_step(state.layers, rows_R, state.num_elements_B[rows_R], rope)
+        stack = state.layers.begin(rows_R, state.num_elements_B[rows_R], position_R)
         state.num_elements_B[rows_R] += 1
-        readable = state.cross_layers.view(rows_R, state.num_latents_B[rows_R] - 1)
-        for index, block in enumerate(blocks_of(self.layers)):
-            cross = cast(CrossAttention, self.cross_layers[index])
-            x_RD = x_RD + cross.step(x_RD[:, None], state.cross_layers, index, readable)[:, 0]
-            x_RD = block.step(x_RD, step, index)
+        readable = state.cross_cache.view(rows_R, state.num_latents_B[rows_R] - 1)
+        for layer, cross in enumerate(state.cross_layers):
+            if readable.used:
+                x_RD = cross(x_RD, state.cross_cache, layer, readable)
+            x_RD = stack.run(layer, x_RD)
         return x_RD

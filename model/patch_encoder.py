@@ -9,25 +9,29 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import cast
 
+import numpy as np
 import torch
 from torch import nn
 
 from model.cache import Cache
 from model.config import ModelConfig, StackConfig
-from model.layers import Block, CrossAttention, begin_step, rope_tables
+from model.layers import Block, CrossAttention, rope_tables
 from model.layout import Layout
+from model.stepping import CrossSteps, Product, StackSteps
 
 
 @dataclass(eq=False)
 class EncoderState:
     """Of generation: what the layers may still read, and the patch that is open."""
 
-    layers: Cache
-    cross_layers: Cache
+    layers: StackSteps
+    cross_layers: list[CrossSteps]
+    cross_cache: Cache
+    pool_projection: Product
     pooled_BD: torch.Tensor
     """Running maximum over the elements of the open patch."""
-    num_elements_B: torch.Tensor
-    num_latents_B: torch.Tensor
+    num_elements_B: np.ndarray
+    num_latents_B: np.ndarray
     """Patches begun so far."""
 
 
@@ -72,59 +76,61 @@ class PatchEncoder(nn.Module):
         queries_XD: torch.Tensor = self.pool_projection(pooled_SD).view(-1, self.stack.dim)
         return queries_XD
 
-    def make_state(self, num_rows: int) -> EncoderState:
+    def make_state(self, num_rows: int, packed: bool) -> EncoderState:
         """Empty; the cache of cross-attention grows with the patches."""
-        stack, window = self.stack, self.stack.cross_window
-        layers = stack_cache(stack, self.layers, num_rows, stack.window, stack.window)
-        weight = self.pool_projection.weight
+        stack, window, weight = self.stack, self.stack.cross_window, self.pool_projection.weight.detach()
         heads = (stack.cross_heads, stack.dim // stack.cross_heads)
-        cross = Cache(len(self.cross_layers), num_rows, heads, 4 * window, window, weight)
-        zeros_B = torch.zeros_like(layers.count_B)
-        return EncoderState(layers, cross, weight.new_zeros(num_rows, stack.dim), zeros_B, zeros_B.clone())
+        return EncoderState(
+            layers=StackSteps(stack, self.layers, num_rows, stack.window, stack.window, packed),
+            cross_layers=[CrossSteps(cast(CrossAttention, cross), packed, num_rows) for cross in self.cross_layers],
+            cross_cache=Cache(len(self.cross_layers), num_rows, heads, 4 * window, window, weight),
+            pool_projection=Product(weight, packed, num_rows),
+            pooled_BD=weight.new_zeros(num_rows, stack.dim),
+            num_elements_B=np.zeros(num_rows, dtype=np.int64),
+            num_latents_B=np.zeros(num_rows, dtype=np.int64),
+        )
 
     def step(
         self,
         x_RD: torch.Tensor,
-        rows_R: torch.Tensor,
-        position_R: torch.Tensor,
-        begins_R: torch.Tensor,
+        rows_R: np.ndarray,
+        position_R: np.ndarray,
+        begins_R: np.ndarray,
         state: EncoderState,
     ) -> torch.Tensor:
         """States [R, D] of one new element per row; `begins_R`: it opens a patch. `position_R` is its place in the document."""
-        stack = self.stack
-        rope = rope_tables(position_R, stack.head_dim, stack.rope_theta, x_RD.dtype)
-        step = begin_step(state.layers, rows_R, state.num_elements_B[rows_R], rope)
+        stack = state.layers.begin(rows_R, state.num_elements_B[rows_R], position_R)
         state.num_elements_B[rows_R] += 1
-        state.num_latents_B[rows_R] += begins_R.long()
-        place = state.cross_layers.reserve(rows_R, state.num_latents_B[rows_R] - 1)
-        first = stack.num_layers - len(self.cross_layers)
-        for index, block in enumerate(blocks_of(self.layers)):
-            x_RD = block.step(x_RD, step, index)
-            if cross := self.cross_after(index):
-                if index == first:
-                    highest_RD = torch.maximum(state.pooled_BD[rows_R], x_RD)
-                    state.pooled_BD[rows_R] = torch.where(begins_R[:, None], x_RD, highest_RD)
-                cross.remember(x_RD[:, None], state.cross_layers, index - first, place)
+        state.num_latents_B[rows_R] += begins_R
+        place = state.cross_cache.reserve(rows_R, state.num_latents_B[rows_R] - 1)
+        first = self.stack.num_layers - len(state.cross_layers)
+        for layer in range(self.stack.num_layers):
+            x_RD = stack.run(layer, x_RD)
+            if layer == first:
+                _pool(state.pooled_BD, x_RD, rows_R, begins_R)
+            if layer >= first:
+                state.cross_layers[layer - first].remember(x_RD, state.cross_cache, layer - first, place)
         return x_RD
 
-    def finish(self, rows_R: torch.Tensor, state: EncoderState) -> torch.Tensor:
+    def finish(self, rows_R: np.ndarray, state: EncoderState) -> torch.Tensor:
         """The latents [R, J * D] of the open patches of these rows, as they are now."""
-        view = state.cross_layers.view(rows_R, state.num_latents_B[rows_R] - 1)
-        latent_RJD = self.queries(state.pooled_BD[rows_R]).view(len(rows_R), self.vectors_per_patch, self.stack.dim)
-        for index, cross in enumerate(self.cross_layers):
-            latent_RJD = latent_RJD + cast(CrossAttention, cross).step(latent_RJD, state.cross_layers, index, view)
-        return latent_RJD.flatten(1)
+        view = state.cross_cache.view(rows_R, state.num_latents_B[rows_R] - 1)
+        pooled_RD = state.pooled_BD if len(rows_R) == len(state.pooled_BD) else state.pooled_BD[torch.as_tensor(rows_R)]
+        latent_XD = state.pool_projection(pooled_RD).view(-1, self.stack.dim)  # X = R * J
+        for index, cross in enumerate(state.cross_layers):
+            latent_XD = cross(latent_XD, state.cross_cache, index, view, self.vectors_per_patch)
+        return latent_XD.view(len(rows_R), -1)
 
 
-def blocks_of(layers: nn.ModuleList) -> list[Block]:
-    """The layers of a stack, typed."""
-    return [cast(Block, layer) for layer in layers]
-
-
-def stack_cache(stack: StackConfig, layers: nn.ModuleList, num_rows: int, capacity: int, window: int | None) -> Cache:
-    """An empty cache for the self-attention of a stack."""
-    like = blocks_of(layers)[0].attention.out.weight
-    return Cache(len(layers), num_rows, (stack.kv_heads, stack.head_dim), capacity, window, like)
+def _pool(pooled_BD: torch.Tensor, x_RD: torch.Tensor, rows_R: np.ndarray, begins_R: np.ndarray) -> None:
+    """Take new elements into the running maxima of their rows, or begin anew with them."""
+    if len(rows_R) == len(pooled_BD) and begins_R.all():
+        pooled_BD.copy_(x_RD)
+    elif len(rows_R) == len(pooled_BD) and not begins_R.any():
+        torch.maximum(pooled_BD, x_RD, out=pooled_BD)
+    else:
+        rows, begins = (torch.as_tensor(values, device=x_RD.device) for values in (rows_R, begins_R))
+        pooled_BD[rows] = torch.where(begins[:, None], x_RD, torch.maximum(pooled_BD[rows], x_RD))
 
 
 def make_blocks(stack: StackConfig, config: ModelConfig) -> nn.ModuleList:

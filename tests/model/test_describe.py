@@ -147,16 +147,16 @@ def test_cache_bytes_are_those_of_the_caches() -> None:
     state = model.make_state(1, capacity=batch.num_latents)
     for element in item.ids.tolist():
         with torch.inference_mode():
-            model.step(state, torch.tensor([element]), torch.tensor([True]), torch.tensor([True]))
+            model.step(state, np.array([element]), np.array([True]), np.array([True]))
     held = {
-        "patch encoder": state.encoder.layers,
-        "patch decoder": state.decoder.layers,
-        "patch decoder, latents": state.decoder.cross_layers,
-        "global transformer": state.global_transformer.layers,
+        "patch encoder": state.encoder.layers.cache,
+        "patch decoder": state.decoder.layers.cache,
+        "patch decoder, latents": state.decoder.cross_cache,
+        "global transformer": state.global_transformer.layers.cache,
     }
     stated = cache_bytes(config, 60, Mix(patch_size=1), bytes_per_value=4)
     for part, cache in held.items():
-        assert stated[part] == sum(tensor.nbytes for tensor in [*cache.keys, *cache.values]), part
+        assert stated[part] == cache.entries.nbytes, part
 
 
 def test_the_command_prints_the_page(capsys: pytest.CaptureFixture[str]) -> None:

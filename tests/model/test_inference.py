@@ -42,7 +42,7 @@ def feed_batch(model: SpeechTextModel, batches: list[Batch], delays: list[int]) 
             ends = live and at + 1 < len(batch.ids_N) and bool(batch.latent_id_N[at + 1] > batch.latent_id_N[at])
             closed.append(live and (ends if paper and at + 1 < len(batch.ids_N) else bool(batch.closed_N[at])))
         with torch.inference_mode():
-            logits = model.step(state, torch.tensor(ids), torch.tensor(begins), torch.tensor(closed))
+            logits = model.step(state, np.array(ids), np.array(begins), np.array(closed))
         for row, element in enumerate(ids):
             if element != PAD:
                 rows[row].append(logits[row])
@@ -115,12 +115,12 @@ def test_local_caches_hold_their_window_and_the_global_cache_one_entry_per_laten
     item = make_document(np.random.default_rng(3), 60)
     session.prefill([item.ids.tolist()])
     state = session.state
-    assert state.encoder.layers.capacity == 5
-    assert state.decoder.layers.capacity == 4
-    assert state.decoder.cross_layers.capacity == 3 * 2
+    assert state.encoder.layers.cache.capacity == 5
+    assert state.decoder.layers.cache.capacity == 4
+    assert state.decoder.cross_cache.capacity == 3 * 2
     latents = make_batch([item]).num_latents
-    assert int((state.global_transformer.layers.tag_BT[0] >= 0).sum()) == latents
-    assert state.global_transformer.layers.capacity < 2 * latents
+    assert int((state.global_transformer.layers.cache.tag_BT[0] >= 0).sum()) == latents
+    assert state.global_transformer.layers.cache.capacity < 2 * latents
 
 
 @pytest.mark.parametrize("policy_name", sorted(set(POLICIES) & {"aligned", "merged", "bpe_aligned"}))
