@@ -1,0 +1,231 @@
+"""The files of a story corpus: text, speech with its transcripts, task files. All in parts, so that a kill costs little."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from recipes.stories.generate import ToldPair, cloze_pair, training_story
+from recipes.stories.parts import Part, run_parts
+from recipes.stories.settings import SpeechConfig, StoriesConfig, TaskConfig
+from recipes.stories.splits import Split
+from schemas.config import ConfigError
+from schemas.tasks import Segment, TaskHeader, TaskItem, write_task
+
+VERSION = 1
+"""Raised whenever the same configuration gives other stories or other audio (a test notices)."""
+TEXT_PART = 5000
+SPEECH_PART = 40
+"""Stories: ten minutes or so of speech."""
+TASK_PART = 20
+"""Pairs."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stage:
+    """One of the things to write; done when `result` is there."""
+
+    name: str
+    result: Path
+    facts: dict[str, Any]
+    """What its bytes depend on."""
+    parts: list[Part]
+    unit: str
+
+
+def stages(config: StoriesConfig, root: Path, text_only: bool) -> list[Stage]:
+    """Everything that is to be written under `root`, in order."""
+    found = [text_stage(config, root)]
+    found += [task_stage(config, task, root) for task in config.tasks if not (text_only and task.voices)]
+    return found if text_only else [*found, speech_stage(config, root)]
+
+
+def text_stage(config: StoriesConfig, root: Path) -> Stage:
+    """text/train.txt: a story to a paragraph."""
+    total = config.text.stories
+    parts = [
+        Part(
+            path=root / "parts" / "text" / f"{start:08d}.txt",
+            make=_write_text,
+            arguments=(config.seed, start, min(start + TEXT_PART, total), config.mix),
+            size=min(TEXT_PART, total - start),
+        )
+        for start in range(0, total, TEXT_PART)
+    ]
+    facts = {"seed": config.seed, "mix": config.mix, "stories": total}
+    return Stage(name="text", result=root / "text" / "train.txt", facts=facts, parts=parts, unit="story")
+
+
+def speech_stage(config: StoriesConfig, root: Path) -> Stage:
+    """speech/NNNNN/story-*.flac, each with its text beside it: what the pipeline reads."""
+    speech = config.speech
+    parts = [
+        Part(
+            path=root / "speech" / f"{number:05d}",
+            make=_write_speech,
+            arguments=(config.seed, start, min(start + SPEECH_PART, speech.stories), config.mix, speech),
+            size=min(SPEECH_PART, speech.stories - start),
+        )
+        for number, start in enumerate(range(0, speech.stories, SPEECH_PART))
+    ]
+    facts = {"seed": config.seed, "mix": config.mix, **speech.model_dump(mode="json")}
+    return Stage(name="speech", result=root / "speech.json", facts=facts, parts=parts, unit="story")
+
+
+def task_stage(config: StoriesConfig, task: TaskConfig, root: Path) -> Stage:
+    """tasks/NAME.jsonl, and its audio under tasks/audio/NAME where the task is spoken."""
+    parts = [
+        Part(
+            path=root / "tasks" / "audio" / task.name / rung / f"{start:04d}",
+            make=_write_audio,
+            arguments=(config.seed, task, rung, start, min(start + TASK_PART, task.pairs)),
+            size=min(TASK_PART, task.pairs - start),
+        )
+        for rung in task.rungs
+        for start in range(0, task.pairs, TASK_PART)
+        if task.voices
+    ]
+    facts = {"seed": config.seed, **task.model_dump(mode="json")}
+    return Stage(
+        name=f"task-{task.name}",
+        result=root / "tasks" / f"{task.name}.jsonl",
+        facts=facts,
+        parts=parts,
+        unit="pair",
+    )
+
+
+def run_stage(config: StoriesConfig, stage: Stage, root: Path, processes: int) -> bool:
+    """Write what a stage lacks; False where it was done already.
+
+    Raises:
+        ConfigError: the folder holds this stage made with other settings.
+        PartError: a part could not be made.
+    """
+    claim(stage, root)
+    if stage.result.exists():
+        return False
+    run_parts(stage.parts, processes, stage.name, stage.unit, root / "parts" / f"scratch-{stage.name}")
+    stage.result.parent.mkdir(parents=True, exist_ok=True)
+    if stage.name == "text":
+        _publish(stage.result, b"".join(part.path.read_bytes() for part in stage.parts))
+        for part in stage.parts:
+            part.path.unlink()
+    elif stage.name == "speech":
+        _publish(stage.result, _speech_summary(stage, root))
+    else:
+        task = next(task for task in config.tasks if f"task-{task.name}" == stage.name)
+        write_task(stage.result, _header(config, task), _items(config.seed, task))
+    return True
+
+
+def claim(stage: Stage, root: Path) -> None:
+    """Write down what a stage is made from, before anything of it is made.
+
+    Raises:
+        ConfigError: it was begun with other settings.
+    """
+    path = root / "parts" / f"{stage.name}.json"
+    facts = json.loads(json.dumps({"version": VERSION, **stage.facts}))
+    if path.exists():
+        before = json.loads(path.read_text(encoding="utf-8"))
+        changed = sorted(key for key in facts.keys() | before.keys() if facts.get(key) != before.get(key))
+        if changed:
+            raise ConfigError(
+                f"{root} holds {stage.name} made with another {', '.join(changed)}: choose another `output`, or remove "
+                f"{path} and {stage.result if stage.name == 'text' else stage.result.with_suffix('')}"
+            )
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    _publish(path, (json.dumps(facts, indent=1, sort_keys=True) + "\n").encode())
+
+
+def _publish(path: Path, content: bytes) -> None:
+    partial = path.with_name(f"{path.name}.{os.getpid()}.part")
+    partial.write_bytes(content)
+    os.replace(partial, path)
+
+
+def _write_text(path: Path, seed: int, start: int, end: int, mix: Mapping[str, float]) -> None:
+    with open(path, "w", encoding="utf-8") as file:
+        for index in range(start, end):
+            file.write(training_story(seed, "text", index, mix).text + "\n\n")
+
+
+def _write_speech(
+    folder: Path, seed: int, start: int, end: int, mix: Mapping[str, float], speech: SpeechConfig
+) -> None:
+    folder.mkdir()
+    for index in range(start, end):
+        told = training_story(seed, "speech", index, mix)
+        voice = speech.voices[index % len(speech.voices)]
+        name = f"story-{index:06d}-{voice.replace('@', '-x')}"
+        (folder / f"{name}.txt").write_text(told.text + "\n", encoding="utf-8")
+        _write_flac(folder / f"{name}.flac", told.sentences, voice)
+
+
+def _write_audio(folder: Path, seed: int, task: TaskConfig, rung: str, start: int, end: int) -> None:
+    folder.mkdir()
+    for index in range(start, end):
+        pair = cloze_pair(seed, task.split, rung, index)
+        voice = task.voices[index % len(task.voices)]
+        for side in range(2):
+            _write_flac(folder / f"{index:05d}-prompt-{side}.flac", pair.prompts[side], voice)
+            _write_flac(folder / f"{index:05d}-ending-{side}.flac", [pair.endings[side]], voice)
+
+
+def _write_flac(path: Path, sentences: Any, voice: str) -> None:
+    import soundfile
+
+    from recipes.stories.voices import SAMPLE_RATE, speak
+
+    buffer = io.BytesIO()
+    soundfile.write(buffer, speak(sentences, voice), SAMPLE_RATE, format="FLAC", subtype="PCM_16")
+    path.write_bytes(buffer.getvalue())
+
+
+def _speech_summary(stage: Stage, root: Path) -> bytes:
+    import soundfile
+
+    files = sorted((root / "speech").glob("*/*.flac"))
+    seconds = sum(soundfile.info(file).duration for file in files)
+    facts = {"recordings": len(files), "hours": round(seconds / 3600, 3), **stage.facts}
+    return (json.dumps(facts, indent=1, sort_keys=True) + "\n").encode()
+
+
+def _header(config: StoriesConfig, task: TaskConfig) -> TaskHeader:
+    notes = {"seed": config.seed, "split": task.split, "version": VERSION, "voices": task.voices}
+    return TaskHeader(task=f"stories-{task.name}", notes=notes)
+
+
+def _items(seed: int, task: TaskConfig) -> Iterator[TaskItem]:
+    for rung in task.rungs:
+        for index in range(task.pairs):
+            yield from _pair_items(task, cloze_pair(seed, task.split, rung, index), index)
+
+
+def _pair_items(task: TaskConfig, pair: ToldPair, index: int) -> Iterator[TaskItem]:
+    folder = f"audio/{task.name}/{pair.rung}/{index // TASK_PART * TASK_PART:04d}"
+    voice = task.voices[index % len(task.voices)] if task.voices else None
+
+    def segment(text: str, name: str) -> Segment:
+        return Segment(text=text, audio=f"{folder}/{index:05d}-{name}.flac" if voice else None)
+
+    endings = [segment(text, f"ending-{side}") for side, text in enumerate(pair.endings)]
+    for side, prompt in enumerate(pair.prompts):
+        yield TaskItem(
+            id=f"{pair.rung}-{index:05d}-{'ab'[side]}",
+            group=pair.rung,
+            prompt=segment(" ".join(prompt), f"prompt-{side}"),
+            endings=endings,
+            answer=side,
+            notes={"voice": voice} if voice else {},
+        )
+
+
+__all__ = ["Split", "Stage", "claim", "run_stage", "stages"]
