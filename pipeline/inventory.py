@@ -6,7 +6,7 @@ import hashlib
 import io
 import re
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import PurePosixPath
@@ -51,6 +51,19 @@ def list_source(source: Source) -> list[InventoryItem]:
     facts = _facts(folder, source, names, audio)
     with ThreadPoolExecutor(PROBE_THREADS) as pool:
         probed = list(pool.map(lambda name: _probe(folder, name, facts.get(name, FileFacts())), audio))
+    return _mark_duplicates(folder, probed)
+
+
+def list_files(source: Source, transcripts: Mapping[str, str]) -> list[InventoryItem]:
+    """The named files of a folder, each with what is said in it ("": nobody knows), sorted by uri. Other files are not looked at.
+
+    Raises:
+        OSError: one of them is not there.
+    """
+    folder = SourceFolder(source.uri)
+    facts = {name: FileFacts(transcript=text or None) for name, text in transcripts.items()}
+    with ThreadPoolExecutor(PROBE_THREADS) as pool:
+        probed = list(pool.map(lambda name: _probe(folder, name, facts[name]), sorted(facts)))
     return _mark_duplicates(folder, probed)
 
 

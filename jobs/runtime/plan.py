@@ -85,18 +85,25 @@ def make_plan(spec: PipelineSpec, until: str = "shards") -> Plan:
     Raises:
         ConfigError: the source is missing or holds no audio, or a model is missing.
     """
-    wanted = STAGES[: STAGES.index(until) + 1]
-    store = Store(spec.output)
     items = list_source(spec.source)
     if not items:
         raise ConfigError(f"{spec.source.uri} holds no audio (looked for {', '.join(spec.source.suffixes)})")
+    return plan_items(spec, items, until)
+
+
+def plan_items(spec: PipelineSpec, items: Sequence[InventoryItem], until: str) -> Plan:
+    """The plan for these files of the source.
+
+    Raises:
+        ConfigError: a model is missing.
+    """
     partitions = cut_partitions(items, minutes=spec.partitions.minutes, files=spec.partitions.files)
     plan = Plan(
         spec=spec,
-        store=store,
+        store=Store(spec.output),
         partitions=partitions,
         groups=group_partitions(partitions, spec.stages.shards.minutes),
-        stages=plan_stages(spec, wanted),
+        stages=plan_stages(spec, STAGES[: STAGES.index(until) + 1]),
     )
     refresh(plan)
     return plan
