@@ -1,0 +1,54 @@
+"""What a finished run is measured by: held-out losses and choices between endings."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from model.choices import DIRECTIONS
+from model.scoring import NORMALISATIONS, Scored, score_task
+from model.trained import load_trained
+from recipes.study.heldout import losses, open_held_out
+from recipes.study.settings import Study
+from schemas.tasks import Task, read_task
+
+POINTS = {0.0: "0", 0.5: "5", 1.0: "1"}
+
+
+def measure(study: Study, run: Path) -> dict[str, Any]:
+    """Held-out losses, and for each task, group and direction the points of every item, of a run's newest checkpoint."""
+    torch.set_num_threads(1)
+    began = time.process_time()
+    trained = load_trained(run)
+    held = open_held_out(trained.config, study.measures.held_out_documents)
+    found: dict[str, Any] = {"held_out": losses(trained.module, held), "step": trained.step, "tasks": {}}
+    for path in study.measures.tasks:
+        task = first_items(read_task(path), study.measures.items_per_group)
+        scored = score_task(trained, task, DIRECTIONS, precision="fp32")
+        found["tasks"][task.header.task] = points_of(scored)
+    found["core_seconds_of_measuring"] = time.process_time() - began
+    return found
+
+
+def first_items(task: Task, per_group: int) -> Task:
+    """The first `per_group` items of each group."""
+    counts: dict[str, int] = {}
+    kept = []
+    for item in task.items:
+        counts[item.group] = counts.get(item.group, 0) + 1
+        if counts[item.group] <= per_group:
+            kept.append(item)
+    return Task(header=task.header, items=kept, path=task.path)
+
+
+def points_of(scored: list[Scored]) -> dict[str, dict[str, dict[str, str]]]:
+    """group -> direction -> normalisation -> a character per item, in the task's order: 1 right, 5 a tie of two, 0 wrong."""
+    found: dict[str, dict[str, dict[str, str]]] = {}
+    for item in scored:
+        strings = found.setdefault(item.group, {}).setdefault(item.direction, dict.fromkeys(NORMALISATIONS, ""))
+        for normalisation in NORMALISATIONS:
+            strings[normalisation] += POINTS[item.point(normalisation)]
+    return found

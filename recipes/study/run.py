@@ -1,0 +1,262 @@
+"""Run a study, or go on where the last sitting stopped.
+
+    python -m recipes.study.run configs/experiments/study.yaml --dry-run           the plan, with hours from measured rates
+    python -m recipes.study.run configs/experiments/study.yaml                     everything that has no record yet
+    python -m recipes.study.run configs/experiments/study.yaml --hours 2           one sitting of two hours
+    python -m recipes.study.run configs/experiments/study.yaml --only static       one arm
+    python -m recipes.study.run configs/experiments/study.yaml --page              render the page from the records, train nothing
+
+Each finished unit of work leaves a record under `results_dir` and is not run again. Killed, it goes on from its last checkpoint.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from model.checkpoint import CheckpointError
+from model.metrics import Row
+from model.shards import ShardError
+from model.sources import Corpus
+from model.train_config import BudgetConfig, TrainConfig
+from model.training import Run
+from recipes.study.arms import (
+    ENDLESS,
+    budget_of,
+    elements_of,
+    steps_of,
+    training_of,
+    unit_bpe_path,
+)
+from recipes.study.driver import OutOfTime, Watch, advance, begin, curve, leave_trunk
+from recipes.study.facts import Facts, bpe_shares, measure_facts
+from recipes.study.heldout import choice_of_rate, losses, open_held_out
+from recipes.study.ledger import Ledger
+from recipes.study.measure import measure
+from recipes.study.memory import steady_memory
+from recipes.study.plan import Unit, describe_plan, run_name, units
+from recipes.study.settings import Control, Study, load_study
+from schemas.config import ConfigError
+from schemas.unit_bpe import UnitBpe
+
+TRY_AGAIN = 75
+"""Exit code of a sitting that ended before the study did, as `model.train` has it."""
+ROUNDS, STEPS = 3, 4
+"""Of measuring the rates."""
+
+
+class Work:
+    """A study with its records: what every unit of work needs."""
+
+    def __init__(self, study: Study, watch: Watch) -> None:
+        self.study, self.watch = study, watch
+        self.ledger = Ledger(study.results_dir)
+        self.runs = Path(study.runs_dir)
+
+    @property
+    def facts(self) -> Facts:
+        """What `prepare` recorded."""
+        record = self.ledger.read("facts")
+        return Facts.model_validate({name: record[name] for name in Facts.model_fields})
+
+    def prepare(self) -> None:
+        """Tokenizers, where they are missing, and the facts on which the budgets rest, where they have no record."""
+        study = self.study
+        units_alone = next(name for name, arm in study.arms.items() if not arm.unit_bpe)
+        corpus = Corpus(self._unbudgeted(units_alone, {}, 0).data)  # trains the text tokenizer
+        shares = bpe_shares(corpus, self._unit_bpe(corpus)) if any(a.unit_bpe for a in study.arms.values()) else {}
+        if self.ledger.has("facts"):
+            return
+        self.watch.say("measuring sizes and rates of all arms, in turns")
+        makers = {name: partial(self._unbudgeted, name, shares) for name in study.arms}
+        arms = measure_facts(makers, self.runs / "facts", ROUNDS, STEPS)
+        self.ledger.write(
+            "facts",
+            {
+                "arms": {name: facts.model_dump() for name, facts in arms.items()},
+                "shares": shares,
+                "rounds": ROUNDS,
+                "steps_per_round": STEPS,
+                "study": study.model_dump(mode="json"),
+            },
+        )
+
+    def _unbudgeted(self, name: str, shares: dict[str, float], latents: int) -> TrainConfig:
+        """A run of an arm of which only the first steps are taken. `latents` 0: as many as elements."""
+        training = self.study.training
+        return training_of(
+            self.study, name, seed=1, lr=training.rates[0], budget=BudgetConfig(elements=ENDLESS),
+            latents=latents or training.elements, steps=1000, shares=shares, folder=self.runs / "facts" / name,
+        )  # fmt: skip
+
+    def _unit_bpe(self, corpus: Corpus) -> UnitBpe:
+        path = unit_bpe_path(self.study)
+        if not path.exists():
+            from jobs.train_unit_bpe import read_index, unit_sequences
+
+            index = self.study.data.speech
+            bpe = UnitBpe.train(unit_sequences(index, read_index(index)), corpus.num_units, self.study.data.unit_tokens)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            bpe.save(path)
+        return UnitBpe.load(path)
+
+    def config(self, unit: Unit, budget: BudgetConfig, lr: float, folder: Path, share: float = 1.0) -> TrainConfig:
+        """The training configuration of a unit of work; a curriculum ends within `share` of the arm's full length."""
+        facts = self.facts
+        return training_of(
+            self.study, unit.arm, seed=unit.seed, lr=lr, budget=budget, latents=facts.arms[unit.arm].latents,
+            steps=max(1, round(share * steps_of(self.study, facts, unit.arm))), shares=facts.shares, folder=folder,
+        )  # fmt: skip
+
+    def rate_of(self, arm: str) -> float:
+        """The learning rate that the grid chose for an arm."""
+        rates = self.study.training.rates
+        if len(rates) == 1:
+            return rates[0]
+        scores = {lr: self.ledger.read(f"rates/{arm}-{lr:g}")["score"] for lr in rates}
+        return min(scores, key=lambda lr: scores[lr])
+
+    def do(self, unit: Unit) -> None:
+        """Do a unit of work and write its record.
+
+        Raises:
+            OutOfTime: the sitting is over.
+        """
+        began = time.time()
+        record = {"rates": self._rate, "runs": self._run, "asr": self._asr}[unit.kind](unit)
+        self.ledger.write(unit.name, {**record, "wall_seconds_of_last_sitting": time.time() - began})
+
+    def _rate(self, unit: Unit) -> dict[str, Any]:
+        share = self.study.training.rate_share
+        full = budget_of(self.study, self.facts, unit.arm, "compute")
+        budget = BudgetConfig(**{name: share * limit for name, limit in full.limits().items()})
+        config = self.config(unit, budget, unit.lr, self.runs / unit.name, share)
+        run = begin(config)
+        advance(run, budget, 1.0, self.watch, lambda _: {}, 2.0)
+        held = open_held_out(run.config, self.study.measures.curve_documents)
+        assert hasattr(run.module, "head_rows")
+        found = losses(run.module, held)  # type: ignore[arg-type]
+        run.close()
+        return {
+            "arm": unit.arm,
+            "lr": unit.lr,
+            "held_out": found,
+            "score": choice_of_rate(found),
+            "consumed": run.consumed,
+        }
+
+    def _run(self, unit: Unit) -> dict[str, Any]:
+        study, facts = self.study, self.facts
+        share, lr = 1 - study.training.decay_share, self.rate_of(unit.arm)
+        budgets = {c: budget_of(study, facts, unit.arm, c) for c in self._open_controls(unit)}
+        folders = {c: self.runs / run_name(unit.arm, unit.seed, c) for c in budgets}
+        order = sorted(budgets, key=lambda c: elements_of(budgets[c], facts.arms[unit.arm]))
+        target = folders[unit.control]
+        config = self.config(unit, budgets[unit.control], lr, target)
+        trunk = self.config(unit, BudgetConfig(elements=ENDLESS), lr, self.runs / f"{unit.arm}-s{unit.seed}-trunk")
+        every = 1 / study.measures.curve_points
+        observe = self._observer(config)
+        leave_trunk(trunk, [(folders[c], budgets[c]) for c in order], target, share, self.watch, observe, every)
+        run = begin(config)
+        advance(run, budgets[unit.control], 1.0, self.watch, observe, every)
+        run.close()
+        return {
+            "arm": unit.arm,
+            "seed": unit.seed,
+            "control": unit.control,
+            "lr": lr,
+            "config": run.config.model_dump(mode="json"),
+            "consumed": run.consumed,
+            "measures": measure(study, target),
+            "curve": curve(target, 60),
+        }
+
+    def _open_controls(self, unit: Unit) -> list[Control]:
+        """The controls of the unit's arm and seed that have no record yet: their branches leave the same trunk."""
+        wanted = [u for u in units(self.study, self.facts) if (u.kind, u.arm, u.seed) == ("runs", unit.arm, unit.seed)]
+        return [u.control for u in wanted if u.control == unit.control or not self.ledger.has(u.name)]
+
+    def _observer(self, config: TrainConfig) -> Any:
+        held = open_held_out(config, self.study.measures.curve_documents)
+
+        def observe(run: Run) -> Row:
+            return {f"held_{name}": value for name, value in losses(run.module, held).items()}  # type: ignore[arg-type]
+
+        return observe
+
+    def _asr(self, unit: Unit) -> dict[str, Any]:
+        from recipes.study.transcription import word_errors
+
+        folder = self.runs / run_name(unit.arm, unit.seed, "compute")
+        return {"arm": unit.arm, "seed": unit.seed, **word_errors(self.study, folder, self.runs / unit.name)}
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m recipes.study.run", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("config", help="a file of configs/experiments/")
+    parser.add_argument("overrides", nargs="*", metavar="a.b=c", help="fields to set, read as YAML")
+    parser.add_argument("--dry-run", action="store_true", help="print the plan and its hours, and stop")
+    parser.add_argument("--only", metavar="ARM", help="the units of this arm alone")
+    parser.add_argument(
+        "--hours", type=float, help="end the sitting after so many hours (exit code 75: there is more to do)"
+    )
+    parser.add_argument("--page", action="store_true", help="render the page from the records there are, and stop")
+    given = parser.parse_args(arguments)
+    torch.set_num_threads(1)
+    steady_memory()
+    try:
+        study = load_study(given.config, given.overrides)
+        work = Work(study, Watch(given.hours, lambda line: print(line, file=sys.stderr, flush=True)))
+        if given.page:
+            _render(study, given.config)
+            return 0
+        work.prepare()
+        if given.only and given.only not in study.arms:
+            raise ConfigError(f"no arm {given.only!r}; there are {', '.join(study.arms)}")
+        wanted = [unit for unit in units(study, work.facts) if given.only in (None, unit.arm)]
+        if given.dry_run:
+            print(describe_plan(study, work.facts, work.ledger, wanted))
+            return 0
+        return sitting(work, wanted, given.config)
+    except (ConfigError, ShardError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except CheckpointError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+
+
+def sitting(work: Work, wanted: list[Unit], config: str) -> int:
+    """Do what has no record yet; the page is rendered anew after each unit."""
+    for number, unit in enumerate(wanted, start=1):
+        if work.ledger.has(unit.name):
+            continue
+        left = sum(u.seconds for u in wanted[number - 1 :] if not work.ledger.has(u.name))
+        work.watch.say(f"[{number}/{len(wanted)}] {unit.name}; {left / 3600:.2f} core hours left in all")
+        try:
+            work.do(unit)
+        except OutOfTime:
+            work.watch.say(f"the sitting is over within {unit.name}; run the same command to go on")
+            return TRY_AGAIN
+        _render(work.study, config)
+    _render(work.study, config)
+    return 0
+
+
+def _render(study: Study, config: str) -> None:
+    from recipes.study.page import render
+
+    print(f"wrote {render(study, config)}", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
