@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pipeline.attention_reach import FIELD, limit_attention
 from pipeline.fairseq_checkpoint import FairseqHubert, read_fairseq_hubert
 from pipeline.model_files import model_directory, read_json, weight_hashes
 from pipeline.windows import ConvGrid
@@ -94,6 +95,11 @@ def _from_directory(directory: Path) -> Any:
     missing = [name for name in report["missing_keys"] if "masked_spec_embed" not in name]
     if missing:
         raise ConfigError(f"the weights in {directory} do not fit its config.json: {_some(missing)} missing")
+    reach = getattr(model.config, FIELD, None)
+    if reach is not None:
+        if not isinstance(reach, int) or reach < 0:
+            raise ConfigError(f"{directory}/config.json: {FIELD} must be a number of frames, found {reach!r}")
+        limit_attention(model, reach)
     return model
 
 

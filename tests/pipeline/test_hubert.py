@@ -123,6 +123,38 @@ def test_more_context_brings_windows_closer_to_the_whole(models):
     assert errors[2] < errors[0] / 3
 
 
+@pytest.fixture(scope="module")
+def near_sighted(models, tmp_path_factory):
+    """A directory whose model attends to 10 frames (0.2 s) on each side in each of its 3 layers."""
+    folder = tmp_path_factory.mktemp("reach") / "model"
+    shutil.copytree(models["layer", 0], folder)
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "attention_reach": 10}))
+    return str(folder)
+
+
+def test_where_attention_ends_windows_with_that_much_context_equal_the_whole(near_sighted):
+    """3 layers of 10 frames and 8 of the positions are 0.76 s: with 0.8 s of context a window sees all that its frames see."""
+
+    def encode(window, context):
+        spec = HubertSpec(model=near_sighted, layer=3, window_seconds=window, context_seconds=context, device="cpu")
+        encoder = build_encoder(spec)
+        encoder.open()
+        return encoder.encode(AUDIO)
+
+    whole = encode(10, 0)
+    np.testing.assert_allclose(encode(0.5, 0.8), whole, atol=2e-4)
+    assert np.abs(encode(0.5, 0.1) - whole).max() > 0.01, "with less context they do not"
+
+
+def test_a_reach_that_is_no_number_of_frames_is_a_sentence(near_sighted, tmp_path):
+    shutil.copytree(near_sighted, tmp_path / "bad")
+    config = json.loads((tmp_path / "bad" / "config.json").read_text())
+    (tmp_path / "bad" / "config.json").write_text(json.dumps({**config, "attention_reach": "far"}))
+    with pytest.raises(ConfigError, match="attention_reach must be a number of frames"):
+        build_encoder(HubertSpec(model=str(tmp_path / "bad"), layer=3, device="cpu")).open()
+
+
 def test_features_depend_on_the_audio_alone(encoders):
     """The same audio gives the same bits, whatever was encoded in between."""
     encoder = encoders["group", 0]
