@@ -1,0 +1,251 @@
+"""What patches of words look like: the same word's patches lie close together (paper, Fig. 5).
+
+    python -m model.embeddings --checkpoint runs/lst --shards runs/demo/shards/index.json --out runs/embeddings
+
+Speech documents are patched by their words (aligned, silences apart), the patch encoder makes one latent of each, and words that
+occur often enough are compared: cosine within a word and between words, silhouette, and a t-SNE picture. The same figures of the
+untrained model (its own initialisation) stand beside, since pooling alone puts equal sounds together. docs/embeddings.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from model.checkpoint import CheckpointError
+from model.compose import Composer, segments_of
+from model.document import Document
+from model.lst import LST, build_model
+from model.order import generator
+from model.packing import PackingConfig, Piece, pack, whole
+from model.patching import AlignedConfig, assign_patches
+from model.shards import ShardError, ShardSet
+from model.trained import Trained, load_trained
+from schemas.config import ConfigError
+
+ALIGNED = AlignedConfig(policy="aligned", silence="separate", max_size=1000)
+PAPER = {"within": 0.87, "between": 0.43, "silhouette": "0.65-0.68"}
+"""Of the aligned model, as the paper gives them; which words and how many it does not say."""
+BATCH = 8192
+"""Elements of a batch of whole documents."""
+FIRST_UNIT = 2
+"""In a speech document, after BOS and the mark."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Words:
+    """Patches of words."""
+
+    texts: list[str]
+    """Of each patch."""
+    vectors: np.ndarray
+    """float32 [patches, k * D]: what the patch encoder hands to the global transformer."""
+
+
+def spoken_words(shards: ShardSet, composer: Composer) -> Iterator[tuple[Document, dict[int, str]]]:
+    """Each segment as a speech document, and the word that begins at an element wherever its patch is that word alone."""
+    for shard, count in enumerate(shards.counts):
+        for number in range(count):
+            for utterance in segments_of(shards.read(shard, number)):
+                if not len(utterance.units):
+                    continue
+                starts = {}
+                for (a, b), (first, last) in zip(utterance.char_spans, utterance.words.tolist(), strict=True):
+                    whole_patch = last > first and utterance.patch_start[first] and utterance.patch_kind[first] == 0
+                    if whole_patch and not utterance.patch_start[first + 1 : last].any():
+                        starts[FIRST_UNIT + first] = normalise(utterance.text[a:b])
+                yield composer.speech(utterance), starts
+
+
+def normalise(word: str) -> str:
+    """Lower case, without punctuation at its edges."""
+    return re.sub(r"^\W+|\W+$", "", word.lower())
+
+
+def embed_words(module: LST, documents: list[tuple[Document, dict[int, str]]]) -> Words:
+    """The patch encoder's latents of all word patches, documents in order."""
+    texts: list[str] = []
+    vectors: list[np.ndarray] = []
+    pieces, labels, size = [], [], 0
+    rng = np.random.default_rng(0)  # an aligned policy draws nothing
+    for number, (document, starts) in enumerate(documents):
+        pieces.append(whole(document, *assign_patches(ALIGNED, document, 1.0, rng)))
+        labels.append(starts)
+        size += len(document.ids)
+        if size >= BATCH or number == len(documents) - 1:
+            for found, latents in zip(labels, _encode(module, pieces), strict=True):
+                for element, text in found.items():
+                    texts.append(text)
+                    vectors.append(latents[element])
+            pieces, labels, size = [], [], 0
+    return Words(texts=texts, vectors=np.asarray(vectors, dtype=np.float32))
+
+
+def _encode(module: LST, pieces: list[Piece]) -> list[np.ndarray]:
+    """For each piece, the latent of the patch that each of its elements lies in: [elements, k * D]."""
+    config = PackingConfig(elements=sum(map(len, pieces)), latents=sum(p.num_latents for p in pieces), min_piece=2)
+    batch = pack(pieces, config)
+    kept: list[torch.Tensor] = []
+    places: list[torch.Tensor] = []
+
+    def keep(_: Any, inputs: tuple[Any, ...], output: tuple[torch.Tensor, torch.Tensor]) -> None:
+        kept.append(output[1])
+        pooled = inputs[1].pooled_S
+        places.append(torch.arange(len(output[1])) if pooled is None else pooled)
+
+    handle = module.encoder.register_forward_hook(keep)
+    try:
+        with torch.no_grad():
+            module(batch)
+    finally:
+        handle.remove()
+    latents = torch.zeros(batch.num_latents, kept[0].shape[1]).index_copy(0, places[0], kept[0].float()).numpy()
+    firsts = np.cumsum([0] + [piece.num_latents for piece in pieces])
+    return [latents[piece.latent_id + first] for piece, first in zip(pieces, firsts[:-1].tolist(), strict=True)]
+
+
+def choose(words: Words, num_words: int, occurrences: int, min_letters: int) -> Words:
+    """The `num_words` most frequent words with enough letters, `occurrences` patches of each, drawn without replacement.
+
+    Raises:
+        ConfigError: fewer than two words occur so often.
+    """
+    counts = Counter(text for text in words.texts if len(text) >= min_letters)
+    frequent = [
+        text for text, count in sorted(counts.items(), key=lambda item: (-item[1], item[0])) if count >= occurrences
+    ]
+    if len(frequent) < 2:
+        raise ConfigError(
+            f"{len(frequent)} words of at least {min_letters} letters occur {occurrences} times or more, and two are needed: "
+            "lower --occurrences or give more speech"
+        )
+    places: list[int] = []
+    for text in frequent[:num_words]:
+        found = [i for i, other in enumerate(words.texts) if other == text]
+        drawn = generator(0, "embeddings", text).permutation(len(found))[:occurrences]
+        places += [found[i] for i in sorted(drawn.tolist())]
+    return Words(texts=[words.texts[i] for i in places], vectors=words.vectors[places])
+
+
+def cosines(words: Words) -> tuple[float, float]:
+    """Mean cosine over all pairs of patches of one word (averaged over words), and over all pairs of different words."""
+    unit = words.vectors / np.linalg.norm(words.vectors, axis=1, keepdims=True)
+    labels = np.unique(words.texts, return_inverse=True)[1]
+    products = (unit @ unit.T).astype(np.float64)
+    same = labels[:, None] == labels[None, :]
+    off = ~np.eye(len(labels), dtype=bool)
+    within = [products[np.ix_(labels == n, labels == n)] for n in range(labels.max() + 1)]
+    means = [(found.sum() - np.trace(found)) / (len(found) * (len(found) - 1)) for found in within if len(found) > 1]
+    return float(np.mean(means)), float(products[~same & off].mean())
+
+
+def figures(words: Words) -> dict[str, float]:
+    """Cosine within and between words, and the silhouette (cosine distance)."""
+    from sklearn.metrics import silhouette_score
+
+    within, between = cosines(words)
+    silhouette = float(silhouette_score(words.vectors, words.texts, metric="cosine"))
+    return {"within": within, "between": between, "silhouette": silhouette}
+
+
+def draw(words: Words, out: Path) -> None:
+    """A t-SNE picture, one colour a word, its name at its middle."""
+    import matplotlib
+    from sklearn.manifold import TSNE
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+
+    perplexity = min(30.0, (len(words.texts) - 1) / 3)
+    unit = words.vectors / np.linalg.norm(words.vectors, axis=1, keepdims=True)
+    xy = TSNE(metric="cosine", init="random", perplexity=perplexity, random_state=0).fit_transform(unit)
+    figure, axis = plt.subplots(figsize=(7, 6), layout="constrained")
+    names = list(dict.fromkeys(words.texts))
+    labels = np.asarray(words.texts)
+    colours = plt.get_cmap("hsv")(np.linspace(0, 0.95, len(names)))
+    for name, colour in zip(names, colours, strict=True):
+        points = xy[labels == name]
+        axis.scatter(points[:, 0], points[:, 1], s=6, color=colour, alpha=0.6, linewidths=0)
+        axis.annotate(name, np.median(points, axis=0), ha="center", fontsize=8)
+    axis.set(xticks=[], yticks=[], title="t-SNE of word patches (patch encoder)")
+    figure.savefig(out, dpi=90)
+    plt.close(figure)
+
+
+def measure(
+    trained: Trained, shards: ShardSet, num_words: int, occurrences: int, min_letters: int
+) -> tuple[dict[str, Any], Words]:
+    """Figures of the trained and of the untrained model over the same patches, and the trained model's patches.
+
+    Raises:
+        ConfigError: the model has no patches, reads other units, or no words occur often enough.
+    """
+    module = trained.module
+    if not isinstance(module, LST):
+        raise ConfigError("the plain baseline has no patches, so it has no embeddings of words")
+    if module.vocabulary.num_units != shards.index.num_units:
+        raise ConfigError(
+            f"the model reads {module.vocabulary.num_units} units and the shards have {shards.index.num_units}: give the "
+            "shards of its training data"
+        )
+    assert module.config.vocabulary is not None
+    untrained = build_model(module.config, trained.config.seed).eval()
+    assert isinstance(untrained, LST)
+    documents = list(spoken_words(shards, trained.composer()))
+    chosen = choose(embed_words(module, documents), num_words, occurrences, min_letters)
+    result = {
+        "words": list(dict.fromkeys(chosen.texts)),
+        "patches": len(chosen.texts),
+        "trained": figures(chosen),
+        "untrained": figures(choose(embed_words(untrained, documents), num_words, occurrences, min_letters)),
+        "paper": PAPER,
+        "step": trained.step,
+        "policy": trained.config.patches.policy,
+    }
+    return result, chosen
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The command line; mistakes of the user's are one sentence and exit code 2."""
+    parser = argparse.ArgumentParser(
+        prog="python -m model.embeddings", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--checkpoint", required=True, help="a run's output_dir, or one of its checkpoints")
+    parser.add_argument("--shards", required=True, help="index.json of speech shards made with the model's units")
+    parser.add_argument("--out", type=Path, required=True, help="folder for embeddings.json and embeddings.png")
+    parser.add_argument("--words", type=int, default=25, help="at most so many words (default: %(default)s)")
+    parser.add_argument("--occurrences", type=int, default=30, help="patches of each (default: %(default)s)")
+    parser.add_argument("--letters", type=int, default=4, help="shorter words are left out (default: %(default)s)")
+    given = parser.parse_args(arguments)
+    try:
+        trained, shards = load_trained(given.checkpoint), ShardSet(given.shards)
+        result, words = measure(trained, shards, given.words, given.occurrences, given.letters)
+    except (CheckpointError, ConfigError, ShardError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    given.out.mkdir(parents=True, exist_ok=True)
+    draw(words, given.out / "embeddings.png")
+    (given.out / "embeddings.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    for name in ("trained", "untrained", "paper"):
+        found = result[name]
+        print(
+            f"{name:<10} within {found['within']:<8.4g} between {found['between']:<8.4g} silhouette {found['silhouette']}"
+        )
+    print(
+        f"wrote {given.out}/embeddings.json and embeddings.png: {result['patches']} patches of {len(result['words'])} words"
+    )
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
