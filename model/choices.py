@@ -140,7 +140,7 @@ def make_choices(item: TaskItem, direction: Direction, composer: Composer) -> li
         for number, ending in enumerate(item.endings)
     ]
     # A token may reach over the edge between prompt and ending: it is scored with the ending, for all endings alike.
-    start = min(_common(prefix, document.ids[:-1]) for document in documents)
+    start = min(common_length(prefix, document.ids[:-1]) for document in documents)
     choices = []
     for document, ending in zip(documents, item.endings, strict=True):
         stop, is_text = len(document.ids) - 1, direction.endswith("T")
@@ -153,7 +153,8 @@ def make_choices(item: TaskItem, direction: Direction, composer: Composer) -> li
     return choices
 
 
-def _common(a: np.ndarray, b: np.ndarray) -> int:
+def common_length(a: np.ndarray, b: np.ndarray) -> int:
+    """Elements that two sequences of ids begin with alike."""
     size = min(len(a), len(b))
     differs = np.flatnonzero(a[:size] != b[:size])
     return int(differs[0]) if len(differs) else size

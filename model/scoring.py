@@ -9,13 +9,26 @@ import copy
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Literal
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 
-from model.choices import DIRECTIONS, Choice, Direction, Patching, can_be_scored, make_choices, make_patching, patch
+from model.choices import (
+    DIRECTIONS,
+    Choice,
+    Direction,
+    Patching,
+    can_be_scored,
+    common_length,
+    make_choices,
+    make_patching,
+    patch,
+)
 from model.compose import Composer
+from model.head import to_share
 from model.interface import SpeechTextModel
 from model.layout import target_rows
 from model.packing import PackingConfig, Piece, pack, whole
@@ -73,6 +86,16 @@ class Scored:
         values = [ending.value(normalisation) for ending in self.endings]
         best = max(values)
         return 1 / values.count(best) if values[self.answer] == best else 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """A document as the model sees it, from its second element on."""
+
+    nll: list[float]
+    """Nats."""
+    likeliest: list[bool]
+    """The element is the one that the model holds likeliest."""
 
 
 def score_task(
@@ -161,36 +184,69 @@ class Scorer:
             for item, direction, members in group
         ]
 
+    def score_text(self, pairs: Sequence[tuple[str, str]]) -> list[tuple[float, bool]]:
+        """Nats of each continuation given its context, both as they stand (a space between them is the caller's), and whether
+        every token of it is the likeliest one there."""
+        results: list[tuple[float, bool]] = []
+        waiting: list[Choice] = []
+        for number, (context, continuation) in enumerate(pairs):
+            prefix = self.composer.text(context, "context").ids[:-1]
+            document = self.composer.text(context + continuation, f"request-{number}")
+            start = common_length(prefix, document.ids[:-1])
+            choice = Choice(
+                document=document, start=start, stop=len(document.ids) - 1, is_text=True, length=len(continuation)
+            )
+            if waiting and sum(len(c.document.ids) for c in waiting) + len(document.ids) > self.max_elements:
+                results += self._continuations(waiting)
+                waiting = []
+            waiting.append(choice)
+        return results + self._continuations(waiting)
+
+    def _continuations(self, choices: list[Choice]) -> list[tuple[float, bool]]:
+        rows = self._rows([whole(choice.document, *patch(choice, self.patching)) for choice in choices])
+        return [
+            (
+                round(-math.fsum(row.nll[choice.start - 1 : choice.stop - 1]), DIGITS),
+                all(row.likeliest[choice.start - 1 : choice.stop - 1]),
+            )
+            for choice, row in zip(choices, rows, strict=True)
+        ]
+
     def _endings(self, choices: list[Choice]) -> Iterator[EndingScore]:
         """The scores of documents that go through the model together."""
         pieces = [whole(choice.document, *patch(choice, self.patching)) for choice in choices]
-        for choice, nll in zip(choices, self._nll(pieces), strict=True):
+        for choice, row in zip(choices, self._rows(pieces), strict=True):
             seconds = 1.0 if choice.is_text else self.seconds_per_unit
             yield EndingScore(
-                log_prob=round(-math.fsum(nll[choice.start - 1 : choice.stop - 1]), DIGITS),
+                log_prob=round(-math.fsum(row.nll[choice.start - 1 : choice.stop - 1]), DIGITS),
                 elements=choice.stop - choice.start,
                 length=choice.length * seconds,
-                joint=round(-math.fsum(nll[: choice.stop - 1]), DIGITS),
+                joint=round(-math.fsum(row.nll[: choice.stop - 1]), DIGITS),
                 joint_elements=choice.stop - 1,
             )
 
     @torch.inference_mode()
-    def _nll(self, pieces: list[Piece]) -> list[list[float]]:
-        """Nats of elements 1, 2, ... of each document, as if it stood alone."""
+    def _rows(self, pieces: list[Piece]) -> list[Row]:
+        """What the model says of elements 1, 2, ... of each document, as if it stood alone."""
+        if not pieces:
+            return []
         elements, latents = sum(map(len, pieces)), sum(piece.num_latents for piece in pieces)
         budget = PackingConfig(elements=max(elements, 4), latents=max(latents, 4), min_piece=2)
         batch = pack(pieces, budget).to(next(self.module.parameters()).device)
         row_R = target_rows(batch)
         nll_R = row_R.new_zeros(len(row_R), dtype=torch.float64)
+        likeliest_R = row_R.new_zeros(len(row_R), dtype=torch.bool)
         for part in self.module.head_rows(batch, row_R):
             for index_X, chosen_X in zip(
                 torch.split(part.index, HEAD_ROWS), torch.split(part.chosen, HEAD_ROWS), strict=True
             ):
-                target_X = batch.ids_N[row_R[chosen_X] + 1]
-                nll_R[chosen_X] = part.head.nll(part.states[index_X], target_X).double()
-        edges = np.cumsum([0] + [len(piece) - 1 for piece in pieces])
-        values = nll_R.tolist()
-        return [values[a:b] for a, b in zip(edges[:-1].tolist(), edges[1:].tolist(), strict=True)]
+                logits_XU = part.head(part.states[index_X]).double()
+                target_X = to_share(batch.ids_N[row_R[chosen_X] + 1], part.head.vocabulary, part.head.share)
+                nll_R[chosen_X] = F.cross_entropy(logits_XU, target_X, reduction="none")
+                likeliest_R[chosen_X] = logits_XU.argmax(-1) == target_X
+        nll, likeliest = nll_R.tolist(), likeliest_R.tolist()
+        edges = np.cumsum([0] + [len(piece) - 1 for piece in pieces]).tolist()
+        return [Row(nll=nll[a:b], likeliest=likeliest[a:b]) for a, b in pairwise(edges)]
 
 
 def check_cards(task: Task, trained: Trained, patching: Patching) -> None:

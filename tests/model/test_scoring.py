@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -103,8 +104,8 @@ def test_a_batch_does_not_show(config_name: str, patching: str) -> None:
     for item in items[:3]:
         choices = [c for d in DIRECTIONS for c in make_choices(item, d, composer())]
         pieces = [whole_piece(choice, wanted) for choice in choices]
-        for alone, packed in zip((ready._nll([piece])[0] for piece in pieces), ready._nll(pieces), strict=True):
-            np.testing.assert_allclose(alone, packed, rtol=0, atol=1e-10)
+        for piece, packed in zip(pieces, ready._rows(pieces), strict=True):
+            np.testing.assert_allclose(ready._rows([piece])[0].nll, packed.nll, rtol=0, atol=1e-10)
 
 
 def whole_piece(choice, wanted):  # type: ignore[no-untyped-def]
@@ -230,6 +231,22 @@ def test_unit_bpe_and_tokens_over_the_edge() -> None:
     scored = Scorer(model, coded, make_patching("static:1", policy("static")), SECONDS).score([item], ["S->S"])[0]
     assert scored.endings[0].length == pytest.approx(first.length * SECONDS)
     assert math.isfinite(scored.endings[0].log_prob)
+
+
+def test_continuations_of_text_as_lm_eval_asks_for_them() -> None:
+    model = bigram(2)
+    ready = scorer(model, max_elements=20)
+    pairs = [("a b", " c"), ("", "a"), ("c d e", " f g a b"), ("a", " b" * 30)]
+    mark = [BOS, TEXT_MARK]
+    for (context, continuation), (log_prob, greedy) in zip(pairs, ready.score_text(pairs), strict=True):
+        before = [*mark, *(5 + ord(c) - ord("a") for c in context if c != " ")]
+        after = [5 + ord(c) - ord("a") for c in continuation if c != " "]
+        assert log_prob == pytest.approx(model.log_prob([before[-1], *after]), abs=1e-5)
+        table = model.logits_VV.detach()
+        assert greedy == all(int(table[a].argmax()) == b for a, b in pairwise([before[-1], *after]))
+    logits = torch.zeros(VOCABULARY.size, VOCABULARY.size)
+    logits[:, 6] = 1.0
+    assert [greedy for _, greedy in scorer(Bigram(logits)).score_text([("a", " b b"), ("a", " b a")])] == [True, False]
 
 
 def test_scoring_leaves_the_model_as_it_was() -> None:
