@@ -13,7 +13,6 @@ from typing import Any
 from recipes.stories.generate import ToldPair, cloze_pair, training_story
 from recipes.stories.parts import Part, run_parts
 from recipes.stories.settings import SpeechConfig, StoriesConfig, TaskConfig
-from recipes.stories.splits import Split
 from schemas.config import ConfigError
 from schemas.tasks import Segment, TaskHeader, TaskItem, write_task
 
@@ -226,6 +225,3 @@ def _pair_items(task: TaskConfig, pair: ToldPair, index: int) -> Iterator[TaskIt
             answer=side,
             notes={"voice": voice} if voice else {},
         )
-
-
-__all__ = ["Split", "Stage", "claim", "run_stage", "stages"]

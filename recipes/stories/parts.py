@@ -51,7 +51,7 @@ def run_parts(parts: Sequence[Part], processes: int, what: str, unit: str, scrat
             while waiting or running:
                 while waiting and len(running) < processes:
                     part = waiting.pop()
-                    process = context.Process(target=_make, args=(part, scratch), daemon=True)
+                    process: BaseProcess = context.Process(target=_make, args=(part, scratch), daemon=True)
                     process.start()
                     running[process.sentinel] = (process, part)
                 for sentinel in wait(list(running)):

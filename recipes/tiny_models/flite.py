@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from typing import Any
 
@@ -63,27 +65,48 @@ def _voice(name: str) -> int:
     return int(register(None))
 
 
+@contextmanager
+def _spoken(text: str, voice: str) -> Iterator[tuple[Any, np.ndarray]]:
+    """Flite's utterance, valid inside the block, and its int16 audio.
+
+    Raises:
+        OSError: the flite libraries are not installed.
+    """
+    flite = _library()
+    utterance = flite.flite_synth_text(text.encode("ascii"), _voice(voice))
+    try:
+        wave = flite.utt_wave(utterance).contents
+        assert (wave.sample_rate, wave.num_channels) == (SAMPLE_RATE, 1), "all four voices are 16 kHz mono"
+        yield utterance, np.ctypeslib.as_array(wave.samples, (wave.num_samples,)).copy()
+    finally:
+        flite.delete_utterance(utterance)
+
+
+def speak(text: str, voice: str) -> np.ndarray:
+    """int16 [samples]: any text in ASCII, without times.
+
+    Raises:
+        OSError: the flite libraries are not installed.
+    """
+    with _spoken(text, voice) as (_, audio):
+        return audio
+
+
 def synthesise(sentence: str, voice: str) -> Utterance | None:
     """Speak a sentence; None where flite's words are not the sentence's (it reads some spellings in its own way).
 
     Raises:
         OSError: the flite libraries are not installed.
     """
-    flite = _library()
-    utterance = flite.flite_synth_text((sentence + ".").encode("ascii"), _voice(voice))
-    try:
-        wave = flite.utt_wave(utterance).contents
-        assert (wave.sample_rate, wave.num_channels) == (SAMPLE_RATE, 1), "all four voices are 16 kHz mono"
-        audio = np.ctypeslib.as_array(wave.samples, (wave.num_samples,)).copy()
-        segments = []
+    segments = []
+    with _spoken(sentence + ".", voice) as (utterance, audio):
+        flite = _library()
         item = flite.relation_head(flite.utt_relation(utterance, b"Segment"))
         while item:
             name = flite.ffeature_string(item, b"name").decode()
             word = flite.ffeature_string(item, b"R:SylStructure.parent.parent.name").decode()
             segments.append((name, round(flite.ffeature_float(item, b"end") * SAMPLE_RATE), word))
             item = flite.item_next(item)
-    finally:
-        flite.delete_utterance(utterance)
     words = words_of(sentence)
     phones = _assign(segments, words, len(audio))
     return None if phones is None else Utterance(voice=f"flite-{voice}", words=words, audio=audio, phones=phones)

@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-import torch
-
 SEED = 20261122
 SAMPLE_RATE = 16_000
 FRAME = 320
@@ -44,4 +42,6 @@ def assets() -> Path:
 
 def one_thread() -> None:
     """One torch thread: on a shared small machine two threads are slower than one for products of this size."""
+    import torch  # synthesisers need these settings and no torch
+
     torch.set_num_threads(1)
