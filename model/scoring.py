@@ -37,6 +37,7 @@ from schemas.config import ConfigError
 from schemas.tasks import Task, TaskItem
 
 Normalisation = Literal["sum", "token", "length", "whole"]
+Precision = Literal["fp64", "fp32"]
 NORMALISATIONS: tuple[Normalisation, ...] = ("sum", "token", "length", "whole")
 
 DIGITS = 6
@@ -103,7 +104,7 @@ def score_task(
     task: Task,
     directions: Sequence[Direction] = DIRECTIONS,
     patching: str = "auto",
-    precision: Literal["fp64", "fp32"] = "fp64",
+    precision: Precision = "fp64",
     max_elements: int = 8192,
     progress: Callable[[int, int], None] | None = None,
 ) -> list[Scored]:
@@ -112,15 +113,24 @@ def score_task(
     Raises:
         ConfigError: the task's units are not of the model's making, or the patching needs what the task does not have.
     """
-    composer = trained.composer()
-    wanted = make_patching(patching, trained.config.patches)
-    if trained.module.config.kind == "plain":
-        wanted = make_patching("static:1", trained.config.patches)
+    scorer = make_scorer(trained, patching, precision, max_elements)
     if any("S" in direction for direction in directions):
-        check_cards(task, trained, wanted)
-    hop_seconds = trained.units.hop / 16_000 if trained.units else 0.0
-    scorer = Scorer(trained.module, composer, wanted, hop_seconds, precision, max_elements)
+        check_cards(task, trained, scorer.patching)
     return scorer.score(task.items, directions, progress)
+
+
+def make_scorer(
+    trained: Trained, patching: str = "auto", precision: Precision = "fp64", max_elements: int = 8192
+) -> Scorer:
+    """A checkpoint ready to score.
+
+    Raises:
+        ConfigError: its tokenizer is missing, or the patching is not for it.
+    """
+    plain = trained.module.config.kind == "plain"  # the patches of a plain transformer are its elements
+    wanted = make_patching("static:1" if plain else patching, trained.config.patches)
+    seconds_per_unit = trained.units.hop / 16_000 if trained.units else 0.0
+    return Scorer(trained.module, trained.composer(), wanted, seconds_per_unit, precision, max_elements)
 
 
 class Scorer:
@@ -132,7 +142,7 @@ class Scorer:
         composer: Composer,
         patching: Patching,
         seconds_per_unit: float,
-        precision: Literal["fp64", "fp32"] = "fp64",
+        precision: Precision = "fp64",
         max_elements: int = 8192,
     ) -> None:
         """fp64 scores with a copy of the module. fp32 takes half the time and memory, and batching shows in the last digits."""
