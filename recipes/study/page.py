@@ -239,11 +239,11 @@ class Page:
         if not self.study.measures.asr_steps:
             return []
         rows = [
-            [name, percent(Interval(**record["wer"])), f"{100 * record['cer']:.1f}", f"{record['context_share']:.3f}",
-             str(record["steps"])]
+            [name, f"{record['wer']:.1f}", f"{record['cer']:.1f}", f"{record['context_share']:.3f}", str(record["steps"]),
+             str(record["utterances"]), f"{record['core_seconds']:.0f}"]
             for name, record in self.ledger.all("asr").items()
         ]  # fmt: skip
-        header = ["run", "WER, %", "CER, %", "context latents per unit", "steps"]
+        header = ["run", "WER, %", "CER, %", "context latents per unit", "steps", "utterances", "core s"]
         own = table(header, rows) if rows else "Not run yet."
         return ["## Transcription after equal fine-tuning steps", own, _beside(paper.ASR)]
 

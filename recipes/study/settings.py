@@ -89,7 +89,17 @@ class Measures(StrictModel):
     """The first so many of each group are scored."""
     asr_steps: int = Field(0, ge=0)
     """Steps of fine-tuning on transcription from each arm's compute-controlled checkpoint; 0: none."""
+    asr_lr: float = Field(5e-4, gt=0)
+    """Of the fine-tuning: the same for all arms, not tuned."""
+    asr_task: str | None = None
+    """A prepared task file whose prompts and right endings are transcribed."""
     asr_utterances: int = Field(64, ge=1)
+
+    @model_validator(mode="after")
+    def _asr_has_a_task(self) -> Self:
+        if self.asr_steps and self.asr_task is None:
+            raise ValueError("asr_steps needs asr_task, a prepared task file to transcribe")
+        return self
 
 
 class Study(StrictModel):
