@@ -1,0 +1,242 @@
+"""Task files from the public layouts of HellaSwag, StoryCloze, spoken StoryCloze, sWUGGY and sBLIMP.
+
+  hellaswag         SOURCE is its JSONL (ctx_a, ctx_b, endings, label)
+  storycloze        SOURCE is the .csv or .tsv with InputSentence1 ... AnswerRightEnding, as sent out by its authors
+  storycloze-audio  SOURCE is a folder of N_correct.wav and N_incorrect.wav, each a whole story, or the ending alone where there
+                    is a N_mutual.wav with its beginning; texts in .txt files beside them are taken along
+  swuggy, sblimp    SOURCE is lexical/dev or syntactic/dev of ZeroSpeech 2021: gold.csv and the recordings it names
+
+The task file must lie in SOURCE's folder or above it where there is audio; then run jobs/prepare_task.py on it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from jobs.runtime.cli import exit_with
+from schemas.tasks import Segment, TaskError, TaskHeader, TaskItem, write_task
+
+EXAMPLES = """  python jobs/convert_task.py hellaswag hellaswag_val.jsonl hellaswag.jsonl
+  python jobs/convert_task.py storycloze spring2016.val.csv storycloze.jsonl
+  python jobs/convert_task.py storycloze-audio tSC tSC/task.jsonl
+  python jobs/convert_task.py swuggy zerospeech2021/lexical/dev zerospeech2021/lexical/dev/task.jsonl
+"""
+SUFFIXES = (".wav", ".flac", ".mp3", ".ogg")
+BANDS = ((1, "oov"), (5, "1-5"), (20, "6-20"), (100, "21-100"))
+"""sWUGGY's frequency bands as ZeroSpeech's evaluation cuts them: below 1, below 5, below 20, below 100, the rest."""
+STORY_COLUMNS = (
+    ("InputStoryid", "InputSentence{}", "RandomFifthSentenceQuiz{}", "AnswerRightEnding"),
+    ("story_id", "input_sentence_{}", "sentence_quiz{}", "answer_right_ending"),
+)
+"""The authors' names of the columns, and those of the Hugging Face copy."""
+
+
+def main() -> int:
+    """The command."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, epilog=f"examples:\n{EXAMPLES}", formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("layout", choices=list(CONVERTERS))
+    parser.add_argument("source", type=Path)
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--task", help="the task's name in tables (default: the layout)")
+    arguments = parser.parse_args()
+    items = list(CONVERTERS[arguments.layout](arguments.source, arguments.out.parent))
+    if not items:
+        raise TaskError(f"{arguments.source} holds no item of layout {arguments.layout}")
+    notes = {"source": arguments.source.name, "layout": arguments.layout}
+    count = write_task(arguments.out, TaskHeader(task=arguments.task or arguments.layout, notes=notes), items)
+    audio = sum(segment.audio is not None for item in items for segment in item.segments)
+    groups = ", ".join(sorted({item.group for item in items}))
+    print(f"{arguments.out}: {count} items, {audio} audio segments; groups: {groups}")
+    return 0
+
+
+def hellaswag(source: Path, folder: Path) -> Iterator[TaskItem]:
+    """Four endings; brackets that WikiHow's pages left in the text are taken out, as lm-eval does. The activity is no part of the
+    prompt: nobody says it."""
+    del folder
+    for number, row in _json_lines(source):
+        where = f"{source}:{number}"
+        label = str(_get(row, "label", where))
+        if not label.isdigit():
+            raise TaskError(f"{where}: no label; the test set is published without answers, use the validation set")
+        context = f"{_get(row, 'ctx_a', where)} {str(row.get('ctx_b') or '').capitalize()}"
+        yield TaskItem(
+            id=str(row.get("ind", number)),
+            group=str(row.get("split_type") or "all"),
+            prompt=Segment(text=clean(context)),
+            endings=[Segment(text=clean(ending)) for ending in _get(row, "endings", where)],
+            answer=int(label),
+        )
+
+
+def clean(text: str) -> str:
+    """HellaSwag's text without its brackets."""
+    return " ".join(re.sub(r"\[.*?\]", "", text.replace(" [title]", ". ")).split())
+
+
+def storycloze(source: Path, folder: Path) -> Iterator[TaskItem]:
+    """Four sentences and two endings. TopicStoryCloze in the same columns is read too."""
+    del folder
+    for number, row in _csv_rows(source):
+        where = f"{source}:{number}"
+        columns = next((names for names in STORY_COLUMNS if names[0] in row), None)
+        if columns is None:
+            raise TaskError(f"{where}: wants the columns {', '.join(STORY_COLUMNS[0])}; found {', '.join(row)}")
+        story, sentence, ending, answer = columns
+        right = _get(row, answer, where)
+        if right not in ("1", "2"):
+            raise TaskError(f"{where}: {answer} must be 1 or 2, found {right!r}: the 2018 test set has no answers")
+        yield TaskItem(
+            id=row[story],
+            group="all",
+            prompt=Segment(text=" ".join(_get(row, sentence.format(i), where).strip() for i in range(1, 5))),
+            endings=[Segment(text=_get(row, ending.format(i), where).strip()) for i in (1, 2)],
+            answer=int(right) - 1,
+        )
+
+
+def storycloze_audio(source: Path, folder: Path) -> Iterator[TaskItem]:
+    """Pairs of recordings; the first ending is the right one."""
+    if not source.is_dir():
+        raise TaskError(f"{source} is not a folder of N_correct.wav and N_incorrect.wav")
+    found = sorted(path for path in source.rglob("*_correct.*") if path.suffix.lower() in SUFFIXES)
+    for right in found:
+        stem = right.name[: -len(f"_correct{right.suffix}")]
+        wrong, beginning = (right.with_name(f"{stem}_{kind}{right.suffix}") for kind in ("incorrect", "mutual"))
+        if not wrong.is_file():
+            raise TaskError(f"{right} has no partner {wrong.name}")
+        place = right.parent.relative_to(source)
+        yield TaskItem(
+            id=(place / stem).as_posix(),
+            group=place.as_posix() if place.parts else "all",
+            prompt=_spoken(beginning, folder) if beginning.is_file() else Segment(text=""),
+            endings=[_spoken(right, folder), _spoken(wrong, folder)],
+            answer=0,
+        )
+
+
+def swuggy(source: Path, folder: Path) -> Iterator[TaskItem]:
+    """A word and a non-word by the same voice, without a prompt; groups are the word's frequency bands."""
+    for key, right, wrong in _gold_pairs(source, ("id", "voice")):
+        frequency = float(right.get("frequency") or 0)
+        band = next((name for limit, name in BANDS if frequency < limit), ">100")
+        yield _pair(key, band, source, folder, (right, right["word"]), (wrong, wrong["word"]))
+
+
+def sblimp(source: Path, folder: Path) -> Iterator[TaskItem]:
+    """A grammatical and an ungrammatical sentence by the same voice, without a prompt; groups are BLiMP's types."""
+    for key, right, wrong in _gold_pairs(source, ("type", "subtype", "id", "voice")):
+        yield _pair(
+            key, right["type"], source, folder, (right, right["transcription"]), (wrong, wrong["transcription"])
+        )
+
+
+CONVERTERS: dict[str, Callable[[Path, Path], Iterator[TaskItem]]] = {
+    "hellaswag": hellaswag,
+    "storycloze": storycloze,
+    "storycloze-audio": storycloze_audio,
+    "swuggy": swuggy,
+    "sblimp": sblimp,
+}
+
+
+def _gold_pairs(source: Path, key: tuple[str, ...]) -> Iterator[tuple[str, dict[str, str], dict[str, str]]]:
+    """(id, right row, wrong row) of gold.csv: the k-th right one of a key with its k-th wrong one."""
+    rows: dict[tuple[str, ...], tuple[list[dict[str, str]], list[dict[str, str]]]] = {}
+    for number, row in _csv_rows(source / "gold.csv"):
+        where = f"{source / 'gold.csv'}:{number}"
+        values = tuple(_get(row, name, where) for name in key)
+        correct = _get(row, "correct", where)
+        if correct not in ("0", "1"):
+            raise TaskError(f"{where}: correct must be 0 or 1, found {correct!r}")
+        rows.setdefault(values, ([], []))[correct == "0"].append(row)
+    for values, (right, wrong) in rows.items():
+        if len(right) != len(wrong):
+            raise TaskError(f"{source / 'gold.csv'}: {len(right)} right and {len(wrong)} wrong rows for {values}")
+        for number, pair in enumerate(zip(right, wrong, strict=True)):
+            yield "/".join((*values, *([str(number)] if number else []))), *pair
+
+
+def _pair(
+    key: str,
+    group: str,
+    source: Path,
+    folder: Path,
+    right: tuple[dict[str, str], str],
+    wrong: tuple[dict[str, str], str],
+) -> TaskItem:
+    return TaskItem(
+        id=key,
+        group=group,
+        prompt=Segment(text=""),
+        endings=[_spoken(_recording(source, row["filename"]), folder, text) for row, text in (right, wrong)],
+        answer=0,
+    )
+
+
+def _recording(source: Path, name: str) -> Path:
+    """`filename` of gold.csv is given without its suffix."""
+    found = [path for suffix in ("", *SUFFIXES) if (path := source / f"{name}{suffix}").is_file()]
+    if not found:
+        raise TaskError(f"{source / 'gold.csv'} names {name}, and {source} has no such recording")
+    return found[0]
+
+
+def _spoken(path: Path, folder: Path, text: str | None = None) -> Segment:
+    """A recording, with its text where that is known."""
+    try:
+        audio = path.resolve().relative_to(folder.resolve()).as_posix()
+    except ValueError as error:
+        raise TaskError(
+            f"write the task file into {path.parent} or above it: audio paths stay inside its folder"
+        ) from error
+    beside = path.with_suffix(".txt")
+    if text is None:
+        text = beside.read_text(encoding="utf-8").strip() if beside.is_file() else ""
+    return Segment(text=text, audio=audio)
+
+
+def _csv_rows(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
+    """(line number, row)."""
+    try:
+        with open(path, encoding="utf-8-sig", newline="") as file:
+            reader = csv.DictReader(file, dialect="excel-tab" if path.suffix == ".tsv" else "excel")
+            for row in reader:
+                yield reader.line_num, {key: value or "" for key, value in row.items() if key is not None}
+    except OSError as error:
+        raise TaskError(f"cannot read {path}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise TaskError(f"{path} is not UTF-8: {error}") from error
+
+
+def _json_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    try:
+        with open(path, encoding="utf-8") as file:
+            for number, line in enumerate(file, start=1):
+                if line.strip():
+                    row = json.loads(line)
+                    if not isinstance(row, dict):
+                        raise TaskError(f"{path}:{number}: a JSON object is wanted")
+                    yield number, row
+    except OSError as error:
+        raise TaskError(f"cannot read {path}: {error.strerror}") from error
+    except ValueError as error:
+        raise error if isinstance(error, TaskError) else TaskError(f"{path}: not JSONL: {error}") from error
+
+
+def _get(row: dict[str, Any], name: str, where: str) -> Any:
+    if row.get(name) in (None, ""):
+        raise TaskError(f"{where}: {name!r} is missing; found {', '.join(row)}")
+    return row[name]
+
+
+if __name__ == "__main__":
+    exit_with(main)
