@@ -64,7 +64,7 @@ def hellaswag(source: Path, folder: Path) -> Iterator[TaskItem]:
     del folder
     for number, row in _json_lines(source):
         where = f"{source}:{number}"
-        label = str(_get(row, "label", where))
+        label = str(row.get("label", ""))
         if not label.isdigit():
             raise TaskError(f"{where}: no label; the test set is published without answers, use the validation set")
         context = f"{_get(row, 'ctx_a', where)} {str(row.get('ctx_b') or '').capitalize()}"

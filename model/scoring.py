@@ -283,7 +283,7 @@ def check_cards(task: Task, trained: Trained, patching: Patching) -> None:
     if (header.num_units, header.hop) != (units.num_units, units.hop):
         raise ConfigError(
             f"the task {header.task!r} has {header.num_units} units of {header.hop} samples, and the model was trained on "
-            f"{units.num_units} of {units.hop}"
+            f"{units.num_units} of {units.hop} samples"
         )
 
 

@@ -30,7 +30,7 @@ def test_hellaswag(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert item.prompt.text == "How. A man sits. He"
     assert [ending.text for ending in item.endings] == ["is up.", "b.", "c.", "d."]
     source.write_text(json.dumps({**row, "label": ""}) + "\n")
-    with pytest.raises(TaskError, match=r"val.jsonl:1: 'label' is missing"):
+    with pytest.raises(TaskError, match=r"val.jsonl:1: no label"):
         run(monkeypatch, "hellaswag", source, tmp_path / "out.jsonl")
 
 

@@ -1,0 +1,112 @@
+"""`python -m model.score` on a run of its own: tables, JSON, the same bytes again, and what it refuses."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from model.accuracy import accuracy, select
+from model.checkpoint import latest
+from model.compose import segments_of
+from model.score import main
+from model.scoring import score_task
+from model.shards import ShardSet
+from model.train import main as train
+from model.trained import load_trained
+from schemas.cards import Card
+from schemas.tasks import Segment, TaskHeader, TaskItem, read_task, write_task
+from tests.model.training_runs import run_document, write_data, write_run
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run with checkpoints at steps 2 and 4, and a task out of its own shards: endings of passages, right and wrong."""
+    folder = tmp_path_factory.mktemp("score")
+    write_data(folder / "data")
+    config = write_run(run_document(folder / "data", folder / "run"), folder / "run.yaml")
+    assert train([str(config), "budget.steps=4"]) == 0
+    shards = ShardSet(str(folder / "data" / "speech" / "index.json"))
+    passages = [segments_of(shards.read(shard, n)) for shard, count in enumerate(shards.counts) for n in range(count)]
+    spoken = [[_segment(u) for u in passage] for passage in passages if len(passage) > 1]
+    items = [
+        TaskItem(id=str(n), group="odd" if n % 2 else "even", prompt=first, endings=[second, other], answer=0)
+        for n, ((first, second, *_), (_, other, *_)) in enumerate(zip(spoken, spoken[1:] + spoken[:1], strict=True))
+    ]
+    letters = [Segment(text="a"), Segment(text="b")]
+    text = TaskItem(id="text", group="even", prompt=Segment(text=""), endings=letters, answer=1)
+    header = TaskHeader(task="next", cards=shards.index.cards, num_units=shards.index.num_units, hop=shards.index.hop)
+    write_task(folder / "task.jsonl", header, [*items, text])
+    return folder
+
+
+def _segment(utterance) -> Segment:  # type: ignore[no-untyped-def]
+    spans = zip(utterance.char_spans, utterance.words.tolist(), strict=True)
+    words = [(utterance.text[a:b], start, end) for (a, b), (start, end) in spans]
+    return Segment(text=utterance.text, units=utterance.units.tolist(), words=words)
+
+
+def test_tables_and_figures_that_can_be_traced(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    newest = latest(folder / "run" / "checkpoints")
+    assert newest is not None
+    older = newest.with_name("step-00000002")
+    arguments = [str(folder / "task.jsonl"), "--checkpoint", str(folder / "run"), "--against", str(older)]
+    for name in ("one", "two"):
+        assert (
+            main([*arguments, "--json", str(folder / name), "--max-elements", {"one": "8192", "two": "300"}[name]]) == 0
+        )
+    assert (folder / "one").read_bytes() == (folder / "two").read_bytes(), "the batch shows"
+    shown = capsys.readouterr().out
+    report = json.loads((folder / "one").read_text())
+    assert {row["direction"] for row in report["accuracies"]} == {"S->S", "T->T", "S->T", "T->S"}
+    assert "S->S: 1 of" in shown, "an item of text alone is left out, and that is said"
+    task = read_task(folder / "task.jsonl")
+    scored = score_task(load_trained(folder / "run"), task)
+    for row in report["accuracies"]:
+        members = select(scored, row["direction"], None if row["group"] == "all" else row["group"])
+        interval = accuracy(members, row["normalisation"])
+        assert (row["value"], row["low"], row["high"], row["items"]) == (
+            interval.value, interval.low, interval.high, len(members),
+        )  # fmt: skip
+        assert f"{interval.value:6.3f} [{interval.low:.3f}, {interval.high:.3f}]" in shown
+    ours, theirs, paired = report["accuracies"], report["against"]["accuracies"], report["differences"]
+    for a, b, c in zip(ours, theirs, paired, strict=True):
+        assert c["value"] == pytest.approx(a["value"] - b["value"])
+        assert c["low"] <= c["value"] <= c["high"]
+    assert len(report["items"]) == len(scored)
+    assert report["items"] != report["against"]["items"], "two steps of training change scores"
+    assert report["items"][0]["endings"][0]["log_prob"] == scored[0].endings[0].log_prob < 0
+
+
+def test_what_does_not_fit_is_refused(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    task = read_task(folder / "task.jsonl")
+    (ours,) = task.header.cards or {}
+    other = Card(kind="unit_tokenizer", name="other", facts={"units": 1})
+
+    def refused(header: TaskHeader, *arguments: str) -> str:
+        write_task(folder / "changed.jsonl", header, task.items)
+        code = main([str(folder / "changed.jsonl"), "--checkpoint", str(folder / "run"), *arguments])
+        assert code == 2
+        return capsys.readouterr().err
+
+    changed = task.header.with_updates(cards={other.card_id: other.model_dump()})
+    message = refused(changed)
+    assert ours in message
+    assert other.card_id in message
+    assert main([str(folder / "changed.jsonl"), "--checkpoint", str(folder / "run"), "--directions", "T->T"]) == 0
+    assert "trained on 40 of 640 samples" in refused(task.header.with_updates(hop=320))
+    assert "give one or more of" in refused(task.header, "--directions", "S->X")
+    assert "unknown patching" in refused(task.header, "--patching", "random")
+    assert "neither a checkpoint nor a run" in refused(task.header, "--against", str(folder))
+    tokenizer = folder / "data" / "tokenizer.json"
+    kept = tokenizer.read_text(encoding="utf-8")
+    tokenizer.write_text(kept + "\n", encoding="utf-8")
+    assert "the model was trained with" in refused(task.header)
+    tokenizer.write_text(kept, encoding="utf-8")
+    newest = latest(folder / "run" / "checkpoints")
+    assert newest is not None
+    facts = json.loads((newest / "checkpoint.json").read_text())
+    (newest / "checkpoint.json").write_text(json.dumps({key: facts[key] for key in facts if key != "units"}))
+    assert "written by older code" in refused(task.header)
+    (newest / "checkpoint.json").write_text(json.dumps(facts))
