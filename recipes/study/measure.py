@@ -25,8 +25,8 @@ def measure(study: Study, run: Path) -> dict[str, Any]:
     trained = load_trained(run)
     held = open_held_out(trained.config, study.measures.held_out_documents)
     found: dict[str, Any] = {"held_out": losses(trained.module, held), "step": trained.step, "tasks": {}}
-    for path in study.measures.tasks:
-        task = first_items(read_task(path), study.measures.items_per_group)
+    for wanted in study.measures.tasks:
+        task = first_items(read_task(wanted.path), wanted.items_per_group)
         scored = score_task(trained, task, DIRECTIONS, precision="fp32")
         found["tasks"][task.header.task] = points_of(scored)
     found["core_seconds_of_measuring"] = time.process_time() - began

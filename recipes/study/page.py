@@ -12,7 +12,7 @@ from recipes.study.charts import draw_accuracies, draw_curves
 from recipes.study.facts import Facts
 from recipes.study.ledger import Ledger
 from recipes.study.plan import units
-from recipes.study.readings import Record, accuracy, difference, run_of, spread, tasks_in
+from recipes.study.readings import Record, accuracy, difference, directions_in, run_of, spread, tasks_in
 from recipes.study.settings import Control, Study
 
 TITLES: dict[Control, str] = {
@@ -20,7 +20,6 @@ TITLES: dict[Control, str] = {
     "data": "Data-controlled: equal documents",
     "clock": "Wall-clock-controlled: equal seconds of one core",
 }
-DIRECTIONS = ("S->S", "T->T", "S->T", "T->S")
 LOSSES = {"bits/s of speech": ("speech_bits_per_second", 2), "nats per text token": ("text_nats_per_token", 4)}
 
 
@@ -42,7 +41,7 @@ class Page:
         self.facts = Facts.model_validate({name: facts[name] for name in Facts.model_fields})
         self.runs = self.ledger.all("runs")
         self.tasks = tasks_in(self.runs)
-        self.rungs = [(task, group) for task, groups in self.tasks.items() for group in groups]
+        self.columns = [(task, direction) for task in self.tasks for direction in directions_in(self.runs, task)]
         self.notes = read_notes(self.ledger.folder / "notes.md")
 
     def text(self) -> str:
@@ -132,7 +131,7 @@ class Page:
 
     def _results(self, control: Control) -> str:
         header = ["arm", "elements, M", "TFLOP", "core s", *LOSSES]
-        header += [f"{task} {direction}" for task in self.tasks for direction in DIRECTIONS]
+        header += [f"{task} {direction}" for task, direction in self.columns]
         rows = []
         for arm, seed, label in self._seeded():
             record = self._run(arm, seed, control)
@@ -143,19 +142,19 @@ class Page:
         used, held = record["consumed"], record["measures"]["held_out"]
         cells = [f"{used['elements'] / 1e6:.3f}", f"{used['flops'] / 1e12:.3f}", f"{used['core_seconds']:.0f}"]
         cells += [f"{held[key]:.{digits}f}" for key, digits in LOSSES.values()]
-        return cells + [percent(accuracy(record, task, d)) for task in self.tasks for d in DIRECTIONS]
+        return cells + [percent(accuracy(record, task, direction)) for task, direction in self.columns]
 
     def _rungs(self) -> str:
-        if not self.rungs:
+        if not self.columns:
             return "No task has been scored."
         parts = []
-        for direction in DIRECTIONS:
+        for task, direction in self.columns:
             rows = [
-                [label, *(percent(accuracy(record, task, direction, group)) for task, group in self.rungs)]
+                [label, *(percent(accuracy(record, task, direction, group)) for group in self.tasks[task])]
                 for arm, seed, label in self._seeded()
                 if (record := self._run(arm, seed, "compute")) is not None
             ]
-            parts += [f"**{direction}**", table(["arm", *(f"{task}: {group}" for task, group in self.rungs)], rows)]
+            parts += [f"**{task}, {direction}**", table(["arm", *self.tasks[task]], rows)]
         return "\n\n".join(parts)
 
     def _seeds(self) -> str:
@@ -166,12 +165,11 @@ class Page:
                 continue
             row = [arm, str(len(records))]
             row += [mean([r["measures"]["held_out"][key] for r in records], digits) for key, digits in LOSSES.values()]
-            for task in self.tasks:
-                for direction in DIRECTIONS:
-                    found = [accuracy(record, task, direction) for record in records]
-                    row.append(mean([100 * a.value for a in found if a is not None], 1))
+            for task, direction in self.columns:
+                found = [accuracy(record, task, direction) for record in records]
+                row.append(mean([100 * a.value for a in found if a is not None], 1))
             rows.append(row)
-        header = ["arm", "seeds", *LOSSES, *(f"{task} {direction}" for task in self.tasks for direction in DIRECTIONS)]
+        header = ["arm", "seeds", *LOSSES, *(f"{task} {direction}" for task, direction in self.columns)]
         own = table(header, rows) if rows else "No arm has two finished seeds yet."
         return f"{own}\n\n{_beside(paper.SEEDS)}"
 
@@ -188,7 +186,7 @@ class Page:
             "control",
             "arm",
             *LOSSES,
-            *(f"{task} {direction}" for task in self.tasks for direction in DIRECTIONS),
+            *(f"{task} {direction}" for task, direction in self.columns),
         ]
         return (
             "Less the plain baseline of the same seed: losses in per cent (less is better), accuracies in points on the same "
@@ -198,8 +196,7 @@ class Page:
     def _against(self, mine: Record, base: Record) -> list[str]:
         a, b = mine["measures"]["held_out"], base["measures"]["held_out"]
         cells = [f"{100 * (a[key] / b[key] - 1):+.2f} %" for key, _ in LOSSES.values()]
-        pairs = [(task, direction) for task in self.tasks for direction in DIRECTIONS]
-        return cells + [percent(difference(mine, base, task, direction), "+") for task, direction in pairs]
+        return cells + [percent(difference(mine, base, task, direction), "+") for task, direction in self.columns]
 
     def _pictures(self) -> list[str]:
         if not self.runs:

@@ -83,3 +83,11 @@ def tasks_in(runs: dict[str, Record]) -> dict[str, list[str]]:
             known = found.setdefault(task, [])
             known += [group for group in groups if group not in known]
     return found
+
+
+def directions_in(runs: dict[str, Record], task: str) -> list[str]:
+    """The directions in which any run was scored on a task, speech first."""
+    found = {
+        d for record in runs.values() for group in record["measures"]["tasks"].get(task, {}).values() for d in group
+    }
+    return [direction for direction in ("S->S", "T->T", "S->T", "T->S") if direction in found]

@@ -236,7 +236,8 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def sitting(work: Work, wanted: list[Unit], config: str) -> int:
-    """Do what has no record yet; the page is rendered anew after each unit."""
+    """Do what has no record yet; the page is rendered anew at the end, and after a unit when it is a minute old."""
+    rendered = time.monotonic()
     for number, unit in enumerate(wanted, start=1):
         if work.ledger.has(unit.name):
             continue
@@ -246,8 +247,11 @@ def sitting(work: Work, wanted: list[Unit], config: str) -> int:
             work.do(unit)
         except OutOfTime:
             work.watch.say(f"the sitting is over within {unit.name}; run the same command to go on")
+            _render(work.study, config)
             return TRY_AGAIN
-        _render(work.study, config)
+        if time.monotonic() - rendered > 60:
+            rendered = time.monotonic()
+            _render(work.study, config)
     _render(work.study, config)
     return 0
 

@@ -75,6 +75,14 @@ class Arm(StrictModel):
     seeds: list[int] = Field(min_length=1)
 
 
+class ScoredTask(StrictModel):
+    """A task file, prepared where it is spoken. Items lacking a form are left out of the directions that need it."""
+
+    path: str
+    items_per_group: int = Field(ge=1)
+    """The first so many of each group are scored."""
+
+
 class Measures(StrictModel):
     """What is measured, and on how much."""
 
@@ -83,10 +91,7 @@ class Measures(StrictModel):
     curve_documents: int = Field(ge=1)
     """Per kind, for the curves."""
     curve_points: int = Field(ge=2)
-    tasks: list[str]
-    """Prepared task files."""
-    items_per_group: int = Field(ge=1)
-    """The first so many of each group are scored."""
+    tasks: list[ScoredTask]
     asr_steps: int = Field(0, ge=0)
     """Steps of fine-tuning on transcription from each arm's compute-controlled checkpoint; 0: none."""
     asr_lr: float = Field(5e-4, gt=0)

@@ -1,0 +1,280 @@
+"""The study's machinery on random shards: budgets that are equal, sittings that resume, records that can be made again, a page
+that says what the records say."""
+
+import itertools
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from recipes.study import driver
+from recipes.study.arms import budget_of, elements_of
+from recipes.study.facts import ArmFacts, Facts
+from recipes.study.ledger import Ledger
+from recipes.study.page import render
+from recipes.study.plan import units
+from recipes.study.readings import accuracy, at, difference
+from recipes.study.rerun import compare, train_again
+from recipes.study.run import Work, main
+from recipes.study.settings import Control, Study, load_study
+from schemas.tasks import Segment, TaskHeader, TaskItem, write_task
+from tests.synthetic_shards import WORDS, write_speech_shards
+
+STACK = {"num_heads": 2, "rope_theta": 5.0e5, "hidden_dim": 32}
+LOCAL = {**STACK, "num_layers": 1, "dim": 16, "window": 16, "cross_heads": 2}
+MODEL = {
+    "kind": "lst",
+    "patch_encoder": {**LOCAL, "cross_window": 1, "cross_layers": "last"},
+    "global_transformer": {**STACK, "num_layers": 1, "dim": 32},
+    "patch_decoder": {**LOCAL, "cross_window": 4},
+    "vectors_per_patch": 2,
+    "conditioning": "causal",
+    "text_path": "direct",
+    "head": "per_modality",
+}
+STATIC = {"policy": "static", "size": 4}
+
+
+def write_study(folder: Path) -> Path:
+    """A study of seconds: three arms over the same few passages, one rate, all controls."""
+    write_speech_shards(folder / "speech", [12, 12], words=(6, 20), num_units=30)
+    items = [
+        TaskItem(
+            id=f"{group}-{number}",
+            group=group,
+            prompt=Segment(text=" ".join(WORDS[number : number + 4])),
+            endings=[Segment(text=WORDS[number]), Segment(text=WORDS[-number - 1])],
+            answer=number % 2,
+        )
+        for group in ("easy", "hard")
+        for number in range(6)
+    ]
+    write_task(folder / "task.jsonl", TaskHeader(task="choice"), items)
+    speech = str(folder / "speech" / "index.json")
+    document = {
+        "name": "A study of seconds",
+        "runs_dir": str(folder / "runs"),
+        "results_dir": str(folder / "results"),
+        "page": str(folder / "study.md"),
+        "data": {
+            "speech": speech,
+            "text": speech,
+            "held_out": 0.2,
+            "weights": {"interleaved": 1, "speech": 1, "text": 1},
+            "spans": {"rule": "paper"},
+            "text_tokens": 280,
+            "unit_tokens": 60,
+            "lanes": 2,
+        },
+        "model": MODEL,
+        "training": {
+            "elements": 256,
+            "global_microbatches": 1,
+            "budget_elements": 2500,
+            "optimiser": {"kind": "adamw", "lr": 0.003},
+            "rates": [0.003],
+            "rate_share": 0.2,
+            "warmup_steps": 2,
+            "decay_share": 0.4,
+            "clip_norm": 1.0,
+            "precision": "fp32",
+        },
+        "arms": {
+            "plain": {"kind": "plain", "patches": STATIC, "seeds": [1]},
+            "static": {"kind": "lst", "patches": STATIC, "seeds": [1]},
+            "bpe": {"kind": "plain", "unit_bpe": True, "patches": {"policy": "static", "size": 1}, "seeds": [1]},
+        },
+        "controls": ["compute", "data", "clock"],
+        "measures": {
+            "held_out_documents": 3,
+            "curve_documents": 2,
+            "curve_points": 4,
+            "tasks": [{"path": str(folder / "task.jsonl"), "items_per_group": 5}],
+        },
+    }
+    path = folder / "study.yaml"
+    path.write_text(yaml.safe_dump(document, sort_keys=False), encoding="utf-8")
+    return path
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The configuration of a study that has been run in one sitting."""
+    config = write_study(tmp_path_factory.mktemp("study"))
+    assert main([str(config)]) == 0
+    return config
+
+
+positive = st.floats(0.05, 20.0)
+
+
+@given(positive, positive, st.floats(1.0, 3.0), st.sampled_from(["compute", "data", "clock"]))
+def test_a_control_gives_every_arm_what_the_baseline_has(
+    flops: float, seconds: float, content: float, control: Control
+) -> None:
+    """Operations, content or core seconds of an arm's budget are the baseline's, whatever an element of the arm costs."""
+    study = small_study()
+    base = arm_facts(flops=3.0, seconds=0.5, content=1.0)
+    mine = arm_facts(flops=flops, seconds=seconds, content=content)
+    facts = Facts(arms={"plain": base, "static": mine}, shares={}, rounds=1, steps_per_round=1)
+    elements = elements_of(budget_of(study, facts, "static", control), mine)
+    per_element = {"compute": "flops_per_element", "data": "content_per_element", "clock": "seconds_per_element"}[
+        control
+    ]
+    given_to_base = study.training.budget_elements * getattr(base, per_element)
+    assert elements * getattr(mine, per_element) == pytest.approx(given_to_base, rel=2e-3)
+
+
+def small_study() -> Study:
+    """A study that nothing is run of."""
+    arms = {
+        name: {"kind": kind, "patches": STATIC, "seeds": [1]} for name, kind in (("plain", "plain"), ("static", "lst"))
+    }
+    return Study.model_validate(
+        {
+            "name": "x", "runs_dir": "x", "results_dir": "x", "page": "x", "model": MODEL, "arms": arms, "controls": ["compute"],
+            "data": {
+                "speech": "x", "text": "x", "held_out": 0.1, "weights": {"interleaved": 1, "speech": 1, "text": 1},
+                "spans": {"rule": "paper"}, "text_tokens": 300, "unit_tokens": 60,
+            },
+            "training": {
+                "elements": 256, "global_microbatches": 1, "budget_elements": 1e4, "optimiser": {"kind": "adamw", "lr": 1e-3},
+                "rates": [1e-3], "rate_share": 0.1, "warmup_steps": 1, "decay_share": 0.2, "clip_norm": 1.0, "precision": "fp32",
+            },
+            "measures": {"held_out_documents": 1, "curve_documents": 1, "curve_points": 2, "tasks": []},
+        }
+    )  # fmt: skip
+
+
+def arm_facts(*, flops: float, seconds: float, content: float) -> ArmFacts:
+    return ArmFacts(
+        parameters=1, global_parameters=1, local_parameters=0, embedding_parameters=0, latents=1, latents_per_element=1.0,
+        fill=1.0, content_per_element=content, flops_per_element=flops, seconds_per_element=seconds,
+    )  # fmt: skip
+
+
+@given(st.lists(st.tuples(st.floats(0.1, 9.0), st.floats(-5, 5)), min_size=2, max_size=9), st.floats(0, 1))
+def test_a_curve_read_at_equal_operations_lies_on_its_line(steps: list[tuple[float, float]], share: float) -> None:
+    """On a metrics file with known values: exact at the points, between its neighbours elsewhere, nothing beyond its ends."""
+    flops = list(itertools.accumulate(step for step, _ in steps))
+    curve: list[dict[str, Any]] = [{"flops": x, "held": y} for x, (_, y) in zip(flops, steps, strict=True)]
+    curve.insert(1, {"flops": flops[0] + 0.01})  # a row without the loss
+    for x, (_, y) in zip(flops, steps, strict=True):
+        assert at(curve, "flops", x, "held") == pytest.approx(y)
+    middle = flops[0] + share * (flops[1] - flops[0])
+    found = at(curve, "flops", middle, "held")
+    assert found == pytest.approx(steps[0][1] + share * (steps[1][1] - steps[0][1]), abs=1e-6)
+    assert at(curve, "flops", flops[-1] + 1, "held") is None
+
+
+def test_a_finished_study_is_not_run_again(finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    study = load_study(finished, [])
+    ledger = Ledger(study.results_dir)
+    before = {path: path.stat().st_mtime_ns for path in ledger.folder.rglob("*.json")}
+    assert len(before) == 1 + 1 + 2 * 3
+    monkeypatch.setattr(Work, "do", lambda *_: pytest.fail("a finished unit of work was run again"))
+    assert main([str(finished)]) == 0
+    assert {path: path.stat().st_mtime_ns for path in ledger.folder.rglob("*.json")} == before
+
+
+def test_every_control_consumes_its_budget(finished: Path) -> None:
+    study = load_study(finished, [])
+    work = Work(study, driver.Watch(None, print))
+    for unit in units(study, work.facts):
+        record = work.ledger.read(unit.name)
+        budget = budget_of(study, work.facts, unit.arm, unit.control)
+        assert 1 <= budget.progress(record["consumed"]) < 1.2
+        assert record["consumed"]["flops"] > 0
+        assert {"config", "versions", "machine", "curve", "lr"} <= record.keys()
+        assert [row for row in record["curve"] if "held_speech_bits_per_second" in row]
+
+
+def test_a_sitting_that_is_cut_short_goes_on_to_the_same_figures(finished: Path, tmp_path: Path) -> None:
+    """Cut in the trunk, cut in the branch, then finished: no record before the end, and the losses of an undisturbed run."""
+    study = load_study(finished, [f"runs_dir={tmp_path}/runs", f"results_dir={tmp_path}/results"])
+    done = Ledger(load_study(finished, []).results_dir)
+    shared = Path(load_study(finished, []).runs_dir) / "shared"
+    Path(study.runs_dir).mkdir()
+    (Path(study.runs_dir) / "shared").symlink_to(shared)
+    Ledger(study.results_dir).write("facts", done.read("facts"))
+    cuts = iter([3, 5, None])
+    for cut in cuts:
+        work = Work(study, CountedWatch(cut))
+        unit = next(u for u in units(study, work.facts) if u.name == "runs/static-s1-compute")
+        if cut is None:
+            work.do(unit)
+        else:
+            with pytest.raises(driver.OutOfTime):
+                work.do(unit)
+            assert not work.ledger.has(unit.name)
+    again, before = work.ledger.read(unit.name), done.read(unit.name)
+    assert again["measures"]["held_out"] == before["measures"]["held_out"]
+    assert again["consumed"]["flops"] == before["consumed"]["flops"]
+
+
+class CountedWatch(driver.Watch):
+    """A sitting that is over after so many steps."""
+
+    def __init__(self, steps: int | None) -> None:
+        super().__init__(None, lambda _: None)
+        self._left = steps
+
+    @property
+    def over(self) -> bool:
+        if self._left is None:
+            return False
+        self._left -= 1
+        return self._left < 0
+
+
+def test_a_record_is_made_again_from_its_configuration_alone(finished: Path, tmp_path: Path) -> None:
+    """One run from nothing equals trunk and branch, to the last digit of the record."""
+    study = load_study(finished, [])
+    record = Ledger(study.results_dir).read("runs/static-s1-data")
+    found = train_again(study, record, tmp_path / "again")
+    for old, new, _ in compare(record, found).values():
+        assert new == pytest.approx(old, rel=1e-9)
+
+
+def test_the_page_says_what_the_records_say(finished: Path) -> None:
+    """A figure changed in a record changes on the page, and nowhere else; every arm and control is there."""
+    study = load_study(finished, [])
+    before = render(study, "x").read_text()
+    assert all(f"| {arm} |" in before for arm in study.arms)
+    assert "All that was planned has been run" in before
+    path = Ledger(study.results_dir).path("runs/bpe-s1-compute")
+    kept = path.read_text()
+    record = json.loads(kept)
+    record["measures"]["held_out"]["text_nats_per_token"] = 123.4567
+    path.write_text(json.dumps(record))
+    try:
+        after = render(study, "x").read_text()
+        path.unlink()
+        missing = render(study, "x").read_text()
+    finally:
+        path.write_text(kept)
+    assert "123.4567" in after
+    changed = [(a, b) for a, b in zip(before.splitlines(), after.splitlines(), strict=True) if a != b]
+    assert {re.split(r"\s*\|\s*", line)[1] for line, _ in changed} <= {"bpe", "compute"}
+    assert "Runs still missing: bpe-s1-compute" in missing
+
+
+def test_accuracies_of_a_record_are_those_of_its_points() -> None:
+    record = {"measures": {"tasks": {"t": {"easy": {"T->T": {"token": "1150"}}, "hard": {"T->T": {"token": "0000"}}}}}}
+    other = {"measures": {"tasks": {"t": {"easy": {"T->T": {"token": "0000"}}, "hard": {"T->T": {"token": "0000"}}}}}}
+    easy, both, more = (
+        accuracy(record, "t", "T->T", "easy"),
+        accuracy(record, "t", "T->T"),
+        difference(record, other, "t", "T->T"),
+    )
+    assert easy is not None
+    assert both is not None
+    assert more is not None
+    assert (easy.value, both.value, more.value) == (0.625, 0.3125, 0.3125)
+    assert both.low <= both.value <= both.high
+    assert accuracy(record, "t", "S->S") is None
