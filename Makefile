@@ -14,7 +14,7 @@ export RAY_USAGE_STATS_ENABLED := 0
 export PYANNOTE_METRICS_ENABLED := 0
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: help setup models shards train test test-all check format inspect report verify bench plots clean
+.PHONY: help setup models shards train test test-all check format inspect report verify bench study study-demo study-data plots clean
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -70,6 +70,22 @@ verify: $(STAMP) ## re-hash every file and check every invariant
 
 bench: models ## every benchmark that fits in 15 minutes; refreshes docs/results/bench.md
 	@$(PY) -m benchmarks.run_all
+
+study-demo: $(STAMP) ## the study's whole path in miniature (stories, shards, arms, scores, page) under runs/study-demo
+	@$(MAKE) --no-print-directory study-data STORIES=demo TASKS=test
+	@$(PY) -m recipes.study.run configs/experiments/study-demo.yaml
+	@$(PY) -m recipes.study.check configs/experiments/study-demo.yaml --again static-s1-compute
+
+study: $(STAMP) ## LST against its baselines (hours; goes on where it stopped; ARGS="--hours 2"); docs/results/study.md
+	@$(MAKE) --no-print-directory study-data STORIES=study TASKS="test-seen test-unseen"
+	@$(PY) -m recipes.study.run configs/experiments/study.yaml $(ARGS)
+
+study-data:
+	@$(PY) jobs/make_story_corpus.py --config configs/stories/$(STORIES).yaml
+	@$(PY) jobs/fit_kmeans.py --config configs/stories/$(STORIES)-pipeline.yaml
+	@$(PY) jobs/tokenize_audio.py --config configs/stories/$(STORIES)-pipeline.yaml
+	@for task in $(TASKS); do $(PY) jobs/prepare_task.py --config configs/stories/$(STORIES)-pipeline.yaml \
+	    runs/stories-$(STORIES)/tasks/$$task.jsonl runs/stories-$(STORIES)/tasks/$$task-units.jsonl; done
 
 plots: $(STAMP) ## loss curves of runs/*/metrics.jsonl in one PNG
 	@$(PY) -m model.plots runs/train-*
