@@ -110,7 +110,7 @@ class Cache:
         readable_RT = self._readable(self.tag_BT[rows_R, :used], tag_R[:, None])
         bias_X1T = empty_R1 = None
         if not readable_RT.all():
-            empty = ~readable_RT.any(1)
+            empty = np.logical_not(readable_RT.any(axis=1))
             bias = np.where(readable_RT | empty[:, None], 0.0, -np.inf).repeat(self.heads, axis=0)[:, None]
             bias_X1T = torch.as_tensor(bias, device=self.entries.device).to(self.entries.dtype)
             empty_R1 = torch.as_tensor(empty[:, None], device=self.entries.device) if empty.any() else None

@@ -28,9 +28,10 @@ class Session:
         policy: PatchPolicyConfig,
         num_rows: int,
         capacity: int = 256,
-        packed: bool = False,
+        packed: bool = True,
     ) -> None:
-        """
+        """`packed` keeps a copy of the weights in oneDNN's layout (on CPU in fp32 and bf16; see `model.stepping`).
+
         Raises:
             ValueError: the policy needs alignment, or the model's conditioning is the published one.
         """
@@ -42,6 +43,14 @@ class Session:
         self.model = model
         self.patchers = [OnlinePatcher(policy) for _ in range(num_rows)]
         self.state = model.make_state(num_rows, capacity, packed)
+        self.num_latents_B = np.zeros(num_rows, dtype=np.int64)
+        """Latents begun so far; an element each for the plain transformer."""
+
+    @property
+    def num_global_steps_B(self) -> np.ndarray:
+        """Steps of the global transformer: one for each latent that is complete."""
+        steps_B: np.ndarray = self.state.global_transformer.num_latents_B
+        return steps_B
 
     @torch.inference_mode()
     def feed(self, ids: Sequence[int]) -> torch.Tensor:
@@ -53,13 +62,15 @@ class Session:
         if len(ids) != len(self.patchers):
             raise ValueError(f"feed one id per row: {len(self.patchers)} rows, {len(ids)} ids")
         vocabulary = self.model.vocabulary
-        begins, closed = [False] * len(ids), [False] * len(ids)
+        begins_B, closed_B = np.zeros(len(ids), dtype=bool), np.zeros(len(ids), dtype=bool)
         for row, element in enumerate(ids):
             if not 0 <= element < vocabulary.size:
                 raise ValueError(f"row {row}: id {element} is outside the vocabulary of {vocabulary.size}")
             if element != PAD:
-                begins[row], closed[row] = self.patchers[row].observe(element, element >= vocabulary.unit_offset)
-        return self.model.step(self.state, np.asarray(ids, dtype=np.int64), np.asarray(begins), np.asarray(closed))
+                begins_B[row], closed_B[row] = self.patchers[row].observe(element, element >= vocabulary.unit_offset)
+        ids_B = np.asarray(ids, dtype=np.int64)
+        self.num_latents_B += ids_B != PAD if self.model.config.kind == "plain" else begins_B
+        return self.model.step(self.state, ids_B, begins_B, closed_B)
 
     def prefill(self, prompts: Sequence[Sequence[int]]) -> torch.Tensor:
         """Feed a prompt to each row; logits [B, V] after the last element of each.

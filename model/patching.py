@@ -102,12 +102,17 @@ PatchPolicyConfig = Annotated[
 class BoundaryRule(Protocol):
     """Decides patch ends from the units seen so far. A learned rule takes this place."""
 
+    patch_local: bool
+    """Whether the units of the open patch alone decide: generation then forgets the finished patches of a span."""
+
     def ends(self, units: np.ndarray) -> np.ndarray:
         """bool [t]: a patch ends after unit j of the span; entry j may depend on units[: j + 1] alone."""
 
 
 class StaticRule:
     """A patch ends after every `size` units."""
+
+    patch_local = True
 
     def __init__(self, size: int) -> None:
         self.size = size
@@ -122,6 +127,8 @@ class NoveltyRule:
 
     Within one sound units repeat, so patches end where sounds change and last longer where nothing happens.
     """
+
+    patch_local = True
 
     def __init__(self, min_size: int, max_size: int) -> None:
         self.min_size, self.max_size = min_size, max_size
@@ -205,7 +212,7 @@ class OnlinePatcher:
             raise ValueError(f"patch policy {policy.policy!r} needs alignment; use static or dynamic to generate")
         self.rule = boundary_rule(policy)
         self.span: list[int] = []
-        """Units of the speech span so far."""
+        """Units of the speech span so far, or of the open patch where they alone decide."""
         self.open = False
 
     def observe(self, element: int, is_unit: bool) -> tuple[bool, bool]:
@@ -216,6 +223,8 @@ class OnlinePatcher:
         self.span.append(element)
         begins, closed = not self.open, bool(self.rule.ends(np.asarray(self.span))[-1])
         self.open = not closed
+        if closed and self.rule.patch_local:
+            self.span = []
         return begins, closed
 
 

@@ -26,7 +26,7 @@ from model.layers import Block, CrossAttention, RMSNorm, rope_tables
 def can_pack(weight: torch.Tensor) -> bool:
     """Whether oneDNN takes this weight in its own layout."""
     return (
-        torch.backends.mkldnn.is_available()
+        bool(torch.backends.mkldnn.is_available())  # type: ignore[no-untyped-call]
         and weight.device.type == "cpu"
         and weight.dtype in (torch.float32, torch.bfloat16)
         and hasattr(torch.ops.mkldnn, "_reorder_linear_weight")
@@ -44,8 +44,7 @@ class Product:
         self.weight, self.transposed = weight, weight.t()
         self.packed: torch.Tensor | None = None
         if packed and can_pack(weight):
-            with torch.inference_mode(False):
-                self.packed = torch.ops.mkldnn._reorder_linear_weight(weight.to_mkldnn(), num_rows)
+            self.packed = torch.ops.mkldnn._reorder_linear_weight(weight, num_rows)
 
     def __call__(self, x_RD: torch.Tensor, residual: torch.Tensor | None = None) -> torch.Tensor:
         out: torch.Tensor
