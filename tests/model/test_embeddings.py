@@ -1,0 +1,80 @@
+"""Embeddings of words: the right patches, the same alone as in a batch, and figures that are known for known vectors."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from model import embeddings
+from model.embeddings import Words, choose, cosines, embed_words, figures, spoken_words
+from model.lst import LST
+from model.shards import ShardSet
+from model.train import main as train
+from schemas.config import ConfigError
+from tests.model.training_runs import run_document, write_data, write_run
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of two steps."""
+    folder = tmp_path_factory.mktemp("embeddings")
+    write_data(folder)
+    document = {**run_document(folder, folder / "run"), "budget": {"steps": 2}}
+    assert train([str(write_run(document, folder / "run.yaml"))]) == 0
+    return folder
+
+
+def test_words_are_found_where_the_shard_says(run: Path) -> None:
+    """The units of a found patch are the word's frames, and its text is the word's."""
+    trained, shards = embeddings.load_trained(run / "run"), ShardSet(str(run / "speech" / "index.json"))
+    composer = trained.composer()
+    sample = shards.read(0, 0)
+    whole = {sample.meta.text[a:b].lower() for a, b in sample.meta.words}
+    documents = list(spoken_words(shards, composer))
+    assert sum(len(starts) for _, starts in documents) > 50
+    assert set(documents[0][1].values()) <= whole
+    for document, starts in documents:
+        for element in starts:
+            assert document.is_unit[element]
+            assert document.patch_start[element]
+            assert document.patch_kind[element] == 0
+
+
+def test_a_word_is_the_same_alone_as_in_a_batch(run: Path) -> None:
+    trained, shards = embeddings.load_trained(run / "run"), ShardSet(str(run / "speech" / "index.json"))
+    assert isinstance(trained.module, LST)
+    documents = list(spoken_words(shards, trained.composer()))[:6]
+    together = embed_words(trained.module, documents)
+    alone = [embed_words(trained.module, [document]) for document in documents]
+    assert together.texts == [text for words in alone for text in words.texts]
+    np.testing.assert_allclose(together.vectors, np.concatenate([w.vectors for w in alone if w.texts]), atol=1e-5)
+
+
+def test_known_vectors_have_known_figures() -> None:
+    """Two words along two axes: 1 within, 0 between, silhouette 1; mixed up at random there is nothing to see."""
+    axes = np.repeat(np.eye(4, dtype=np.float32)[:2], 6, axis=0) * np.arange(1, 13, dtype=np.float32)[:, None]
+    texts = ["lamp"] * 6 + ["door"] * 6
+    found = figures(Words(texts=texts, vectors=axes))
+    assert found == pytest.approx({"within": 1.0, "between": 0.0, "silhouette": 1.0}, abs=1e-6)
+    rng = np.random.default_rng(0)
+    within, between = cosines(Words(texts=["lamp", "door"] * 200, vectors=rng.normal(size=(400, 8)).astype(np.float32)))
+    assert within == pytest.approx(between, abs=0.02)
+
+
+def test_frequent_long_words_are_chosen() -> None:
+    texts = ["the"] * 9 + ["lamp"] * 5 + ["door"] * 7 + ["rare"] * 2
+    words = Words(texts=texts, vectors=np.arange(len(texts), dtype=np.float32)[:, None])
+    chosen = choose(words, num_words=9, occurrences=4, min_letters=4)
+    assert chosen.texts == ["door"] * 4 + ["lamp"] * 4
+    assert len(set(chosen.vectors[:, 0].tolist())) == 8
+    with pytest.raises(ConfigError, match="lower --occurrences"):
+        choose(words, num_words=9, occurrences=6, min_letters=4)
+
+
+def test_the_command_writes_figures_and_a_picture(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    shards = str(run / "speech" / "index.json")
+    command = ["--checkpoint", str(run / "run"), "--shards", shards, "--out", str(run / "out"), "--occurrences", "3"]
+    assert embeddings.main([*command, "--letters", "3"]) == 0
+    assert (run / "out" / "embeddings.png").stat().st_size > 1000
+    assert "untrained" in capsys.readouterr().out
+    assert embeddings.main([*command, "--occurrences", "5000"]) == 2
