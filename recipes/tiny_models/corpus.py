@@ -13,16 +13,20 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
-from recipes.tiny_models import flite, neural, texts
+from recipes.tiny_models import flite, neural, speech, texts
 from recipes.tiny_models.phone_times import PhoneAligner
 from recipes.tiny_models.settings import SEED, TRAIN_FLITE, UNSEEN_KOKORO, UNSEEN_REAL, root
-from recipes.tiny_models.store import Utterance, resample, save
+from recipes.tiny_models.store import Utterance, load, resample, save
 
+HELD_OUT_SENTENCES = 30
+"""Per voice: two minutes."""
 SENTENCES_PER_PART = 80
 """Five minutes of speech or so: what an interruption can cost."""
 DEMO_SPEECH = Path(__file__).parents[2] / "data" / "demo"
 SPEED_RANGE = (0.82, 1.25)
 """Of the copies that are resampled; two in three are."""
+COPIES = 3
+"""Resampled copies of the Kokoro voices, each a speaker of another size: a cheap way to many speakers."""
 
 
 def parts(source: str, num_parts: int) -> list[Path]:
@@ -65,6 +69,12 @@ def make_kokoro(num_parts: int) -> None:
         return aligner.align(neural.kokoro(sentence, random.Random(f"{SEED}-{sentence}").choice(voices)))
 
     _write_parts("kokoro", "mixed", sentences, speak, num_parts)
+    for number in range(num_parts):
+        path = root() / "corpus" / "kokoro" / f"resampled-{number:03d}.npz"
+        if not path.exists():
+            rng = random.Random(f"{SEED}-{path.name}")
+            made = list(load(root() / "corpus" / "kokoro" / f"mixed-{number:03d}.npz"))
+            save(path, [resample(item, rng.uniform(*SPEED_RANGE)) for _ in range(COPIES) for item in made])
 
 
 def make_piper(num_parts: int) -> None:
@@ -92,6 +102,18 @@ def make_real(copies: int) -> None:
         piece if copy == 0 else resample(piece, rng.uniform(*SPEED_RANGE)) for copy in range(copies) for piece in pieces
     ]
     save(root() / "corpus" / "real" / "read-000.npz", made)
+
+
+def make_held_out() -> None:
+    """The Kokoro voices that no training hears, with sentences of the test split, timed by soundswallower: for measuring only."""
+    aligner = PhoneAligner()
+    sentences = [text for text in speech.sentences() if len(text) < 90][:HELD_OUT_SENTENCES]
+    for voice in UNSEEN_KOKORO:
+        path = speech.held_out_kokoro(voice)
+        if not path.exists():
+            timed = [aligner.align(neural.kokoro(sentence, voice)) for sentence in sentences]
+            save(path, [item for item in timed if item is not None])
+            print(path.name, flush=True)
 
 
 def real_clips(*, unseen: bool) -> list[Utterance]:
@@ -160,11 +182,13 @@ def _write_parts(
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("source", choices=["flite", "kokoro", "piper", "real"])
+    parser.add_argument("source", choices=["flite", "kokoro", "piper", "real", "held-out"])
     parser.add_argument("--parts", type=int, default=12, help="parts of 80 sentences (4-5 minutes) per voice")
     arguments = parser.parse_args()
     if arguments.source == "real":
         make_real(copies=4)
+    elif arguments.source == "held-out":
+        make_held_out()
     else:
         {"flite": make_flite, "kokoro": make_kokoro, "piper": make_piper}[arguments.source](arguments.parts)
 

@@ -32,8 +32,8 @@ from recipes.tiny_models.batches import (
 )
 from recipes.tiny_models.settings import FRAME, SEED, one_thread, root
 
-STEPS = 700
-CHECKPOINT_EVERY = 100
+STEPS = 4000
+CHECKPOINT_EVERY = 200
 BATCH_FRAMES = 600
 SAME = [
     "hidden_size",
@@ -58,7 +58,7 @@ SAME = [
 ]
 """What the configurations of HuBERT and wav2vec2 have in common."""
 WINDOWS = (150, 200, 300, 600)
-PEAK_LR, WARMUP = 6e-4, 30
+MUON_LR, PEAK_LR, WARMUP = 4e-3, 1e-3, 60
 MASK_SHARE, MASK_SPAN = 0.06, 3
 CTC_WEIGHT, CTC_FROM = 0.1, 300
 """The CTC loss comes in after this step: at first it wants blank everywhere, which is against the frames."""
@@ -66,7 +66,7 @@ FROZEN = 4
 """Convolutions that are not trained further: down to 400 Hz, where most of a step's cost is."""
 SHARES = (
     Share(source="flite", parts=12),
-    Share(source="kokoro", parts=2, times=4),
+    Share(source="kokoro", parts=2),
     Share(source="piper", parts=4),
     Share(source="real", parts=1, times=4),
 )
@@ -150,17 +150,13 @@ def checkpoint_path() -> Path:
 def train(steps: int) -> None:
     """Run from the last checkpoint, or from the start, to the end. With more `steps` than before, a run goes on."""
     model = start()
-    optimiser = torch.optim.AdamW(
-        [weight for weight in model.parameters() if weight.requires_grad],
-        lr=PEAK_LR,
-        betas=(0.9, 0.98),
-        weight_decay=0.01,
-    )
+    both = distil.optimisers(model, MUON_LR, PEAK_LR)
     first = 0
     if checkpoint_path().exists():
         state = torch.load(checkpoint_path(), weights_only=True)
         model.load_state_dict(state["model"])
-        optimiser.load_state_dict(state["optimiser"])
+        for optimiser, kept in zip(both, state["optimisers"], strict=True):
+            optimiser.load_state_dict(kept)
         first = state["step"]
     model.train()
     corpus = load_corpus(SHARES)
@@ -169,13 +165,14 @@ def train(steps: int) -> None:
     print(f"{corpus.num_frames / 50 / 3600:.2f} h, {len(spelling.labels)} letters", flush=True)
     began, framewise, sequence = time.monotonic(), [], []
     for step in range(first, steps):
-        for group in optimiser.param_groups:
-            group["lr"] = cosine(step, steps, WARMUP, PEAK_LR)
+        scale = cosine(step, steps, WARMUP, 1.0)
+        distil.set_rates(both, (scale * MUON_LR, scale * PEAK_LR))
         frame_loss, ctc_loss = _losses(model, corpus, spelling, step)
-        optimiser.zero_grad()
+        model.zero_grad()
         (frame_loss + (CTC_WEIGHT if step >= CTC_FROM else 0.0) * ctc_loss).backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimiser.step()
+        for optimiser in both:
+            optimiser.step()
         framewise.append(frame_loss.item())
         sequence.append(ctc_loss.item())
         done = step + 1
@@ -183,7 +180,8 @@ def train(steps: int) -> None:
             means = f"frames {np.mean(framewise[-25:]):.3f} ctc {np.mean(sequence[-25:]):.3f}"
             print(f"{done} {means} {time.monotonic() - began:.0f} s", flush=True)
         if done % CHECKPOINT_EVERY == 0 or done == steps:
-            state = {"model": model.state_dict(), "optimiser": optimiser.state_dict(), "step": done}
+            states = [optimiser.state_dict() for optimiser in both]
+            state = {"model": model.state_dict(), "optimisers": states, "step": done}
             save_checkpoint(checkpoint_path(), state)
 
 

@@ -6,7 +6,7 @@ from functools import cache
 from pathlib import Path
 
 from recipes.tiny_models import flite
-from recipes.tiny_models.settings import TRAIN_FLITE, UNSEEN_FLITE
+from recipes.tiny_models.settings import TRAIN_FLITE, UNSEEN_FLITE, root
 from recipes.tiny_models.store import Utterance
 
 MISSING = "flite is not installed (Debian package flite1-dev): there is no speech with exact times to measure on"
@@ -25,6 +25,11 @@ def spoken(voice: str, first: int, last: int) -> list[Utterance]:
     """Sentences [first, last) by a flite voice, with exact times of words and phones."""
     made = [flite.synthesise(sentence, voice) for sentence in sentences()[first:last]]
     return [utterance for utterance in made if utterance is not None]
+
+
+def held_out_kokoro(voice: str) -> Path:
+    """Where `corpus held-out` puts the sentences of an unseen Kokoro voice."""
+    return root() / "corpus" / "held-out" / f"{voice}.npz"
 
 
 def held_out() -> dict[str, list[Utterance]]:

@@ -12,7 +12,7 @@ import torch
 
 from recipes.tiny_models.batches import Share
 from recipes.tiny_models.corpus import parts
-from recipes.tiny_models.settings import one_thread, root
+from recipes.tiny_models.settings import SEED, one_thread, root
 from recipes.tiny_models.store import Utterance, load
 from recipes.tiny_models.whisper_teacher import WhisperTeacher
 
@@ -20,11 +20,13 @@ LAYERS = (3, 4)
 DIM = 128
 """Principal components kept."""
 SHARES = (
-    Share(source="flite", parts=5),
-    Share(source="kokoro", parts=2, times=2),
+    Share(source="flite", parts=4),
+    Share(source="kokoro", parts=2),
     Share(source="piper", parts=4),
     Share(source="real", parts=1, times=3),
 )
+LAST_PLACE = 300
+"""Frames from a clip's start (6 s), after which too few clips go on to tell what a place adds."""
 SAMPLE_UTTERANCES = 40
 """Of every voice's first part, to fit the projection."""
 
@@ -33,6 +35,16 @@ def teacher_features(teacher: WhisperTeacher, audio: np.ndarray) -> torch.Tensor
     """[frames, 1024]: both layers, each frame normalised. Without that, a few huge dimensions rule every distance."""
     outputs = teacher.features(audio)
     return torch.cat([torch.nn.functional.layer_norm(outputs[layer - 1], (512,)) for layer in LAYERS], dim=1)
+
+
+def project(features: torch.Tensor, projection: dict[str, torch.Tensor]) -> torch.Tensor:
+    """[frames, DIM] of `teacher_features` by what `fit_projection` gave."""
+    return ((features - projection["mean"]) / projection["scale"]) @ projection["axes"]
+
+
+def projection_path() -> Path:
+    """The projection of the recipe's run."""
+    return root() / "targets" / "projection.pt"
 
 
 def target_path(part: Path) -> Path:
@@ -47,6 +59,30 @@ def load_targets(shares: tuple[Share, ...]) -> np.ndarray:
         for share in shares
     ]
     return np.concatenate(arrays)
+
+
+def settle(targets: np.ndarray, starts: np.ndarray) -> np.ndarray:
+    """Targets [frames, DIM] of clips that begin at `starts` (and end at the last), without what their place in the clip adds, and
+    with large dimensions less large; float32.
+
+    Whisper adds a position to its input and the sum is still there in its layers: 4.5 % of the variance that no sound
+    explains, and that a student who hears a clip's middle cannot know. The mean per place is taken of what 100 clusters leave
+    over, for clips begin with silence. Dividing by the root of each dimension's deviation, half way to white,
+    raised the teacher's own PNMI at K=100 from 0.615 to 0.633.
+    """
+    import faiss
+
+    targets = targets.astype(np.float32)
+    assert len(targets) == starts[-1]
+    kmeans = faiss.Kmeans(targets.shape[1], 100, niter=8, seed=SEED, max_points_per_centroid=400)
+    kmeans.train(np.ascontiguousarray(targets[::5]))
+    rest = targets - np.asarray(kmeans.centroids)[kmeans.index.search(targets, 1)[1][:, 0]]
+    place = np.minimum(np.arange(len(targets)) - np.repeat(starts[:-1], np.diff(starts)), LAST_PLACE)
+    counts = np.bincount(place, minlength=LAST_PLACE + 1)[:, None]
+    sums = np.stack([np.bincount(place, column, LAST_PLACE + 1) for column in rest.T], axis=1)
+    targets -= (sums / np.maximum(counts, 1)).astype(np.float32)[place]
+    targets -= targets.mean(axis=0)
+    return np.asarray(targets / np.sqrt(targets.std(axis=0)), np.float32)
 
 
 def fit_projection(teacher: WhisperTeacher) -> dict[str, torch.Tensor]:
@@ -69,7 +105,7 @@ def fit_projection(teacher: WhisperTeacher) -> dict[str, torch.Tensor]:
 def main() -> None:
     one_thread()
     teacher = WhisperTeacher(max(LAYERS), torch.bfloat16)
-    saved = root() / "targets" / "projection.pt"
+    saved = projection_path()
     if not saved.exists():
         saved.parent.mkdir(parents=True, exist_ok=True)
         torch.save(fit_projection(teacher), saved)
@@ -78,10 +114,7 @@ def main() -> None:
         path = target_path(part)
         if path.exists():
             continue
-        made = [
-            ((teacher_features(teacher, item.audio) - projection["mean"]) / projection["scale"]) @ projection["axes"]
-            for item in load(part)
-        ]
+        made = [project(teacher_features(teacher, item.audio), projection) for item in load(part)]
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = path.with_suffix(".tmp")
         with open(temporary, "wb") as file:
