@@ -32,6 +32,8 @@ from schemas.tasks import Task, read_task
 
 SCORES_FORMAT = 1
 ALL = "all"
+CELL = 25
+"""Width of a column of the tables: a figure, its interval, and room between."""
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -158,11 +160,11 @@ def accuracies(scored: Sequence[Scored], other: Sequence[Scored] | None = None) 
 def _print_accuracies(title: str, rows: Sequence[dict[str, Any]]) -> None:
     width = max(len(row["group"]) for row in rows)
     print(f"\n{title}")
-    print(f"{'':6} {'group':{width}} {'items':>6}  " + "".join(f"{name:22}" for name in NORMALISATIONS).rstrip())
+    print(f"{'':6} {'group':{width}} {'items':>6}  " + "".join(f"{name:{CELL}}" for name in NORMALISATIONS).rstrip())
     for start in range(0, len(rows), len(NORMALISATIONS)):
         cells = rows[start : start + len(NORMALISATIONS)]
         first = cells[0]
-        values = "".join(f"{row['value']:6.3f} [{row['low']:.3f}, {row['high']:.3f}]".ljust(22) for row in cells)
+        values = "".join(f"{row['value']:6.3f} [{row['low']:.3f}, {row['high']:.3f}]".ljust(CELL) for row in cells)
         print(f"{first['direction']:6} {first['group']:{width}} {first['items']:6}  {values}".rstrip())
 
 
