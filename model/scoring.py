@@ -269,7 +269,11 @@ def check_cards(task: Task, trained: Trained, patching: Patching) -> None:
     if header.cards is None:
         return  # no item has units, and none is scored as speech
     if units is None:
-        raise ConfigError(f"the model was trained on text alone; score {header.task!r} with --directions 'T->T'")
+        raise ConfigError(
+            "the checkpoint does not say what made its units, so speech cannot be scored: it was trained on text alone, or "
+            "written by older code. In that case run its training for one more step (raise its budget), which writes a "
+            "checkpoint that says so; or score text, with --directions 'T->T'"
+        )
     kinds = ["unit_tokenizer", "vad", *(("aligner",) if patching.needs_words else ())]
     for kind in kinds:
         ours = {name for name, card in units.cards.items() if card.kind == kind}

@@ -37,7 +37,7 @@ class Trained:
     """Of the run, the model with its vocabulary."""
     step: int
     units: UnitFacts | None
-    """What made the units it was trained on; None where there were none."""
+    """What made the units it was trained on; None where there were none, or where older code wrote the checkpoint."""
     data: dict[str, Any]
     """`Corpus.fingerprint()` of the run."""
 
@@ -79,12 +79,8 @@ def load_trained(path: str | Path, device: torch.device | str = "cpu") -> Traine
     module.to_empty(device=device)
     weights = {f"model.{name}": parameter.detach() for name, parameter in module.named_parameters()}
     load(folder, weights, Ranks(0, 1, torch.device(device)))
-    if "units" not in facts:
-        raise ConfigError(
-            f"{folder} does not say what made its units: it was written by older code. Run its training again for a step "
-            "(raise budget.steps by one): that writes a checkpoint that does"
-        )
-    units = None if facts["units"] is None else parse_config(UnitFacts, facts["units"], f"{folder}/checkpoint.json")
+    made = facts.get("units")
+    units = None if made is None else parse_config(UnitFacts, made, f"{folder}/checkpoint.json")
     return Trained(module=module.eval(), config=config, step=int(facts["step"]), units=units, data=facts["data"])
 
 

@@ -108,5 +108,5 @@ def test_what_does_not_fit_is_refused(folder: Path, capsys: pytest.CaptureFixtur
     assert newest is not None
     facts = json.loads((newest / "checkpoint.json").read_text())
     (newest / "checkpoint.json").write_text(json.dumps({key: facts[key] for key in facts if key != "units"}))
-    assert "written by older code" in refused(task.header)
+    assert "does not say what made its units" in refused(task.header)
     (newest / "checkpoint.json").write_text(json.dumps(facts))
