@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -48,7 +49,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ]  # fmt: skip
     write_task(folder / "task" / "task.jsonl", TaskHeader(task="t"), items)
     make_centroids(folder / "centroids")
-    training = document(audio, folder / "training", folder / "centroids", max_reject_rate=0.5)
+    training = document(
+        audio, folder / "training", folder / "centroids", max_reject_rate=0.5, partitions={"minutes": 10}
+    )
     write_spec(folder / "spec.yaml", training)
     return folder
 
@@ -64,10 +67,26 @@ def run(folder: Path, monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
     return prepare.main()
 
 
+def _until(stage: str, work: Callable[[StageWorker, str], None], worker: StageWorker, part: str) -> None:
+    if worker.plan.name == stage:
+        raise KeyboardInterrupt
+    work(worker, part)
+
+
 def test_a_task_becomes_what_training_data_becomes(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert run(folder, monkeypatch) == 0
+    with monkeypatch.context() as interrupted:
+        work = StageWorker.work
+        interrupted.setattr(StageWorker, "work", lambda self, part: _until("words", work, self, part))
+        with pytest.raises(KeyboardInterrupt):
+            run(folder, interrupted)
+    assert not (folder / "task" / "out.jsonl").exists()
+    with monkeypatch.context() as resumed:
+        stages: list[str] = []
+        resumed.setattr(StageWorker, "work", lambda self, part: (stages.append(self.plan.name), work(self, part)))
+        assert run(folder, resumed) == 0
+    assert stages == ["words", "units", "patches"], "what was committed before the interruption is not done again"
     written = (folder / "task" / "out.jsonl").read_bytes()
     task = read_task(folder / "task" / "out.jsonl")
     good, text, bad = task.items
