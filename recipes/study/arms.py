@@ -22,7 +22,7 @@ def model_of(study: Study, arm: Arm, mix: Mix) -> ModelConfig:
     """The arm's model; `mix` is what its layers are matched on, where they are."""
     assert isinstance(study.model, ModelConfig)
     if arm.kind == "lst":
-        return study.model
+        return study.model.with_updates(text_path=arm.text_path) if arm.text_path else study.model
     if arm.layers == "as lst":
         return plain_like(study.model)
     return match_plain(study.model, arm.layers, (count_mix(study.model, mix), count_mix(plain_like(study.model), mix)))

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from recipes.study.readings import Record, accuracy, tasks_in
+from recipes.study.readings import Record, accuracy, points, tasks_in
 
 PANELS = {
     "held_speech_bits_per_second": "bits per second of speech",
@@ -50,39 +50,48 @@ def draw_curves(runs: dict[str, Record], arms: Sequence[str], out: Path) -> Path
 
 
 def draw_accuracies(runs: dict[str, Record], arms: Sequence[str], out: Path) -> Path | None:
-    """Accuracy of each arm's compute-controlled runs by task and group, one panel a direction, 95 % intervals over items."""
-    rungs = [(task, group) for task, groups in tasks_in(runs).items() for group in groups]
+    """Accuracy of each arm's compute-controlled runs on each rung, one panel a direction (of the task that has most items in
+    it), 95 % intervals over items."""
     chosen = [record for record in runs.values() if record["control"] == "compute"]
-    if not rungs or not chosen:
+    shown = {direction: task for direction in DIRECTIONS if (task := _largest(chosen, direction)) is not None}
+    if not shown:
         return None
+    groups = tasks_in(runs)
+    rungs = list(dict.fromkeys(group for task in shown.values() for group in groups[task]))
     plt = _pyplot()
-    figure, axes = plt.subplots(
-        1, len(DIRECTIONS), figsize=(11, 0.55 * len(rungs) + 1.8), layout="constrained", sharey=True
-    )
+    size = (2.9 * len(shown) + 1, 0.16 * len(rungs) * len(arms) + 1.9)
+    figure, axes = plt.subplots(1, len(shown), figsize=size, layout="constrained", sharey=True, squeeze=False)
     seeds: dict[str, int] = {}
     for record in chosen:
         number, seeds[record["arm"]] = seeds.get(record["arm"], 0), seeds.get(record["arm"], 0) + 1
-        shift = 0.8 * (arms.index(record["arm"]) + 0.3 * number) / len(arms) - 0.4
-        for axis, direction in zip(axes, DIRECTIONS, strict=True):
-            for place, (task, group) in enumerate(rungs):
-                found = accuracy(record, task, direction, group)
-                if found is None:
-                    continue
-                reach = [[found.value - found.low], [found.high - found.value]]
-                style = {"fmt": "o", "markersize": 3, "linewidth": 0.9, "color": f"C{arms.index(record['arm'])}"}
-                axis.errorbar(found.value, place + shift, xerr=reach, label=record["arm"], **style)
-    for axis, direction in zip(axes, DIRECTIONS, strict=True):
-        axis.axvline(0.5, color="0.6", linewidth=0.8, linestyle=":")
-        axis.set(title=direction.replace("->", "→"), xlabel="accuracy", xlim=(0.3, 1.02))
+        shift = 0.8 * (arms.index(record["arm"]) + 0.5 + 0.25 * number) / len(arms) - 0.4
+        for axis, (direction, task) in zip(axes[0], shown.items(), strict=True):
+            for place, group in enumerate(rungs):
+                found = accuracy(record, task, direction, group) if group in groups[task] else None
+                if found is not None:
+                    reach = [[found.value - found.low], [found.high - found.value]]
+                    style = {"fmt": "o", "markersize": 3, "linewidth": 0.9, "color": f"C{arms.index(record['arm'])}"}
+                    axis.errorbar(found.value, place + shift, xerr=reach, label=record["arm"], **style)
+    for axis, (direction, task) in zip(axes[0], shown.items(), strict=True):
+        axis.axvline(0.5, color="0.5", linewidth=0.8, linestyle=":")
+        axis.set(xlabel="accuracy", xlim=(0.0, 1.02))
+        axis.set_title(f"{direction.replace('->', '→')}  ({task})", fontsize=9)
         axis.grid(alpha=0.2, axis="x")
-    axes[0].set_yticks(range(len(rungs)), [f"{task}: {group}" for task, group in rungs])
-    axes[0].invert_yaxis()
-    handles, labels = axes[0].get_legend_handles_labels()
-    unique = dict(zip(labels, handles, strict=True))
+    axes[0][0].set_yticks(range(len(rungs)), rungs)
+    axes[0][0].set_ylim(len(rungs) - 0.4, -0.6)
+    handles, labels = axes[0][0].get_legend_handles_labels()
+    unique = {arm: handles[labels.index(arm)] for arm in arms if arm in labels}
     figure.legend(
         unique.values(), unique.keys(), loc="outside lower center", ncols=len(unique), frameon=False, fontsize=8
     )
     return _save(figure, plt, out)
+
+
+def _largest(records: Sequence[Record], direction: str) -> str | None:
+    """The task with most items in a direction."""
+    counts = {task: len(points(record, task, direction)) for record in records for task in record["measures"]["tasks"]}
+    best = max(counts, key=lambda task: counts[task], default=None)
+    return best if best is not None and counts[best] else None
 
 
 def _pyplot() -> Any:

@@ -43,27 +43,41 @@ def run_name(arm: str, seed: int, control: Control) -> str:
 
 
 def units(study: Study, facts: Facts) -> Iterator[Unit]:
-    """All units in the order of work: the grid, then seed by seed and control by control."""
-    training = study.training
-    if len(training.rates) > 1:
-        for arm in study.arms:
-            mine = facts.arms[arm]
-            elements = training.rate_share * elements_of(budget_of(study, facts, arm, "compute"), mine)
-            for lr in training.rates:
-                yield Unit(kind="rates", arm=arm, lr=lr, seconds=elements * mine.seconds_per_element)
+    """All units in the order of work: seed by seed, and within a seed arm by arm with all its controls, so that a sitting that
+    ends early leaves whole comparisons. An arm's grid comes before its first run."""
     for number in range(max(len(arm.seeds) for arm in study.arms.values())):
-        for control in study.controls:
-            for arm, settings in study.arms.items():
-                if number < len(settings.seeds) and (arm != study.baseline or control == "compute"):
+        for arm, settings in study.arms.items():
+            if number == 0 and len(study.training.rates) > 1:
+                yield from _grid(study, facts, arm)
+            if number < len(settings.seeds):
+                for control in study.controls if arm != study.baseline else study.controls[:1]:
                     seconds = _run_seconds(study, facts, arm, control)
                     yield Unit(kind="runs", arm=arm, seed=settings.seeds[number], control=control, seconds=seconds)
         if study.measures.asr_steps:
             for arm, settings in study.arms.items():
                 if number < len(settings.seeds):
-                    mine = facts.arms[arm]
-                    step = training.elements * training.global_microbatches * mine.fill * mine.seconds_per_element
-                    seconds = study.measures.asr_steps * step
-                    yield Unit(kind="asr", arm=arm, seed=settings.seeds[number], seconds=seconds)
+                    yield Unit(
+                        kind="asr", arm=arm, seed=settings.seeds[number], seconds=_asr_seconds(study, facts, arm)
+                    )
+
+
+def _grid(study: Study, facts: Facts, arm: str) -> Iterator[Unit]:
+    mine, training = facts.arms[arm], study.training
+    elements = training.rate_share * elements_of(budget_of(study, facts, arm, "compute"), mine)
+    for lr in training.rates:
+        yield Unit(kind="rates", arm=arm, lr=lr, seconds=elements * mine.seconds_per_element)
+
+
+def _asr_seconds(study: Study, facts: Facts, arm: str) -> float:
+    """Fine-tuning alone."""
+    mine, training = facts.arms[arm], study.training
+    return (
+        study.measures.asr_steps
+        * training.elements
+        * training.global_microbatches
+        * mine.fill
+        * mine.seconds_per_element
+    )
 
 
 def _run_seconds(study: Study, facts: Facts, arm: str, control: Control) -> float:

@@ -3,7 +3,7 @@
     python -m recipes.study.run configs/experiments/study.yaml --dry-run           the plan, with hours from measured rates
     python -m recipes.study.run configs/experiments/study.yaml                     everything that has no record yet
     python -m recipes.study.run configs/experiments/study.yaml --hours 2           one sitting of two hours
-    python -m recipes.study.run configs/experiments/study.yaml --only static       one arm
+    python -m recipes.study.run configs/experiments/study.yaml --only plain,bpe    these arms
     python -m recipes.study.run configs/experiments/study.yaml --page              render the page from the records, train nothing
 
 Each finished unit of work leaves a record under `results_dir` and is not run again. Killed, it goes on from its last checkpoint.
@@ -12,6 +12,7 @@ Each finished unit of work leaves a record under `results_dir` and is not run ag
 from __future__ import annotations
 
 import argparse
+import logging
 import sys
 import time
 from functools import partial
@@ -205,7 +206,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("config", help="a file of configs/experiments/")
     parser.add_argument("overrides", nargs="*", metavar="a.b=c", help="fields to set, read as YAML")
     parser.add_argument("--dry-run", action="store_true", help="print the plan and its hours, and stop")
-    parser.add_argument("--only", metavar="ARM", help="the units of this arm alone")
+    parser.add_argument("--only", metavar="ARM,ARM", help="the units of these arms alone")
     parser.add_argument(
         "--hours", type=float, help="end the sitting after so many hours (exit code 75: there is more to do)"
     )
@@ -213,6 +214,9 @@ def main(arguments: list[str] | None = None) -> int:
     given = parser.parse_args(arguments)
     torch.set_num_threads(1)
     steady_memory()
+    logging.getLogger("model.training").setLevel(
+        logging.ERROR
+    )  # each branch has another budget than its trunk, and means it
     try:
         study = load_study(given.config, given.overrides)
         work = Work(study, Watch(given.hours, lambda line: print(line, file=sys.stderr, flush=True)))
@@ -220,9 +224,10 @@ def main(arguments: list[str] | None = None) -> int:
             _render(study, given.config)
             return 0
         work.prepare()
-        if given.only and given.only not in study.arms:
-            raise ConfigError(f"no arm {given.only!r}; there are {', '.join(study.arms)}")
-        wanted = [unit for unit in units(study, work.facts) if given.only in (None, unit.arm)]
+        only = given.only.split(",") if given.only else list(study.arms)
+        if unknown := set(only) - set(study.arms):
+            raise ConfigError(f"no arm {', '.join(sorted(unknown))}; there are {', '.join(study.arms)}")
+        wanted = [unit for unit in units(study, work.facts) if unit.arm in only]
         if given.dry_run:
             print(describe_plan(study, work.facts, work.ledger, wanted))
             return 0

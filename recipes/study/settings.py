@@ -70,6 +70,8 @@ class Arm(StrictModel):
     patches: PatchPolicyConfig
     """For `plain` it only says where a document may be cut."""
     unit_bpe: bool = False
+    text_path: Literal["local", "direct"] | None = None
+    """LST: another path of text than the study's model has."""
     layers: Literal["as lst", "parameters", "flops"] = "as lst"
     """Plain: as many layers as LST's global part (the paper's rule), or so many that parameters or operations match."""
     seeds: list[int] = Field(min_length=1)
