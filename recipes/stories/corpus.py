@@ -39,9 +39,10 @@ class Stage:
 
 def stages(config: StoriesConfig, root: Path, text_only: bool) -> list[Stage]:
     """Everything that is to be written under `root`, in order."""
-    found = [text_stage(config, root)]
-    found += [task_stage(config, task, root) for task in config.tasks if not (text_only and task.voices)]
-    return found if text_only else [*found, speech_stage(config, root)]
+    written = [task_stage(config, task, root) for task in config.tasks if not task.voices]
+    spoken = [task_stage(config, task, root) for task in config.tasks if task.voices]
+    speech = [] if text_only else [speech_stage(config, root), *spoken]
+    return [text_stage(config, root), *written, *speech]
 
 
 def text_stage(config: StoriesConfig, root: Path) -> Stage:
