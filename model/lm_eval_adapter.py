@@ -87,7 +87,7 @@ def main(arguments: list[str] | None = None) -> int:
         "--num-fewshot", type=int, help="examples before each question; the task's own number otherwise"
     )
     parser.add_argument("--limit", type=int, help="only the first N questions of each task")
-    parser.add_argument("--precision", choices=["fp64", "fp32"], default="fp64")
+    parser.add_argument("--precision", choices=["fp64", "fp32"], default="fp64", help="fp32 on a GPU (default: fp64)")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--json", metavar="OUT", help="write lm_eval's results")
     given = parser.parse_args(arguments)

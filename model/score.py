@@ -39,6 +39,7 @@ CELL = 25
 def main(arguments: list[str] | None = None) -> int:
     """The command line; mistakes of the user's are one sentence and exit code 2."""
     given = _parser().parse_args(arguments)
+    given.precision = given.precision or ("fp64" if given.device == "cpu" else "fp32")
     try:
         if given.threads:
             torch.set_num_threads(given.threads)
@@ -96,7 +97,9 @@ def _parser() -> argparse.ArgumentParser:
         help="auto (default): as trained, but not told where the words of the ending are; aligned; static:SIZE; dynamic:MIN:MAX",
     )  # fmt: skip
     parser.add_argument(
-        "--precision", choices=["fp64", "fp32"], default="fp64", help="fp64 (default) does not depend on batching"
+        "--precision",
+        choices=["fp64", "fp32"],
+        help="default: fp64 on a CPU, where batching then does not show; fp32 on a GPU",
     )
     parser.add_argument("--max-elements", type=int, default=8192, metavar="N", help="of a batch (default: %(default)s)")
     parser.add_argument("--device", default="cpu", help="(default: %(default)s)")
