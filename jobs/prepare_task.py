@@ -176,11 +176,11 @@ def collect(plan: Plan) -> tuple[dict[str, Spoken], list[Refused]]:
                     audio=uri, stage=reject.stage, code=reject.code, detail=reject.detail, units_lost=uri not in spoken
                 )
             )
-    of_original = {original: uri for uri, original in copies.items()}
     refused += [
-        Refused(**{**asdict(entry), "audio": of_original[entry.audio]})
+        Refused(**{**asdict(entry), "audio": uri})
+        for uri, original in copies.items()
         for entry in refused
-        if entry.audio in of_original
+        if entry.audio == original
     ]
     return spoken, refused
 

@@ -32,7 +32,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     audio = make_corpus(folder / "task" / "audio", NAMES)
     (audio / "copy.flac").write_bytes((audio / NAMES[0]).read_bytes())
     (audio / "broken.flac").write_bytes((audio / NAMES[0]).read_bytes()[:5000])
-    soundfile.write(audio / "silent.wav", np.zeros(16_000), 16_000)
+    for name in ("silent", "silent too", "silent three"):
+        soundfile.write(audio / f"{name}.wav", np.zeros(16_000), 16_000)
     texts = dict(line.split("\t")[:2] for line in (audio / "manifest.tsv").read_text("utf-8").splitlines()[1:])
     columns = (DEMO / "manifest.tsv").read_text("utf-8").splitlines()[0].split("\t")
     assert columns[0] == "file"
@@ -45,6 +46,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         TaskItem(
             id="bad", group="g", prompt=Segment(text="quiet", audio="audio/silent.wav"),
             endings=[Segment(text="cut", audio="audio/broken.flac"), second], answer=0,
+        ),
+        TaskItem(
+            id="mute", group="g", prompt=Segment(text=""), answer=0,
+            endings=[Segment(text="x", audio=f"audio/silent {name}.wav") for name in ("too", "three")],
         ),
     ]  # fmt: skip
     write_task(folder / "task" / "task.jsonl", TaskHeader(task="t"), items)
@@ -89,7 +94,8 @@ def test_a_task_becomes_what_training_data_becomes(
     assert stages == ["words", "units", "patches"], "what was committed before the interruption is not done again"
     written = (folder / "task" / "out.jsonl").read_bytes()
     task = read_task(folder / "task" / "out.jsonl")
-    good, text, bad = task.items
+    good, text, bad, mute = task.items
+    assert [ending.units for ending in mute.endings] == [None, None]
 
     spec = parse_config(PipelineSpec, json.loads(json.dumps(document(
         folder / "task" / "audio", folder / "training", folder / "centroids", partitions={"minutes": 10}))), "test")  # fmt: skip
@@ -125,6 +131,8 @@ def test_a_task_becomes_what_training_data_becomes(
     assert {(row["audio"], row["code"], tuple(row["items"])) for row in rejects} == {
         ("audio/broken.flac", "decode_error", ("bad",)),
         ("audio/silent.wav", "no_speech", ("bad",)),
+        ("audio/silent too.wav", "no_speech", ("mute",)),
+        ("audio/silent three.wav", "no_speech", ("mute",)),
     }
     assert "broken.flac" in capsys.readouterr().out
 
