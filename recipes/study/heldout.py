@@ -28,18 +28,6 @@ class HeldOut:
     pieces: dict[str, list[Piece]]
     seconds: dict[str, float]
 
-    def first(self, documents: int) -> HeldOut:
-        """The first documents of each kind alone (seconds in proportion to units)."""
-        pieces = {kind: found[:documents] for kind, found in self.pieces.items()}
-        units = {kind: (_units(pieces[kind]), max(1, _units(found))) for kind, found in self.pieces.items()}
-        return HeldOut(
-            pieces=pieces, seconds={kind: self.seconds[kind] * part / all_ for kind, (part, all_) in units.items()}
-        )
-
-
-def _units(pieces: list[Piece]) -> int:
-    return sum(int(piece.is_unit.sum()) for piece in pieces)
-
 
 def open_held_out(config: TrainConfig, documents: int) -> HeldOut:
     """`documents` held-out documents of each kind, patched as at the end of the run."""

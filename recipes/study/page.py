@@ -12,7 +12,7 @@ from recipes.study.charts import draw_accuracies, draw_curves
 from recipes.study.facts import Facts
 from recipes.study.ledger import Ledger
 from recipes.study.plan import units
-from recipes.study.readings import Record, accuracy, difference, directions_in, run_of, spread, tasks_in
+from recipes.study.readings import Record, accuracy, at, difference, directions_in, run_of, spread, tasks_in
 from recipes.study.settings import Control, Study
 
 TITLES: dict[Control, str] = {
@@ -20,6 +20,8 @@ TITLES: dict[Control, str] = {
     "data": "Data-controlled: equal documents",
     "clock": "Wall-clock-controlled: equal seconds of one core",
 }
+SHARES = (0.25, 0.5, 0.7)
+AXES = {"the operations": "flops", "the documents": "content", "the core seconds": "core_seconds"}
 LOSSES = {"bits/s of speech": ("speech_bits_per_second", 2), "nats per text token": ("text_nats_per_token", 4)}
 
 
@@ -66,7 +68,15 @@ class Page:
             self._seeds(),
         ]
         parts += ["## What was seen", *filter(None, [self.notes.get("Seen", "")]), self._differences()]
-        parts += ["## Curves", *self._pictures(), "## Learning rates", self._rates(), *self._asr(), *self._pilots()]
+        parts += [
+            "## Curves",
+            *self._pictures(),
+            self._along(),
+            "## Learning rates",
+            self._rates(),
+            *self._asr(),
+            *self._pilots(),
+        ]
         parts += [*self._note("Limits"), *self._note("Rerun")]
         return "\n\n".join(part for part in parts if part) + "\n"
 
@@ -215,6 +225,35 @@ class Page:
                 "Accuracies at equal operations, 95 % intervals over items; dotted: chance between two endings."
             )
         return parts
+
+    def _along(self) -> str:
+        """The curves read at shares of the baseline's budget, where no rate has fallen yet."""
+        base = self._run(self.study.baseline, self.study.arms[self.study.baseline].seeds[0], "compute")
+        if base is None:
+            return ""
+        rows = []
+        for arm, settings in self.study.arms.items():
+            record = self._run(arm, settings.seeds[0], "compute")
+            if record is not None:
+                content = self.facts.arms[arm].content_per_element
+                curve = [{**row, "content": content * row["elements"]} for row in record["curve"]]
+                rows += [
+                    [arm, *self._read(curve, base["consumed"], key, digits, name)]
+                    for name, (key, digits) in LOSSES.items()
+                ]
+        header = ["arm", "held-out loss", *(f"{share:.0%} of {name}" for name in AXES for share in SHARES)]
+        return (
+            "The same curves read between their points at shares of what the plain baseline had in all, at constant rates. A dash: "
+            f"the curve does not reach there.\n\n{table(header, rows)}"
+        )
+
+    def _read(self, curve: Sequence[Record], total: Record, key: str, digits: int, name: str) -> list[str]:
+        cells = [name]
+        for axis in AXES.values():
+            whole = total["elements"] if axis == "content" else total[axis]
+            found = [at(curve, axis, share * whole, f"held_{key}") for share in SHARES]
+            cells += ["-" if value is None else f"{value:.{digits}f}" for value in found]
+        return cells
 
     def _rates(self) -> str:
         rates, records = self.study.training.rates, self.ledger.all("rates")

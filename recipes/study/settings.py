@@ -127,8 +127,6 @@ class Study(StrictModel):
     controls: list[Control] = Field(min_length=1)
     """In order of work."""
     measures: Measures
-    pilots: str | None = None
-    """A JSON of `recipes.study.pilot`, shown on the page."""
 
     @model_validator(mode="after")
     def _has_its_yardstick(self) -> Self:
