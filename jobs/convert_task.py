@@ -1,7 +1,8 @@
-"""Task files from the public layouts of HellaSwag, StoryCloze, spoken StoryCloze, sWUGGY and sBLIMP.
+"""Task files from the public layouts of HellaSwag, StoryCloze, TopicStoryCloze, sWUGGY and sBLIMP.
 
   hellaswag         SOURCE is its JSONL (ctx_a, ctx_b, endings, label)
   storycloze        SOURCE is the .csv or .tsv with InputSentence1 ... AnswerRightEnding, as sent out by its authors
+  topic-storycloze  the same SOURCE; the wrong ending is another story's right one (TWIST's own draw is not published as text)
   storycloze-audio  SOURCE is a folder of N_correct.wav and N_incorrect.wav, each a whole story, or the ending alone where there
                     is a N_mutual.wav with its beginning; texts in .txt files beside them are taken along
   swuggy, sblimp    SOURCE is lexical/dev or syntactic/dev of ZeroSpeech 2021: gold.csv and the recordings it names
@@ -13,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+import hashlib
 import json
 import re
 from collections.abc import Callable, Iterator
@@ -83,7 +85,7 @@ def clean(text: str) -> str:
 
 
 def storycloze(source: Path, folder: Path) -> Iterator[TaskItem]:
-    """Four sentences and two endings. TopicStoryCloze in the same columns is read too."""
+    """Four sentences and two endings."""
     del folder
     for number, row in _csv_rows(source):
         where = f"{source}:{number}"
@@ -101,6 +103,18 @@ def storycloze(source: Path, folder: Path) -> Iterator[TaskItem]:
             endings=[Segment(text=_get(row, ending.format(i), where).strip()) for i in (1, 2)],
             answer=int(right) - 1,
         )
+
+
+def topic_storycloze(source: Path, folder: Path) -> Iterator[TaskItem]:
+    """Each story with its right ending and that of another story, picked by the hash of its id: the same file gives the same
+    task."""
+    stories = list(storycloze(source, folder))
+    if len(stories) < 2:
+        raise TaskError(f"{source} holds one story, and a wrong ending comes from another")
+    for place, story in enumerate(stories):
+        step = 1 + int(hashlib.sha256(story.id.encode("utf-8")).hexdigest(), 16) % (len(stories) - 1)
+        other = stories[(place + step) % len(stories)]
+        yield story.with_updates(endings=[story.endings[story.answer], other.endings[other.answer]], answer=0)
 
 
 def storycloze_audio(source: Path, folder: Path) -> Iterator[TaskItem]:
@@ -142,6 +156,7 @@ def sblimp(source: Path, folder: Path) -> Iterator[TaskItem]:
 CONVERTERS: dict[str, Callable[[Path, Path], Iterator[TaskItem]]] = {
     "hellaswag": hellaswag,
     "storycloze": storycloze,
+    "topic-storycloze": topic_storycloze,
     "storycloze-audio": storycloze_audio,
     "swuggy": swuggy,
     "sblimp": sblimp,

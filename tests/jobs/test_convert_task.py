@@ -43,6 +43,16 @@ def test_storycloze(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, suffix: str
     source.write_text("".join(delimiter.join(line) + "\n" for line in lines))
     (item,) = run(monkeypatch, "storycloze", source, tmp_path / "out.jsonl").items
     assert (item.id, item.prompt.text, item.endings[1].text, item.answer) == ("s1", "A. B. C. D.", "no.", 1)
+    with pytest.raises(TaskError, match="holds one story"):
+        run(monkeypatch, "topic-storycloze", source, tmp_path / "out.jsonl")
+    more = [[f"s{i}", *"ABCD", f"right {i}.", f"wrong {i}.", "1"] for i in range(9)]
+    (tmp_path / f"more{suffix}").write_text("".join(delimiter.join(line) + "\n" for line in [names, *more]))
+    topic = run(monkeypatch, "topic-storycloze", tmp_path / f"more{suffix}", tmp_path / "topic.jsonl").items
+    for number, item in enumerate(topic):
+        right, wrong = (ending.text for ending in item.endings)
+        assert (right, item.answer) == (f"right {number}.", 0)
+        assert wrong != right
+        assert wrong.startswith("right")
     source.write_text(source.read_text().replace(f"{delimiter}2\n", f"{delimiter}3\n"))
     with pytest.raises(TaskError, match=r":2: AnswerRightEnding must be 1 or 2"):
         run(monkeypatch, "storycloze", source, tmp_path / "out.jsonl")
