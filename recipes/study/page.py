@@ -237,21 +237,19 @@ class Page:
             if record is not None:
                 content = self.facts.arms[arm].content_per_element
                 curve = [{**row, "content": content * row["elements"]} for row in record["curve"]]
-                rows += [
-                    [arm, *self._read(curve, base["consumed"], key, digits, name)]
-                    for name, (key, digits) in LOSSES.items()
-                ]
+                for name, (key, digits) in LOSSES.items():
+                    rows.append([arm, name, *self._read(curve, base["consumed"], f"held_{key}", digits)])
         header = ["arm", "held-out loss", *(f"{share:.0%} of {name}" for name in AXES for share in SHARES)]
         return (
-            "The same curves read between their points at shares of what the plain baseline had in all, at constant rates. A dash: "
-            f"the curve does not reach there.\n\n{table(header, rows)}"
+            "The same curves read between their points at shares of what the plain baseline had in all, at constant rates. A "
+            f"dash: the curve does not reach there.\n\n{table(header, rows)}"
         )
 
-    def _read(self, curve: Sequence[Record], total: Record, key: str, digits: int, name: str) -> list[str]:
-        cells = [name]
+    def _read(self, curve: Sequence[Record], total: Record, key: str, digits: int) -> list[str]:
+        cells: list[str] = []
         for axis in AXES.values():
             whole = total["elements"] if axis == "content" else total[axis]
-            found = [at(curve, axis, share * whole, f"held_{key}") for share in SHARES]
+            found = [at(curve, axis, share * whole, key) for share in SHARES]
             cells += ["-" if value is None else f"{value:.{digits}f}" for value in found]
         return cells
 
