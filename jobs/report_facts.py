@@ -18,7 +18,7 @@ from jobs.runtime.summary import FUNNEL, StageTotals, totals
 from pipeline.decode import AudioError, SourceAudio
 from schemas.arrow import RowType
 from schemas.config import ConfigError
-from schemas.shards import TIMING_CODES, SampleMeta, ShardIndex
+from schemas.shards import TIMING_CODES, SampleMeta, ShardIndex, on_the_grid
 from schemas.tables import SAMPLE_RATE, Recording, Reject, Segment
 
 NUM_STRIPS = 6
@@ -228,15 +228,6 @@ def _decode_flac(data: bytes) -> np.ndarray:
     samples: np.ndarray
     samples, _ = soundfile.read(io.BytesIO(data), dtype="float32")
     return samples
-
-
-def on_the_grid(meta: SampleMeta, samples: np.ndarray) -> np.ndarray:
-    """The passage's audio, segments end to end, without what each has beyond its last whole frame: [num_frames * hop]."""
-    pieces, position = [], 0
-    for span in meta.segments:
-        pieces.append(samples[position : position + (span.frame_end - span.frame_start) * meta.hop])
-        position += span.end - span.start
-    return np.concatenate(pieces)
 
 
 class _SourceAudioOf:

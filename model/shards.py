@@ -17,7 +17,7 @@ import fsspec
 import numpy as np
 from pydantic import ValidationError
 
-from schemas.shards import SHARD_FORMAT, SampleMeta, ShardEntry, ShardIndex
+from schemas.shards import SHARD_FORMAT, SampleMeta, ShardEntry, ShardIndex, on_the_grid
 
 
 class ShardError(ValueError):
@@ -138,6 +138,27 @@ class ShardSet:
             self._open.move_to_end(shard)
         return opened.read(sample)
 
+    def audio(self, shard: int, sample: int) -> np.ndarray | None:
+        """The audio of a sample as its units see it, float32 [num_frames * hop] at 16 kHz; None where the shards carry none.
+
+        Raises:
+            ShardError: as `read`, or the audio does not fit the units.
+        """
+        meta = self.read(shard, sample).meta
+        data = self._open[shard].member(sample, "flac")
+        if data is None:
+            return None
+        import soundfile
+
+        try:
+            samples, rate = soundfile.read(io.BytesIO(data), dtype="float32")
+        except soundfile.SoundFileError as error:
+            raise ShardError(f"the audio of sample {meta.key!r} cannot be read: {error}") from error
+        audio = on_the_grid(meta, samples)
+        if rate != self.index.sample_rate or audio.shape != (meta.num_frames * meta.hop,):
+            raise ShardError(f"the audio of sample {meta.key!r} does not fit its {meta.num_frames} units")
+        return audio
+
     def close(self) -> None:
         """Unmap everything; reading afterwards opens again."""
         while self._open:
@@ -189,6 +210,11 @@ class _OpenShard:
         except (KeyError, ValueError, ValidationError) as error:
             raise ShardError(f"sample {key!r} of the shard {self.path} cannot be used: {error}") from error
         return sample
+
+    def member(self, number: int, suffix: str) -> bytes | None:
+        """The bytes of an optional member."""
+        spans = self.members[number][1]
+        return self._bytes(spans[suffix]) if suffix in spans else None
 
     def close(self) -> None:
         self.map.close()

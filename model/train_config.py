@@ -85,6 +85,9 @@ class TrainConfig(StrictModel):
     seed: int
     model: str | ModelConfig
     """A file of configs/model/, or the mapping itself."""
+    init_from: str | None = None
+    """Start from these weights: a run or a checkpoint of the same shape (fine-tuning), or the directory of a text model of the
+    Llama architecture (see `model.hf.init_from`). Optimiser, schedule and data begin anew. Not read by a run that resumes."""
     data: DataConfig
     patches: PatchPolicyConfig
     curriculum_steps: int | None = Field(None, ge=1)
@@ -118,7 +121,7 @@ class TrainConfig(StrictModel):
 
 
 FREE = (
-    "output_dir", "log", "budget", "checkpoint", "validation", "compile", "recompute", "threads",
+    "output_dir", "init_from", "log", "budget", "checkpoint", "validation", "compile", "recompute", "threads",
     "data.workers", "data.cache_dir", "data.cache_bytes", "data.tokenizer", "data.unit_bpe",
 )  # fmt: skip
 """What may differ when a run is resumed: nothing of it changes the batches or the mathematics, save that a changed budget

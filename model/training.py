@@ -25,6 +25,7 @@ from model.lst import build_model
 from model.metrics import Row, bits_per_second, gemm_flops
 from model.optim import Optimisers
 from model.sources import Corpus
+from model.starting import set_weights
 from model.streams import make_stream
 from model.train_config import TrainConfig, differences, flatten, identity
 from schemas.config import ConfigError
@@ -295,6 +296,8 @@ class Run:
             self.consumed = facts["consumed"]
             states = [LaneState.from_json(state) for state in facts["lanes"]]
             log.info("resumed from %s", newest)
+        elif self.config.init_from:
+            set_weights(self.module, self.config.init_from, self.corpus, self.ranks)
         data = self.config.data
         place = Placement(self.ranks.rank, self.ranks.world, self.config.global_microbatches, data.lanes, data.workers)
         self._loader = Loader(make_stream(self.config, self.corpus, "train"), place, self.steps, states)

@@ -16,6 +16,8 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
+import numpy as np
+
 from schemas.cards import Card
 from schemas.config import StrictModel
 
@@ -84,3 +86,12 @@ class ShardIndex(StrictModel):
     shards: list[ShardEntry]
     totals: dict[str, Any]
     """Sums over the shards: samples, frames, words, patches, seconds, bytes."""
+
+
+def on_the_grid(meta: SampleMeta, samples: np.ndarray) -> np.ndarray:
+    """The passage's audio, segments end to end, without what each has beyond its last whole frame: [num_frames * hop]."""
+    pieces, position = [], 0
+    for span in meta.segments:
+        pieces.append(samples[position : position + (span.frame_end - span.frame_start) * meta.hop])
+        position += span.end - span.start
+    return np.concatenate(pieces)

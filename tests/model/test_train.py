@@ -16,6 +16,7 @@ from pydantic import BaseModel
 from model.metrics import read_rows
 from model.train import main
 from model.train_config import TrainConfig
+from model.trained import load_trained
 from tests.model.training_runs import losses, run_document, write_data, write_run
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "train_losses.json"
@@ -242,3 +243,35 @@ def test_nothing_is_drawn_from_the_global_generator(data: Path, tmp_path: Path) 
     run_here({**run_document(data, tmp_path / "again")}, tmp_path, "budget.steps=2")
     torch.set_rng_state(before)
     assert losses(tmp_path / "run") == losses(tmp_path / "again")
+
+
+def test_a_run_can_start_from_the_weights_of_another(data: Path, tmp_path: Path) -> None:
+    """Fine-tuning: at learning rate 0 the loss of the last batch of one run is the loss of the same batch in the other."""
+    first = run_document(data, tmp_path / "first")
+    run_here(first, tmp_path, "budget.steps=4")
+    second = {**run_document(data, tmp_path / "second"), "init_from": str(tmp_path / "first")}
+    second["validation"] = {"every_steps": 1, "batches": 2}
+    third = {**second, "output_dir": str(tmp_path / "third"), "init_from": None}
+    for document in (second, third):
+        assert run_here(document, tmp_path, "budget.steps=1", "optimiser.lr=1e-12") == 0
+    started, drawn = (read_rows(tmp_path / name / "metrics.jsonl")[0] for name in ("second", "third"))
+    assert started["validation_loss_text"] < drawn["validation_loss_text"] - 0.2
+    weights = [load_trained(tmp_path / name).module.state_dict() for name in ("first", "second")]
+    for name, tensor in weights[0].items():
+        torch.testing.assert_close(weights[1][name], tensor, rtol=0, atol=1e-6)
+
+
+def test_weights_that_do_not_fit_are_refused(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    first = run_document(data, tmp_path / "first")
+    run_here(first, tmp_path, "budget.steps=1")
+    wider = {**run_document(data, tmp_path / "wider"), "init_from": str(tmp_path / "first")}
+    wider["model"]["global_transformer"]["dim"] = 48
+    assert run_here(wider, tmp_path) == 2
+    assert "does not fit this model" in capsys.readouterr().err
+    other = {**run_document(data, tmp_path / "other"), "init_from": str(tmp_path / "first")}
+    other["data"]["tokenizer"] = {"path": str(tmp_path / "other.json"), "train_size": 280}
+    assert run_here(other, tmp_path) == 2
+    assert "its tokenizer is" in capsys.readouterr().err
+    nothing = {**run_document(data, tmp_path / "none"), "init_from": str(tmp_path / "nowhere")}
+    assert run_here(nothing, tmp_path) == 2
+    assert "It takes a run, a checkpoint, or a Llama text model" in capsys.readouterr().err
