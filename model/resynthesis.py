@@ -42,9 +42,8 @@ def log_mel(audio_S: np.ndarray, hop: int, num_bands: int = 24, window: int = 40
 
 def _mel_filters(num_bands: int, size: int) -> torch.Tensor:
     """Triangles [size / 2 + 1, M], equally spaced in mel (O'Shaughnessy) from 60 Hz to 7.6 kHz."""
-    edges = 700 * (
-        10 ** (np.linspace(*(2595 * np.log10(1 + np.array([60.0, 7600.0]) / 700)), num_bands + 2) / 2595) - 1
-    )
+    mels = low + (high - low) * np.arange(num_bands + 2) / (num_bands + 1)
+    edges = 700 * (10 ** (mels / 2595) - 1)
     frequency = np.arange(size // 2 + 1)[:, None] * SAMPLE_RATE / size
     rising = (frequency - edges[:-2]) / np.diff(edges)[:-1]
     falling = (edges[2:] - frequency) / np.diff(edges)[1:]
