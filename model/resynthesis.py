@@ -9,6 +9,7 @@ Shape suffixes: F recorded frames, T units to speak, C candidates of a unit, M m
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from itertools import pairwise
 
@@ -25,7 +26,7 @@ FADE = 160
 """Samples of a cross-fade: 10 ms."""
 LAG = 96
 """A piece may move this many samples so that the waveforms meet in phase: half a period at 83 Hz."""
-MISMATCH, JUMP = 1.0, 2.0
+MISMATCH, JUMP = 1.0, 0.3
 """Costs of a neighbour that differs, and of any join beside its spectral distance (root mean square of z-scores, about 1)."""
 
 
@@ -42,6 +43,7 @@ def log_mel(audio_S: np.ndarray, hop: int, num_bands: int = 24, window: int = 40
 
 def _mel_filters(num_bands: int, size: int) -> torch.Tensor:
     """Triangles [size / 2 + 1, M], equally spaced in mel (O'Shaughnessy) from 60 Hz to 7.6 kHz."""
+    low, high = (2595 * math.log10(1 + hertz / 700) for hertz in (60, 7600))
     mels = low + (high - low) * np.arange(num_bands + 2) / (num_bands + 1)
     edges = 700 * (10 ** (mels / 2595) - 1)
     frequency = np.arange(size // 2 + 1)[:, None] * SAMPLE_RATE / size
