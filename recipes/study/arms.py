@@ -9,7 +9,9 @@ from model.config import ModelConfig
 from model.describe import Mix, count_mix
 from model.patching import CurriculumConfig
 from model.presets import match_plain, plain_like
+from model.shards import read_index
 from model.train_config import BudgetConfig, TrainConfig
+from model.vocabulary import Vocabulary
 from recipes.study.facts import ArmFacts, Facts
 from recipes.study.settings import Arm, Control, Study
 from schemas.config import parse_config
@@ -25,7 +27,10 @@ def model_of(study: Study, arm: Arm, mix: Mix) -> ModelConfig:
         return study.model.with_updates(text_path=arm.text_path) if arm.text_path else study.model
     if arm.layers == "as lst":
         return plain_like(study.model)
-    return match_plain(study.model, arm.layers, (count_mix(study.model, mix), count_mix(plain_like(study.model), mix)))
+    units = read_index(study.data.speech).num_units
+    lst = study.model.with_vocabulary(Vocabulary(num_text=study.data.text_tokens, num_units=units))
+    matched = match_plain(lst, arm.layers, (count_mix(lst, mix), count_mix(plain_like(lst), mix)))
+    return matched.with_updates(vocabulary=None)  # the run's own, as every arm's
 
 
 def shared_folder(study: Study) -> Path:
