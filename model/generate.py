@@ -186,7 +186,8 @@ def _line(row: dict[str, Any]) -> str:
     spans = ", ".join(f"{size} {'units' if kind == 'speech' else 'tokens'}" for kind, size in row["spans"]) or "nothing"
     said = f": {row['text']!r}" if row["text"] else ""
     end = "ended by itself" if row["ended"] else "cut at the limit"
-    return f"{row['prompt']!r} -> {spans}{said} ({end}; {row['latents']} latents with the prompt's, {row['global_steps']} global steps)"
+    latents = f"{row['latents']} latents with the prompt's, {row['global_steps']} global steps"
+    return f"{row['prompt']!r} -> {spans}{said} ({end}; {latents})"
 
 
 def _facts_line(facts: dict[str, float]) -> str:
