@@ -6,10 +6,10 @@ import time
 from pathlib import Path
 from typing import Any
 
-from model.transfer import evaluate_asr, examples_of_task, finetune_config
-
+from model.examples import examples_of_task
 from model.train import train
 from model.trained import load_trained
+from model.transfer import evaluate_asr, finetune_config
 from recipes.study.settings import Study
 
 
@@ -37,6 +37,7 @@ def word_errors(study: Study, run: Path, folder: Path) -> dict[str, Any]:
         "wer": found.wer,
         "cer": found.cer,
         "utterances": found.examples,
+        "ended": found.ended,
         "context_share": found.context_latents / max(1, found.context_units),
         "heard": [list(row) for row in found.heard[:5]],
         "core_seconds": time.process_time() - began,
