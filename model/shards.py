@@ -17,6 +17,7 @@ import fsspec
 import numpy as np
 from pydantic import ValidationError
 
+from schemas.cards import fingerprint
 from schemas.shards import SHARD_FORMAT, SampleMeta, ShardEntry, ShardIndex, on_the_grid
 
 
@@ -118,7 +119,8 @@ class ShardSet:
         """
         self.index_url, self.cache, self.keep_open = index_url, cache, keep_open
         self.index = read_index(index_url)
-        self.fingerprint = self.index.fingerprint
+        self.fingerprint = fingerprint([entry.sha256 for entry in self.index.shards])
+        """Of the shards' bytes, in order. The index's own fingerprint says how they were made, not from what audio."""
         self.counts = [entry.samples for entry in self.index.shards]
         self._open: OrderedDict[int, _OpenShard] = OrderedDict()
         self._verified: set[str] = set()

@@ -77,6 +77,7 @@ class ShardIndex(StrictModel):
     format: int = SHARD_FORMAT
     kind: Literal["speech", "text"]
     fingerprint: str
+    """How the set was made: of the shards stage and all that it stands on. What is in it, the shards' hashes tell."""
     num_units: int
     """Size of the unit vocabulary: units are in [0, num_units). 0 in a text-only set."""
     hop: int

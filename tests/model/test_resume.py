@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import random
 import shutil
@@ -16,6 +15,7 @@ from safetensors.torch import load_file
 from model.checkpoint import checkpoints, latest
 from model.metrics import read_rows
 from tests.model.training_runs import losses, run, run_document, started, trajectory, wait_until, write_data, write_run
+from tests.synthetic_shards import write_text_shards
 
 STEPS = 20
 
@@ -119,9 +119,7 @@ def test_changed_shards_are_refused(data: Path, undisturbed: Path, tmp_path: Pat
     """The data is known by its content: the same path with other shards behind it is not the same data."""
     other = tmp_path / "data"
     write_data(other)
-    index = other / "text" / "index.json"
-    document = json.loads(index.read_text())
-    index.write_text(json.dumps({**document, "fingerprint": "0" * 64}))
+    write_text_shards(other / "text", [12, 10])
     (other / "tokenizer.json").write_bytes((data / "tokenizer.json").read_bytes())
     printed = run(write_run(run_document(other, undisturbed), tmp_path / "run.yaml"), expect=2)
     assert "the data has changed (sources.text was" in printed
