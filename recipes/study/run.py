@@ -21,7 +21,7 @@ from typing import Any
 
 import torch
 
-from model.checkpoint import CheckpointError
+from model.checkpoint import CheckpointError, latest
 from model.metrics import Row
 from model.shards import ShardError
 from model.sources import Corpus
@@ -43,7 +43,7 @@ from recipes.study.measure import measure
 from recipes.study.memory import steady_memory
 from recipes.study.plan import Unit, describe_plan, run_name, units
 from recipes.study.settings import Control, Study, load_study
-from schemas.config import ConfigError
+from schemas.config import ConfigError, parse_config
 from schemas.unit_bpe import UnitBpe
 
 TRY_AGAIN = 75
@@ -73,6 +73,7 @@ class Work:
         corpus = Corpus(self._unbudgeted(units_alone, {}, 0).data)  # trains the text tokenizer
         shares = bpe_shares(corpus, self._unit_bpe(corpus)) if any(a.unit_bpe for a in study.arms.values()) else {}
         if self.ledger.has("facts"):
+            self._check_unchanged(corpus)
             return
         self.watch.say("measuring sizes and rates of all arms, in turns")
         makers = {name: partial(self._unbudgeted, name, shares) for name in study.arms}
@@ -85,8 +86,30 @@ class Work:
                 "rounds": ROUNDS,
                 "steps_per_round": STEPS,
                 "study": study.model_dump(mode="json"),
+                "corpus": corpus.fingerprint(),
             },
         )
+
+    def _check_unchanged(self, corpus: Corpus) -> None:
+        """Refuse to set runs of other data, sizes or budgets beside the records there are.
+
+        Raises:
+            ConfigError: naming what has changed since the facts were measured.
+        """
+        record = self.ledger.read("facts")
+        study = self.study.model_dump(mode="json")
+        parts = {"data": "the data's settings", "model": "the model", "training": "the training's settings"}
+        changed = [what for part, what in parts.items() if record["study"][part] != study[part]]
+        changed += [
+            f"arm {arm}'s patches" for arm in study["arms"] if _kind_of(record, arm) != _kind_of({"study": study}, arm)
+        ]
+        if record["corpus"] != corpus.fingerprint():
+            changed.append("what the shards or the text hold")
+        if changed:
+            raise ConfigError(
+                f"since {self.ledger.path('facts')} was written, {', '.join(changed)} changed, and records of both cannot stand "
+                "in one table: change it back, give the study another results_dir and runs_dir, or remove the old records"
+            )
 
     def _unbudgeted(self, name: str, shares: dict[str, float], latents: int) -> TrainConfig:
         """A run of an arm of which only the first steps are taken. `latents` 0: as many as elements."""
@@ -194,8 +217,20 @@ class Work:
     def _asr(self, unit: Unit) -> dict[str, Any]:
         from recipes.study.transcription import word_errors
 
-        folder = self.runs / run_name(unit.arm, unit.seed, "compute")
+        name = run_name(unit.arm, unit.seed, "compute")
+        folder = self.runs / name
+        if latest(folder / "checkpoints") is None:
+            self.watch.say(f"the checkpoint of {name} is gone: it is trained again from its record")
+            config = parse_config(TrainConfig, self.ledger.read(f"runs/{name}")["config"], name)
+            run = begin(config)
+            advance(run, config.budget, 1.0, self.watch, lambda _: {}, 2.0)
+            run.close()
         return {"arm": unit.arm, "seed": unit.seed, **word_errors(self.study, folder, self.runs / unit.name)}
+
+
+def _kind_of(record: dict[str, Any], arm: str) -> dict[str, Any]:
+    """What an arm is, its seeds apart: they may be added to."""
+    return {name: value for name, value in record["study"]["arms"].get(arm, {}).items() if name != "seeds"}
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -182,6 +182,13 @@ def test_a_finished_study_is_not_run_again(finished: Path, monkeypatch: pytest.M
     assert {path: path.stat().st_mtime_ns for path in ledger.folder.rglob("*.json")} == before
 
 
+def test_other_settings_are_not_mixed_into_finished_records(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([str(finished), "training.clip_norm=0.5"]) == 2
+    assert "the training's settings changed" in capsys.readouterr().err
+    assert main([str(finished), "--only", "statik"]) == 2
+    assert "no arm statik" in capsys.readouterr().err
+
+
 def test_every_control_consumes_its_budget(finished: Path) -> None:
     study = load_study(finished, [])
     work = Work(study, driver.Watch(None, print))
