@@ -69,7 +69,7 @@ def open_synthesiser(given: argparse.Namespace, trained: Trained) -> Synthesiser
 
 
 def _vocoder_files(folder: Path) -> tuple[Path, Path]:
-    found = [path for pattern in WEIGHTS for path in sorted(folder.glob(pattern))]
+    found = sorted({path for pattern in WEIGHTS for path in folder.glob(pattern)})
     if not (folder / "config.json").is_file() or len(found) != 1:
         raise ConfigError(
             f"{folder} must hold config.json and one file of weights ({', '.join(WEIGHTS)}), found {len(found)}"
