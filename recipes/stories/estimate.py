@@ -7,10 +7,10 @@ from recipes.stories.generate import cloze_pair, training_story
 from recipes.stories.settings import StoriesConfig
 from recipes.stories.voices import parse_voice
 
-WORDS_PER_SECOND = {"flite": 2.4, "espeak": 2.6}
-SECONDS_PER_SECOND = {"flite": 0.016, "espeak": 0.004}
+WORDS_PER_SECOND = {"flite": 2.75, "espeak": 3.2}
+SECONDS_PER_SECOND = {"flite": 0.018, "espeak": 0.006}
 """Processor time per second of speech, synthesis and FLAC: measured on the demo (docs/stories.md)."""
-BYTES_PER_SECOND = {"flite": 17_000, "espeak": 17_000}
+BYTES_PER_SECOND = {"flite": 15_500, "espeak": 17_500}
 STORY_SECONDS, PAIR_SECONDS = 0.0005, 0.016
 SAMPLE = 100
 
