@@ -129,6 +129,7 @@ def _fill(cache: Cache, entries: int, per_tag: int = 1) -> None:
     index = np.arange(max(0, entries - cache.capacity), entries)
     cache.tag_BT[:, index % cache.capacity] = index // per_tag
     cache.count_B[:] = entries
+    cache._even = entries
 
 
 def turn(session: Session) -> Callable[[], float]:

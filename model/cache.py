@@ -58,13 +58,18 @@ class Cache:
         capacity: int,
         window: int | None,
         like: torch.Tensor,
+        per_tag: int | None = None,
     ) -> None:
-        """`heads`: number and width."""
+        """`heads`: number and width. `per_tag`: entries under each tag, where that number is always the same."""
         self.entries = like.new_zeros(num_layers, 2, num_rows, heads[0], capacity, heads[1])
         """[layers, 2 (key, value), B, G, T, K]."""
         self.tag_BT = np.full((num_rows, capacity), -1, dtype=np.int64)
         self.count_B = np.zeros(num_rows, dtype=np.int64)
         self.window = window
+        self._even: int | None = 0
+        """The rows' count, as long as all rows have always taken part."""
+        self._all_readable = window is None or (per_tag is not None and capacity == window * per_tag)
+        """Whether a ring holds nothing but what may be read, while the rows are even."""
         self.scale = heads[1] ** -0.5
         self._nothing = like.new_zeros(1, 1, 1)
 
@@ -80,6 +85,10 @@ class Cache:
 
     def reserve(self, rows_R: np.ndarray, tag_R: np.ndarray, entries: int = 1) -> Place:
         """Places for `entries` more of each of these rows (distinct, ordered), all of the row's tag in `tag_R`."""
+        if len(rows_R) < len(self.tag_BT):
+            self._even = None
+        if self._even is not None and self._all_readable:
+            return self._reserve_evenly(tag_R, entries)
         count_R = self.count_B[rows_R]
         place_RJ = (count_R[:, None] + np.arange(entries)) % self.capacity
         if (
@@ -96,6 +105,18 @@ class Cache:
         device = self.entries.device
         return Place((), torch.as_tensor(rows_R[:, None], device=device), torch.as_tensor(place_RJ, device=device))
 
+    def _reserve_evenly(self, tag_B: np.ndarray, entries: int) -> Place:
+        """`reserve` where all rows write the next places of rings that never need a look at what they overwrite."""
+        assert self._even is not None
+        while self.window is None and self._even + entries > self.capacity:
+            self._grow()
+        first = self._even % self.capacity
+        assert first + entries <= self.capacity
+        self._even += entries
+        self.tag_BT[:, first : first + entries] = tag_B[:, None]
+        self.count_B += entries
+        return Place(self.entries[..., first : first + entries, :].unbind(0))
+
     def write(self, layer: int, place: Place, kv_2RGJK: torch.Tensor) -> None:
         """Fill the reserved places of a layer."""
         if place.slots:
@@ -107,6 +128,8 @@ class Cache:
         """What these rows may read where `tag_R` is the newest tag."""
         used = min(int(self.count_B.max()), self.capacity)
         everyone = len(rows_R) == len(self.tag_BT)
+        if everyone and self._even is not None and self._all_readable:
+            return self._view_all(used, None, None)
         readable_RT = self._readable(self.tag_BT[rows_R, :used], tag_R[:, None])
         bias_X1T = empty_R1 = None
         if not readable_RT.all():
@@ -116,6 +139,9 @@ class Cache:
             empty_R1 = torch.as_tensor(empty[:, None], device=self.entries.device) if empty.any() else None
         if not everyone:
             return View((), (), torch.as_tensor(rows_R, device=self.entries.device), used, bias_X1T, empty_R1)
+        return self._view_all(used, bias_X1T, empty_R1)
+
+    def _view_all(self, used: int, bias_X1T: torch.Tensor | None, empty_R1: torch.Tensor | None) -> View:
         k_LXTK, v_LXTK = self.entries[..., :used, :].flatten(2, 3).unbind(1)
         return View(k_LXTK.transpose(2, 3).unbind(0), v_LXTK.unbind(0), None, used, bias_X1T, empty_R1)
 
@@ -148,3 +174,4 @@ class Cache:
         self.entries = torch.cat([self.entries, torch.zeros_like(self.entries)], dim=4)
         self.tag_BT = np.concatenate([self.tag_BT, np.full_like(self.tag_BT, -1)], axis=1)
         np.minimum(self.count_B, capacity, out=self.count_B)
+        self._all_readable = self.window is None

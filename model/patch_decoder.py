@@ -71,7 +71,9 @@ class PatchDecoder(nn.Module):
         return DecoderState(
             layers=StackSteps(stack, self.layers, num_rows, stack.window, stack.window, packed),
             cross_layers=[CrossSteps(cast(CrossAttention, cross), packed, num_rows) for cross in self.cross_layers],
-            cross_cache=Cache(len(self.cross_layers), num_rows, heads, room, stack.cross_window, weight),
+            cross_cache=Cache(
+                len(self.cross_layers), num_rows, heads, room, stack.cross_window, weight, self.vectors_per_patch
+            ),
             latent_projection=Product(weight, packed, num_rows),
             num_elements_B=np.zeros(num_rows, dtype=np.int64),
             num_latents_B=np.zeros(num_rows, dtype=np.int64),

@@ -22,6 +22,9 @@ from model.cache import Cache, Place, View
 from model.config import StackConfig
 from model.layers import Block, CrossAttention, RMSNorm, rope_tables
 
+SMALL = 2**18
+"""Below so many elements a call of oneDNN costs more (13 microseconds) than its layout saves in fp32."""
+
 
 def can_pack(weight: torch.Tensor) -> bool:
     """Whether oneDNN takes this weight in its own layout."""
@@ -36,23 +39,30 @@ def can_pack(weight: torch.Tensor) -> bool:
 class Product:
     """x W^T, with a residual added where one is given.
 
-    Packing copies the weight. In bf16 torch else converts the layout of the whole weight at every call.
+    `packed` copies the weight into the layout that is fastest on CPU. bf16, and fp32 with several rows: oneDNN's own (torch
+    otherwise converts all of the weight at every call). fp32 with one row: the longer axis last, since a product with a vector
+    reads it in runs: up to twice as fast.
     """
 
     def __init__(self, weight: torch.Tensor, packed: bool, num_rows: int) -> None:
         weight = weight.detach()
         self.weight, self.transposed = weight, weight.t()
         self.packed: torch.Tensor | None = None
-        if packed and can_pack(weight):
+        if not packed or not can_pack(weight):
+            return
+        if weight.dtype == torch.bfloat16 or (num_rows > 1 and weight.numel() >= SMALL):
             self.packed = torch.ops.mkldnn._reorder_linear_weight(weight, num_rows)
+        elif num_rows == 1 and weight.shape[0] > weight.shape[1]:
+            self.transposed = self.transposed.contiguous()
+            self.weight = self.transposed.t()
 
     def __call__(self, x_RD: torch.Tensor, residual: torch.Tensor | None = None) -> torch.Tensor:
         out: torch.Tensor
         if self.packed is None:
-            return F.linear(x_RD, self.weight) if residual is None else torch.addmm(residual, x_RD, self.transposed)
+            return torch.mm(x_RD, self.transposed) if residual is None else torch.addmm(residual, x_RD, self.transposed)
         linear = torch.ops.mkldnn._linear_pointwise
         if residual is None:
-            out = linear(x_RD, self.packed, None, "none", [], "")
+            out = linear.default(x_RD, self.packed, None, "none", [], "")
         else:
             out = linear.binary(x_RD, residual, self.packed, None, "add")
         return out
@@ -122,9 +132,12 @@ class StackSteps:
         self.stack = stack
         self.blocks = [BlockSteps(cast(Block, layer), packed, num_rows) for layer in layers]
         like = cast(Block, layers[0]).attention.out.weight.detach()
-        self.cache = Cache(len(layers), num_rows, (stack.kv_heads, stack.head_dim), capacity, window, like)
+        self.cache = Cache(len(layers), num_rows, (stack.kv_heads, stack.head_dim), capacity, window, like, 1)
         self._like = like
         self._rope = (like.new_empty(0, stack.head_dim), like.new_empty(0, stack.head_dim))
+        shape = (num_rows, stack.num_heads + 2 * stack.kv_heads, stack.head_dim)
+        self._turn = like.new_ones(shape), like.new_zeros(shape)
+        """Cosines and sines of a step, filled anew by each; those of the values stay 1 and 0."""
 
     def begin(self, rows_R: np.ndarray, tag_R: np.ndarray, position_R: np.ndarray) -> StackStep:
         """A step of these rows: `tag_R` counts a row's elements in this stack, `position_R` is where they stand, for the
@@ -134,20 +147,17 @@ class StackSteps:
 
     def _rotations(self, position_R: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
         """Cosines, and sines with their sign, [R, A, K] for x cos + roll(x) sin; values are left as they are."""
-        known, farthest = len(self._rope[0]), int(position_R.max())
+        known, farthest, rows = len(self._rope[0]), int(position_R.max()), len(position_R)
         if farthest >= known:
             positions = torch.arange(max(256, 2 * known, farthest + 1), device=self._like.device)
             cos, sin = rope_tables(positions, self.stack.head_dim, self.stack.rope_theta, self._like.dtype)
             self._rope = torch.cat([cos, cos], -1)[:, 0], torch.cat([-sin, sin], -1)[:, 0]
-        turned, still, rows = self.stack.num_heads + self.stack.kv_heads, self.stack.kv_heads, len(position_R)
-        full = []
-        for table, identity in zip(self._rope, (1.0, 0.0), strict=True):
-            if (position_R == position_R[0]).all():
-                rotation = table[position_R[0], None, None].expand(rows, turned, -1)
-            else:
-                rotation = table[torch.as_tensor(position_R, device=table.device), None].expand(-1, turned, -1)
-            full.append(F.pad(rotation, (0, 0, 0, still), value=identity))
-        return full[0], full[1]
+        turned = self.stack.num_heads + self.stack.kv_heads
+        even = rows == 1 or bool((position_R == farthest).all())
+        index = farthest if even else torch.as_tensor(position_R, device=self._like.device)
+        for table, full in zip(self._rope, self._turn, strict=True):
+            full[:rows, :turned] = table[index] if even else table[index][:, None]
+        return self._turn[0][:rows], self._turn[1][:rows]
 
 
 class CrossSteps:
