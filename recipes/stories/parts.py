@@ -42,7 +42,7 @@ def run_parts(parts: Sequence[Part], processes: int, what: str, unit: str, scrat
     shutil.rmtree(scratch, ignore_errors=True)
     if not missing:
         return 0
-    scratch.mkdir(parents=True)
+    scratch.mkdir(parents=True, exist_ok=True)  # the orphan of a killed run may still be writing there
     context = multiprocessing.get_context("forkserver")
     running: dict[Any, tuple[BaseProcess, Part]] = {}
     waiting = list(reversed(missing))
@@ -72,5 +72,8 @@ def _make(part: Part, scratch: Path) -> None:
     temporary = scratch / f"{part.path.name}-{multiprocessing.current_process().pid}"
     part.make(temporary, *part.arguments)
     part.path.parent.mkdir(parents=True, exist_ok=True)
-    if not part.path.exists():
+    try:
         temporary.rename(part.path)
+    except OSError:
+        if not part.path.is_dir():  # an orphan was first, with the same bytes
+            raise
