@@ -42,7 +42,7 @@ from schemas.config import load_config
 PROMPT, GENERATED, ROWS = 512, 64, 8
 LONG = 4096
 """Units of context: the paper's sequence."""
-ROUNDS, TURN = 3, 4 * PATCH
+ROUNDS, TURN = 3, 2 * PATCH
 PER_LATENT = (
     "global_transformer.", "latent_projection.", "encoder.pool_projection.", "decoder.latent_projection.",
     *(f"encoder.cross_layers.{layer}.{part}" for layer in range(64) for part in ("query", "out")),
@@ -125,7 +125,8 @@ def _stand_at(session: Session, context: int) -> None:
 
 def _fill(cache: Cache, entries: int, per_tag: int = 1) -> None:
     """As if `entries` had been written, `per_tag` of them under each tag."""
-    cache.entries.copy_(torch.randn(cache.entries.shape[-2:]).mul_(0.1))
+    for part in (cache.keys, cache.values):
+        part.copy_(torch.randn(part.shape[-2:]).mul_(0.1))
     index = np.arange(max(0, entries - cache.capacity), entries)
     cache.tag_BT[:, index % cache.capacity] = index // per_tag
     cache.count_B[:] = entries

@@ -20,8 +20,10 @@ import torch
 class Place:
     """Where new entries go: the same for every layer."""
 
-    slots: tuple[torch.Tensor, ...]
-    """Per layer the view [2, B, G, J, K] to fill, where all rows write the same places; else empty."""
+    keys: tuple[torch.Tensor, ...] = ()
+    """Per layer the view [B, G, K, J] to fill, where all rows write the same places; else empty."""
+    values: tuple[torch.Tensor, ...] = ()
+    """Per layer [B, G, J, K]."""
     rows_R1: torch.Tensor | None = None
     places_RJ: torch.Tensor | None = None
 
@@ -61,8 +63,10 @@ class Cache:
         per_tag: int | None = None,
     ) -> None:
         """`heads`: number and width. `per_tag`: entries under each tag, where that number is always the same."""
-        self.entries = like.new_zeros(num_layers, 2, num_rows, heads[0], capacity, heads[1])
-        """[layers, 2 (key, value), B, G, T, K]."""
+        self.keys = like.new_zeros(num_layers, num_rows, heads[0], heads[1], capacity)
+        """[layers, B, G, K, T]: places last, since a product in bf16 on CPU otherwise transposes all of them at every call."""
+        self.values = like.new_zeros(num_layers, num_rows, heads[0], capacity, heads[1])
+        """[layers, B, G, T, K]."""
         self.tag_BT = np.full((num_rows, capacity), -1, dtype=np.int64)
         self.count_B = np.zeros(num_rows, dtype=np.int64)
         self.window = window
@@ -81,7 +85,12 @@ class Cache:
     @property
     def heads(self) -> int:
         """G."""
-        return self.entries.shape[3]
+        return self.keys.shape[2]
+
+    @property
+    def nbytes(self) -> int:
+        """Of keys and values."""
+        return self.keys.nbytes + self.values.nbytes
 
     def reserve(self, rows_R: np.ndarray, tag_R: np.ndarray, entries: int = 1) -> Place:
         """Places for `entries` more of each of these rows (distinct, ordered), all of the row's tag in `tag_R`."""
@@ -101,9 +110,9 @@ class Cache:
         self.count_B[rows_R] += entries
         first = int(place_RJ[0, 0])
         if len(rows_R) == len(self.tag_BT) and first + entries <= self.capacity and (count_R == count_R[0]).all():
-            return Place(self.entries[..., first : first + entries, :].unbind(0))
-        device = self.entries.device
-        return Place((), torch.as_tensor(rows_R[:, None], device=device), torch.as_tensor(place_RJ, device=device))
+            return self._place(first, entries)
+        rows_R1, places_RJ = (torch.as_tensor(x, device=self.keys.device) for x in (rows_R[:, None], place_RJ))
+        return Place(rows_R1=rows_R1, places_RJ=places_RJ)
 
     def _reserve_evenly(self, tag_B: np.ndarray, entries: int) -> Place:
         """`reserve` where all rows write the next places of rings that never need a look at what they overwrite."""
@@ -115,14 +124,21 @@ class Cache:
         self._even += entries
         self.tag_BT[:, first : first + entries] = tag_B[:, None]
         self.count_B += entries
-        return Place(self.entries[..., first : first + entries, :].unbind(0))
+        return self._place(first, entries)
+
+    def _place(self, first: int, entries: int) -> Place:
+        past = first + entries
+        return Place(self.keys[..., first:past].unbind(0), self.values[..., first:past, :].unbind(0))
 
     def write(self, layer: int, place: Place, kv_2RGJK: torch.Tensor) -> None:
         """Fill the reserved places of a layer."""
-        if place.slots:
-            place.slots[layer].copy_(kv_2RGJK)
+        k_RGJK, v_RGJK = kv_2RGJK.unbind(0)
+        if place.keys:
+            place.keys[layer].copy_(k_RGJK.transpose(2, 3))
+            place.values[layer].copy_(v_RGJK)
         else:
-            self.entries[layer][:, place.rows_R1, :, place.places_RJ] = kv_2RGJK.permute(1, 3, 0, 2, 4)
+            self.keys[layer][place.rows_R1, :, :, place.places_RJ] = k_RGJK.transpose(1, 2)
+            self.values[layer][place.rows_R1, :, place.places_RJ] = v_RGJK.transpose(1, 2)
 
     def view(self, rows_R: np.ndarray, tag_R: np.ndarray) -> View:
         """What these rows may read where `tag_R` is the newest tag."""
@@ -135,26 +151,26 @@ class Cache:
         if not readable_RT.all():
             empty = np.logical_not(readable_RT.any(axis=1))
             bias = np.where(readable_RT | empty[:, None], 0.0, -np.inf).repeat(self.heads, axis=0)[:, None]
-            bias_X1T = torch.as_tensor(bias, device=self.entries.device).to(self.entries.dtype)
-            empty_R1 = torch.as_tensor(empty[:, None], device=self.entries.device) if empty.any() else None
+            bias_X1T = torch.as_tensor(bias, device=self.keys.device).to(self.keys.dtype)
+            empty_R1 = torch.as_tensor(empty[:, None], device=self.keys.device) if empty.any() else None
         if not everyone:
-            return View((), (), torch.as_tensor(rows_R, device=self.entries.device), used, bias_X1T, empty_R1)
+            return View((), (), torch.as_tensor(rows_R, device=self.keys.device), used, bias_X1T, empty_R1)
         return self._view_all(used, bias_X1T, empty_R1)
 
     def _view_all(self, used: int, bias_X1T: torch.Tensor | None, empty_R1: torch.Tensor | None) -> View:
-        k_LXTK, v_LXTK = self.entries[..., :used, :].flatten(2, 3).unbind(1)
-        return View(k_LXTK.transpose(2, 3).unbind(0), v_LXTK.unbind(0), None, used, bias_X1T, empty_R1)
+        k_LXKT, v_LXTK = self.keys[..., :used].flatten(1, 2), self.values[..., :used, :].flatten(1, 2)
+        return View(k_LXKT.unbind(0), v_LXTK.unbind(0), None, used, bias_X1T, empty_R1)
 
     def attend(self, layer: int, view: View, q_XQK: torch.Tensor) -> torch.Tensor:
         """Attention of the Q queries of each row and key head over what the view shows: [R * G, Q, K].
 
-        Plain products: with one query SDPA takes the same time in fp32 on CPU, and 5 to 10 times as long in bf16.
+        Plain products: with one query SDPA takes up to twice the time in fp32 on CPU, and four times in bf16.
         """
         if view.rows_R is None:
             k_XKT, v_XTK = view.keys[layer], view.values[layer]
         else:
-            k_XTK, v_XTK = self.entries[layer][:, view.rows_R, :, : view.used].flatten(1, 2).unbind(0)
-            k_XKT = k_XTK.transpose(1, 2)
+            k_XKT = self.keys[layer][view.rows_R, :, :, : view.used].flatten(0, 1)
+            v_XTK = self.values[layer][view.rows_R, :, : view.used].flatten(0, 1)
         if view.bias_X1T is None:
             scores_XQT = torch.baddbmm(self._nothing, q_XQK, k_XKT, beta=0, alpha=self.scale)
         else:
@@ -171,7 +187,8 @@ class Cache:
     def _grow(self) -> None:
         """Twice the places. Entries stay where they are: tags, not places, say what is readable."""
         capacity = self.capacity
-        self.entries = torch.cat([self.entries, torch.zeros_like(self.entries)], dim=4)
+        self.keys = torch.cat([self.keys, torch.zeros_like(self.keys)], dim=4)
+        self.values = torch.cat([self.values, torch.zeros_like(self.values)], dim=3)
         self.tag_BT = np.concatenate([self.tag_BT, np.full_like(self.tag_BT, -1)], axis=1)
         np.minimum(self.count_B, capacity, out=self.count_B)
         self._all_readable = self.window is None

@@ -156,7 +156,7 @@ def test_cache_bytes_are_those_of_the_caches() -> None:
     }
     stated = cache_bytes(config, 60, Mix(patch_size=1), bytes_per_value=4)
     for part, cache in held.items():
-        assert stated[part] == cache.entries.nbytes, part
+        assert stated[part] == cache.nbytes, part
 
 
 def test_the_command_prints_the_page(capsys: pytest.CaptureFixture[str]) -> None:
