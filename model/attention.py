@@ -6,7 +6,8 @@ schema is all that a mask needs. Backends: `dense` (SDPA with the boolean mask: 
 flash attention, for self-attention alone; cross-attention then takes `flex`) on CUDA.
 
 Memory beyond q, k, v and out: `dense` Q x M booleans; `blocks` one H x 128 x (reach of a tile) tile of scores and at most
-32 MiB of kept probabilities per call, plus the distinct mask tiles (shared between layers; interior tiles of a window are one and the same).
+32 MiB of kept probabilities per call, plus the distinct mask tiles (shared between layers; interior tiles of a window are one
+and the same).
 
 Shape suffixes: Q queries, M keys, H heads, G key-value heads, K head width, C queries of a tile.
 """
