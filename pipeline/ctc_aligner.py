@@ -20,8 +20,8 @@ MAX_TAIL = 3_200
 """200 ms: how far a word may sound on after its last letter was heard. Models that put a letter on one frame need it."""
 TOUCHING = 640
 """40 ms: words closer than this leave no pause; the first ends where the second begins."""
-MAX_LEAD = 960
-"""60 ms: how far the start of a word after a pause is moved to where sound begins: letters are heard a little after that."""
+MAX_LEAD = 480
+"""30 ms: how far the start of a word after a pause is moved to where sound begins: letters are heard a little after that."""
 LOUD = 0.35
 """A frame is sound when its level lies this share of the way from the segment's floor to its peak, in decibels."""
 MIN_RANGE = 15.0
@@ -41,7 +41,7 @@ class CtcAligner:
 
     def card(self) -> Card:
         """Hashes of the model's files and the version of the rules above."""
-        facts = {"files": self._model.files(), "rules": "ctc-viterbi-star-2"}
+        facts = {"files": self._model.files(), "rules": "ctc-viterbi-star-3"}
         return Card(kind="aligner", name=f"ctc-{Path(self._spec.model.partition('@')[0]).name.lower()}", facts=facts)
 
     def open(self) -> None:

@@ -32,7 +32,7 @@ from recipes.tiny_models.batches import (
 )
 from recipes.tiny_models.settings import FRAME, SEED, one_thread, root
 
-STEPS = 4000
+STEPS = 3500
 CHECKPOINT_EVERY = 200
 BATCH_FRAMES = 600
 SAME = [

@@ -34,7 +34,7 @@ WINDOWS = (120, 200, 200, 300, 600)
 """Lengths of the windows of a batch, in frames: attention should know short segments and long ones."""
 
 
-STEPS = 4000
+STEPS = 3400
 BATCH_FRAMES = 600
 """50 Hz frames in a batch: 12 s of speech. Many small steps: the budget is processor time."""
 PEAK_LR, WARMUP = 2e-3, 100

@@ -21,8 +21,9 @@ from recipes.tiny_models.settings import SEED, assets, one_thread
 from recipes.tiny_models.store import Utterance
 
 DATA = """Data: {hours} h of speech made by the recipe: flite voices slt, awb and kal16, 24 Kokoro voices, the Piper voice joe
-(Shakespeare, Milton and word lists), two thirds of the flite and Piper sentences resampled by 0.82 to 1.25; and the demo clips of
-two real readers. Held out: flite rms, four Kokoro voices, the readers of the Kennedy and Austen clips, 5 % of the sentences.
+(Shakespeare, Milton and word lists), two thirds of the flite and Piper sentences and three copies of Kokoro's resampled by
+0.82 to 1.25; and the demo clips of two real readers. Held out: flite rms, four Kokoro voices, the readers of the Kennedy and
+Austen clips, 5 % of the sentences.
 
 Licence: Apache-2.0. {teacher}
 
@@ -41,7 +42,7 @@ def main() -> None:
     one_thread()
     told, aligned = _table(arguments.units), _table(arguments.alignment)
     hubert = DATA.format(
-        hours="2.0",
+        hours="2.1",
         teacher="The teacher is Whisper-base (MIT); no label was used.",
         seed=SEED,
         command="python -m recipes.tiny_models.distil",
@@ -54,10 +55,11 @@ def main() -> None:
         command="python -m recipes.tiny_models.ctc",
         steps=_steps(ctc.checkpoint_path()),
     )
-    measured = f"Measured by `python -m benchmarks.units` (flite's exact phone times):\n\n{told}\n"
+    measured = f"Measured by `python -m benchmarks.units` (what its tables are is said there):\n\n{told}\n"
     about = (
         "A `HubertModel` at 25 Hz (hop 640), 4 layers of 256, layer norms only; layer 4 is the one to cluster.\n"
-        "A small model for the demo and CI, with English only: not a HuBERT-base."
+        "Each layer attends to one second on each side: `attention_reach` in config.json, which transformers does not know and\n"
+        "`pipeline/attention_reach.py` does. A small model for the demo and CI, with English only: not a HuBERT-base."
     )
     _write("tiny-hubert", "Tiny HuBERT", about, hubert, measured)
     about = (

@@ -5,6 +5,7 @@ Finished parts are kept.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -32,8 +33,12 @@ SAMPLE_UTTERANCES = 40
 
 
 def teacher_features(teacher: WhisperTeacher, audio: np.ndarray) -> torch.Tensor:
+    """`normalised_layers` of what Whisper makes of a clip."""
+    return normalised_layers(teacher.features(audio))
+
+
+def normalised_layers(outputs: Mapping[int, torch.Tensor] | Sequence[torch.Tensor]) -> torch.Tensor:
     """[frames, 1024]: both layers, each frame normalised. Without that, a few huge dimensions rule every distance."""
-    outputs = teacher.features(audio)
     return torch.cat([torch.nn.functional.layer_norm(outputs[layer - 1], (512,)) for layer in LAYERS], dim=1)
 
 

@@ -17,9 +17,9 @@ from transformers import AutoProcessor, HubertModel, Wav2Vec2ForCTC
 
 from pipeline.hubert import HubertEncoder
 from pipeline.normalise import tokenise
-from pipeline.quantise import load_centroids
+from pipeline.quantise import Quantiser, load_centroids
 from pipeline.words import make_aligner
-from recipes.tiny_models import letters
+from recipes.tiny_models import distil, letters, targets
 from recipes.tiny_models.settings import FRAME, PAD, UNIT_HOP
 from recipes.tiny_models.store import Phone, Utterance, load, resample, save
 from schemas.spec import CtcSpec, HubertSpec, SoundSwallowerSpec
@@ -101,6 +101,25 @@ def test_the_level_of_a_recording_hardly_changes_its_units() -> None:
     assert (units(1.0) == units(0.25)).mean() > 0.9
 
 
+def test_windows_with_five_seconds_of_context_give_the_units_of_the_whole() -> None:
+    """Attention ends after a second in each of the 4 layers, and 0.6 s of positions come before them."""
+    clips = [soundfile.read(path, dtype="float32")[0] for path in sorted(DEMO.glob("*.flac"))]
+    audio = np.concatenate(clips)[: 60 * 16_000]
+    quantiser = Quantiser(load_centroids(ASSETS / "tiny-kmeans-500")[0])
+
+    def units(window: float, context: float) -> np.ndarray:
+        spec = HubertSpec(
+            model=str(ASSETS / "tiny-hubert"), layer=4, hop=UNIT_HOP, window_seconds=window, context_seconds=context
+        )
+        encoder = HubertEncoder(spec)
+        encoder.open()
+        return quantiser.assign(encoder.encode(audio))
+
+    whole = units(60, 0)
+    assert (units(6, 5) != whole).mean() < 0.005
+    assert (units(6, 0.2) != whole).mean() > 0.01, "with less context they differ: the test can tell"
+
+
 def test_the_centroids_name_the_encoder_they_were_fitted_on() -> None:
     """The id of the encoder's card holds the hash of its weights: centroids of other weights are another tokenizer."""
     for size in (100, 500):
@@ -136,6 +155,32 @@ def test_the_vocabulary_is_letters_apostrophe_delimiter_and_blank() -> None:
     vocabulary = json.loads((ASSETS / "tiny-ctc" / "vocab.json").read_text(encoding="utf-8"))
     assert vocabulary == letters.INDEX
     assert set(vocabulary) == {*"abcdefghijklmnopqrstuvwxyz'|", "<pad>", "<unk>"}
+
+
+def test_what_a_place_in_the_clip_adds_is_taken_from_the_targets() -> None:
+    """200 clips of 40 frames, each frame one of 100 sounds, plus a vector per place: what is left is the sounds alone."""
+    rng = np.random.default_rng(0)
+    sounds, places = 3 * rng.standard_normal((100, targets.DIM)), 0.3 * rng.standard_normal((40, targets.DIM))
+    spoken = rng.integers(0, 100, (200, 40))
+    made = (sounds[spoken] + places[None]).reshape(8000, -1)
+
+    def spread(frames: np.ndarray) -> float:
+        """How far the frames of a sound lie apart."""
+        return float(np.mean([frames[spoken.ravel() == sound].std(axis=0).mean() for sound in range(100)]))
+
+    settled = targets.settle(made.astype(np.float16), np.arange(0, 8001, 40))
+    assert spread(settled) < 0.5 * spread(made / np.sqrt(made.std(axis=0)))
+    np.testing.assert_allclose(settled.mean(axis=0), 0, atol=1e-3)
+
+
+def test_every_trained_weight_has_one_optimiser_and_matrices_of_the_layers_have_muon() -> None:
+    student = distil.Student(UNIT_HOP)
+    muon, adam = distil.optimisers(student, 1e-3, 1e-3)
+    held = [{id(weight) for group in part.param_groups for weight in group["params"]} for part in (muon, adam)]
+    assert not held[0] & held[1]
+    assert held[0] | held[1] == {id(weight) for weight in student.parameters()}
+    matrices = {id(weight) for weight in student.hubert.encoder.layers.parameters() if weight.ndim == 2}
+    assert held[0] == matrices
 
 
 WORDS = {"knight": "n ay t", "box": "b aa k s", "tall": "t ao l", "made": "m ey d", "ship": "sh ih p", "the": "dh ax"}
