@@ -135,14 +135,17 @@ def _fill(cache: Cache, entries: int, per_tag: int = 1) -> None:
 
 def turn(session: Session) -> Callable[[], float]:
     """Seconds per step over a whole number of patches."""
-    rows, unit = len(session.patchers), VOCABULARY.unit_offset
+    rows, unit = len(session.patchers), session.model.vocabulary.unit_offset
 
     def run() -> float:
         units = [unit] * rows
-        start = time.perf_counter()
+        before, start = session.num_global_steps_B.sum(), time.perf_counter()
         for _ in range(TURN):
-            units = (session.feed(units)[:, unit : VOCABULARY.size].argmax(-1) + unit).tolist()
-        return (time.perf_counter() - start) / TURN
+            units = (session.feed(units)[:, unit:].argmax(-1) + unit).tolist()
+        seconds = (time.perf_counter() - start) / TURN
+        steps = TURN if session.model.config.kind == "plain" else TURN // PATCH
+        assert session.num_global_steps_B.sum() - before == rows * steps
+        return seconds
 
     return run
 
