@@ -5,10 +5,11 @@ Bare: every stage's `run`, called in a loop on one thread with its tables in mem
 each with its share of the partitions: cores that share caches and memory are as busy as they are in the job. Counted in
 core-seconds of the calls alone. The job: two workers for the stage where the time goes.
 
-Efficiency is bare core-seconds / (wall seconds x cores) in the steady state: from when the busiest stage begins its first
-partition to when it commits its last, counting the bare seconds of the partitions that each stage commits in that time. What
-comes before (models loading) and after (the last partitions' way through the other stages) is stated apart, as is the efficiency
-from the first stage's first call to the last commit, and peak memory.
+Efficiency is bare core-seconds / (wall seconds x cores) in the steady state: from when the last worker begins its first partition
+(shards are made last and do not count) to when the busiest stage commits its last, counting the bare seconds of every stage's
+partitions by the share of their time that lies in between. What comes before (models loading) and after (the last partitions' way
+through the other stages) is stated apart, as is the efficiency from the first stage's first call to the last commit, what the
+processor time of the job itself went to, how much of the machine other processes took, and peak memory.
 """
 
 from __future__ import annotations
@@ -34,6 +35,8 @@ from jobs.runtime.places import resolve_spec
 
 ROOT = Path(__file__).resolve().parents[1]
 COPIES = 12
+WORKERS = 2
+"""Of the busiest stage."""
 STAGES = ("recordings", "segments", "transcripts", "words", "units", "patches", "shards")
 
 
@@ -43,10 +46,10 @@ def run() -> list[Row]:
         seconds = make_corpus(Path(folder) / "audio")
         spec = write_spec(Path(folder))
         cores = os.cpu_count() or 1
-        begin, memory = time.time(), Memory()
+        begin, watch = time.time(), Watch()
         command = [sys.executable, "jobs/tokenize_audio.py", "--config", str(spec), "--no-progress"]
         process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL)
-        with memory.watching(process.pid):
+        with watch.watching(process.pid):
             code = process.wait()
         if code != 0:
             raise RuntimeError(f"the job ended with {code}")
@@ -56,11 +59,12 @@ def run() -> list[Row]:
     totals = {stage: sum(calls.values()) for stage, calls in bare.items()}
     busiest = max(totals, key=lambda stage: totals[stage])
     first, last = min(commit.begun for commit in commits), commits[-1].ended
-    own = [commit for commit in commits if commit.stage == busiest]
-    start, stop = min(commit.begun for commit in own), max(commit.ended for commit in own)
-    inside = sum(bare.get(item.stage, {}).get(item.partition, 0.0) for item in commits if start < item.ended <= stop)
-    efficiency = inside / ((stop - start) * cores)
+    start, stop = steady_state(commits, busiest)
+    inside = sum(bare[item.stage][item.partition] * item.share(start, stop) for item in commits if item.stage in bare)
     total = sum(totals.values())
+    used, others = watch.seconds_between(start, stop)
+    available = (stop - start) * cores
+    efficiency = inside / available
     return [
         Row(
             name="efficiency in the steady state",
@@ -72,14 +76,18 @@ def run() -> list[Row]:
             holds=efficiency >= 0.90,
         ),
         Row(name="efficiency from the first call to the last commit", value=total / ((last - first) * cores), unit=""),
+        Row(
+            name="steady state: bare calls' share of the job's own processor time", value=100 * inside / used, unit="%"
+        ),
+        Row(name="steady state: what other processes took of the machine", value=100 * others / available, unit="%"),
         Row(name="audio", value=seconds / 60, unit="min"),
-        Row(name=f"start-up: until {busiest} begins", value=start - begin, unit="s"),
+        Row(name="start-up: until every worker has begun", value=start - begin, unit="s"),
         Row(name="steady state", value=stop - start, unit="s", rival="bare, core seconds", rival_value=inside),
         Row(name=f"tail: after the last of {busiest}", value=last - stop, unit="s"),
         Row(name="real-time factor of the whole job", value=wall / seconds, unit="wall s / audio s"),
         *(Row(name=f"bare {name}", value=spent / seconds, unit="core s / audio s") for name, spent in totals.items()),
-        Row(name="largest worker", value=max(memory.peak.values(), default=0) / 2**20, unit="MiB"),
-        Row(name="all workers together", value=memory.peak_sum / 2**20, unit="MiB"),
+        Row(name="largest worker", value=max(watch.peak.values(), default=0) / 2**20, unit="MiB"),
+        Row(name="all workers together", value=watch.peak_sum / 2**20, unit="MiB"),
     ]
 
 
@@ -153,7 +161,7 @@ def write_spec(folder: Path) -> Path:
     document["source"] = {"uri": str(folder / "audio"), "name": "bench"}
     document["output"] = str(folder / "out")
     document["partitions"] = {"minutes": 1.0}
-    document["resources"] = {"transcripts": {"workers": 2}}
+    document["resources"] = {"transcripts": {"workers": WORKERS}}
     path = folder / "spec.yaml"
     path.write_text(yaml.safe_dump(document), encoding="utf-8")
     return path
@@ -168,6 +176,10 @@ class Committed:
     begun: float
     ended: float
 
+    def share(self, start: float, stop: float) -> float:
+        """The part of its time between two others."""
+        return max(min(self.ended, stop) - max(self.begun, start), 0.0) / max(self.ended - self.begun, 1e-6)
+
 
 def committed(output: Path) -> list[Committed]:
     """The commits of a run in the order of their writing."""
@@ -180,15 +192,25 @@ def committed(output: Path) -> list[Committed]:
     return sorted(found, key=lambda commit: commit.ended)
 
 
-class Memory:
-    """Peak resident memory of the Ray workers below a process, looked at twice a second."""
+def steady_state(commits: list[Committed], busiest: str) -> tuple[float, float]:
+    """From when every worker has begun to when the busiest stage, of WORKERS workers, ends."""
+    begun = {stage: sorted(item.begun for item in commits if item.stage == stage) for stage in STAGES[:-1]}
+    own = begun.pop(busiest)
+    start = max(own[WORKERS - 1], *(times[0] for times in begun.values()))
+    return start, max(item.ended for item in commits if item.stage == busiest)
+
+
+class Watch:
+    """Peak memory of Ray workers below a process, and processor seconds of all below it and of the machine, twice a second."""
 
     def __init__(self) -> None:
         self.peak: dict[int, int] = {}
         self.peak_sum = 0
+        self._used: dict[int, float] = {}
+        self._samples: list[tuple[float, float, float]] = []
         self._ended = threading.Event()
 
-    def watching(self, pid: int) -> Memory:
+    def watching(self, pid: int) -> Watch:
         """A context manager's worth of watching `pid`."""
         self._thread = threading.Thread(target=self._watch, args=(pid,), daemon=True)
         return self
@@ -200,15 +222,27 @@ class Memory:
         self._ended.set()
         self._thread.join()
 
+    def seconds_between(self, start: float, stop: float) -> tuple[float, float]:
+        """Processor seconds from `start` to `stop` (seconds since the epoch): of the watched processes, and of all others."""
+        times, own, busy = (np.array(column) for column in zip(*self._samples, strict=True))
+        mine = float(np.interp(stop, times, own) - np.interp(start, times, own))
+        return mine, max(float(np.interp(stop, times, busy) - np.interp(start, times, busy)) - mine, 0.0)
+
     def _watch(self, pid: int) -> None:
         while not self._ended.wait(0.5):
             now: dict[int, int] = {}
             try:
-                for child in psutil.Process(pid).children(recursive=True):
+                job = psutil.Process(pid)
+                for child in [job, *job.children(recursive=True)]:
+                    spent = child.cpu_times()
+                    self._used[child.pid] = spent.user + spent.system
                     if child.cmdline()[:1] and child.cmdline()[0].startswith("ray::"):
                         now[child.pid] = child.memory_info().rss
             except psutil.NoSuchProcess:
                 continue
+            machine = psutil.cpu_times()
+            busy = machine.user + machine.nice + machine.system
+            self._samples.append((time.time(), sum(self._used.values()), busy))
             for child_pid, size in now.items():
                 self.peak[child_pid] = max(size, self.peak.get(child_pid, 0))
             self.peak_sum = max(self.peak_sum, sum(now.values()))
