@@ -58,6 +58,8 @@ def draw_accuracies(runs: dict[str, Record], arms: Sequence[str], out: Path) -> 
         return None
     groups = tasks_in(runs)
     rungs = list(dict.fromkeys(group for task in shown.values() for group in groups[task]))
+    begun = {record["arm"] for record in chosen}
+    arms = [arm for arm in arms if arm in begun]
     plt = _pyplot()
     size = (2.9 * len(shown) + 1, 0.16 * len(rungs) * len(arms) + 1.9)
     figure, axes = plt.subplots(1, len(shown), figsize=size, layout="constrained", sharey=True, squeeze=False)

@@ -99,7 +99,10 @@ class Page:
     def _status(self) -> str:
         planned = list(units(self.study, self.facts))
         done = [unit for unit in planned if self.ledger.has(unit.name)]
-        missing = [unit.name.removeprefix("runs/") for unit in planned if unit not in done and unit.kind == "runs"]
+        ours = [unit for unit in planned if unit.kind == "runs"]
+        begun = {unit.arm for unit in ours if unit in done}
+        missing = [unit.name.removeprefix("runs/") for unit in ours if unit not in done and unit.arm in begun]
+        untouched = [arm for arm in self.study.arms if arm not in begun]
         counts = []
         for kind, name in (("rates", "trials of a learning rate"), ("runs", "runs"), ("asr", "fine-tunings")):
             total = sum(unit.kind == kind for unit in planned)
@@ -108,7 +111,8 @@ class Page:
         spent = sum(record["consumed"]["core_seconds"] for record in self.runs.values())
         state = "All that was planned has been run."
         if len(done) < len(planned):
-            state = f"**Not all has been run.** Runs still missing: {', '.join(missing) or 'none'}."
+            state = f"**Not all has been run.** Arms without any run: {', '.join(untouched) or 'none'}. "
+            state += f"Runs that the other arms still miss: {', '.join(missing) or 'none'}."
         return f"{state} Finished: {', '.join(counts)}. Core seconds of training in the finished runs: {spent:.0f}."
 
     def _arms(self) -> str:
@@ -145,8 +149,9 @@ class Page:
         rows = []
         for arm, seed, label in self._seeded():
             record = self._run(arm, seed, control)
-            rows.append([label, *(["-"] * (len(header) - 1) if record is None else self._figures(record))])
-        return table(header, rows)
+            if record is not None:
+                rows.append([label, *self._figures(record)])
+        return table(header, rows) if rows else "Not run yet."
 
     def _figures(self, record: Record) -> list[str]:
         used, held = record["consumed"], record["measures"]["held_out"]
