@@ -9,8 +9,8 @@ does little but read: its weights, and the keys and values it attends to. So the
 beside each measurement: short of four because the local modules run for every unit. It is what one may expect where all bytes are
 read equally fast; calls into the library take LST below it at small sizes, and keys and values, which are read more slowly than
 weights, take it above at large ones. Two sizes decide the goal, at the paper's length of 4,096 units: 20m, which one trains on
-such a machine, and the published 1b, where the matrices and not the calls take the time. Weights are random numbers and the caches
-are filled with noise, which changes no time.
+such a machine, and the published 1b, where the matrices and not the calls take the time. Weights are random numbers and the
+caches are filled with noise, which changes no time.
 """
 
 from __future__ import annotations

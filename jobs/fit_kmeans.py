@@ -13,7 +13,8 @@ import numpy as np
 
 from jobs.runtime.cli import exit_with, load_spec, spec_parser
 from jobs.runtime.plan import Plan, make_plan
-from jobs.runtime.run import cpu_shares, ray_session, run_plan, stages_until
+from jobs.runtime.run import cpu_shares, run_plan, stages_until
+from jobs.runtime.session import ray_session
 from jobs.runtime.store import Store, local_or_url
 from pipeline.decode import SourceAudio
 from pipeline.encoders import build_encoder

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from jobs.runtime.places import base_folder, resolve
+from jobs.runtime.session import start_embedded
 from model.train_config import TrainConfig, load_train_config
 from schemas.config import ConfigError
 
@@ -64,8 +65,10 @@ def main() -> int:
 
     if not ray.is_initialized():
         # `ray job submit` sets the address; without it Ray is embedded, with just the CPUs that the ranks ask for
-        local = {} if "RAY_ADDRESS" in os.environ else {"address": "local", "num_cpus": given.workers * given.cpus + 1}
-        ray.init(**local)
+        if "RAY_ADDRESS" in os.environ:
+            ray.init()
+        else:
+            start_embedded(num_cpus=given.workers * given.cpus + 1)
     needed = given.workers * (1 if given.gpu else given.cpus)
     kind = "GPU" if given.gpu else "CPU"
     there = ray.cluster_resources().get(kind, 0)

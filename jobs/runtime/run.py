@@ -6,8 +6,6 @@ work on different partitions at the same time.
 
 from __future__ import annotations
 
-import logging
-import os
 import signal
 import sys
 import threading
@@ -21,6 +19,7 @@ from typing import Any
 from tqdm import tqdm
 
 from jobs.runtime.plan import STAGES, Plan, refresh, retire, write_inventory
+from jobs.runtime.session import ray_session
 from schemas.config import ConfigError
 
 EXIT_STOPPED = 75
@@ -124,36 +123,6 @@ def check_cluster(plan: Plan, stages: Sequence[str], resources: dict[str, float]
                 f"the worker pools ask for {total:g} {kind}s ({parts}) and {spare:g} must stay free, but the cluster has "
                 f"{have:g}: lower resources.<stage>.workers or .{field} in the spec, or add nodes"
             )
-
-
-@contextmanager
-def ray_session() -> Iterator[Any]:
-    """Ray: the cluster that RAY_ADDRESS names (set by `ray job submit`), else an embedded one that ends with the body.
-
-    Inside another session it is that one.
-    """
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    os.environ.setdefault("RAY_AUTH_MODE", "disabled")
-    import ray
-
-    if ray.is_initialized():
-        yield ray
-        return
-    address = os.environ.get("RAY_ADDRESS") or "local"
-    if address == "local":
-        os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # its notes on Ray Data's own actors only alarm
-        # How long Ray's agents look for a killed driver's session before they end: a minute and more by default.
-        os.environ.setdefault("RAY_gcs_rpc_server_reconnect_timeout_s", "10")
-    quiet = {"log_to_driver": False, "include_dashboard": False} if address == "local" else {}
-    ray.init(address=address, logging_level=logging.WARNING, configure_logging=True, **quiet)
-    context = ray.data.DataContext.get_current()
-    context.enable_progress_bars = False
-    context.print_on_execution_start = False
-    logging.getLogger("ray.data").setLevel(logging.ERROR)
-    try:
-        yield ray
-    finally:
-        ray.shutdown()
 
 
 class _Stop:

@@ -1,0 +1,67 @@
+"""The Ray that a job runs on: a cluster's, or one of its own that begins and ends with it."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+STARTS = 3
+"""Attempts to start an embedded Ray: it gives the processes it starts 30 s, too short on a machine with much else to do."""
+
+
+@contextmanager
+def ray_session() -> Iterator[Any]:
+    """Ray: the cluster that RAY_ADDRESS names (set by `ray job submit`), else an embedded one that ends with the body.
+
+    Inside another session it is that one.
+    """
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_AUTH_MODE", "disabled")
+    import ray
+
+    if ray.is_initialized():
+        yield ray
+        return
+    address = os.environ.get("RAY_ADDRESS") or "local"
+    common = {"logging_level": logging.WARNING, "configure_logging": True}
+    if address == "local":
+        os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # its notes on Ray Data's own actors only alarm
+        # How long Ray's agents look for a killed driver's session before they end: a minute and more by default.
+        os.environ.setdefault("RAY_gcs_rpc_server_reconnect_timeout_s", "10")
+        start_embedded(log_to_driver=False, include_dashboard=False, **common)
+    else:
+        ray.init(address=address, **common)
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = False
+    context.print_on_execution_start = False
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    try:
+        yield ray
+    finally:
+        ray.shutdown()
+
+
+def start_embedded(**options: Any) -> None:
+    """`ray.init` of a Ray of our own, tried again where it did not come up in Ray's time."""
+    import psutil
+    import ray
+
+    me = psutil.Process()
+    before = set(me.children(recursive=True))
+    for attempt in range(1, STARTS + 1):
+        try:
+            ray.init(address="local", **options)
+            return
+        except Exception as error:  # Ray raises nothing more special
+            if "timed out during startup" not in str(error) or attempt == STARTS:
+                raise
+        print("Ray did not come up in its 30 s: the machine is busy; trying again", file=sys.stderr)
+        ray.shutdown()
+        left = [process for process in me.children(recursive=True) if process not in before]
+        for process in left:
+            process.kill()
+        psutil.wait_procs(left, timeout=30)
