@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from jobs.runtime.cli import exit_with, load_spec, spec_parser
 from jobs.runtime.drawing import printable
 from jobs.runtime.plan import STAGES, Plan, make_plan
-from jobs.runtime.stages import unit_tokenizer
+from jobs.runtime.stages import unit_tokenizer_of
 from schemas.arrow import RowType
 from schemas.config import ConfigError
 from schemas.tables import (
@@ -206,7 +206,7 @@ def gather(plan: Plan, partition: str, segment: Segment) -> Inspected:
         units=next(iter(mine(Units)), None),
         patches=next(iter(mine(Patches)), None),
         reject=read_rejects(plan, partition).get(segment.segment_id),
-        hop=unit_tokenizer(plan.spec)["hop"],
+        hop=unit_tokenizer_of(plan.stages["units"].cards)["hop"],
     )
 
 

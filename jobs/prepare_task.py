@@ -22,7 +22,7 @@ from tqdm import tqdm
 from jobs.runtime.cli import exit_with, load_spec
 from jobs.runtime.plan import Plan, plan_items, refresh, retire, write_inventory
 from jobs.runtime.run import stages_until
-from jobs.runtime.stages import unit_tokenizer
+from jobs.runtime.stages import unit_tokenizer_of
 from jobs.runtime.worker import Job, StageWorker
 from pipeline.inventory import list_files
 from schemas.arrow import RowType
@@ -214,8 +214,8 @@ def _rows(plan: Plan, row: type[RowType]) -> Iterator[RowType]:
 
 def fill(task: Task, plan: Plan, spoken: dict[str, Spoken], out: Path) -> tuple[TaskHeader, list[TaskItem]]:
     """The header with its cards, and the items with units and words."""
-    facts = unit_tokenizer(plan.spec)
     cards = {card.card_id: card for stage in plan.stages.values() for card in stage.cards}
+    facts = unit_tokenizer_of(cards.values())
     header = task.header.with_updates(cards={name: card.model_dump() for name, card in cards.items()}, **facts)
     return header, [
         item.with_updates(

@@ -14,6 +14,7 @@ from jobs.runtime.accounting import key_of
 from jobs.runtime.cli import exit_with, load_spec, spec_parser
 from jobs.runtime.plan import Plan, make_plan
 from jobs.runtime.shard_reader import ShardSample, samples_of
+from jobs.runtime.stages import unit_tokenizer_of
 from jobs.runtime.store import CorruptFileError
 from pipeline.patches import check_bounds
 from schemas.arrow import Row
@@ -91,7 +92,7 @@ def check_partition(plan: Plan, partition: Any, tables: dict[str, Sequence[Row]]
         yield f"segments both patched and rejected: {sorted(both)[:3]}"
     yield from check_segments(recordings, segments)
     yield from check_words([row for row in tables["words"] if isinstance(row, Word)], segments, transcripts)
-    hop = int(next(card for card in plan.stages["units"].cards if card.kind == "unit_tokenizer").facts["hop"])
+    hop = unit_tokenizer_of(plan.stages["units"].cards)["hop"]
     lengths = {segment.segment_id: segment.end - segment.start for segment in segments}
     frames = {}
     for units in tables["units"]:

@@ -17,8 +17,9 @@ from schemas.cards import Card
 from schemas.config import ConfigError, parse_config
 from schemas.spec import KMeansSpec
 
-ASSIGN_ROWS = 4_096
-"""Rows per matrix product: enough for its full speed, and memory (8 MB of scores at 500 units) does not grow with the audio."""
+ASSIGN_ROWS = 1_024
+"""Rows per matrix product: enough for its full speed, and few enough that rows and scores are still in the cache when the best is
+looked for (3 % less time than 4,096)."""
 CHUNK = 32
 """Scores whose maximum is kept as one number while looking for the best."""
 NEAR_DEAD_SHARE = 0.02

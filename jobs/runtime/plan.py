@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from jobs.runtime.stages import UPSTREAM, build_stage, unit_tokenizer
+from jobs.runtime.stages import UPSTREAM, build_stage, unit_tokenizer_of
 from jobs.runtime.store import Store
 from pipeline.inventory import Partition, cut_partitions, list_source
 from pipeline.shards import VERSION as SHARDS_VERSION
@@ -122,7 +122,7 @@ def plan_stages(spec: PipelineSpec, wanted: Sequence[str]) -> dict[str, StagePla
             cards = tuple(stage.cards())
             version, schema, parameters = stage.version, TABLES[name].VERSION, spec.parameters(name)
         if name == "patches":
-            parameters = {**parameters, "hop": unit_tokenizer(spec)["hop"]}
+            parameters = {**parameters, "hop": unit_tokenizer_of(stages["units"].cards)["hop"]}
         if name == "recordings":
             parameters = {**parameters, "source": spec.source.name}
         stages[name] = StagePlan(

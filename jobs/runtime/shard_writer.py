@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from jobs.runtime.plan import Plan
-from jobs.runtime.stages import unit_tokenizer
+from jobs.runtime.stages import unit_tokenizer_of
 from jobs.runtime.store import Store
 from pipeline.shards import SegmentRecord, build_sample, passages, records, write_shard
 from pipeline.stage import AudioReader
@@ -26,7 +26,7 @@ def write_group(store: Store, job: Job, group: str, partitions: Sequence[str], a
     """Write the shard of a group of partitions. Order: partition, then recording, channel and time."""
     start = time.perf_counter()
     spec, plan = job.spec, job.stages["shards"]
-    hop = unit_tokenizer(spec)["hop"]
+    hop = unit_tokenizer_of(plan.cards)["hop"]
     cards = {card.kind: card.card_id for card in plan.cards}
     samples: list[dict[str, bytes | str]] = []
     inputs: dict[str, str] = {}
@@ -92,8 +92,7 @@ def write_index(plan: Plan) -> ShardIndex:
     index = ShardIndex(
         kind="speech",
         fingerprint=stage.fingerprint,
-        num_units=unit_tokenizer(plan.spec)["num_units"],
-        hop=unit_tokenizer(plan.spec)["hop"],
+        **unit_tokenizer_of(stage.cards),
         cards={card.card_id: card for card in stage.cards},
         shards=entries,
         totals={

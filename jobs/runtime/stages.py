@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from pipeline.patches import PatchesStage
 from pipeline.recordings import RecordingsStage
 from pipeline.segments import SegmentsStage
 from pipeline.stage import Stage
+from schemas.cards import Card
 from schemas.spec import PipelineSpec
 
 UPSTREAM: dict[str, tuple[str, ...]] = {
@@ -43,8 +46,13 @@ def build_stage(name: str, spec: PipelineSpec) -> Stage:
 
 
 def unit_tokenizer(spec: PipelineSpec) -> dict[str, int]:
-    """`hop` (samples at 16 kHz per unit) and `num_units`, from the unit tokenizer's card."""
+    """`hop` (samples at 16 kHz per unit) and `num_units`. Hashes the models: where a plan is at hand, ask its cards."""
     from pipeline.units import UnitsStage
 
-    card = next(card for card in UnitsStage(spec.stages.units).cards() if card.kind == "unit_tokenizer")
+    return unit_tokenizer_of(UnitsStage(spec.stages.units).cards())
+
+
+def unit_tokenizer_of(cards: Iterable[Card]) -> dict[str, int]:
+    """`hop` (samples at 16 kHz per unit) and `num_units`, from the card of the unit tokenizer among others."""
+    card = next(card for card in cards if card.kind == "unit_tokenizer")
     return {name: int(card.facts[name]) for name in ("hop", "num_units")}
