@@ -90,5 +90,5 @@ study-data:
 plots: $(STAMP) ## loss curves of runs/*/metrics.jsonl in one PNG
 	@$(PY) -m model.plots runs/train-*
 
-clean: ## remove what the demo wrote (the models and .venv stay)
-	rm -rf runs
+clean: ## remove what the demos wrote (models, .venv and the study's runs stay)
+	rm -rf runs/demo runs/train-tiny runs/study-demo runs/stories-demo
