@@ -52,11 +52,15 @@ class Words:
     """float32 [patches, k * D]: what the patch encoder hands to the global transformer."""
 
 
-def spoken_words(shards: ShardSet, composer: Composer) -> Iterator[tuple[Document, dict[int, str]]]:
-    """Each segment as a speech document, and the word that begins at an element wherever its patch is that word alone."""
+def spoken_words(shards: ShardSet, composer: Composer, voice: str = "") -> Iterator[tuple[Document, dict[int, str]]]:
+    """Each segment of the samples whose key or path contains `voice` as a speech document, and the word that begins at an element
+    wherever its patch is that word alone."""
     for shard, count in enumerate(shards.counts):
         for number in range(count):
-            for utterance in segments_of(shards.read(shard, number)):
+            sample = shards.read(shard, number)
+            if voice not in sample.meta.uri and voice not in sample.meta.key:
+                continue
+            for utterance in segments_of(sample):
                 if not len(utterance.units):
                     continue
                 starts = {}
@@ -183,7 +187,7 @@ def draw(words: Words, out: Path) -> None:
 
 
 def measure(
-    trained: Trained, shards: ShardSet, num_words: int, occurrences: int, min_letters: int
+    trained: Trained, shards: ShardSet, num_words: int, occurrences: int, min_letters: int, voice: str = ""
 ) -> tuple[dict[str, Any], Words]:
     """Figures of the trained and of the untrained model over the same patches, and the trained model's patches.
 
@@ -201,7 +205,7 @@ def measure(
     assert module.config.vocabulary is not None
     untrained = build_model(module.config, trained.config.seed).eval()
     assert isinstance(untrained, LST)
-    documents = list(spoken_words(shards, trained.composer()))
+    documents = list(spoken_words(shards, trained.composer(), voice))
     chosen = choose(embed_words(module, documents), num_words, occurrences, min_letters)
     result = {
         "words": list(dict.fromkeys(chosen.texts)),
@@ -211,6 +215,7 @@ def measure(
         "paper": PAPER,
         "step": trained.step,
         "policy": trained.config.patches.policy,
+        "voice": voice or "all",
     }
     return result, chosen
 
@@ -226,10 +231,11 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--words", type=int, default=25, help="at most so many words (default: %(default)s)")
     parser.add_argument("--occurrences", type=int, default=30, help="patches of each (default: %(default)s)")
     parser.add_argument("--letters", type=int, default=4, help="shorter words are left out (default: %(default)s)")
+    parser.add_argument("--voice", default="", metavar="NAME", help="only recordings with this in their path")
     given = parser.parse_args(arguments)
     try:
         trained, shards = load_trained(given.checkpoint), ShardSet(given.shards)
-        result, words = measure(trained, shards, given.words, given.occurrences, given.letters)
+        result, words = measure(trained, shards, given.words, given.occurrences, given.letters, given.voice)
     except (CheckpointError, ConfigError, ShardError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -40,6 +40,16 @@ def test_words_are_found_where_the_shard_says(run: Path) -> None:
             assert document.patch_kind[element] == 0
 
 
+def test_a_voice_is_the_samples_that_name_it(run: Path) -> None:
+    trained, shards = embeddings.load_trained(run / "run"), ShardSet(str(run / "speech" / "index.json"))
+    key = shards.read(0, 1).meta.key
+    everyone = list(spoken_words(shards, trained.composer()))
+    one = list(spoken_words(shards, trained.composer(), key))
+    assert 0 < len(one) < len(everyone)
+    assert one[0][0].ids.tolist() in [document.ids.tolist() for document, _ in everyone]
+    assert not list(spoken_words(shards, trained.composer(), "nobody"))
+
+
 def test_a_word_is_the_same_alone_as_in_a_batch(run: Path) -> None:
     trained, shards = embeddings.load_trained(run / "run"), ShardSet(str(run / "speech" / "index.json"))
     assert isinstance(trained.module, LST)
