@@ -81,7 +81,7 @@ study: $(STAMP) ## LST against its baselines (hours; goes on where it stopped; A
 	@$(PY) -m recipes.study.run configs/experiments/study.yaml $(ARGS)
 
 study-data:
-	@$(PY) jobs/make_story_corpus.py --config configs/stories/$(STORIES).yaml
+	@$(PY) -m recipes.stories.make --config configs/stories/$(STORIES).yaml
 	@$(PY) jobs/fit_kmeans.py --config configs/stories/$(STORIES)-pipeline.yaml
 	@$(PY) jobs/tokenize_audio.py --config configs/stories/$(STORIES)-pipeline.yaml
 	@for task in $(TASKS); do $(PY) jobs/prepare_task.py --config configs/stories/$(STORIES)-pipeline.yaml \

@@ -20,13 +20,14 @@ import numpy as np
 import torch
 
 from benchmarks.harness import Row, main
-from pipeline.ctc_aligner import align_emissions
-from pipeline.ctc_model import Alphabet
-from pipeline.normalise import Token, tokenise
-from pipeline.words import AlignError, WordAligner, WordTiming, make_aligner
+from pipeline.align.base import AlignError, WordAligner, WordTiming
+from pipeline.align.ctc import align_emissions
+from pipeline.align.ctc_model import Alphabet
+from pipeline.text.tokens import Token, tokenise
+from pipeline.words import make_aligner
 from recipes.tiny_models import letters, speech
 from recipes.tiny_models.settings import FRAME
-from recipes.tiny_models.store import Utterance
+from recipes.voices.store import Utterance
 from schemas.config import ConfigError
 from schemas.spec import CtcSpec, SoundSwallowerSpec, WhisperXAlignSpec
 

@@ -15,13 +15,14 @@ import jiwer
 import numpy as np
 
 from benchmarks.harness import Row, main
-from pipeline.decode import SourceAudio
-from pipeline.inventory import list_source
 from pipeline.recordings import RecordingsStage
 from pipeline.segments import SegmentsStage
+from pipeline.source.audio import SourceAudio
+from pipeline.source.inventory import list_source
 from pipeline.transcripts import TranscriptsStage
+from schemas.audio import SAMPLE_RATE
 from schemas.spec import RecordingsSpec, SegmentsSpec, Source, WhisperXSpec
-from schemas.tables import SAMPLE_RATE, Recording, Segment, Transcript
+from schemas.tables import Recording, Segment, Transcript
 
 DEMO = Path(__file__).parents[1] / "data" / "demo"
 MODEL = Path(__file__).parents[1] / "models" / "whisper-tiny.en"

@@ -13,10 +13,10 @@ import torch
 from torchaudio.functional import forced_align
 
 from benchmarks.harness import Row, fastest_of, main
-from pipeline.ctc import viterbi_batch
-from pipeline.ctc_aligner import align_emissions
-from pipeline.ctc_model import Alphabet
-from pipeline.normalise import tokenise
+from pipeline.align.ctc import align_emissions
+from pipeline.align.ctc_model import Alphabet
+from pipeline.align.viterbi import viterbi_batch
+from pipeline.text.tokens import tokenise
 
 BATCH, FRAMES, LABELS, TOKENS = 8, 1_500, 32, 350
 HOP = 320

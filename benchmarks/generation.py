@@ -33,12 +33,12 @@ from benchmarks.model_step import (
     port_patch_lengths,
     speech_batch,
 )
-from model.cache import Cache
-from model.config import ModelConfig
-from model.inference import Session
-from model.lst import LSTState, build_model
-from model.patching import StaticConfig
-from model.presets import empty_model, plain_like
+from model.cost.presets import empty_model, plain_like
+from model.data.patching import StaticConfig
+from model.inference.session import Session
+from model.network.cache import Cache
+from model.network.config import ModelConfig
+from model.network.lst import LSTState, build_model
 from schemas.config import load_config
 
 PROMPT, GENERATED, ROWS = 512, 64, 8

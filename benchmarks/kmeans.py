@@ -10,7 +10,8 @@ import faiss
 import numpy as np
 
 from benchmarks.harness import Row, fastest_of, main
-from pipeline.quantise import Quantiser, fit_kmeans
+from pipeline.codebook.assign import Quantiser
+from pipeline.codebook.fit import fit_kmeans
 from schemas.spec import KMeansSpec
 
 UNITS, WIDTH = 500, 768

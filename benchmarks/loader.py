@@ -18,19 +18,19 @@ import torch
 import yaml
 
 from benchmarks.harness import Row, main
-from model.compose import utterance_of
-from model.config import ModelConfig
-from model.data import Loader, Placement
-from model.interleave import PaperRule, draw_spans
-from model.lst import build_model
-from model.metrics import read_rows
-from model.optim import AdamWConfig, Optimisers
-from model.order import generator
-from model.shards import ShardSet
-from model.sources import Corpus
-from model.streams import make_stream
-from model.train import train
-from model.train_config import TrainConfig, load_train_config
+from model.data.compose import utterance_of
+from model.data.draws import generator
+from model.data.interleave import PaperRule, draw_spans
+from model.data.loader import Loader, Placement
+from model.data.shards import ShardSet
+from model.data.sources import Corpus
+from model.network.config import ModelConfig
+from model.network.lst import build_model
+from model.training.config import TrainConfig, load_train_config
+from model.training.loop import train
+from model.training.metrics import read_rows
+from model.training.optim import AdamWConfig, Optimisers
+from model.training.stream import make_stream
 from schemas.config import parse_config
 
 DEMO = Path("runs/demo/shards/index.json")

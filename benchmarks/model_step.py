@@ -15,13 +15,14 @@ import torch
 from transformers import BltConfig, BltForCausalLM
 
 from benchmarks.harness import Row, main
-from model.batch import Batch, LossSums
-from model.config import ModelConfig
-from model.document import Document
-from model.lst import build_model
-from model.packing import PackingConfig, pack, whole
-from model.patching import StaticConfig, assign_patches
-from model.vocabulary import BOS, SPEECH_MARK, Vocabulary
+from model.cost.flops import count_batch, training_flops
+from model.data.document import Document
+from model.data.packing import PackingConfig, pack, whole
+from model.data.patching import StaticConfig, assign_patches
+from model.network.batch import Batch, LossSums
+from model.network.config import ModelConfig
+from model.network.lst import build_model
+from model.network.vocabulary import BOS, SPEECH_MARK, Vocabulary
 from schemas.config import load_config
 
 ELEMENTS, PATCH = 2048, 4
@@ -158,7 +159,7 @@ def run() -> list[Row]:
     """All rows, fp32 first."""
     batch, lst = speech_batch(), lst_config()
     plain = plain_config(lst)
-    flops, plain_flops = (build_model(config, 0).training_flops(batch) for config in (lst, plain))
+    flops, plain_flops = (training_flops(build_model(config, 0), count_batch(batch, config)) for config in (lst, plain))
     audio = ELEMENTS / UNITS_PER_SECOND
     rows = []
     for dtype in (torch.float32, torch.bfloat16):

@@ -119,10 +119,10 @@ def bare_calls(path: str, share: int, shares: int) -> None:
     Partitions go round by partition, all stages one after the other, as the job's are: so all processes do the same kind of work.
     """
     from jobs.runtime.accounting import keep_common_segments
+    from jobs.runtime.limits import limit_threads
     from jobs.runtime.plan import make_plan
     from jobs.runtime.stages import build_stage
-    from jobs.runtime.worker import limit_threads
-    from pipeline.decode import SourceAudio
+    from pipeline.source.audio import SourceAudio
     from schemas.config import load_config
     from schemas.spec import PipelineSpec
 

@@ -16,10 +16,11 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.harness import Row, main
-from model.recognise import Recogniser, error_rates
-from model.resynthesis import MeanSpectrum, UnitSelection
-from model.shards import ShardSet
-from model.synthesis import SpokenSample, spoken_samples
+from model.data.shards import ShardSet
+from model.voice.mean_spectrum import MeanSpectrum
+from model.voice.recognition import Recogniser, error_rates
+from model.voice.synthesiser import SpokenSample, spoken_samples
+from model.voice.unit_selection import UnitSelection
 from schemas.config import ConfigError
 
 MODEL = "models/whisper-tiny.en"

@@ -29,14 +29,18 @@ import numpy as np
 import torch
 
 from benchmarks.harness import Row, main
-from pipeline.encoders import Encoder, build_encoder
-from pipeline.quantise import Quantiser, fit_kmeans, load_centroids
-from recipes.tiny_models import flite, speech
+from pipeline.codebook.assign import Quantiser
+from pipeline.codebook.fit import fit_kmeans
+from pipeline.codebook.folder import load_centroids
+from pipeline.encode.base import Encoder, build_encoder
+from recipes.tiny_models import speech
 from recipes.tiny_models.corpus import SPEED_RANGE, parts, real_clips
-from recipes.tiny_models.settings import SEED, TRAIN_FLITE, UNIT_HOP, UNSEEN_FLITE, UNSEEN_KOKORO, packages
-from recipes.tiny_models.store import Utterance, load, resample
+from recipes.tiny_models.settings import TRAIN_FLITE, UNIT_HOP, UNSEEN_FLITE, UNSEEN_KOKORO
 from recipes.tiny_models.targets import LAYERS, normalised_layers, project, projection_path
 from recipes.tiny_models.whisper_teacher import WhisperTeacher
+from recipes.voices import flite
+from recipes.voices.settings import SEED, packages
+from recipes.voices.store import Utterance, load, resample
 from schemas.spec import HubertSpec, KMeansSpec, MfccSpec
 
 ROOT = Path(__file__).resolve().parents[1]

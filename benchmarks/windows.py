@@ -18,11 +18,12 @@ import numpy as np
 import soundfile
 
 from benchmarks.harness import Row, main
-from pipeline.attention_reach import FIELD
-from pipeline.hubert import HubertEncoder
-from pipeline.mfcc import MfccEncoder
-from pipeline.quantise import Quantiser, load_centroids
-from pipeline.windows import plan_windows
+from pipeline.codebook.assign import Quantiser
+from pipeline.codebook.folder import load_centroids
+from pipeline.encode.hubert import HubertEncoder
+from pipeline.encode.mfcc import MfccEncoder
+from pipeline.networks.attention_reach import FIELD
+from pipeline.networks.windows import plan_windows
 from schemas.spec import HubertSpec, MfccSpec
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -12,16 +12,19 @@ from typing import Any
 import numpy as np
 
 from jobs.runtime.cli import exit_with, load_spec, spec_parser
+from jobs.runtime.places import local_or_url
 from jobs.runtime.plan import Plan, make_plan
 from jobs.runtime.run import cpu_shares, run_plan, stages_until
 from jobs.runtime.session import ray_session
-from jobs.runtime.store import Store, local_or_url
-from pipeline.decode import SourceAudio
-from pipeline.encoders import build_encoder
-from pipeline.quantise import FitResult, fit_kmeans, kmeans_card, load_card, sample_frames, write_centroids
+from jobs.runtime.store import Store
+from pipeline.codebook.fit import FitResult, fit_kmeans, sample_frames
+from pipeline.codebook.folder import kmeans_card, load_card, write_centroids
+from pipeline.encode.base import build_encoder
+from pipeline.source.audio import SourceAudio
+from schemas.audio import SAMPLE_RATE
 from schemas.config import ConfigError
 from schemas.spec import KMeansSpec, PipelineSpec
-from schemas.tables import SAMPLE_RATE, Recording, Segment
+from schemas.tables import Recording, Segment
 
 EXAMPLES = """  python jobs/fit_kmeans.py --config configs/demo.yaml
   python jobs/fit_kmeans.py --config configs/demo.yaml kmeans.num_units=200 --force
@@ -114,7 +117,7 @@ class FeatureSampler:
     """Encodes the drawn recordings of a partition and keeps a bounded sample of frames of each."""
 
     def __init__(self, plan: Plan, limit: int):
-        from jobs.runtime.worker import limit_threads
+        from jobs.runtime.limits import limit_threads
 
         limit_threads(plan.spec.resource("units").threads)
         self.plan, self.limit = plan, limit

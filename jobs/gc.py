@@ -7,8 +7,9 @@ what they alone named goes too. Never run it while a job writes to the same outp
 from __future__ import annotations
 
 from jobs.runtime.cli import exit_with, load_spec, spec_parser
+from jobs.runtime.places import local_or_url
 from jobs.runtime.plan import Plan, inventory_fingerprint, make_plan
-from jobs.runtime.store import Store, local_or_url
+from jobs.runtime.store import Store
 from schemas.commit import Commit
 from schemas.config import ConfigError
 

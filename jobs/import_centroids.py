@@ -13,8 +13,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from pipeline.encoders import build_encoder
-from pipeline.import_centroids import import_centroids
+from pipeline.codebook.published import import_centroids
+from pipeline.encode.base import build_encoder
 from schemas.cards import hash_file
 from schemas.config import ConfigError, load_config
 from schemas.spec import PipelineSpec

@@ -8,29 +8,17 @@ from __future__ import annotations
 import difflib
 import re
 import shutil
-import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from jobs.runtime.cli import exit_with, load_spec, spec_parser
-from jobs.runtime.drawing import printable
 from jobs.runtime.plan import STAGES, Plan, make_plan
 from jobs.runtime.stages import unit_tokenizer_of
+from jobs.runtime.terminal import columns, cut, fold, pad, printable
 from schemas.arrow import RowType
+from schemas.audio import PATCH_FILLER, PATCH_SILENCE, PATCH_WORD, SAMPLE_RATE
 from schemas.config import ConfigError
-from schemas.tables import (
-    PATCH_FILLER,
-    PATCH_SILENCE,
-    PATCH_WORD,
-    SAMPLE_RATE,
-    Patches,
-    Recording,
-    Reject,
-    Segment,
-    Transcript,
-    Units,
-    Word,
-)
+from schemas.tables import Patches, Recording, Reject, Segment, Transcript, Units, Word
 
 EXAMPLES = """  python jobs/inspect_segment.py --config configs/demo.yaml
   python jobs/inspect_segment.py --config configs/demo.yaml --list
@@ -293,37 +281,6 @@ def span(start: int, end: int) -> str:
 def wrap(text: str, width: int) -> list[str]:
     """A line of the head folded under itself."""
     return fold(text, width, "", "           " if width >= 60 else "  ")
-
-
-def fold(text: str, width: int, first: str, rest: str) -> list[str]:
-    """A text in lines of at most `width` terminal columns, only longer words stand out; `first`, `rest`: indents."""
-    lines = [first]
-    for piece in re.findall(r"\s*\S+", text):
-        if lines[-1].strip() and columns(lines[-1] + piece) > width:
-            lines.append(rest + piece.lstrip())
-        else:
-            lines[-1] += piece
-    return lines
-
-
-def columns(text: str) -> int:
-    """Terminal columns that a text takes."""
-    return sum(
-        0 if unicodedata.combining(char) else 2 if unicodedata.east_asian_width(char) in "WF" else 1 for char in text
-    )
-
-
-def cut(text: str, size: int) -> str:
-    """A text of at most `size` terminal columns, with an ellipsis where it was longer."""
-    while columns(text) > size:
-        text = text[:-2] + "…"
-    return text
-
-
-def pad(text: str, size: int) -> str:
-    """A cell of the given size."""
-    short = cut(text, size)
-    return short + " " * (size - columns(short))
 
 
 if __name__ == "__main__":

@@ -20,11 +20,12 @@ from pathlib import Path
 from tqdm import tqdm
 
 from jobs.runtime.cli import exit_with, load_spec
+from jobs.runtime.job import Job
 from jobs.runtime.plan import Plan, plan_items, refresh, retire, write_inventory
 from jobs.runtime.run import stages_until
 from jobs.runtime.stages import unit_tokenizer_of
-from jobs.runtime.worker import Job, StageWorker
-from pipeline.inventory import list_files
+from jobs.runtime.worker import StageWorker
+from pipeline.source.inventory import list_files
 from schemas.arrow import RowType
 from schemas.spec import PipelineSpec
 from schemas.tables import Patches, Recording, Reject, Segment, Units, Word

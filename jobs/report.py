@@ -12,7 +12,8 @@ import webbrowser
 from pathlib import Path
 
 from jobs.runtime.cli import exit_with, load_spec, spec_parser
-from jobs.runtime.store import Store, local_or_url
+from jobs.runtime.places import local_or_url
+from jobs.runtime.store import Store
 from schemas.cards import fingerprint, hash_file
 from schemas.config import ConfigError
 from schemas.shards import ShardIndex
@@ -21,7 +22,7 @@ from schemas.spec import PipelineSpec
 EXAMPLES = """  python jobs/report.py --config configs/demo.yaml
   python jobs/report.py --config configs/demo.yaml --force --open
 """
-CODE = ("report.py", "report_facts.py", "report_page.py", "report.css", "runtime/drawing.py")
+CODE = ("report.py", "reporting/facts.py", "reporting/page.py", "reporting/strips.py", "reporting/report.css")
 """What decides how a page looks: a page of older code is written again."""
 PAGE = "report.html"
 INDEX = "shards/index.json"
@@ -96,11 +97,11 @@ def build(spec: PipelineSpec, index: bytes, meta: dict[str, str]) -> bytes:
     Raises:
         ConfigError: the index belongs to other settings, or what it lists is gone.
     """
-    from jobs.report_facts import gather, load_index
-    from jobs.report_page import render
-    from jobs.runtime.drawing import unit_colours
+    from jobs.reporting.facts import gather, load_index
+    from jobs.reporting.page import render
+    from jobs.reporting.strips import unit_colours
     from jobs.runtime.plan import make_plan
-    from pipeline.quantise import load_centroids
+    from pipeline.codebook.folder import load_centroids
 
     plan = make_plan(spec)
     facts = gather(plan, load_index(plan, index))

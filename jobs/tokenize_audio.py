@@ -9,10 +9,10 @@ from __future__ import annotations
 import sys
 
 from jobs.runtime.cli import exit_with, load_spec, spec_parser
+from jobs.runtime.places import local_or_url
 from jobs.runtime.plan import STAGES, Plan, make_plan
 from jobs.runtime.run import EXIT_STOPPED, run_plan, stages_until
 from jobs.runtime.shard_writer import write_index
-from jobs.runtime.store import local_or_url
 from jobs.runtime.summary import format_plan, format_summary, too_many_rejects
 from schemas.config import ConfigError
 

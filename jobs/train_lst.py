@@ -18,13 +18,13 @@ from typing import Any
 
 from jobs.runtime.places import base_folder, resolve
 from jobs.runtime.session import start_embedded
-from model.train_config import TrainConfig, load_train_config
+from model.training.config import TrainConfig, load_train_config
 from schemas.config import ConfigError
 
 
 def train_worker(settings: dict[str, Any]) -> None:
     """What each Ray Train worker does: the trainer, in the process group that Ray has made."""
-    from model.train import TRY_AGAIN, train
+    from model.training.loop import TRY_AGAIN, train
 
     code = train(TrainConfig.model_validate(settings))
     if code == TRY_AGAIN:

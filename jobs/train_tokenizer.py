@@ -11,9 +11,9 @@ import argparse
 import sys
 from pathlib import Path
 
-from model.shards import ShardCache, ShardError, ShardSet
-from model.sources import Samples, TextFile, all_texts
-from model.text_tokenizer import load_tokenizer, train_bpe
+from model.data.shards import ShardCache, ShardError, ShardSet
+from model.data.sources import Samples, TextFile, all_texts
+from model.data.text_tokenizer import load_tokenizer, train_bpe
 from schemas.config import ConfigError
 
 

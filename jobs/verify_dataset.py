@@ -13,11 +13,11 @@ import numpy as np
 from jobs.runtime.accounting import key_of
 from jobs.runtime.cli import exit_with, load_spec, spec_parser
 from jobs.runtime.plan import Plan, make_plan
-from jobs.runtime.shard_reader import ShardSample, samples_of
 from jobs.runtime.stages import unit_tokenizer_of
 from jobs.runtime.store import CorruptFileError
 from pipeline.patches import check_bounds
 from schemas.arrow import Row
+from schemas.shard_reader import ShardSample, samples_of
 from schemas.shards import SampleMeta, ShardIndex
 from schemas.tables import TABLES, Patches, Recording, Reject, Segment, Transcript, Units, Word
 

@@ -14,11 +14,11 @@ from typing import Literal
 import yaml
 from pydantic import Field
 
-from model.config import ModelConfig
-from model.flops import Counts, flops_by_part
-from model.interface import SpeechTextModel
-from model.presets import count_parameters, empty_model, match_plain, plain_like
-from model.vocabulary import Vocabulary
+from model.cost.flops import Counts, flops_by_part, forward_flops
+from model.cost.presets import count_parameters, empty_model, match_plain, plain_like
+from model.network.base import SpeechTextModel
+from model.network.config import ModelConfig
+from model.network.vocabulary import Vocabulary
 from schemas.config import ConfigError, StrictModel, load_config
 
 UNITS_PER_SECOND = 25
@@ -99,9 +99,9 @@ def saving_per_position(config: ModelConfig, mix: Mix) -> tuple[float, float]:
 def saving(config: ModelConfig, mix: Mix) -> tuple[float, float]:
     """As `saving_per_position`, structural."""
     model, plain = empty_model(config), plain_like(config)
-    cost = model.forward_flops(count_mix(config, mix))
-    unpatched = model.forward_flops(count_mix(config, mix.with_updates(patch_size=1)))
-    return 1 - cost / unpatched, 1 - cost / empty_model(plain).forward_flops(count_mix(plain, mix))
+    cost = forward_flops(model, count_mix(config, mix))
+    unpatched = forward_flops(model, count_mix(config, mix.with_updates(patch_size=1)))
+    return 1 - cost / unpatched, 1 - cost / forward_flops(empty_model(plain), count_mix(plain, mix))
 
 
 def _matrices(model: SpeechTextModel, parts: Sequence[str]) -> int:

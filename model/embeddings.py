@@ -22,15 +22,15 @@ from typing import Any
 import numpy as np
 import torch
 
-from model.checkpoint import CheckpointError
-from model.compose import Composer, segments_of
-from model.document import Document
-from model.lst import LST, build_model
-from model.order import generator
-from model.packing import PackingConfig, Piece, pack, whole
-from model.patching import AlignedConfig, assign_patches
-from model.shards import ShardError, ShardSet
-from model.trained import Trained, load_trained
+from model.data.compose import Composer, segments_of
+from model.data.document import Document
+from model.data.draws import generator
+from model.data.packing import PackingConfig, Piece, pack, whole
+from model.data.patching import AlignedConfig, assign_patches
+from model.data.shards import ShardError, ShardSet
+from model.inference.trained import Trained, load_trained
+from model.network.lst import LST, build_model
+from model.training.checkpoint import CheckpointError
 from schemas.config import ConfigError
 
 ALIGNED = AlignedConfig(policy="aligned", silence="separate", max_size=1000)

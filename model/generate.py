@@ -25,13 +25,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from model.checkpoint import CheckpointError
-from model.generation import Element, Generated, Generator
-from model.sampling import Sampling
-from model.shards import ShardError, ShardSet
-from model.speaking import add_speaking_arguments, open_synthesiser
-from model.synthesis import Synthesiser, write_wav
-from model.trained import load_trained
+from model.data.shards import ShardError, ShardSet
+from model.inference.continuation import Element, Generated, Generator
+from model.inference.sampling import Sampling
+from model.inference.trained import load_trained
+from model.training.checkpoint import CheckpointError
+from model.voice.options import add_speaking_arguments, open_synthesiser
+from model.voice.synthesiser import Synthesiser, write_wav
 from schemas.config import ConfigError, parse_config
 from schemas.tasks import read_task
 

@@ -15,9 +15,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from model.checkpoint import CheckpointError
-from model.scoring import Precision, Scorer, make_scorer
-from model.trained import load_trained
+from model.inference.trained import load_trained
+from model.scoring.scorer import Precision, Scorer, make_scorer
+from model.training.checkpoint import CheckpointError
 from schemas.config import ConfigError
 
 try:

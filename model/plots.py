@@ -8,7 +8,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from model.metrics import Row, read_rows
+from model.training.metrics import Row, read_rows
 
 PANELS = {"loss_text": "text: nats per token", "loss_speech": "speech: nats per unit"}
 

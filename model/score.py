@@ -21,11 +21,11 @@ from typing import Any, get_args
 import torch
 from tqdm import tqdm
 
-from model.accuracy import accuracy, difference, groups_of, select
-from model.checkpoint import CheckpointError, versions
-from model.choices import DIRECTIONS, Direction
-from model.scoring import NORMALISATIONS, Scored, score_task
-from model.trained import load_trained
+from model.inference.trained import load_trained
+from model.scoring.accuracy import accuracy, difference, groups_of, select
+from model.scoring.documents import DIRECTIONS, Direction
+from model.scoring.scorer import NORMALISATIONS, Scored, score_task
+from model.training.checkpoint import CheckpointError, versions
 from schemas.cards import hash_file
 from schemas.config import ConfigError
 from schemas.tasks import Task, read_task

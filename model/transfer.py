@@ -21,17 +21,17 @@ from typing import Any, Literal
 
 import numpy as np
 
-from model.checkpoint import CheckpointError
-from model.examples import Example, examples_of_shards, examples_of_task
-from model.generation import Generated, Generator
-from model.recognise import ErrorRates, Recogniser, error_rates
-from model.sampling import Sampling
-from model.shards import ShardError
-from model.speaking import add_speaking_arguments, open_synthesiser
-from model.synthesis import Synthesiser, write_wav
-from model.train import train
-from model.train_config import TrainConfig
-from model.trained import Trained, load_trained
+from model.data.examples import Example, examples_of_shards, examples_of_task
+from model.data.shards import ShardError
+from model.inference.continuation import Generated, Generator
+from model.inference.sampling import Sampling
+from model.inference.trained import Trained, load_trained
+from model.training.checkpoint import CheckpointError
+from model.training.config import TrainConfig
+from model.training.loop import train
+from model.voice.options import add_speaking_arguments, open_synthesiser
+from model.voice.recognition import ErrorRates, Recogniser, error_rates
+from model.voice.synthesiser import Synthesiser, write_wav
 from schemas.config import ConfigError
 
 Kind = Literal["asr", "tts"]
@@ -74,7 +74,8 @@ def finetune_config(
     changes: Mapping[str, Any] | None = None,
 ) -> TrainConfig:
     """The run that fine-tunes the checkpoint or run `source`: its own configuration with one source, the loss on the answer, and
-    weights from `source`; a curriculum goes on as it ended. `changes` replaces whole fields. Train it with `model.train.train`.
+    weights from `source`; a curriculum goes on as it ended. `changes` replaces whole fields. Train it with
+    `model.training.loop.train`.
 
     Raises:
         CheckpointError, ConfigError: see `load_trained`.

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 
-from pipeline.stage import AudioReader, StageResult
+from pipeline.source.base import AudioReader
+from pipeline.stage import StageResult
 from schemas.arrow import Row
+from schemas.audio import PATCH_SILENCE, PATCH_WORD
 from schemas.cards import Card
 from schemas.spec import PatchesSpec
-from schemas.tables import PATCH_SILENCE, PATCH_WORD, Patches, Units, Word
+from schemas.tables import Patches, Units, Word
 
 
 def word_frames(times: Sequence[tuple[int, int]], num_frames: int, hop: int) -> list[tuple[int, int]]:

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from pipeline.decode import AudioError, AudioInfo, SourceFolder, hash_stream, scan_file
-from pipeline.stage import AudioReader, StageResult
+from pipeline.source.base import AudioReader
+from pipeline.source.containers import AudioError
+from pipeline.source.decode import AudioInfo, scan_file
+from pipeline.source.folder import SourceFolder, hash_stream
+from pipeline.stage import StageResult
 from schemas.arrow import Row
 from schemas.cards import Card
 from schemas.spec import RecordingsSpec, Source

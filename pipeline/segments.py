@@ -10,12 +10,14 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.stage import AudioReader, StageResult
+from pipeline.source.base import AudioReader
+from pipeline.stage import StageResult
 from schemas.arrow import Row
+from schemas.audio import SAMPLE_RATE
 from schemas.cards import Card, hash_file
 from schemas.config import ConfigError
 from schemas.spec import SegmentsSpec
-from schemas.tables import SAMPLE_RATE, CutReason, Recording, Reject, Segment, segment_id
+from schemas.tables import CutReason, Recording, Reject, Segment, segment_id
 
 GRID = 640
 """Bounds lie on multiples of 40 ms (the hop of 25 Hz units), so that a segment's frames are frames of its recording."""

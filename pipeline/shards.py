@@ -9,10 +9,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pipeline.stage import AudioReader
+from pipeline.source.base import AudioReader
+from schemas.audio import SAMPLE_RATE
 from schemas.shards import TIMING_CODES, SampleMeta, SegmentSpan
 from schemas.spec import ShardsSpec
-from schemas.tables import SAMPLE_RATE, Patches, Recording, Segment, Transcript, Units, Word
+from schemas.tables import Patches, Recording, Segment, Transcript, Units, Word
 
 VERSION = 1
 

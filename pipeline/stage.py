@@ -6,11 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-import numpy as np
-
+from pipeline.source.base import AudioReader
 from schemas.arrow import Row
 from schemas.cards import Card
-from schemas.tables import Recording, Reject
+from schemas.tables import Reject
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,14 +18,6 @@ class StageResult:
 
     rows: Sequence[Row]
     rejects: Sequence[Reject] = field(default_factory=tuple)
-
-
-class AudioReader(Protocol):
-    """Decoded audio by recording. Keeps the last recording, so ask for segments in recording order."""
-
-    def read(self, recording: Recording, channel: int = -1) -> np.ndarray:
-        """float32 [num_samples_16k], mono at 16 kHz; channel -1 is the mean of all channels."""
-        ...
 
 
 class Stage(Protocol):

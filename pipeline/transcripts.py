@@ -4,66 +4,24 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from itertools import groupby
-from typing import Protocol
 
-from pipeline.stage import AudioReader, StageResult
+from pipeline.asr.base import Heard, Recogniser, Unusable
+from pipeline.asr.given import GivenTranscripts
+from pipeline.source.base import AudioReader
+from pipeline.stage import StageResult
 from schemas.arrow import Row
+from schemas.audio import SAMPLE_RATE
 from schemas.cards import Card
 from schemas.spec import TranscriptSpec, WhisperXSpec
-from schemas.tables import SAMPLE_RATE, Recording, Reject, RejectCode, Segment, Transcript
-
-
-@dataclass(frozen=True, kw_only=True)
-class Heard:
-    """What a recogniser makes of a segment."""
-
-    text: str
-    language: str
-    language_prob: float | None = None
-    avg_logprob: float | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class Unusable:
-    """Why a segment has no usable text: a reject code and a sentence."""
-
-    code: RejectCode
-    detail: str
-
-
-class Recogniser(Protocol):
-    """A source of text: opened once per worker, then the segments of one recording at a time."""
-
-    def card(self) -> Card:
-        """What it is; cheap, nothing is loaded.
-
-        Raises:
-            ConfigError: its model is missing; the message says where to get it.
-        """
-        ...
-
-    def open(self) -> None:
-        """Load the model."""
-        ...
-
-    def transcribe(
-        self, recording: Recording, segments: Sequence[Segment], audio: AudioReader
-    ) -> Sequence[Heard | Unusable]:
-        """One result per segment, each independent of the other segments."""
-        ...
-
-    def close(self) -> None:
-        """Release the model."""
-        ...
+from schemas.tables import Recording, Reject, Segment, Transcript
 
 
 def make_recogniser(spec: WhisperXSpec | TranscriptSpec) -> Recogniser:
     """The backend that the spec names. Nothing is loaded."""
     if isinstance(spec, TranscriptSpec):
         return GivenTranscripts(spec)
-    from pipeline.whisper import WhisperXRecogniser
+    from pipeline.asr.whisperx import WhisperXRecogniser
 
     return WhisperXRecogniser(spec)
 
@@ -154,42 +112,6 @@ def compression_ratio(text: str) -> float:
     """Bytes of UTF-8 per byte of zlib: Whisper's own sign of a text that loops."""
     raw = text.encode("utf-8")
     return len(raw) / len(zlib.compress(raw))
-
-
-class GivenTranscripts:
-    """Backend `transcript`: the text that came with the audio. It cannot be divided among several segments."""
-
-    def __init__(self, spec: TranscriptSpec) -> None:
-        self._language = spec.language
-
-    def card(self) -> Card:
-        """Not a model: the text is part of the inventory."""
-        return Card(kind="asr", name="transcript", facts={})
-
-    def open(self) -> None:
-        """Nothing to load."""
-
-    def close(self) -> None:
-        """Nothing to release."""
-
-    def transcribe(
-        self, recording: Recording, segments: Sequence[Segment], audio: AudioReader
-    ) -> Sequence[Heard | Unusable]:
-        """The recording's text, where one segment holds all speech of the recording."""
-        return [self._one(recording, segment) for segment in segments]
-
-    def _one(self, recording: Recording, segment: Segment) -> Heard | Unusable:
-        if recording.transcript is None or not recording.transcript.strip():
-            return Unusable(code="empty_transcript", detail=f"no text came with {recording.uri}")
-        if segment.cut_reason != "whole" or (segment.channel >= 0 and recording.channels > 1):
-            return Unusable(
-                code="align_failed",
-                detail=f"the text of {recording.uri} is for more than this segment and cannot be divided: raise "
-                "segments.max_gap_seconds (recordings of up to segments.max_seconds then stay whole), cut longer "
-                "recordings beforehand, or let transcripts.backend be whisperx",
-            )
-        language = recording.language_hint or self._language
-        return Heard(text=" ".join(recording.transcript.split()), language=language)
 
 
 def _reject(segment: Segment, problem: Unusable) -> Reject:

@@ -7,14 +7,17 @@ from typing import cast
 
 import numpy as np
 
-from pipeline.encoders import build_encoder
-from pipeline.quantise import Quantiser, load_card, load_centroids
-from pipeline.stage import AudioReader, StageResult
+from pipeline.codebook.assign import Quantiser
+from pipeline.codebook.folder import load_card, load_centroids
+from pipeline.encode.base import build_encoder
+from pipeline.source.base import AudioReader
+from pipeline.stage import StageResult
 from schemas.arrow import Row
+from schemas.audio import SAMPLE_RATE
 from schemas.cards import Card
 from schemas.config import ConfigError
 from schemas.spec import UnitsSpec
-from schemas.tables import SAMPLE_RATE, Recording, Reject, RejectCode, Segment, Units
+from schemas.tables import Recording, Reject, RejectCode, Segment, Units
 
 
 class UnitsStage:

@@ -3,81 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Literal, Protocol
 
 import numpy as np
 
-from pipeline.normalise import Token, tokenise
-from pipeline.stage import AudioReader, StageResult
+from pipeline.align.base import AlignError, WordAligner
+from pipeline.align.place import place_words
+from pipeline.source.base import AudioReader
+from pipeline.stage import StageResult
+from pipeline.text.tokens import tokenise
 from schemas.arrow import Row
+from schemas.audio import SAMPLE_RATE
 from schemas.cards import Card
 from schemas.spec import CtcSpec, SoundSwallowerSpec, WhisperXAlignSpec
-from schemas.tables import SAMPLE_RATE, Recording, Reject, RejectCode, Segment, Transcript, Word
-
-MIN_WORD = 320
-"""20 ms: what an interpolated word is given at least, where its neighbours can spare it."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class WordTiming:
-    """When a token is said: [start, end) in 16 kHz samples from the segment's start."""
-
-    start: int
-    end: int
-    score: float
-    """In [0, 1]; larger is better. Comparable between words of one aligner only."""
-    timing: Literal["aligned", "star", "interpolated"]
-    """aligned: heard. star: heard, its sounds or letters guessed. interpolated: put between neighbours, not heard."""
-    char_times: tuple[int, ...] = ()
-    """The start of each character of the token's text, or nothing."""
-
-
-class AlignError(Exception):
-    """The audio and the text could not be brought together; the message is a sentence for the reject."""
-
-
-class WordAligner(Protocol):
-    """A forced aligner: opened once per worker, then one segment at a time."""
-
-    def card(self) -> Card:
-        """What the aligner is; cheap, nothing is loaded.
-
-        Raises:
-            ConfigError: its model is missing.
-        """
-        ...
-
-    def open(self) -> None:
-        """Load the model."""
-        ...
-
-    def align(self, audio: np.ndarray, tokens: Sequence[Token], language: str) -> Sequence[WordTiming | None]:
-        """One timing per token, ordered and without overlap, within float32 [num_samples] at 16 kHz.
-
-        None where the aligner has no way to hear the token: the stage interpolates it. `tokens` is never empty.
-
-        Raises:
-            AlignError: the whole segment cannot be aligned.
-        """
-        ...
-
-    def close(self) -> None:
-        """Release the model."""
-        ...
+from schemas.tables import Recording, Reject, RejectCode, Segment, Transcript, Word
 
 
 def make_aligner(spec: SoundSwallowerSpec | CtcSpec | WhisperXAlignSpec) -> WordAligner:
     """The backend that the spec names. Nothing is loaded."""
     if isinstance(spec, CtcSpec):
-        from pipeline.ctc_aligner import CtcAligner
+        from pipeline.align.ctc import CtcAligner
 
         return CtcAligner(spec)
     if isinstance(spec, WhisperXAlignSpec):
-        from pipeline.whisperx_aligner import WhisperXAligner
+        from pipeline.align.whisperx import WhisperXAligner
 
         return WhisperXAligner(spec)
-    from pipeline.soundswallower_aligner import SoundSwallowerAligner
+    from pipeline.align.soundswallower import SoundSwallowerAligner
 
     return SoundSwallowerAligner()
 
@@ -177,55 +128,3 @@ def _reject(segment: Segment, error: _Rejected) -> Reject:
         attempts=1,
         seconds=(segment.end - segment.start) / SAMPLE_RATE,
     )
-
-
-def place_words(found: Sequence[WordTiming | None], lengths: Sequence[int], num_samples: int) -> list[WordTiming]:
-    """Give the tokens without timing a place between their neighbours, in proportion to their lengths in characters.
-
-    Where the neighbours leave less than MIN_WORD per token they give up half of theirs, and are flagged as well.
-
-    Raises:
-        AlignError: no token was found, or the segment is too short for its words.
-    """
-    placed = list(found)
-    if all(timing is None for timing in placed):
-        raise AlignError("not one word of the transcript could be aligned")
-    index = 0
-    while index < len(placed):
-        if placed[index] is not None:
-            index += 1
-            continue
-        stop = index
-        while stop < len(placed) and placed[stop] is None:
-            stop += 1
-        _fill(placed, index, stop, lengths, num_samples)
-        index = stop
-    timings = [timing for timing in placed if timing is not None]
-    end = 0
-    for timing in timings:
-        if not end <= timing.start < timing.end <= num_samples:
-            raise AlignError("the segment is too short for the words of its transcript")
-        end = timing.end
-    return timings
-
-
-def _fill(placed: list[WordTiming | None], first: int, stop: int, lengths: Sequence[int], num_samples: int) -> None:
-    """Place tokens [first, stop), all None, between their placed neighbours (or the segment's ends)."""
-    before = placed[first - 1] if first else None
-    after = placed[stop] if stop < len(placed) else None
-    low = before.end if before else 0
-    high = after.start if after else num_samples
-    if high - low < MIN_WORD * (stop - first):
-        if before is not None:
-            low = before.end - (before.end - before.start) // 2
-            placed[first - 1] = replace(before, end=low, timing="interpolated", char_times=())
-        if after is not None:
-            high = after.start + (after.end - after.start) // 2
-            placed[stop] = replace(after, start=high, timing="interpolated", char_times=())
-    if high - low < stop - first:
-        raise AlignError("the segment is too short for the words of its transcript")
-    weights = np.cumsum([0, *(max(1, lengths[index]) for index in range(first, stop))])
-    spare = high - low - (stop - first)  # every word has one sample for certain, the rest is shared out
-    edges = [low + offset + int(spare * int(weight) // int(weights[-1])) for offset, weight in enumerate(weights)]
-    for offset, index in enumerate(range(first, stop)):
-        placed[index] = WordTiming(start=edges[offset], end=edges[offset + 1], score=0.0, timing="interpolated")

@@ -8,8 +8,6 @@ import pyarrow as pa
 
 from schemas.arrow import ByteList, Float32, Float64, Int32, Int64, IntList, Row, Text, UnitList
 
-SAMPLE_RATE = 16_000
-
 CutReason = Annotated[Literal["silence", "max_length", "end", "whole"], pa.string()]
 Timing = Annotated[Literal["aligned", "star", "interpolated"], pa.string()]
 RejectCode = Literal[
@@ -32,8 +30,6 @@ RejectCode = Literal[
     "out_of_memory",
     "worker_crashed",
 ]
-PATCH_WORD, PATCH_SILENCE, PATCH_FILLER = 0, 1, 2
-"""`Patches.kind`: a patch that holds a word, silence, or speech that no word covers."""
 
 
 class InventoryItem(Row):

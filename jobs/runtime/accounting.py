@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from schemas.arrow import Row
-from schemas.tables import SAMPLE_RATE, InventoryItem, Recording, Segment
+from schemas.audio import SAMPLE_RATE
+from schemas.tables import InventoryItem, Recording, Segment
 
 
 def key_of(row: Row) -> str:

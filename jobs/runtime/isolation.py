@@ -10,11 +10,12 @@ from concurrent.futures.process import BrokenProcessPool
 
 from jobs.runtime.accounting import key_of, samples_by_key
 from jobs.runtime.stages import build_stage
-from pipeline.decode import SourceAudio
+from pipeline.source.audio import SourceAudio
 from pipeline.stage import Stage, StageResult
 from schemas.arrow import Row
+from schemas.audio import SAMPLE_RATE
 from schemas.spec import PipelineSpec
-from schemas.tables import SAMPLE_RATE, Reject, RejectCode
+from schemas.tables import Reject, RejectCode
 
 
 def run_isolated(

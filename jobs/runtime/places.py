@@ -61,3 +61,11 @@ def resolve_spec(spec: PipelineSpec, base: Path) -> PipelineSpec:
         if "model" in holder:
             holder["model"] = resolve_model(holder["model"], base)
     return PipelineSpec.model_validate(document)
+
+
+def local_or_url(path: str) -> str:
+    """A path as a person would write it: relative to the current folder where that is shorter."""
+    if "://" in path:
+        return path
+    relative = os.path.relpath(path, Path.cwd())
+    return relative if not relative.startswith("..") else path

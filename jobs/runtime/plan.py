@@ -7,14 +7,15 @@ from dataclasses import dataclass, field
 
 from jobs.runtime.stages import UPSTREAM, build_stage, unit_tokenizer_of
 from jobs.runtime.store import Store
-from pipeline.inventory import Partition, cut_partitions, list_source
 from pipeline.shards import VERSION as SHARDS_VERSION
+from pipeline.source.inventory import Partition, cut_partitions, list_source
+from schemas.audio import SAMPLE_RATE
 from schemas.cards import Card, fingerprint
 from schemas.commit import Commit, stage_fingerprint
 from schemas.config import ConfigError
 from schemas.shards import SHARD_FORMAT
 from schemas.spec import PipelineSpec
-from schemas.tables import SAMPLE_RATE, TABLES, InventoryItem
+from schemas.tables import TABLES, InventoryItem
 
 STAGES = ("recordings", "segments", "transcripts", "words", "units", "patches", "shards")
 INVENTORY_VERSION = 1

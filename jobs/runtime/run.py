@@ -78,7 +78,8 @@ def _rows(plan: Plan, stages: Sequence[str]) -> list[dict[str, Any]]:
 def _execute(plan: Plan, stages: Sequence[str], rows: list[dict[str, Any]], run_id: str) -> None:
     import ray
 
-    from jobs.runtime.worker import Job, StageWorker
+    from jobs.runtime.job import Job
+    from jobs.runtime.worker import StageWorker
 
     job = Job.of(plan, run_id)
     shares = cpu_shares(plan, stages, float(ray.cluster_resources().get("CPU", 0)))
@@ -134,7 +135,7 @@ class _Stop:
 @contextmanager
 def stop_on_signal(plan: Plan) -> Iterator[_Stop]:
     """On SIGTERM or Ctrl-C finish what is in flight and begin nothing new; a second signal ends at once."""
-    from jobs.runtime.worker import stop_path
+    from jobs.runtime.job import stop_path
 
     stop = _Stop()
 

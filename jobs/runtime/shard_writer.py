@@ -10,14 +10,15 @@ from jobs.runtime.plan import Plan
 from jobs.runtime.stages import unit_tokenizer_of
 from jobs.runtime.store import Store
 from pipeline.shards import SegmentRecord, build_sample, passages, records, write_shard
-from pipeline.stage import AudioReader
+from pipeline.source.base import AudioReader
 from schemas.arrow import RowType
+from schemas.audio import SAMPLE_RATE
 from schemas.commit import Commit
 from schemas.shards import ShardEntry, ShardIndex
-from schemas.tables import SAMPLE_RATE, Patches, Recording, Segment, Transcript, Units, Word
+from schemas.tables import Patches, Recording, Segment, Transcript, Units, Word
 
 if TYPE_CHECKING:
-    from jobs.runtime.worker import Job
+    from jobs.runtime.job import Job
 
 TABLES_OF_A_SHARD = ("recordings", "segments", "transcripts", "words", "units", "patches")
 

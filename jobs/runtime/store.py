@@ -14,13 +14,13 @@ import os
 import uuid
 from collections.abc import Sequence
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from jobs.runtime.places import local_or_url
 from schemas.arrow import Row, RowType, to_rows, to_table
 from schemas.cards import Card
 from schemas.commit import Commit, Output
@@ -209,14 +209,6 @@ class Store:
     def write_card(self, card: Card) -> None:
         """Keep a card where tables that name its id can find it."""
         self.create_exclusively(f"cards/{card.card_id}.json", (card.model_dump_json(indent=1) + "\n").encode("utf-8"))
-
-
-def local_or_url(path: str) -> str:
-    """A path as a person would write it: relative to the current folder where that is shorter."""
-    if "://" in path:
-        return path
-    relative = os.path.relpath(path, Path.cwd())
-    return relative if not relative.startswith("..") else path
 
 
 __all__ = ["CorruptFileError", "Row", "Store", "local_or_url"]

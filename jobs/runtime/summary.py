@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from jobs.runtime.plan import Plan
 from jobs.runtime.run import Outcome
+from schemas.audio import SAMPLE_RATE
 from schemas.commit import Commit
-from schemas.tables import SAMPLE_RATE
 
 FUNNEL = {
     "recordings": "decoded",

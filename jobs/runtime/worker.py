@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import os
-import sys
-import threading
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
 
@@ -21,41 +17,21 @@ from jobs.runtime.accounting import (
     samples_by_key,
 )
 from jobs.runtime.isolation import run_isolated
-from jobs.runtime.plan import Plan, StagePlan, inventory_fingerprint
+from jobs.runtime.job import Job, stop_path
+from jobs.runtime.limits import Watchdog, limit_threads
+from jobs.runtime.plan import inventory_fingerprint
 from jobs.runtime.shard_writer import write_group
 from jobs.runtime.stages import build_stage
 from jobs.runtime.store import Store
-from pipeline.decode import SourceAudio
+from pipeline.source.audio import SourceAudio
 from pipeline.stage import Stage, StageResult
 from schemas.arrow import Row
+from schemas.audio import SAMPLE_RATE
 from schemas.commit import Commit
-from schemas.spec import PipelineSpec
-from schemas.tables import SAMPLE_RATE, TABLES
+from schemas.tables import TABLES
 
 MAX_ATTEMPTS = 2
 """A partition that took its worker down this often in one run is taken apart to find the row that does it."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Job:
-    """What a worker needs to know; small, and the same for all workers of a run."""
-
-    spec: PipelineSpec
-    stages: Mapping[str, StagePlan]
-    groups: Mapping[str, tuple[str, ...]]
-    """Shard name -> its partitions."""
-    run_id: str
-
-    @classmethod
-    def of(cls, plan: Plan, run_id: str) -> Job:
-        """The job of a plan."""
-        groups = {group.name: group.partitions for group in plan.groups}
-        return cls(spec=plan.spec, stages=plan.stages, groups=groups, run_id=run_id)
-
-
-def stop_path(run_id: str) -> str:
-    """The file whose presence tells all workers of a run to begin nothing new."""
-    return f"control/stop-{run_id}"
 
 
 class StageWorker:
@@ -180,28 +156,3 @@ class StageWorker:
             samples_rejected=round(sum(reject.seconds for reject in result.rejects) * SAMPLE_RATE),
             seconds_busy=seconds,
         )
-
-
-def limit_threads(count: int) -> None:
-    """Set the number of threads of the BLAS libraries and of torch, which read it when they are loaded.
-
-    torch is not loaded for it: most stages do without, and it takes seconds and half a gigabyte.
-    """
-    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
-        os.environ[name] = str(count)
-    if "torch" in sys.modules:
-        sys.modules["torch"].set_num_threads(count)
-
-
-class Watchdog:
-    """Ends this process if the body takes longer than `seconds`: a hang becomes a crash, which is counted and taken apart."""
-
-    def __init__(self, seconds: float):
-        self.timer = threading.Timer(seconds, os._exit, (70,))
-        self.timer.daemon = True
-
-    def __enter__(self) -> None:
-        self.timer.start()
-
-    def __exit__(self, *exc: object) -> None:
-        self.timer.cancel()

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from model.order import generator
+from model.data.draws import generator
 from recipes.stories.cloze import Pair, Story, draw_pair
 from recipes.stories.splits import Split, split_of
 from recipes.stories.telling import tell, tell_ending

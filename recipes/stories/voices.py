@@ -57,7 +57,7 @@ def check_voices(voices: Sequence[str]) -> None:
     """
     engines = {parse_voice(voice).engine for voice in voices}
     if "flite" in engines:
-        from recipes.tiny_models import flite
+        from recipes.voices import flite
 
         if not flite.available():
             raise ConfigError(
@@ -65,8 +65,8 @@ def check_voices(voices: Sequence[str]) -> None:
                 "name eSpeak NG voices (espeak-en-us, ...), which come from a Python wheel"
             )
     if "espeak" in engines:
-        from jobs.fetch_models import FetchError
-        from recipes.tiny_models import fetch
+        from pipeline.networks.registry import FetchError
+        from recipes.voices import fetch
 
         try:
             fetch.espeak()
@@ -97,9 +97,9 @@ def speak(sentences: Sequence[str], voice: str) -> np.ndarray:
 
 def _sentence(sentence: str, voice: Voice) -> np.ndarray:
     if voice.engine == "flite":
-        from recipes.tiny_models import flite
+        from recipes.voices import flite
 
         return flite.speak(sentence, voice.name)
-    from recipes.tiny_models import espeak
+    from recipes.voices import espeak
 
     return espeak.speak(sentence, voice.name)

@@ -5,13 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from model.config import ModelConfig
+from model.cost.presets import match_plain, plain_like
+from model.data.patching import CurriculumConfig
+from model.data.shards import read_index
 from model.describe import Mix, count_mix
-from model.patching import CurriculumConfig
-from model.presets import match_plain, plain_like
-from model.shards import read_index
-from model.train_config import BudgetConfig, TrainConfig
-from model.vocabulary import Vocabulary
+from model.network.config import ModelConfig
+from model.network.vocabulary import Vocabulary
+from model.training.config import BudgetConfig, TrainConfig
 from recipes.study.facts import ArmFacts, Facts
 from recipes.study.settings import Arm, Control, Study
 from schemas.config import parse_config

@@ -14,12 +14,12 @@ from typing import Any
 
 import torch
 
-from model.checkpoint import latest
-from model.distributed import Ranks
-from model.metrics import Metrics, Row, read_rows
-from model.sources import Corpus
-from model.train_config import BudgetConfig, TrainConfig
-from model.training import Run
+from model.data.sources import Corpus
+from model.training.checkpoint import latest
+from model.training.config import BudgetConfig, TrainConfig
+from model.training.distributed import Ranks
+from model.training.metrics import Metrics, Row, read_rows
+from model.training.run import Run
 
 Observe = Callable[[Run], Row]
 

@@ -13,15 +13,15 @@ from pathlib import Path
 
 import torch
 
-from model.batch import Batch
-from model.compose import Composer
-from model.data import Lane, LaneState
-from model.distributed import Ranks
-from model.sources import Corpus
-from model.streams import make_stream
-from model.train_config import TrainConfig
-from model.training import Run
-from model.unit_bpe import to_bpe
+from model.data.bpe_units import to_bpe
+from model.data.compose import Composer
+from model.data.loader import Lane, LaneState
+from model.data.sources import Corpus
+from model.network.batch import Batch
+from model.training.config import TrainConfig
+from model.training.distributed import Ranks
+from model.training.run import Run
+from model.training.stream import make_stream
 from schemas.config import StrictModel
 from schemas.unit_bpe import UnitBpe
 

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 
 import torch
 
-from model.compose import Composer
-from model.interface import SpeechTextModel
-from model.order import generator
-from model.packing import PackingConfig, Piece, pack, whole
-from model.patching import assign_patches
-from model.sources import Corpus
-from model.train_config import TrainConfig
+from model.data.compose import Composer
+from model.data.draws import generator
+from model.data.packing import PackingConfig, Piece, pack, whole
+from model.data.patching import assign_patches
+from model.data.sources import Corpus
+from model.network.base import SpeechTextModel
+from model.training.config import TrainConfig
 
 SEED = 20251110
 """Of the held-out documents: which samples come first, and where interleaved ones change their modality."""

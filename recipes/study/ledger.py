@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from model.checkpoint import versions
+from model.training.checkpoint import versions
 
 FORMAT = 1
 

@@ -8,9 +8,9 @@ from typing import Any
 
 import torch
 
-from model.choices import DIRECTIONS
-from model.scoring import NORMALISATIONS, Scored, score_task
-from model.trained import load_trained
+from model.inference.trained import load_trained
+from model.scoring.documents import DIRECTIONS
+from model.scoring.scorer import NORMALISATIONS, Scored, score_task
 from recipes.study.heldout import losses, open_held_out
 from recipes.study.settings import Study
 from schemas.tasks import Task, read_task

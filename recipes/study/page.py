@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from model.accuracy import Interval
+from model.scoring.accuracy import Interval
 from recipes.study import paper
 from recipes.study.charts import draw_accuracies, draw_curves
 from recipes.study.facts import Facts

@@ -15,12 +15,12 @@ from pathlib import Path
 
 import torch
 
-from model.accuracy import accuracy, groups_of, select
-from model.config import ModelConfig
-from model.presets import plain_like
-from model.scoring import score_task
-from model.train_config import BudgetConfig, TrainConfig
-from model.trained import load_trained
+from model.cost.presets import plain_like
+from model.inference.trained import load_trained
+from model.network.config import ModelConfig
+from model.scoring.accuracy import accuracy, groups_of, select
+from model.scoring.scorer import score_task
+from model.training.config import BudgetConfig, TrainConfig
 from recipes.study.arms import shared_folder
 from recipes.study.driver import Watch, advance, begin
 from recipes.study.ledger import Ledger

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
-from model.accuracy import Interval, bootstrap
-from model.scoring import Normalisation
+from model.scoring.accuracy import Interval, bootstrap
+from model.scoring.scorer import Normalisation
 
 NORMALISATION: Normalisation = "token"
 """Of the tables: log-likelihood per token or unit, as SpiRit-LM reports; the records hold the others too."""

@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from model.train_config import TrainConfig
+from model.training.config import TrainConfig
 from recipes.study.driver import Watch, advance, begin
 from recipes.study.ledger import Ledger
 from recipes.study.measure import measure

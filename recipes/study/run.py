@@ -21,12 +21,12 @@ from typing import Any
 
 import torch
 
-from model.checkpoint import CheckpointError, latest
-from model.metrics import Row
-from model.shards import ShardError
-from model.sources import Corpus
-from model.train_config import BudgetConfig, TrainConfig
-from model.training import Run
+from model.data.shards import ShardError
+from model.data.sources import Corpus
+from model.training.checkpoint import CheckpointError, latest
+from model.training.config import BudgetConfig, TrainConfig
+from model.training.metrics import Row
+from model.training.run import Run
 from recipes.study.arms import (
     ENDLESS,
     budget_of,
@@ -122,7 +122,7 @@ class Work:
     def _unit_bpe(self, corpus: Corpus) -> UnitBpe:
         path = unit_bpe_path(self.study)
         if not path.exists():
-            from jobs.train_unit_bpe import read_index, unit_sequences
+            from schemas.shard_reader import read_index, unit_sequences
 
             index = self.study.data.speech
             bpe = UnitBpe.train(unit_sequences(index, read_index(index)), corpus.num_units, self.study.data.unit_tokens)
@@ -249,7 +249,7 @@ def main(arguments: list[str] | None = None) -> int:
     given = parser.parse_args(arguments)
     torch.set_num_threads(1)
     steady_memory()
-    logging.getLogger("model.training").setLevel(
+    logging.getLogger("model.training.run").setLevel(
         logging.ERROR
     )  # each branch has another budget than its trunk, and means it
     try:

@@ -7,10 +7,10 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from model.config import ModelConfig
-from model.interleave import InterleaveRule
-from model.optim import OptimiserConfig
-from model.patching import PatchPolicyConfig
+from model.data.interleave import InterleaveRule
+from model.data.patching import PatchPolicyConfig
+from model.network.config import ModelConfig
+from model.training.optim import OptimiserConfig
 from schemas.config import ConfigError, StrictModel, load_config
 
 Control = Literal["compute", "data", "clock"]

@@ -6,9 +6,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-from model.examples import examples_of_task
-from model.train import train
-from model.trained import load_trained
+from model.data.examples import examples_of_task
+from model.inference.trained import load_trained
+from model.training.loop import train
 from model.transfer import evaluate_asr, finetune_config
 from recipes.study.settings import Study
 

@@ -9,8 +9,9 @@ import numpy as np
 import torch
 
 from recipes.tiny_models.corpus import parts
-from recipes.tiny_models.settings import FRAME, PAD, SEED
-from recipes.tiny_models.store import Utterance, load
+from recipes.tiny_models.settings import FRAME, PAD
+from recipes.voices.settings import SEED
+from recipes.voices.store import Utterance, load
 
 
 @dataclass(frozen=True, kw_only=True)

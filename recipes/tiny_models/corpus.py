@@ -13,10 +13,12 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
-from recipes.tiny_models import flite, neural, speech, texts
-from recipes.tiny_models.phone_times import PhoneAligner
-from recipes.tiny_models.settings import SEED, TRAIN_FLITE, UNSEEN_KOKORO, UNSEEN_REAL, root
-from recipes.tiny_models.store import Utterance, load, resample, save
+from recipes.tiny_models import speech
+from recipes.tiny_models.settings import TRAIN_FLITE, UNSEEN_KOKORO, UNSEEN_REAL
+from recipes.voices import flite, neural, texts
+from recipes.voices.phone_times import PhoneAligner
+from recipes.voices.settings import SEED, root
+from recipes.voices.store import Utterance, load, resample, save
 
 HELD_OUT_SENTENCES = 30
 """Per voice: two minutes."""

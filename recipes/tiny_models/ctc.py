@@ -30,7 +30,8 @@ from recipes.tiny_models.batches import (
     save_checkpoint,
     time_mask,
 )
-from recipes.tiny_models.settings import FRAME, SEED, one_thread, root
+from recipes.tiny_models.settings import FRAME, one_thread
+from recipes.voices.settings import SEED, root
 
 STEPS = 3500
 CHECKPOINT_EVERY = 200

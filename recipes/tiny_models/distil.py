@@ -15,7 +15,7 @@ import torch
 from torch import nn
 from transformers import HubertConfig, HubertModel
 
-from pipeline.attention_reach import FIELD, limit_attention
+from pipeline.networks.attention_reach import FIELD, limit_attention
 from recipes.tiny_models.batches import (
     Corpus,
     augment,
@@ -26,8 +26,9 @@ from recipes.tiny_models.batches import (
     save_checkpoint,
     time_mask,
 )
-from recipes.tiny_models.settings import SEED, UNIT_HOP, one_thread, root
+from recipes.tiny_models.settings import UNIT_HOP, one_thread
 from recipes.tiny_models.targets import DIM, SHARES, load_targets, settle
+from recipes.voices.settings import SEED, root
 
 CHECKPOINT_EVERY = 200
 WINDOWS = (120, 200, 200, 300, 600)

@@ -7,11 +7,13 @@ import argparse
 import faiss
 import numpy as np
 
-from pipeline.hubert import HubertEncoder
-from pipeline.quantise import fit_kmeans, kmeans_card, write_centroids
+from pipeline.codebook.fit import fit_kmeans
+from pipeline.codebook.folder import kmeans_card, write_centroids
+from pipeline.encode.hubert import HubertEncoder
 from recipes.tiny_models.batches import load_corpus
-from recipes.tiny_models.settings import SEED, UNIT_HOP, assets, one_thread
+from recipes.tiny_models.settings import UNIT_HOP, assets, one_thread
 from recipes.tiny_models.targets import SHARES
+from recipes.voices.settings import SEED
 from schemas.spec import HubertSpec, KMeansSpec
 
 LAYER = 4

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 import numpy as np
 
 from recipes.tiny_models.settings import FRAME
-from recipes.tiny_models.store import Utterance
+from recipes.voices.store import Utterance
 
 VOCABULARY = ("<pad>", "<unk>", "|", "'", *"abcdefghijklmnopqrstuvwxyz")
 """Index 0 is the blank of CTC."""

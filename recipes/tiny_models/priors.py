@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from pipeline.ctc_model import PRIORS, CtcModel
+from pipeline.align.ctc_model import PRIORS, CtcModel
 from recipes.tiny_models import ctc, letters
 from recipes.tiny_models.batches import load_corpus
 from recipes.tiny_models.settings import assets, one_thread

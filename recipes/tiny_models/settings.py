@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
-SEED = 20261122
-SAMPLE_RATE = 16_000
 FRAME = 320
 """Samples per frame of the CTC model and of the teacher."""
 UNIT_HOP = 640
@@ -20,19 +17,6 @@ UNSEEN_FLITE = "rms"
 UNSEEN_KOKORO = ("af_heart", "am_michael", "bf_emma", "bm_george")
 UNSEEN_REAL = ("jfk_inaugural_1961", "sense_and_sensibility")
 """File name prefixes of real readers kept out of training."""
-
-
-def root() -> Path:
-    """The working folder: `TINY_MODELS_ROOT`, or `runs/tiny_models` of the checkout. Several GB;
-    nothing in it is committed."""
-    folder = Path(os.environ.get("TINY_MODELS_ROOT", Path(__file__).parents[2] / "runs" / "tiny_models"))
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
-
-
-def packages() -> Path:
-    """Where `fetch` unpacks the registry packages."""
-    return root() / "packages"
 
 
 def assets() -> Path:

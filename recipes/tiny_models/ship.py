@@ -11,7 +11,8 @@ import torch
 from transformers import Wav2Vec2CTCTokenizer, Wav2Vec2FeatureExtractor, Wav2Vec2ForCTC, Wav2Vec2Processor
 
 from recipes.tiny_models import ctc, distil, letters, priors
-from recipes.tiny_models.settings import SAMPLE_RATE, UNIT_HOP, assets
+from recipes.tiny_models.settings import UNIT_HOP, assets
+from recipes.voices.settings import SAMPLE_RATE
 
 
 def ship_hubert() -> Path:

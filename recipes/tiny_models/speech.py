@@ -5,9 +5,10 @@ from __future__ import annotations
 from functools import cache
 from pathlib import Path
 
-from recipes.tiny_models import flite
-from recipes.tiny_models.settings import TRAIN_FLITE, UNSEEN_FLITE, root
-from recipes.tiny_models.store import Utterance
+from recipes.tiny_models.settings import TRAIN_FLITE, UNSEEN_FLITE
+from recipes.voices import flite
+from recipes.voices.settings import root
+from recipes.voices.store import Utterance
 
 MISSING = "flite is not installed (Debian package flite1-dev): there is no speech with exact times to measure on"
 

@@ -13,9 +13,10 @@ import torch
 
 from recipes.tiny_models.batches import Share
 from recipes.tiny_models.corpus import parts
-from recipes.tiny_models.settings import SEED, one_thread, root
-from recipes.tiny_models.store import Utterance, load
+from recipes.tiny_models.settings import one_thread
 from recipes.tiny_models.whisper_teacher import WhisperTeacher
+from recipes.voices.settings import SEED, root
+from recipes.voices.store import Utterance, load
 
 LAYERS = (3, 4)
 DIM = 128

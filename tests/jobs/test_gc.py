@@ -5,8 +5,8 @@ from pathlib import Path
 from jobs.gc import stale_commits, unnamed_files
 from jobs.runtime.plan import make_plan
 from schemas.spec import PipelineSpec
+from tests.jobs.runtime.test_plan import run_here
 from tests.jobs.small_corpus import contents, make_spec
-from tests.jobs.test_plan import run_here
 
 
 def collect(spec: PipelineSpec, stale: bool) -> set[str]:

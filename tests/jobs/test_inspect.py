@@ -9,11 +9,13 @@ from pathlib import Path
 import pytest
 
 import jobs.inspect_segment as inspect_segment
-from jobs.inspect_segment import columns, cut, inspect, lines_of, list_segments
+from jobs.inspect_segment import inspect, lines_of, list_segments
 from jobs.runtime.plan import Plan
+from jobs.runtime.terminal import columns, cut
 from schemas.arrow import Row
+from schemas.audio import SAMPLE_RATE
 from schemas.config import ConfigError
-from schemas.tables import SAMPLE_RATE, Patches, Reject, Segment, Units, Word
+from schemas.tables import Patches, Reject, Segment, Units, Word
 from tests.jobs.small_corpus import write_spec
 from tests.jobs.synthetic_run import GIVEN_WORDS, HOP, REJECT_DETAIL, SCRIPT, make_run
 

@@ -12,10 +12,11 @@ import pytest
 import soundfile
 
 import jobs.prepare_task as prepare
+from jobs.runtime.job import Job
 from jobs.runtime.plan import make_plan, refresh, retire, write_inventory
 from jobs.runtime.shard_writer import write_index
 from jobs.runtime.stages import unit_tokenizer
-from jobs.runtime.worker import Job, StageWorker
+from jobs.runtime.worker import StageWorker
 from schemas.config import parse_config
 from schemas.spec import PipelineSpec
 from schemas.tasks import Segment, TaskError, TaskHeader, TaskItem, read_task, write_task

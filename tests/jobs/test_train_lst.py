@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from model.metrics import read_rows
-from model.text_tokenizer import load_tokenizer
-from tests.model.training_runs import run, run_document, write_data, write_run
+from model.data.text_tokenizer import load_tokenizer
+from model.training.metrics import read_rows
+from tests.model.training.training_runs import run, run_document, write_data, write_run
 
 
 def command(*arguments: str) -> subprocess.CompletedProcess[str]:

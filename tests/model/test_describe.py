@@ -11,14 +11,14 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from model.config import ModelConfig
+from model.cost.flops import count_batch, forward_flops
+from model.cost.presets import count_parameters, empty_model, match_plain, plain_like
 from model.describe import Mix, cache_bytes, count_mix, main, saving, saving_per_position
-from model.flops import count_batch
-from model.lst import build_model
-from model.presets import count_parameters, empty_model, match_plain, plain_like
-from model.vocabulary import Vocabulary
+from model.network.config import ModelConfig
+from model.network.lst import build_model
+from model.network.vocabulary import Vocabulary
 from schemas.config import load_config
-from tests.model.cases import VOCABULARY, document_of, make_batch, make_document, plain_config, small_config
+from tests.model.network.cases import VOCABULARY, document_of, make_batch, make_document, plain_config, small_config
 
 PRESETS = Path(__file__).parents[2] / "configs" / "model"
 
@@ -86,7 +86,7 @@ def test_operations_of_the_linear_maps_equal_what_torch_counts(config: ModelConf
     )
     counts = count_batch(batch, config)
     without_attention = {name: 0 for name in vars(counts) if name.endswith("_pairs")}
-    assert model.forward_flops(type(counts)(**(vars(counts) | without_attention))) == counted
+    assert forward_flops(model, type(counts)(**(vars(counts) | without_attention))) == counted
 
 
 def test_operations_of_attention_are_four_per_pair_and_feature() -> None:
@@ -95,7 +95,7 @@ def test_operations_of_attention_are_four_per_pair_and_feature() -> None:
     counts = count_batch(batch, config)
     more = type(counts)(**(vars(counts) | {"decoder_pairs": counts.decoder_pairs + 10}))
     layers, dim = 2, 8
-    assert model.forward_flops(more) - model.forward_flops(counts) == 4 * 10 * dim * layers
+    assert forward_flops(model, more) - forward_flops(model, counts) == 4 * 10 * dim * layers
 
 
 @pytest.mark.parametrize("text_path", ["local", "direct"])
@@ -123,9 +123,9 @@ def test_matched_baselines_come_within_half_a_layer() -> None:
     matched = match_plain(config, "parameters")
     assert abs(count_parameters(matched) - count_parameters(config)) <= layer / 2
     by_flops = match_plain(config, "flops", counts)
-    target = empty_model(config).forward_flops(counts[0])
+    target = forward_flops(empty_model(config), counts[0])
     distance = {
-        n: abs(empty_model(plain_like(config, n)).forward_flops(counts[1]) - target) for n in range(1, 10)
+        n: abs(forward_flops(empty_model(plain_like(config, n)), counts[1]) - target) for n in range(1, 10)
     }  # fmt: skip
     assert by_flops.global_transformer.num_layers == min(distance, key=lambda n: distance[n])
     with pytest.raises(ValueError, match="needs the counts"):

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 
 from model import embeddings
+from model.data.shards import ShardSet
 from model.embeddings import Words, choose, cosines, embed_words, figures, spoken_words
-from model.lst import LST
-from model.shards import ShardSet
+from model.network.lst import LST
 from model.train import main as train
 from schemas.config import ConfigError
-from tests.model.training_runs import run_document, write_data, write_run
+from tests.model.training.training_runs import run_document, write_data, write_run
 
 
 @pytest.fixture(scope="module")

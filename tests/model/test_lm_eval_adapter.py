@@ -7,8 +7,8 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from tests.model.cases import VOCABULARY
-from tests.model.scoring_cases import Bigram, scorer
+from tests.model.network.cases import VOCABULARY
+from tests.model.scoring.scoring_cases import Bigram, scorer
 
 pytest.importorskip("lm_eval")
 

@@ -7,17 +7,17 @@ from pathlib import Path
 
 import pytest
 
-from model.accuracy import accuracy, select
-from model.checkpoint import latest
-from model.compose import segments_of
+from model.data.compose import segments_of
+from model.data.shards import ShardSet
+from model.inference.trained import load_trained
 from model.score import main
-from model.scoring import score_task
-from model.shards import ShardSet
+from model.scoring.accuracy import accuracy, select
+from model.scoring.scorer import score_task
 from model.train import main as train
-from model.trained import load_trained
+from model.training.checkpoint import latest
 from schemas.cards import Card
 from schemas.tasks import Segment, TaskHeader, TaskItem, read_task, write_task
-from tests.model.training_runs import run_document, write_data, write_run
+from tests.model.training.training_runs import run_document, write_data, write_run
 
 
 @pytest.fixture(scope="module")

@@ -11,18 +11,18 @@ import pytest
 import soundfile
 
 from model import generate
-from model.compose import Composer
-from model.examples import Example, examples_of_shards
-from model.generation import Generator
-from model.recognise import error_rates
-from model.train import train
-from model.train_config import load_train_config
-from model.trained import Trained, load_trained
+from model.data.compose import Composer
+from model.data.examples import Example, examples_of_shards
+from model.inference.continuation import Generator
+from model.inference.trained import Trained, load_trained
+from model.training.config import load_train_config
+from model.training.loop import train
 from model.transfer import evaluate_asr, evaluate_tts, finetune_config, main
+from model.voice.recognition import error_rates
 from schemas.config import ConfigError
-from tests.model.test_vocoder import CONFIG as VOCODER
-from tests.model.test_vocoder import write_vocoder
-from tests.model.training_runs import run_document, write_data, write_run
+from tests.model.training.training_runs import run_document, write_data, write_run
+from tests.model.voice.test_vocoder import CONFIG as VOCODER
+from tests.model.voice.test_vocoder import write_vocoder
 
 
 @pytest.fixture(scope="module")

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.decode import SourceAudio
-from pipeline.inventory import list_source
 from pipeline.recordings import RecordingsStage
 from pipeline.segments import SegmentsStage
+from pipeline.source.audio import SourceAudio
+from pipeline.source.inventory import list_source
 from schemas.spec import RecordingsSpec, SegmentsSpec, Source
 from schemas.tables import InventoryItem, Recording, Segment
-from tests.pipeline.bad_audio import DEMO
+from tests.pipeline.source.bad_audio import DEMO
 
 
 @dataclass(frozen=True, kw_only=True)

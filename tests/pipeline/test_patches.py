@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.patches import aligned_patches, check_bounds, word_frames
-from schemas.tables import PATCH_SILENCE, PATCH_WORD
+from schemas.audio import PATCH_SILENCE, PATCH_WORD
 
 HOP = 640
 

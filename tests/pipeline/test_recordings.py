@@ -4,15 +4,15 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.decode import SourceAudio
-from pipeline.inventory import list_source
 from pipeline.recordings import RecordingsStage
 from pipeline.segments import SegmentsStage
+from pipeline.source.audio import SourceAudio
+from pipeline.source.inventory import list_source
 from schemas.cards import hash_file
 from schemas.spec import RecordingsSpec, Source
 from schemas.tables import Recording
-from tests.pipeline.bad_audio import write_bad_inputs
 from tests.pipeline.conftest import DemoTables
+from tests.pipeline.source.bad_audio import write_bad_inputs
 
 
 def test_every_bad_input_is_a_recording_or_the_right_reject(tmp_path: Path, silero: SegmentsStage) -> None:

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from pipeline.segments import GRID, SegmentsStage, Span, pack, quietness, speech_regions
 from schemas.spec import SegmentsSpec
 from schemas.tables import Recording, Segment, recording_id, segment_id
-from tests.pipeline.bad_audio import speech
 from tests.pipeline.conftest import DemoTables
+from tests.pipeline.source.bad_audio import speech
 
 
 class Samples:

@@ -7,9 +7,10 @@ import jiwer
 import numpy as np
 import pytest
 
-from pipeline.normalise import tokenise
-from pipeline.transcripts import Heard, TranscriptsStage, Unusable, compression_ratio, find_problem
-from pipeline.whisper import WhisperXRecogniser, model_directory
+from pipeline.asr.base import Heard, Unusable
+from pipeline.asr.whisperx import WhisperXRecogniser, model_directory
+from pipeline.text.tokens import tokenise
+from pipeline.transcripts import TranscriptsStage, compression_ratio, find_problem
 from schemas.cards import Card
 from schemas.config import ConfigError
 from schemas.spec import TranscriptSpec, WhisperXSpec

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from pipeline.quantise import kmeans_card, write_centroids
+from pipeline.codebook.folder import kmeans_card, write_centroids
 from pipeline.units import UnitsStage
 from schemas.config import ConfigError
 from schemas.spec import MfccSpec, UnitsSpec

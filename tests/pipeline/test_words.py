@@ -9,14 +9,16 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from pipeline.normalise import Token, tokenise
-from pipeline.soundswallower_aligner import SoundSwallowerAligner
-from pipeline.words import MIN_WORD, AlignError, WordsStage, WordTiming, place_words
+from pipeline.align.base import AlignError, WordTiming
+from pipeline.align.place import MIN_WORD, place_words
+from pipeline.align.soundswallower import SoundSwallowerAligner
+from pipeline.text.tokens import Token, tokenise
+from pipeline.words import WordsStage
 from schemas.cards import Card
 from schemas.spec import SoundSwallowerSpec
 from schemas.tables import Segment, Transcript, Word
-from tests.pipeline.bad_audio import speech
 from tests.pipeline.conftest import DemoTables
+from tests.pipeline.source.bad_audio import speech
 
 
 @st.composite

@@ -15,13 +15,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from transformers import AutoProcessor, HubertModel, Wav2Vec2ForCTC
 
-from pipeline.hubert import HubertEncoder
-from pipeline.normalise import tokenise
-from pipeline.quantise import Quantiser, load_centroids
+from pipeline.codebook.assign import Quantiser
+from pipeline.codebook.folder import load_centroids
+from pipeline.encode.hubert import HubertEncoder
+from pipeline.text.tokens import tokenise
 from pipeline.words import make_aligner
 from recipes.tiny_models import distil, letters, targets
 from recipes.tiny_models.settings import FRAME, PAD, UNIT_HOP
-from recipes.tiny_models.store import Phone, Utterance, load, resample, save
+from recipes.voices.store import Phone, Utterance, load, resample, save
 from schemas.spec import CtcSpec, HubertSpec, SoundSwallowerSpec
 
 ROOT = Path(__file__).resolve().parents[2]

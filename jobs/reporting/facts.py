@@ -1,0 +1,279 @@
+"""What the report says, gathered from commits, rejects and shards. Nothing of it is drawn here."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections import Counter, defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import soundfile
+
+from jobs.reporting.strips import Strip, StripWord
+from jobs.runtime.plan import Plan
+from jobs.runtime.summary import FUNNEL, StageTotals, totals
+from pipeline.source.audio import SourceAudio
+from pipeline.source.containers import AudioError
+from schemas.arrow import RowType
+from schemas.audio import SAMPLE_RATE
+from schemas.config import ConfigError
+from schemas.shard_reader import ShardSample, samples_of
+from schemas.shards import TIMING_CODES, SampleMeta, ShardIndex, on_the_grid
+from schemas.tables import Recording, Reject, Segment
+
+NUM_STRIPS = 6
+STRIP_SECONDS = 8.0
+MAX_SHARDS = 32
+"""Shards that are read: with more, the histograms are those of shards spread evenly over the set, and say so."""
+EXAMPLES_PER_CODE = 5
+TIMINGS = {code: name for name, code in TIMING_CODES.items()}
+
+
+@dataclass(kw_only=True)
+class RejectGroup:
+    """The rejects of one stage with one code."""
+
+    stage: str
+    code: str
+    count: int = 0
+    seconds: float = 0.0
+    examples: list[tuple[str, str]] = field(default_factory=list)
+    """(id, sentence) of the first few."""
+
+
+@dataclass(kw_only=True)
+class ShardStatistics:
+    """Counted over the shards that were read."""
+
+    shards_read: int
+    shards: int
+    usage: np.ndarray
+    """int64 [num_units]: frames per unit."""
+    lengths: dict[int, Counter[int]]
+    """Patch kind -> length in frames -> patches."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SampleStrip:
+    """A strip and where it comes from."""
+
+    strip: Strip
+    key: str
+    uri: str
+    text: str
+    recording_seconds: float
+    """Where in the recording the window begins."""
+    playable: bool
+    """Whether the audio is part of the shard, so that whoever has the shard may hear it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Facts:
+    """All that the report tells."""
+
+    plan: Plan
+    index: ShardIndex
+    stages: dict[str, StageTotals]
+    audio_seconds: float
+    licences: dict[str, tuple[int, float]]
+    """Licence of the recordings -> files, seconds by their headers."""
+    rejects: list[RejectGroup]
+    rejected_seconds: float
+    """Each rejected row once, though two branches may have rejected the same segment."""
+    statistics: ShardStatistics
+    strips: list[SampleStrip]
+
+
+def gather(plan: Plan, index: ShardIndex) -> Facts:
+    """Read all that is reported.
+
+    Raises:
+        ConfigError: a shard that the index lists is missing.
+    """
+    rejects, rejected_seconds = gather_rejects(plan)
+    statistics, strips = read_shards(plan, index)
+    licences: defaultdict[str, list[float]] = defaultdict(list)
+    for partition in plan.partitions:
+        for item in partition.items:
+            licences[item.license or "not stated"].append(item.seconds or 0.0)
+    return Facts(
+        plan=plan,
+        index=index,
+        stages={name: totals(plan.commits(name)) for name in FUNNEL},
+        audio_seconds=plan.audio_hours() * 3600,
+        licences={name: (len(seconds), sum(seconds)) for name, seconds in sorted(licences.items())},
+        rejects=rejects,
+        rejected_seconds=rejected_seconds,
+        statistics=statistics,
+        strips=strips,
+    )
+
+
+def gather_rejects(plan: Plan) -> tuple[list[RejectGroup], float]:
+    """Rejects by stage and code, largest first, and the audio seconds they cost together."""
+    groups: dict[tuple[str, str], RejectGroup] = {}
+    lost: dict[str, float] = {}
+    for stage in FUNNEL:
+        for commit in plan.commits(stage):
+            if "rejects" not in commit.outputs or not commit.rows_rejected:
+                continue
+            for row in plan.store.read_table(Reject, commit.outputs["rejects"]):
+                group = groups.setdefault((stage, row.code), RejectGroup(stage=stage, code=row.code))
+                group.count += 1
+                group.seconds += row.seconds
+                if len(group.examples) < EXAMPLES_PER_CODE:
+                    group.examples.append((row.id, row.detail))
+                lost[row.id] = row.seconds
+    return sorted(groups.values(), key=lambda group: (-group.seconds, group.stage, group.code)), sum(lost.values())
+
+
+# shards -----------------------------------------------------------------------------------------------------------------
+
+
+def spread(count: int, wanted: int) -> list[int]:
+    """At most `wanted` of the numbers [0, count), spread evenly over them."""
+    wanted = min(count, wanted)
+    return [(2 * index + 1) * count // (2 * wanted) for index in range(wanted)]
+
+
+def read_shards(plan: Plan, index: ShardIndex) -> tuple[ShardStatistics, list[SampleStrip]]:
+    """One pass over the chosen shards: units and patches are counted in all samples, a few are kept to be drawn."""
+    chosen = [index.shards[number] for number in spread(len(index.shards), MAX_SHARDS)]
+    drawn = set(spread(sum(entry.samples for entry in chosen), NUM_STRIPS))
+    statistics = ShardStatistics(
+        shards_read=len(chosen),
+        shards=len(index.shards),
+        usage=np.zeros(index.num_units, np.int64),
+        lengths=defaultdict(Counter),
+    )
+    source = _SourceAudioOf(plan)
+    strips, number = [], 0
+    for entry in chosen:
+        try:
+            file = plan.store.fs.open(plan.store.path(f"shards/{entry.path}"), "rb")
+        except FileNotFoundError as error:
+            raise ConfigError(
+                f"{plan.spec.output}/shards/{entry.path} is missing though index.json lists it: "
+                f"run jobs/tokenize_audio.py again"
+            ) from error
+        with file:
+            for sample in samples_of(file):
+                meta = SampleMeta.model_validate_json(sample.read("json"))
+                units, bounds = sample.array("units.npy"), sample.array("patch.npy")
+                statistics.usage += np.bincount(units, minlength=index.num_units)
+                for kind, length in zip(meta.patch_kind, np.diff(bounds).tolist(), strict=True):
+                    statistics.lengths[kind][length] += 1
+                if number in drawn:
+                    strips.append(make_strip(meta, sample, units, bounds, source.read))
+                number += 1
+    return statistics, strips
+
+
+def choose_window(bounds: Sequence[int], limit: int) -> tuple[int, int]:
+    """[start, end) of at most `limit` frames from the middle of the sample, cut at patch bounds where that is possible."""
+    num_frames = bounds[-1]
+    if num_frames <= limit:
+        return 0, num_frames
+    target = (num_frames - limit) // 2
+    start = max(bound for bound in bounds if bound <= target)
+    end = max(bound for bound in bounds if bound <= start + limit)
+    return (start, end) if end > start else (target, target + limit)
+
+
+def make_strip(
+    meta: SampleMeta,
+    sample: ShardSample,
+    units: np.ndarray,
+    bounds: np.ndarray,
+    read_source: Callable[[SampleMeta], np.ndarray | None],
+) -> SampleStrip:
+    """The window of a sample that is drawn."""
+    start, end = choose_window(bounds.tolist(), round(STRIP_SECONDS * SAMPLE_RATE / meta.hop))
+    playable = "flac" in sample.members
+    audio = on_the_grid(meta, _decode_flac(sample.read("flac"))) if playable else read_source(meta)
+    words, said = [], []
+    for (first, last, code), (char_start, char_end) in zip(sample.array("words.npy").tolist(), meta.words, strict=True):
+        if first < end and last > start:
+            text = meta.text[char_start:char_end]
+            said.append((char_start, char_end))
+            words.append(
+                StripWord(text=text, start=max(first, start) - start, end=min(last, end) - start, timing=TIMINGS[code])
+            )
+    patches = [
+        (max(first, start) - start, min(last, end) - start, kind)
+        for first, last, kind in zip(bounds[:-1].tolist(), bounds[1:].tolist(), meta.patch_kind, strict=True)
+        if first < end and last > start
+    ]
+    segment = next(span for span in meta.segments if span.frame_end > start)
+    strip = Strip(
+        hop=meta.hop,
+        first_second=start * meta.hop / SAMPLE_RATE,
+        audio=None if audio is None else audio[start * meta.hop : end * meta.hop],
+        units=units[start:end],
+        words=words,
+        patches=patches,
+        joins=[span.frame_start - start for span in meta.segments if start < span.frame_start < end],
+    )
+    return SampleStrip(
+        strip=strip,
+        key=meta.key,
+        uri=meta.uri,
+        text=meta.text[said[0][0] : said[-1][1]] if said else "",
+        recording_seconds=(segment.start + (start - segment.frame_start) * meta.hop) / SAMPLE_RATE,
+        playable=playable,
+    )
+
+
+def _decode_flac(data: bytes) -> np.ndarray:
+    samples: np.ndarray
+    samples, _ = soundfile.read(io.BytesIO(data), dtype="float32")
+    return samples
+
+
+class _SourceAudioOf:
+    """The audio of samples that carry none, from where the recordings came from."""
+
+    def __init__(self, plan: Plan):
+        self._plan = plan
+        self._audio = SourceAudio(plan.spec.source.uri)
+
+    def read(self, meta: SampleMeta) -> np.ndarray | None:
+        """float32 [num_frames * hop], or None where the source is gone or has changed."""
+        try:
+            recording, channel = self._recording(meta)
+            samples = self._audio.read(recording, channel)
+        except (OSError, ConfigError, AudioError, LookupError):
+            return None
+        return on_the_grid(meta, np.concatenate([samples[span.start : span.end] for span in meta.segments]))
+
+    def _recording(self, meta: SampleMeta) -> tuple[Recording, int]:
+        plan = self._plan
+        partition = next(
+            (part.name for part in plan.partitions if any(item.uri == meta.uri for item in part.items)), None
+        )
+        if partition is None:
+            raise LookupError(meta.uri)
+        recordings = {row.recording_id: row for row in self._rows(Recording, partition)}
+        segments = {row.segment_id: row for row in self._rows(Segment, partition)}
+        return recordings[meta.recording_id], segments[meta.segments[0].segment_id].channel
+
+    def _rows(self, row: type[RowType], partition: str) -> list[RowType]:
+        commit = self._plan.store.read_commit(row.TABLE, self._plan.stages[row.TABLE].fingerprint, partition)
+        return self._plan.store.read_table(row, commit.outputs[row.TABLE])
+
+
+def load_index(plan: Plan, data: bytes) -> ShardIndex:
+    """The index, if it is the plan's.
+
+    Raises:
+        ConfigError: it was written with another spec.
+    """
+    index = ShardIndex.model_validate(json.loads(data))
+    if index.fingerprint != plan.stages["shards"].fingerprint:
+        raise ConfigError(
+            f"{plan.spec.output}/shards/index.json was written with other settings than these: run "
+            f"jobs/tokenize_audio.py with the same --config and overrides first"
+        )
+    return index

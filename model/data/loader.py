@@ -1,0 +1,288 @@
+"""The loader: an endless sequence of micro-batches that is the same for every number of ranks and workers.
+
+The documents of a source, in their order, are dealt to `lanes` independent streams: lane l takes every lanes-th. Micro-batch q of
+the run (counted over all ranks and steps) comes from lane q mod lanes. Ranks and workers own whole lanes, so no work is done
+twice, nothing is exchanged, and a lane's state is a few integers that travel with each batch.
+"""
+
+from __future__ import annotations
+
+import itertools
+import signal
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, IterableDataset, get_worker_info
+
+from model.data.compose import Composer
+from model.data.document import Document
+from model.data.draws import generator
+from model.data.packing import Choice, PackingConfig, Piece, fill, pack, rest_of, whole
+from model.data.shards import ShardError
+from model.data.sources import Source
+from model.network.batch import Batch
+from schemas.config import ConfigError
+
+Patcher = Callable[[Document, int, np.random.Generator], tuple[np.ndarray, np.ndarray]]
+"""(document, step, generator) -> (latent_id int [n], closed bool [n])."""
+
+
+class Address(NamedTuple):
+    """Where a pending piece comes from: enough to make it again."""
+
+    source: int
+    sample: int
+    """Its index in the source's order."""
+    part: int
+    """Which of the sample's documents."""
+    offset: int
+    """Element of the document at which the piece begins."""
+    step: int
+    """When it was drawn: the curriculum of patches depends on it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LaneState:
+    """All that a lane remembers."""
+
+    batches: int
+    """Made so far."""
+    drawn: tuple[int, ...]
+    """Samples drawn, per source."""
+    elements: tuple[int, ...]
+    """Elements drawn, per source."""
+    pending: tuple[Address, ...]
+    """Drawn and not yet used up, oldest first."""
+
+    @classmethod
+    def start(cls, num_sources: int) -> LaneState:
+        """Nothing drawn."""
+        return cls(batches=0, drawn=(0,) * num_sources, elements=(0,) * num_sources, pending=())
+
+    @classmethod
+    def from_json(cls, value: dict[str, Any]) -> LaneState:
+        """What `asdict` and JSON made of a state."""
+        return cls(
+            batches=value["batches"],
+            drawn=tuple(value["drawn"]),
+            elements=tuple(value["elements"]),
+            pending=tuple(Address(*address) for address in value["pending"]),
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stream:
+    """What all lanes share: the sources, and how their documents become pieces."""
+
+    sources: Sequence[Source]
+    composer: Composer
+    patcher: Patcher
+    packing: PackingConfig
+    seed: int
+    lanes: int
+
+    def pieces(self, source: int, index: int, step: int) -> list[tuple[Address, Piece]]:
+        """The patched documents of a sample."""
+        name = self.sources[source].name
+        found = []
+        for part, document in enumerate(self.sources[source].documents(index, self.composer)):
+            latent_id, closed = self.patcher(document, step, generator(self.seed, "patches", name, index, part))
+            found.append((Address(source, index, part, 0, step), whole(document, latent_id, closed)))
+        return found
+
+
+class Lane:
+    """One stream of micro-batches. The source drawn next is the one furthest behind its share of elements."""
+
+    def __init__(self, stream: Stream, number: int, state: LaneState) -> None:
+        self.stream, self.number = stream, number
+        self._batches, self._drawn, self._elements = state.batches, list(state.drawn), list(state.elements)
+        self._pending = [self._again(address) for address in state.pending]
+
+    def next(self, step: int) -> tuple[Batch, LaneState]:
+        """The lane's next micro-batch, for optimiser step `step`, and the lane's state after it."""
+        config = self.stream.packing
+
+        def pending(place: int) -> Piece:
+            while len(self._pending) <= place:
+                self._draw(step)
+            return self._pending[place][1]
+
+        def taken(choice: Choice) -> None:
+            address, _ = self._pending.pop(choice.place)
+            if choice.cut_at is not None:
+                rest = address._replace(offset=choice.cut_at)
+                self._pending.insert(choice.place, self._again(rest))
+
+        batch = pack(fill(config, pending, taken), config)
+        self._batches += 1
+        state = LaneState(
+            batches=self._batches,
+            drawn=tuple(self._drawn),
+            elements=tuple(self._elements),
+            pending=tuple(address for address, _ in self._pending),
+        )
+        return batch, state
+
+    def _draw(self, step: int) -> None:
+        sources = self.stream.sources
+        behind = [count / source.config.weight for count, source in zip(self._elements, sources, strict=True)]
+        # ties (all are 0 at first) fall to another source in each lane
+        chosen = min(range(len(sources)), key=lambda i: (behind[i], (i - self.number) % len(sources)))
+        index = self._drawn[chosen] * self.stream.lanes + self.number
+        pieces = self.stream.pieces(chosen, index, step)
+        self._drawn[chosen] += 1
+        self._elements[chosen] += sum(len(piece) for _, piece in pieces)
+        self._pending += pieces
+
+    def _again(self, address: Address) -> tuple[Address, Piece]:
+        _, piece = self.stream.pieces(address.source, address.sample, address.step)[address.part]
+        return address, rest_of(piece, address.offset)
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Which micro-batches are this rank's: q with q mod world == rank, `batches` of them (over all ranks) per step."""
+
+    rank: int
+    world: int
+    batches: int
+    lanes: int
+    workers: int
+
+    def check(self) -> None:
+        """
+        Raises:
+            ConfigError: ranks or workers would share a lane.
+        """
+        if self.batches % self.world:
+            raise ConfigError(
+                f"global_microbatches {self.batches} cannot be dealt evenly to {self.world} ranks; make it a multiple"
+            )
+        owners = self.world * max(1, self.workers)
+        if self.lanes % owners:
+            raise ConfigError(
+                f"data.lanes {self.lanes} must be a multiple of ranks x workers = {self.world} x {max(1, self.workers)}; "
+                f"the next one is {-(-self.lanes // owners) * owners} (choose it before the first step: it decides the batches)"
+            )
+
+    def of(self, item: int) -> tuple[int, int]:
+        """(lane, step) of this rank's item-th micro-batch."""
+        number = item * self.world + self.rank
+        return number % self.lanes, number // self.batches
+
+
+@dataclass(frozen=True)
+class _Failed:
+    """An error that a worker hands over whole, so that the trainer can say the sentence without a worker's traceback."""
+
+    message: str
+
+
+class _Items(IterableDataset[Any]):
+    """This rank's micro-batches from step `first` on; in a worker, every workers-th of them."""
+
+    def __init__(self, stream: Stream, placement: Placement, states: Sequence[LaneState], first: int) -> None:
+        self.stream, self.placement, self.states, self.first = stream, placement, states, first
+
+    def __iter__(self) -> Iterator[tuple[int, _Arrays, LaneState] | _Failed]:
+        info = get_worker_info()
+        begin, stride = (info.id, info.num_workers) if info else (0, 1)
+        first = self.first * self.placement.batches // self.placement.world
+        lanes: dict[int, Lane] = {}
+        for item in itertools.count(first + begin, stride):
+            number, step = self.placement.of(item)
+            try:
+                if number not in lanes:
+                    lanes[number] = Lane(self.stream, number, self.states[number])
+                batch, state = lanes[number].next(step)
+            except ShardError as error:
+                yield _Failed(str(error))
+                return
+            yield number, _Arrays(batch), state
+
+
+class _Arrays:
+    """A batch between processes, as plain arrays: one message, where each tensor would be a file descriptor to hand over."""
+
+    def __init__(self, batch: Batch) -> None:
+        fields: dict[str, Any] = {name: getattr(batch, name) for name in batch.__dataclass_fields__}
+        self._fields = {name: v.numpy() if isinstance(v, torch.Tensor) else v for name, v in fields.items()}
+
+    def batch(self) -> Batch:
+        """The batch again."""
+        fields: dict[str, Any] = {}
+        for name, value in self._fields.items():
+            fields[name] = torch.from_numpy(value) if isinstance(value, np.ndarray) else value
+        return Batch(**fields)
+
+
+def _as_it_is(item: Any) -> Any:
+    return item
+
+
+def _leave_signals_to_the_trainer(_: int) -> None:
+    """A scheduler signals the whole process group; the trainer decides when its workers end."""
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
+        signal.signal(number, signal.SIG_IGN)
+
+
+class Loader:
+    """A rank's view of the sequence, step by step."""
+
+    def __init__(
+        self, stream: Stream, placement: Placement, first_step: int = 0, states: Sequence[LaneState] | None = None
+    ) -> None:
+        """
+        Raises:
+            ConfigError: see `Placement.check`.
+        """
+        placement.check()
+        self.placement = placement
+        self._states = list(states or [LaneState.start(len(stream.sources))] * placement.lanes)
+        assert len(self._states) == placement.lanes
+        self._loader = DataLoader(
+            _Items(stream, placement, list(self._states), first_step),
+            batch_size=None,
+            collate_fn=_as_it_is,
+            num_workers=placement.workers,
+            prefetch_factor=8 if placement.workers else None,
+            multiprocessing_context="fork" if placement.workers else None,
+            worker_init_fn=_leave_signals_to_the_trainer,
+            generator=torch.Generator(),  # keeps DataLoader off the global one
+        )
+        self._items = iter(self._loader)
+
+    def step(self) -> list[Batch]:
+        """This rank's micro-batches of the next step.
+
+        Raises:
+            ShardError: a shard is missing, truncated or damaged.
+        """
+        batches = []
+        for _ in range(self.placement.batches // self.placement.world):
+            item = next(self._items)
+            if isinstance(item, _Failed):
+                raise ShardError(item.message)
+            lane, arrays, state = item
+            self._states[lane] = state
+            batches.append(arrays.batch())
+        return batches
+
+    def states(self) -> dict[int, dict[str, Any]]:
+        """The states of this rank's lanes after the steps taken, ready for JSON."""
+        owned = range(self.placement.rank, self.placement.lanes, self.placement.world)
+        return {lane: asdict(self._states[lane]) for lane in owned}
+
+    def close(self) -> None:
+        """End the workers."""
+        del self._items
+
+
+def fixed_batches(stream: Stream, count: int, step: int) -> list[Batch]:
+    """The first `count` micro-batches of a stream as they would be at `step`: a validation set."""
+    lane = Lane(stream, 0, LaneState.start(len(stream.sources)))
+    return [lane.next(step)[0] for _ in range(count)]

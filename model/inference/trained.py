@@ -1,0 +1,78 @@
+"""A trained model out of a run's directory."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from model.data.compose import Composer
+from model.data.sources import UnitFacts
+from model.data.text_tokenizer import load_tokenizer
+from model.network.base import SpeechTextModel
+from model.network.config import ModelConfig
+from model.network.lst import build_model
+from model.training.checkpoint import CheckpointError, latest, load, read_facts
+from model.training.config import TrainConfig
+from model.training.distributed import Ranks
+from schemas.cards import hash_file
+from schemas.config import ConfigError, parse_config
+from schemas.unit_bpe import UnitBpe
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trained:
+    """A model as a checkpoint has it."""
+
+    module: SpeechTextModel
+    config: TrainConfig
+    """Of the run, the model with its vocabulary."""
+    step: int
+    units: UnitFacts | None
+    """What made the units it was trained on; None where there were none, or where older code wrote the checkpoint."""
+    data: dict[str, Any]
+    """`Corpus.fingerprint()` of the run."""
+
+    def composer(self) -> Composer:
+        """Makes documents as training did, with the run's own text tokenizer and unit BPE.
+
+        Raises:
+            ConfigError: one of them is missing or is not the one that the run was trained with.
+        """
+        settings = self.config.data
+        tokenizer = load_tokenizer(settings.tokenizer.path)
+        if tokenizer.card.card_id != self.data["tokenizer"]:
+            raise ConfigError(
+                f"the text tokenizer {settings.tokenizer.path} is {tokenizer.card.card_id}, and the model was trained with "
+                f"{self.data['tokenizer']}: put that one back"
+            )
+        bpe = UnitBpe.load(settings.unit_bpe) if settings.unit_bpe else None
+        if settings.unit_bpe and hash_file(settings.unit_bpe) != self.data["unit_bpe"]:
+            raise ConfigError(f"the unit BPE {settings.unit_bpe} is not the one that the model was trained with")
+        return Composer(tokenizer, self.module.vocabulary, token_starts=False, unit_bpe=bpe)
+
+
+def load_trained(path: str | Path, device: torch.device | str = "cpu") -> Trained:
+    """The model of a run (its newest checkpoint) or of one checkpoint, in eval mode; optimiser state is not read.
+
+    Raises:
+        CheckpointError: there is no checkpoint, or it cannot be read.
+        ConfigError: it was written by another version of this code.
+    """
+    path = Path(path)
+    folder = path if (path / "checkpoint.json").exists() else latest(path / "checkpoints")
+    if folder is None:
+        raise CheckpointError(f"{path} is neither a checkpoint nor a run with one under checkpoints/")
+    facts = read_facts(folder)
+    config = parse_config(TrainConfig, facts["config"], f"{folder}/checkpoint.json")
+    assert isinstance(config.model, ModelConfig)
+    with torch.device("meta"):
+        module = build_model(config.model, config.seed)
+    module.to_empty(device=device)
+    weights = {f"model.{name}": parameter.detach() for name, parameter in module.named_parameters()}
+    load(folder, weights, Ranks(0, 1, torch.device(device)))
+    made = facts.get("units")
+    units = None if made is None else parse_config(UnitFacts, made, f"{folder}/checkpoint.json")
+    return Trained(module=module.eval(), config=config, step=int(facts["step"]), units=units, data=facts["data"])

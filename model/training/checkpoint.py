@@ -1,0 +1,189 @@
+"""Checkpoints: torch's distributed checkpoint in safetensors form, published by one rename.
+
+    checkpoints/step-00000100/        shard-*.safetensors   weights and optimiser state, each rank its part
+                                      checkpoint.json       configuration, data fingerprint, versions, loader, counts
+    checkpoints/latest                the name of the newest
+
+A directory that bears its final name is complete: it is written under another name and renamed once everything is on disk.
+Any number of ranks can read what any other number wrote. Nothing in it is a pickle.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import re
+import shutil
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch.distributed.checkpoint.api import CheckpointException
+from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader, HuggingFaceStorageWriter
+from torch.distributed.checkpoint.metadata import TensorStorageMetadata
+from torch.distributed.checkpoint.state_dict_loader import load as dcp_load
+from torch.distributed.checkpoint.state_dict_saver import save as dcp_save
+
+from model.training.config import CheckpointConfig
+from model.training.distributed import Ranks
+from schemas.config import ConfigError
+
+FORMAT = 1
+NAME = re.compile(r"step-(\d{8})")
+
+
+class CheckpointError(RuntimeError):
+    """A checkpoint could not be written or read; the message names the file."""
+
+
+def save(folder: Path, step: int, tensors: dict[str, torch.Tensor], facts: dict[str, Any], ranks: Ranks) -> Path:
+    """Write checkpoint `step`; on return it is published and `latest` names it.
+
+    Raises:
+        CheckpointError: on every rank, where any rank could not write. What was there before stays as it was.
+    """
+    target, partial = folder / f"step-{step:08d}", folder / f".partial-{step:08d}"
+    problem = None
+    try:
+        if ranks.is_main:
+            shutil.rmtree(partial, ignore_errors=True)
+            partial.mkdir(parents=True)
+    except OSError as error:
+        problem = _sentence(partial, error)
+    _agree(problem, ranks, partial)
+    try:
+        _single_process_is_meant(ranks)
+        dcp_save(
+            tensors,
+            storage_writer=HuggingFaceStorageWriter(str(partial), save_distributed=True),
+            no_dist=ranks.world == 1,
+        )
+        if ranks.is_main:
+            (partial / "checkpoint.json").write_text(
+                json.dumps({"format": FORMAT, **facts}, indent=1), encoding="utf-8"
+            )
+            for file in partial.iterdir():
+                _sync(file)
+            _sync(partial)
+    except (OSError, CheckpointException, RuntimeError) as error:
+        problem = _sentence(partial, error)
+    _agree(problem, ranks, partial)
+    try:
+        if ranks.is_main:
+            _publish(partial, target, folder)
+    except OSError as error:
+        problem = _sentence(target, error)
+    _agree(problem, ranks, partial)
+    return target
+
+
+def _publish(partial: Path, target: Path, folder: Path) -> None:
+    shutil.rmtree(target, ignore_errors=True)
+    os.replace(partial, target)
+    pointer = folder / ".latest.part"
+    pointer.write_text(target.name + "\n", encoding="utf-8")
+    _sync(pointer)
+    os.replace(pointer, folder / "latest")
+    _sync(folder)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _sentence(path: Path, error: BaseException) -> str:
+    cause = error
+    if isinstance(error, CheckpointException) and error.failures:
+        cause = next(iter(error.failures.values()))[0]
+    reason = getattr(cause, "strerror", None) or str(cause).splitlines()[0]
+    return f"cannot write the checkpoint {path}: {reason}. Older checkpoints are untouched; free space or change output_dir."
+
+
+def _agree(problem: str | None, ranks: Ranks, partial: Path) -> None:
+    """Raise on every rank if one of them has a problem, and leave nothing half-written behind."""
+    problems = [text for text in ranks.gather(problem) if text]
+    if problems:
+        if ranks.is_main:
+            shutil.rmtree(partial, ignore_errors=True)
+        raise CheckpointError(problems[0])
+
+
+def retain(folder: Path, config: CheckpointConfig) -> None:
+    """Remove what the retention rule does not keep, and leftovers of writers that were killed. Main rank only."""
+    found = checkpoints(folder)
+    for step, path in found[: -config.keep]:
+        if not (config.keep_every_steps and step % config.keep_every_steps == 0):
+            shutil.rmtree(path, ignore_errors=True)
+    for path in folder.glob(".partial-*"):
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def checkpoints(folder: Path) -> list[tuple[int, Path]]:
+    """(step, directory) of each complete checkpoint, oldest first."""
+    matches = [(NAME.fullmatch(path.name), path) for path in folder.glob("step-*")]
+    return sorted((int(match.group(1)), path) for match, path in matches if match)
+
+
+def latest(folder: Path) -> Path | None:
+    """The checkpoint to go on from: what `latest` names, or the newest where a kill came between the two renames."""
+    found = [path for _, path in checkpoints(folder)]
+    return found[-1] if found else None
+
+
+def read_facts(path: Path) -> dict[str, Any]:
+    """The JSON of a checkpoint.
+
+    Raises:
+        CheckpointError: it cannot be read.
+    """
+    file = path / "checkpoint.json"
+    try:
+        facts = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"cannot read {file}: {error}") from error
+    if not isinstance(facts, dict) or facts.get("format") != FORMAT:
+        raise CheckpointError(f"{file} is not of checkpoint format {FORMAT}, which this code reads")
+    return facts
+
+
+def load(path: Path, tensors: dict[str, torch.Tensor], ranks: Ranks) -> None:
+    """Fill `tensors` in place; each rank reads the parts it holds, whatever the number of ranks that wrote them.
+
+    Raises:
+        CheckpointError: a file is missing or damaged.
+        ConfigError: the checkpoint lacks a tensor, or has it in another shape.
+    """
+    try:
+        reader = HuggingFaceStorageReader(str(path))
+        found = reader.read_metadata().state_dict_metadata
+        saved = {name: entry for name, entry in found.items() if isinstance(entry, TensorStorageMetadata)}
+        wrong = [
+            f"{name} is {list(tensor.shape)}, the checkpoint has {list(saved[name].size) if name in saved else 'no such tensor'}"
+            for name, tensor in tensors.items()
+            if name not in saved or list(saved[name].size) != list(tensor.shape)
+        ]
+        if wrong:
+            raise ConfigError(f"{path} does not fit this model: {'; '.join(wrong[:3])}")
+        _single_process_is_meant(ranks)
+        dcp_load(tensors, storage_reader=reader, no_dist=ranks.world == 1)
+    except ConfigError:
+        raise
+    except Exception as error:  # safetensors raises its own bare exception on a damaged header
+        raise CheckpointError(f"cannot read the checkpoint {path}: {error}") from error
+
+
+def _single_process_is_meant(ranks: Ranks) -> None:
+    if ranks.world == 1:
+        warnings.filterwarnings("ignore", message="torch.distributed is disabled", category=UserWarning)
+
+
+def versions() -> dict[str, str]:
+    """Of what computes: a change is logged on resume, not refused."""
+    return {"python": platform.python_version(), "torch": torch.__version__, "numpy": np.__version__}

@@ -1,0 +1,172 @@
+"""The configuration of a training run: everything that `configs/train/*.yaml` may say."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any, Literal, Self
+
+from pydantic import Field, model_validator
+
+from model.data.packing import PackingConfig
+from model.data.patching import CurriculumConfig, PatchPolicyConfig
+from model.data.sources import DataConfig
+from model.network.config import ModelConfig
+from model.training.optim import OptimiserConfig
+from model.training.schedule import Schedule
+from schemas.config import StrictModel, load_config
+
+
+class BudgetConfig(StrictModel):
+    """When training ends: at whichever limit is met first. All but `seconds` also drive the schedule.
+
+    The paper's compute-controlled runs share `flops`, its data-controlled ones `elements`.
+    """
+
+    steps: int | None = Field(None, ge=1)
+    elements: float | None = Field(None, gt=0)
+    """Text tokens, units and marks, padding left out."""
+    latents: float | None = Field(None, gt=0)
+    flops: float | None = Field(None, gt=0)
+    """Of forward and backward passes, counted from the modules; padding and recomputation left out."""
+    seconds: float | None = Field(None, gt=0)
+    """Wall clock of training, over all restarts."""
+
+    @model_validator(mode="after")
+    def _has_a_limit(self) -> Self:
+        if not self.limits():
+            raise ValueError("give at least one of steps, elements, latents, flops: the learning rate follows it")
+        return self
+
+    def limits(self) -> dict[str, float]:
+        """The limits that are set, wall clock apart."""
+        named = {"steps": self.steps, "elements": self.elements, "latents": self.latents, "flops": self.flops}
+        return {name: float(limit) for name, limit in named.items() if limit is not None}
+
+    def progress(self, consumed: dict[str, float]) -> float:
+        """Share of the budget that is used up, wall clock apart: at 1 the run is over."""
+        return max(consumed[name] / limit for name, limit in self.limits().items())
+
+
+class CheckpointConfig(StrictModel):
+    """When checkpoints are written, and which are kept. SIGTERM and SIGUSR1 write one too, and the end of the run."""
+
+    every_steps: int | None = Field(None, ge=1)
+    every_seconds: float | None = Field(None, gt=0)
+    keep: int = Field(2, ge=1)
+    """The newest so many stay."""
+    keep_every_steps: int | None = Field(None, ge=1)
+    """Those at multiples of this stay for ever."""
+    resume: bool = True
+    """Go on from `latest` where there is one. False: refuse to start over it."""
+
+
+class ValidationConfig(StrictModel):
+    """Loss on a fixed set of micro-batches, made from the held-out samples (or from the first of all, with held_out 0)."""
+
+    every_steps: int = Field(ge=1)
+    batches: int = Field(ge=1)
+
+
+class LogConfig(StrictModel):
+    """What is shown and written."""
+
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    progress: bool = True
+    """A progress bar on a terminal, a line now and then elsewhere."""
+    tensorboard: bool = True
+
+
+class TrainConfig(StrictModel):
+    """One run."""
+
+    output_dir: str
+    """Receives metrics.jsonl, tensorboard/, checkpoints/ and config.yaml."""
+    seed: int
+    model: str | ModelConfig
+    """A file of configs/model/, or the mapping itself."""
+    init_from: str | None = None
+    """Start from these weights: a run or a checkpoint of the same shape (fine-tuning), or the directory of a text model of the
+    Llama architecture (see `model.exchange.hf.init_from`). Optimiser, schedule and data begin anew. A run that resumes does not
+    read it."""
+    data: DataConfig
+    patches: PatchPolicyConfig
+    curriculum_steps: int | None = Field(None, ge=1)
+    """Policy `curriculum`: its shares are of this many steps."""
+    packing: PackingConfig
+    global_microbatches: int = Field(ge=1)
+    """Micro-batches of an optimiser step, over all ranks: a rank accumulates global_microbatches / world size of them."""
+    optimiser: OptimiserConfig
+    schedule: Schedule
+    clip_norm: float = Field(1.0, gt=0)
+    budget: BudgetConfig
+    precision: Literal["fp32", "bf16"] = "fp32"
+    """bf16: matrix products in bfloat16 by autocast; weights, optimiser and loss stay fp32. `--dry-run` measures the gain."""
+    compile: bool = False
+    """torch.compile of the feed-forward layers; on CPU it needs a C++ compiler."""
+    recompute: bool = False
+    """Activation checkpointing of every transformer block: less memory for about a third more time."""
+    non_finite: Literal["stop", "skip"] = "stop"
+    """A loss or gradient that is not finite: stop with the batch's sample ids saved, or leave the step out and count it."""
+    threads: int | None = Field(None, ge=1)
+    """CPU threads per rank; None leaves torch's choice. Bitwise equality holds at equal threads."""
+    checkpoint: CheckpointConfig
+    validation: ValidationConfig | None = None
+    log: LogConfig = LogConfig()
+
+    @model_validator(mode="after")
+    def _curriculum_has_a_length(self) -> Self:
+        if isinstance(self.patches, CurriculumConfig) and self.curriculum_steps is None:
+            raise ValueError("patches.policy 'curriculum' needs curriculum_steps, the steps that its shares refer to")
+        return self
+
+
+FREE = (
+    "output_dir", "init_from", "log", "budget", "checkpoint", "validation", "compile", "recompute", "threads",
+    "data.workers", "data.cache_dir", "data.cache_bytes", "data.tokenizer", "data.unit_bpe",
+)  # fmt: skip
+"""What may differ when a run is resumed: nothing of it changes the batches or the mathematics, save that a changed budget
+moves the schedule. Data and tokenizers are compared by content (`Corpus.fingerprint`), so their files may move."""
+
+
+def load_train_config(path: str | Path, overrides: list[str]) -> TrainConfig:
+    """Read a run's YAML; a `model` that names a file is replaced by what the file says.
+
+    Raises:
+        ConfigError: see `load_config`.
+    """
+    config = load_config(TrainConfig, path, overrides)
+    if isinstance(config.model, ModelConfig):
+        return config
+    return config.with_updates(model=load_config(ModelConfig, config.model).model_dump())
+
+
+def identity(config: TrainConfig) -> dict[str, Any]:
+    """The part of a configuration that decides results, flattened to `a.b.c` -> value."""
+    flat = flatten(config.model_dump(mode="json"))
+    place = re.compile(r"data\.sources\.\d+\.data")
+    free = {key for key in flat if place.fullmatch(key) or any(key == f or key.startswith(f + ".") for f in FREE)}
+    return {key: value for key, value in flat.items() if key not in free}
+
+
+def flatten(value: Any, prefix: str = "") -> dict[str, Any]:
+    """Nested mappings and lists as one mapping with dotted keys."""
+    items: list[tuple[str, Any]] = []
+    if isinstance(value, dict):
+        items = list(value.items())
+    elif isinstance(value, list) and any(isinstance(item, dict) for item in value):
+        items = [(str(i), item) for i, item in enumerate(value)]
+    else:
+        return {prefix: value}
+    return {k: v for name, item in items for k, v in flatten(item, f"{prefix}.{name}" if prefix else str(name)).items()}
+
+
+def differences(saved: dict[str, Any], current: dict[str, Any]) -> list[str]:
+    """One phrase per key whose value is not what it was."""
+    keys = sorted({*saved, *current})
+    missing = "absent"
+    return [
+        f"{key} was {saved.get(key, missing)!r} and is now {current.get(key, missing)!r}"
+        for key in keys
+        if saved.get(key, missing) != current.get(key, missing)
+    ]

@@ -1,0 +1,78 @@
+"""Which voice speaks: the choice of a synthesiser on a command line."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from model.data.shards import ShardSet
+from model.inference.trained import Trained
+from model.voice.mean_spectrum import MeanSpectrum
+from model.voice.synthesiser import Synthesiser, spoken_samples
+from model.voice.unit_selection import UnitSelection
+from model.voice.vocoder import Vocoder, load_vocoder
+from schemas.config import ConfigError
+
+WEIGHTS = ("*.safetensors", "*.pt", "*.pth", "g_*")
+
+
+def add_speaking_arguments(parser: argparse.ArgumentParser) -> None:
+    """--speak-with and --vocoder, and what they need."""
+    group = parser.add_argument_group("voice")
+    group.add_argument(
+        "--speak-with",
+        metavar="INDEX",
+        help="speech shards whose recordings are joined (default: the model's training data)",
+    )
+    group.add_argument("--audio-root", metavar="DIR", help="where the recordings lie, if the shards carry no audio")
+    group.add_argument("--voice", default="", metavar="NAME", help="only recordings with this in their path")
+    group.add_argument("--mean-spectrum", action="store_true", help="speak with mean spectra instead of joined pieces")
+    group.add_argument("--vocoder", metavar="DIR", help="a unit HiFi-GAN instead: config.json and its weights")
+    group.add_argument("--speaker", type=int, default=0, help="of a vocoder with several (default: %(default)s)")
+
+
+def open_synthesiser(given: argparse.Namespace, trained: Trained) -> Synthesiser:
+    """The voice that was asked for, checked against the units of the model.
+
+    Raises:
+        ConfigError: it cannot be opened, or is of other units.
+        ShardError: the shards cannot be read.
+    """
+    units = trained.units
+    if units is None:
+        raise ConfigError("the model was trained on text alone, so it has no units to speak")
+    if given.vocoder:
+        voice = Vocoder(load_vocoder(*_vocoder_files(Path(given.vocoder))), given.speaker)
+        if voice.model.config.num_embeddings < units.num_units:
+            raise ConfigError(
+                f"the vocoder knows {voice.model.config.num_embeddings} units, the model {units.num_units}"
+            )
+        if voice.hop * 16_000 != units.hop * voice.sample_rate:
+            raise ConfigError(
+                f"the vocoder speaks {voice.sample_rate / voice.hop:g} units a second, the model {16_000 / units.hop:g}"
+            )
+        return voice
+    spoken = (source for source in trained.config.data.sources if source.kind != "text")
+    index = given.speak_with or next(source.data for source in spoken)
+    shards = ShardSet(index)
+    theirs, ours = (
+        {name for name, card in cards.items() if card.kind == "unit_tokenizer"}
+        for cards in (shards.index.cards, units.cards)
+    )
+    if not theirs <= ours:
+        raise ConfigError(f"{index} has units of {sorted(theirs)}, the model of {sorted(ours)}: give its training data")
+    samples = spoken_samples(shards, given.audio_root, given.voice)
+    recordings = [(spoken.sample.units, spoken.audio) for spoken in samples]
+    if not recordings:
+        raise ConfigError(f"{index} has no recording with {given.voice!r} in its path")
+    kind = MeanSpectrum if given.mean_spectrum else UnitSelection
+    return kind(recordings, units.hop, units.num_units)
+
+
+def _vocoder_files(folder: Path) -> tuple[Path, Path]:
+    found = sorted({path for pattern in WEIGHTS for path in folder.glob(pattern)})
+    if not (folder / "config.json").is_file() or len(found) != 1:
+        raise ConfigError(
+            f"{folder} must hold config.json and one file of weights ({', '.join(WEIGHTS)}), found {len(found)}"
+        )
+    return folder / "config.json", found[0]

@@ -1,0 +1,88 @@
+"""From units to sound: what every way of doing it has in common, and where its speech comes from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+
+from model.data.shards import Sample, ShardSet
+from schemas.config import ConfigError
+from schemas.shards import on_the_grid
+
+
+class Synthesiser(Protocol):
+    """Units to a waveform."""
+
+    hop: int
+    """Samples per unit."""
+    sample_rate: int
+
+    def __call__(self, units: np.ndarray) -> np.ndarray:
+        """float32 [len(units) * hop]."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class SpokenSample:
+    """A sample of the shards with its sound."""
+
+    sample: Sample
+    audio: np.ndarray
+    """float32 [num_frames * hop] at 16 kHz."""
+
+
+def spoken_samples(shards: ShardSet, audio_root: str | None, voice: str = "") -> Iterator[SpokenSample]:
+    """Every sample whose key or path contains `voice`, with its audio: from the shards, or else from the recordings, whose paths
+    are relative to `audio_root`.
+
+    Raises:
+        ConfigError: the shards carry no audio and no root is given, or a recording is missing.
+        ShardError: the shards cannot be read.
+    """
+    for shard, count in enumerate(shards.counts):
+        for number in range(count):
+            sample = shards.read(shard, number)
+            if not len(sample.units) or (voice not in sample.meta.uri and voice not in sample.meta.key):
+                continue
+            audio = shards.audio(shard, number)
+            if audio is None:
+                audio = _from_recording(sample, audio_root, shards.index_url)
+            yield SpokenSample(sample=sample, audio=audio)
+
+
+def _from_recording(sample: Sample, root: str | None, index: str) -> np.ndarray:
+    import soundfile
+    import soxr
+
+    if root is None:
+        raise ConfigError(
+            f"{index} carries no audio: write the shards with `shards: {{audio: true}}`, or give the folder of the "
+            "recordings (--audio-root), to which the paths in the shards are relative"
+        )
+    folder = Path(root).resolve()
+    path = (folder / sample.meta.uri).resolve()
+    if not path.is_relative_to(folder):
+        raise ConfigError(f"the recording {sample.meta.uri!r} leads out of {root}")
+    try:
+        samples, rate = soundfile.read(path, dtype="float32", always_2d=True)
+    except (OSError, soundfile.SoundFileError) as error:
+        raise ConfigError(f"cannot read the recording {path}: {error}; is --audio-root right?") from error
+    mono = soxr.resample(samples.mean(axis=1), rate, 16_000)
+    pieces = [mono[span.start : span.end] for span in sample.meta.segments]
+    audio = on_the_grid(sample.meta, np.concatenate(pieces))
+    wanted = sample.meta.num_frames * sample.meta.hop
+    if not wanted - sample.meta.hop <= len(audio) <= wanted:
+        raise ConfigError(f"the recording {path} has not the length that sample {sample.meta.key} says")
+    return np.pad(audio, (0, wanted - len(audio))).astype(np.float32)
+
+
+def write_wav(path: str | Path, samples: np.ndarray, sample_rate: int) -> None:
+    """16-bit PCM, or what the suffix says."""
+    import soundfile
+
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    soundfile.write(str(path), np.clip(samples, -1.0, 1.0), sample_rate, subtype="PCM_16")

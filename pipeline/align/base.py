@@ -1,0 +1,60 @@
+"""What every word aligner offers: times for the words of a transcript."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+import numpy as np
+
+from pipeline.text.tokens import Token
+from schemas.cards import Card
+
+
+@dataclass(frozen=True, kw_only=True)
+class WordTiming:
+    """When a token is said: [start, end) in 16 kHz samples from the segment's start."""
+
+    start: int
+    end: int
+    score: float
+    """In [0, 1]; larger is better. Comparable between words of one aligner only."""
+    timing: Literal["aligned", "star", "interpolated"]
+    """aligned: heard. star: heard, its sounds or letters guessed. interpolated: put between neighbours, not heard."""
+    char_times: tuple[int, ...] = ()
+    """The start of each character of the token's text, or nothing."""
+
+
+class AlignError(Exception):
+    """The audio and the text could not be brought together; the message is a sentence for the reject."""
+
+
+class WordAligner(Protocol):
+    """A forced aligner: opened once per worker, then one segment at a time."""
+
+    def card(self) -> Card:
+        """What the aligner is; cheap, nothing is loaded.
+
+        Raises:
+            ConfigError: its model is missing.
+        """
+        ...
+
+    def open(self) -> None:
+        """Load the model."""
+        ...
+
+    def align(self, audio: np.ndarray, tokens: Sequence[Token], language: str) -> Sequence[WordTiming | None]:
+        """One timing per token, ordered and without overlap, within float32 [num_samples] at 16 kHz.
+
+        None where the aligner has no way to hear the token: the stage interpolates it. `tokens` is never empty.
+
+        Raises:
+            AlignError: the whole segment cannot be aligned.
+        """
+        ...
+
+    def close(self) -> None:
+        """Release the model."""
+        ...

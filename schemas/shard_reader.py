@@ -1,0 +1,84 @@
+"""Shards as plain `tarfile` reads them, for whoever checks or shows them. Training reads by index: model/data/shards.py."""
+
+from __future__ import annotations
+
+import io
+import json
+import tarfile
+from collections.abc import Iterator
+from typing import IO
+
+import fsspec
+import numpy as np
+
+from schemas.config import ConfigError
+from schemas.shards import SampleMeta, ShardIndex
+
+
+class ShardSample:
+    """The members of one sample, read on demand: audio stays on disk unless it is asked for."""
+
+    def __init__(self, tar: tarfile.TarFile):
+        self._tar = tar
+        self.members: dict[str, tarfile.TarInfo] = {}
+
+    def read(self, name: str) -> bytes:
+        """A member's bytes."""
+        file = self._tar.extractfile(self.members[name])
+        assert file is not None
+        return file.read()
+
+    def array(self, name: str) -> np.ndarray:
+        """A .npy member."""
+        array: np.ndarray = np.load(io.BytesIO(self.read(name)), allow_pickle=False)
+        return array
+
+
+def samples_of(file: IO[bytes]) -> Iterator[ShardSample]:
+    """The samples of an open shard in order; each is to be read before the next is asked for."""
+    with tarfile.open(fileobj=file, mode="r:") as tar:
+        sample, current = ShardSample(tar), None
+        for member in tar:
+            key, _, name = member.name.partition(".")
+            if key != current and current is not None:
+                yield sample
+                sample = ShardSample(tar)
+            current = key
+            sample.members[name] = member
+        if sample.members:
+            yield sample
+
+
+def read_index(path: str) -> ShardIndex:
+    """The index of a speech set.
+
+    Raises:
+        ConfigError: it is missing, or has no units.
+    """
+    try:
+        with fsspec.open(path, "rb") as file:
+            index = ShardIndex.model_validate(json.load(file))
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"cannot read the shard index {path}: {error}") from error
+    if index.kind != "speech":
+        raise ConfigError(f"{path} is a set of text: a unit BPE needs speech shards")
+    return index
+
+
+def unit_sequences(path: str, index: ShardIndex) -> Iterator[np.ndarray]:
+    """The units of each segment, in the order of the index."""
+    for shard in index.shards:
+        with fsspec.open(f"{path.rpartition('/')[0] or '.'}/{shard.path}", "rb") as file:
+            meta = None
+            with tarfile.open(fileobj=file, mode="r|") as tar:
+                for member in tar:
+                    content = tar.extractfile(member)
+                    if content is None:
+                        continue
+                    if member.name.endswith(".json"):
+                        meta = SampleMeta.model_validate_json(content.read())
+                    elif member.name.endswith(".units.npy"):
+                        assert meta is not None
+                        assert member.name == f"{meta.key}.units.npy"
+                        units = np.load(io.BytesIO(content.read()), allow_pickle=False)
+                        yield from (units[span.frame_start : span.frame_end] for span in meta.segments)

@@ -1,0 +1,162 @@
+"""Checkpoints: published whole or not at all, kept by rule, readable by any code that reads safetensors."""
+
+from __future__ import annotations
+
+import pickle
+import resource
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import torch
+
+from model.training import checkpoint
+from model.training.checkpoint import CheckpointError, checkpoints, latest, load, read_facts, retain, save
+from model.training.config import CheckpointConfig
+from model.training.distributed import Ranks
+from schemas.config import ConfigError
+
+ALONE = Ranks(0, 1, torch.device("cpu"))
+
+
+def tensors(value: float = 0.0, size: int = 40) -> dict[str, torch.Tensor]:
+    return {
+        "model.a": torch.full((size, 30), value),
+        "optimiser.a/step": torch.tensor(value),
+        "model.b": torch.full((7,), value),
+    }
+
+
+def test_what_is_saved_is_loaded(tmp_path: Path) -> None:
+    save(tmp_path, 3, tensors(1.5), {"step": 3}, ALONE)
+    target = tensors()
+    load(latest(tmp_path), target, ALONE)
+    assert all(torch.equal(target[name], tensor) for name, tensor in tensors(1.5).items())
+    assert read_facts(latest(tmp_path))["step"] == 3
+    assert (tmp_path / "latest").read_text() == "step-00000003\n"
+
+
+def test_nothing_in_a_checkpoint_is_a_pickle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Loading does not unpickle: with every unpickler forbidden it still works, and no file begins like a pickle or a zip."""
+    path = save(tmp_path, 1, tensors(2.0), {}, ALONE)
+    assert {file.suffix for file in path.iterdir()} == {".json", ".safetensors"}
+
+    def forbidden(*_: object, **__: object) -> object:
+        raise AssertionError("something was unpickled")
+
+    for name in ("load", "loads", "Unpickler"):
+        monkeypatch.setattr(pickle, name, forbidden)
+    monkeypatch.setattr(torch, "load", forbidden)
+    load(path, tensors(), ALONE)
+
+
+@contextmanager
+def full_disk(limit: int) -> Iterator[None]:
+    """Writing a file beyond `limit` bytes fails in the kernel, as it does on a disk that is full."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@pytest.mark.parametrize("limit", [0, 100, 20_000])
+def test_a_full_disk_leaves_the_last_checkpoint_in_place(tmp_path: Path, limit: int) -> None:
+    """A sentence with the file's name; `latest` still works; nothing half-written stays."""
+    save(tmp_path, 1, tensors(1.0), {"step": 1}, ALONE)
+    with (
+        full_disk(limit),
+        pytest.raises(CheckpointError, match=r"cannot write the checkpoint .*partial-00000002: .+ too large"),
+    ):
+        save(tmp_path, 2, tensors(2.0, size=4000), {"step": 2}, ALONE)
+    assert [path.name for path in sorted(tmp_path.iterdir())] == ["latest", "step-00000001"]
+    target = tensors()
+    load(latest(tmp_path), target, ALONE)
+    assert torch.equal(target["model.b"], torch.ones(7))
+
+
+def test_a_kill_between_writing_and_publishing_leaves_the_old_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save(tmp_path, 1, tensors(1.0), {"step": 1}, ALONE)
+
+    class Killed(BaseException):
+        pass
+
+    def killed(*_: object) -> None:
+        raise Killed
+
+    monkeypatch.setattr(checkpoint, "_publish", killed)
+    with pytest.raises(Killed):
+        save(tmp_path, 2, tensors(2.0), {"step": 2}, ALONE)
+    monkeypatch.undo()
+    assert latest(tmp_path).name == "step-00000001"
+    save(tmp_path, 2, tensors(2.0), {"step": 2}, ALONE)  # over what the kill left
+    assert latest(tmp_path).name == "step-00000002"
+    retain(tmp_path, CheckpointConfig(keep=5))
+    assert not list(tmp_path.glob(".partial*"))
+
+
+def test_retention(tmp_path: Path) -> None:
+    """The newest two, and every fourth for ever."""
+    config = CheckpointConfig(keep=2, keep_every_steps=4)
+    for step in range(1, 11):
+        save(tmp_path, step, tensors(), {}, ALONE)
+        retain(tmp_path, config)
+    assert [step for step, _ in checkpoints(tmp_path)] == [4, 8, 9, 10]
+
+
+def test_another_shape_is_named(tmp_path: Path) -> None:
+    path = save(tmp_path, 1, tensors(), {}, ALONE)
+    with pytest.raises(ConfigError, match=r"model.a is \[41, 30\], the checkpoint has \[40, 30\]"):
+        load(path, tensors(size=41), ALONE)
+    with pytest.raises(ConfigError, match=r"model.c is \[2\], the checkpoint has no such tensor"):
+        load(path, {**tensors(), "model.c": torch.zeros(2)}, ALONE)
+
+
+@pytest.mark.parametrize("name", ["checkpoint.json", "shard-00001-model-00001-of-00001.safetensors"])
+def test_a_damaged_file_is_named(tmp_path: Path, name: str) -> None:
+    path = save(tmp_path, 1, tensors(), {}, ALONE)
+    (path / name).write_bytes((path / name).read_bytes()[:8])
+
+    def read_all() -> None:
+        read_facts(path)
+        load(path, tensors(), ALONE)
+
+    with pytest.raises(CheckpointError, match="step-00000001"):
+        read_all()
+
+
+def test_a_checkpoint_of_another_format_is_refused(tmp_path: Path) -> None:
+    path = save(tmp_path, 1, tensors(), {}, ALONE)
+    (path / "checkpoint.json").write_text('{"format": 7}')
+    with pytest.raises(CheckpointError, match="is not of checkpoint format 1"):
+        read_facts(path)
+
+
+def test_a_trained_model_comes_out_of_its_run_and_is_exported(tmp_path: Path) -> None:
+    """The newest checkpoint's weights, by run or by checkpoint; the export loads as the same weights."""
+    from safetensors.torch import load_file
+
+    from model.exchange import hf
+    from model.inference.trained import load_trained
+    from model.train import main
+    from tests.model.training.training_runs import run_document, write_data, write_run
+
+    write_data(tmp_path / "data")
+    config = write_run(run_document(tmp_path / "data", tmp_path / "run"), tmp_path / "run.yaml")
+    assert main([str(config), "budget.steps=4"]) == 0
+    newest = latest(tmp_path / "run" / "checkpoints")
+    (file,) = newest.glob("*.safetensors")
+    saved = load_file(file)
+    for path in (tmp_path / "run", newest):
+        trained = load_trained(path)
+        assert trained.step == 4
+        assert all(torch.equal(p, saved[f"model.{name}"]) for name, p in trained.module.named_parameters())
+    hf.export(trained.module, tmp_path / "export")
+    again = dict(hf.load(tmp_path / "export").named_parameters())
+    assert all(torch.equal(p, again[name]) for name, p in trained.module.named_parameters())
+    with pytest.raises(CheckpointError, match="is neither a checkpoint nor a run"):
+        load_trained(tmp_path)

@@ -1,0 +1,148 @@
+"""Kill it anywhere and it goes on as if nothing had happened."""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import signal
+import time
+from pathlib import Path
+
+import pytest
+from safetensors.torch import load_file
+
+from model.training.checkpoint import checkpoints, latest
+from model.training.metrics import read_rows
+from tests.model.training.training_runs import (
+    losses,
+    run,
+    run_document,
+    started,
+    trajectory,
+    wait_until,
+    write_data,
+    write_run,
+)
+from tests.synthetic_shards import write_text_shards
+
+STEPS = 20
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("data")
+    write_data(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def undisturbed(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that nobody stopped."""
+    output = tmp_path_factory.mktemp("undisturbed") / "run"
+    run(write_run(run_document(data, output), output.parent / "run.yaml"))
+    return output
+
+
+def weights(output: Path) -> dict[str, bytes]:
+    """Every tensor of the newest checkpoint, optimiser state included. (The order within the file is not fixed.)"""
+    newest = latest(output / "checkpoints")
+    assert newest is not None
+    (file,) = newest.glob("*.safetensors")
+    return {name: tensor.numpy().tobytes() for name, tensor in load_file(file).items()}
+
+
+def test_ten_kills_at_random_moments_change_no_bit(data: Path, undisturbed: Path, tmp_path: Path) -> None:
+    """SIGKILL ten times, in steps and in checkpoint writes alike: the same losses, the same final weights."""
+    output, rng = tmp_path / "run", random.Random(5)
+    config = write_run(run_document(data, output), tmp_path / "run.yaml")
+    kills = 0
+    metrics = output / "metrics.jsonl"
+    for _ in range(10):
+        newest = latest(output / "checkpoints")
+        reached = int(newest.name[5:]) if newest else 0
+        goal = min(STEPS - 1, reached + rng.randint(1, 3))
+        with started(config) as ranks:
+            process = ranks.processes[0]
+            begun = time.time()
+            assert wait_until(
+                lambda goal=goal, begun=begun, process=process: (
+                    not process.is_alive()
+                    or (metrics.exists() and metrics.stat().st_mtime >= begun - 1 and len(read_rows(metrics)) >= goal)
+                )
+            ), ranks.output()
+            time.sleep(rng.random() * 0.05)
+            kills += process.is_alive()
+            ranks.kill()
+    assert kills >= 8, "the run ended before it could be killed"
+    run(config)
+    assert trajectory(output) == trajectory(undisturbed)
+    assert len(trajectory(output)) == STEPS
+    assert weights(output) == weights(undisturbed)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+def test_a_signal_writes_a_checkpoint_and_asks_to_be_started_again(
+    number: signal.Signals, data: Path, undisturbed: Path, tmp_path: Path
+) -> None:
+    output = tmp_path / "run"
+    document = run_document(data, output)
+    document["checkpoint"] = {"keep": 1}  # by signal alone
+    document["data"]["workers"] = 1  # the signal reaches loader processes too
+    config = write_run(document, tmp_path / "run.yaml")
+    with started(config) as ranks:
+        assert wait_until(lambda: len(read_rows(output / "metrics.jsonl")) >= 4), ranks.output()
+        os.kill(ranks.processes[0].pid, number)
+        assert ranks.wait() == [75], ranks.output()
+    stopped = len(losses(output))
+    assert 4 <= stopped < STEPS
+    assert [step for step, _ in checkpoints(output / "checkpoints")] == [stopped]
+    run(config)
+    assert trajectory(output) == trajectory(undisturbed)
+
+
+@pytest.mark.parametrize(
+    "change,message",
+    [
+        (lambda d: d["optimiser"].update(lr=1e-3), "optimiser.lr was 0.003 and is now 0.001"),
+        (lambda d: d["model"]["global_transformer"].update(num_layers=3), "global_transformer.num_layers was 2 and is now 3"),
+        (lambda d: d["data"]["sources"][0].update(weight=2.0), "data.sources.0.weight was 1.0 and is now 2.0"),
+        (lambda d: d["data"]["sources"].pop(), "the data has changed (sources.text was"),
+        (lambda d: d.update(seed=4), "seed was 3 and is now 4"),
+        (lambda d: d["checkpoint"].update(resume=False), "checkpoint.resume is false"),
+    ],
+)  # fmt: skip
+def test_a_changed_run_is_refused_and_told_what_changed(
+    change, message: str, data: Path, undisturbed: Path, tmp_path: Path
+) -> None:
+    document = run_document(data, undisturbed)
+    change(document)
+    before = weights(undisturbed)
+    printed = run(write_run(document, tmp_path / "changed.yaml"), expect=2)
+    assert message in printed
+    assert "Traceback" not in printed
+    assert weights(undisturbed) == before
+
+
+def test_changed_shards_are_refused(data: Path, undisturbed: Path, tmp_path: Path) -> None:
+    """The data is known by its content: the same path with other shards behind it is not the same data."""
+    other = tmp_path / "data"
+    write_data(other)
+    write_text_shards(other / "text", [12, 10])
+    (other / "tokenizer.json").write_bytes((data / "tokenizer.json").read_bytes())
+    printed = run(write_run(run_document(other, undisturbed), tmp_path / "run.yaml"), expect=2)
+    assert "the data has changed (sources.text was" in printed
+
+
+def test_moved_data_and_another_output_level_are_no_change(data: Path, tmp_path: Path) -> None:
+    """Paths, worker counts and log settings may differ between two starts of a run."""
+    output = tmp_path / "run"
+    run(write_run(run_document(data, output), tmp_path / "run.yaml"), overrides=["budget.steps=4"])
+    moved = tmp_path / "moved"
+    shutil.copytree(data, moved)
+    document = run_document(moved, output)
+    document["log"]["level"] = "info"
+    document["data"]["workers"] = 2
+    document["data"]["sources"][0]["data"] = str(moved / "speech" / "index.json")
+    run(write_run(document, tmp_path / "moved.yaml"), overrides=["budget.steps=6"])
+    assert len(losses(output)) == 6

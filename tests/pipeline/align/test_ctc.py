@@ -1,0 +1,327 @@
+"""The CTC aligner: times from oracle emissions, words that point into the text, and models from directories and bundles."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from transformers import HubertConfig, HubertForCTC, Wav2Vec2Config, Wav2Vec2ForCTC
+
+from pipeline.align.base import AlignError
+from pipeline.align.ctc import CtcAligner, align_emissions
+from pipeline.align.ctc_model import Alphabet, CtcModel
+from pipeline.text.tokens import tokenise
+from pipeline.words import WordsStage
+from schemas.config import ConfigError
+from schemas.spec import CtcSpec
+from schemas.tables import Recording, Segment, Transcript, segment_id
+
+HOP = 320
+LABELS = ("<pad>", "<unk>", "|", "'", *"abcdefghijklmnopqrstuvwxyz")
+ALPHABET = Alphabet(labels=LABELS, blank=0, delimiter=2)
+DEMO = Path(__file__).parents[3] / "data" / "demo"
+GENERATOR = np.random.default_rng(0)
+
+
+def oracle(spoken, durations, pauses, lead, tail):
+    """Emissions and audio of words whose letters last `durations` samples each, apart by `pauses`: each frame's probabilities
+    are the shares of its time, doubled letters have a blank frame between them, and pauses are silent.
+
+    Returns emissions [T, labels], audio, and [start, end) of each word in samples.
+    """
+    line, loud, spans = [np.zeros(lead, int)], [np.zeros(lead)], []
+    position = lead
+    steps = iter(durations)
+    for index, word in enumerate(spoken):
+        start = position
+        for place, letter in enumerate(word):
+            length = next(steps)
+            label = np.full(length, LABELS.index(letter) if letter in LABELS else LABELS.index("q"))
+            if place and word[place - 1] == letter:
+                label[:HOP] = 0
+            line.append(label)
+            position += length
+        loud.append(np.ones(position - start))
+        spans.append((start, position))
+        if index < len(spoken) - 1:
+            if pauses[index] == 0:
+                line[-1][-HOP:] = 2
+            line.append(np.full(pauses[index], 2))
+            loud.append(np.zeros(pauses[index]))
+            position += pauses[index]
+    line.append(np.zeros(tail, int))
+    loud.append(np.zeros(tail))
+    labels = np.concatenate(line)
+    frames = len(labels) // HOP
+    shares = np.stack(
+        [(labels[: frames * HOP].reshape(frames, HOP) == index).mean(axis=1) for index in range(len(LABELS))], axis=1
+    )
+    audio = np.concatenate(loud) * GENERATOR.standard_normal(len(labels)) * 0.1
+    return np.log(shares * 0.99 + 0.01 / len(LABELS)).astype(np.float32), audio.astype(np.float32), spans
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    data=st.data(), words=st.lists(st.sampled_from(["cat", "egg", "a", "hello", "it's", "zoo"]), min_size=1, max_size=8)
+)
+def test_oracle_emissions_give_boundaries_within_half_a_frame(data, words):
+    """The aligner's own arithmetic: words at any sample, letters of 40 to 150 ms, pauses of none or 60 to 500 ms."""
+    letters = sum(map(len, words))
+    durations = data.draw(st.lists(st.integers(3 * HOP, 2_400), min_size=letters, max_size=letters))
+    gaps = st.one_of(st.just(0), st.integers(3 * HOP, 8_000))
+    pauses = data.draw(st.lists(gaps, min_size=len(words) - 1, max_size=len(words) - 1))
+    emissions, audio, truth = oracle(
+        words, durations, pauses, data.draw(st.integers(0, 5_000)), data.draw(st.integers(HOP, 9_000))
+    )
+    timings = align_emissions(emissions, ALPHABET, HOP, audio, tokenise(" ".join(words)), 0.1)
+    for timing, (start, end) in zip(timings, truth, strict=True):
+        assert abs(timing.start - start) <= HOP / 2 + 20
+        assert abs(timing.end - end) <= HOP + 160
+        assert timing.timing == "aligned"
+
+
+def test_a_word_after_a_pause_starts_with_its_sound_and_not_with_its_letter():
+    """Letters that are heard 20 ms after their onset, and before it: the sound decides, up to 30 ms away."""
+    emissions, audio, truth = oracle(["cat", "egg"], [1_920] * 6, [6_400], 3_200, 3_200)
+    for shift in (1, -1):
+        shifted = np.roll(emissions, shift, axis=0)
+        timings = align_emissions(shifted, ALPHABET, HOP, audio, tokenise("cat egg"), 0.1)
+        assert [abs(timing.start - start) <= 160 for timing, (start, _) in zip(timings, truth, strict=True)] == [
+            True,
+            True,
+        ]
+    far = align_emissions(np.roll(emissions, 5, axis=0), ALPHABET, HOP, audio, tokenise("cat egg"), 0.1)
+    assert far[1].start - truth[1][0] >= 480
+
+
+def test_priors_beside_the_model_divide_its_probabilities(tmp_path):
+    path = Path(save_ctc(tmp_path))
+    audio = (GENERATOR.standard_normal(8_000) * 0.1).astype(np.float32)
+
+    def emissions():
+        model = CtcModel(CtcSpec(model=str(path), device="cpu"))
+        model.open()
+        return model.log_probs(audio), model.files()
+
+    plain, files = emissions()
+    priors = {label: (index + 1) / 500 for index, label in enumerate(LABELS)}
+    (path / "label_priors.json").write_text(json.dumps(priors))
+    divided, files_with = emissions()
+    expected = plain - np.log(np.array(list(priors.values())) + 1e-4)
+    np.testing.assert_allclose(divided, expected - np.log(np.exp(expected).sum(axis=1, keepdims=True)), atol=1e-4)
+    assert set(files_with) - set(files) == {"label_priors.json"}
+    (path / "label_priors.json").write_text(json.dumps({"a": 0.5}))
+    with pytest.raises(ConfigError, match="each of the 30 labels"):
+        emissions()
+
+
+def test_starts_are_placed_within_the_frame():
+    """Where probabilities are shares of the frame's time, a start is known to a fraction of the 20 ms of a frame."""
+    letters = [int(length) for length in GENERATOR.integers(3 * HOP, 2_400, 80)]
+    emissions, audio, truth = oracle(["cat", "hello", "zoo", "egg", "it's"] * 4, letters, [2_000] * 19, 1_000, 2_000)
+    timings = align_emissions(emissions, ALPHABET, HOP, audio, tokenise("cat hello zoo egg it's " * 4), 0.1)
+    errors = [abs(timing.start - start) for timing, (start, _) in zip(timings, truth, strict=True)]
+    assert np.mean(errors) < HOP / 10
+
+
+def test_trailing_silence_does_not_stretch_the_last_word():
+    for tail in (HOP, 8_000, 160_000):
+        emissions, audio, truth = oracle(["hello"], [1_600] * 5, [], 1_600, tail)
+        (timing,) = align_emissions(emissions, ALPHABET, HOP, audio, tokenise("hello"), 0.1)
+        assert abs(timing.end - truth[0][1]) <= HOP
+
+
+def test_a_delimiter_after_the_last_word_does_not_drag_the_word_to_it():
+    emissions, audio, truth = oracle(["hello", "cat"], [1_600] * 8, [3_200], 3_200, 16_000)
+    quiet = int(truth[1][1]) // HOP + 1
+    for frame in (2, quiet + 20, len(emissions) - 1):
+        emissions[frame, [0, 2]] = np.log([0.02, 0.95])
+    timings = align_emissions(emissions, ALPHABET, HOP, audio, tokenise("hello cat"), 0.1)
+    for timing, (start, end) in zip(timings, truth, strict=True):
+        assert abs(timing.start - start) <= HOP
+        assert abs(timing.end - end) <= HOP
+
+
+def test_a_peaky_model_still_gets_the_end_of_the_sound():
+    """Letters on a single frame each, as plain CTC training gives them: the word lasts until it is quiet, 200 ms at most."""
+    _, audio, truth = oracle(["cat"], [1_920] * 3, [], 1_600, 16_000)
+    log_probs = np.full((len(audio) // HOP, len(LABELS)), np.log(0.001), np.float32)
+    log_probs[:, 0] = np.log(0.9)
+    for place, letter in enumerate("cat"):
+        log_probs[(1_600 + 1_920 * place) // HOP + 1, [0, LABELS.index(letter)]] = np.log([0.001, 0.9])
+    (timing,) = align_emissions(log_probs, ALPHABET, HOP, audio, tokenise("cat"), 0.1)
+    assert abs(timing.end - truth[0][1]) <= 320
+
+
+def test_words_point_back_into_the_text_and_characters_have_times():
+    text = "“Well-known” cats: £3, don’t!"
+    spoken = [word for token in tokenise(text) for word in token.spoken]
+    letters = sum(map(len, spoken))
+    emissions, audio, _ = oracle(spoken, [1_600] * letters, [3_200] * (len(spoken) - 1), 800, 1_600)
+    tokens = tokenise(text)
+    timings = align_emissions(emissions, ALPHABET, HOP, audio, tokens, 0.1)
+    assert [text[token.char_start : token.char_end] for token in tokens] == [token.text for token in tokens]
+    for token, timing in zip(tokens, timings, strict=True):
+        assert len(timing.char_times) == len(token.text)
+        assert timing.char_times[0] == timing.start
+        assert list(timing.char_times) == sorted(timing.char_times)
+        assert timing.char_times[-1] < timing.end
+    well_known = timings[[token.text for token in tokens].index("Well-known")]
+    assert well_known.char_times[5] - well_known.char_times[3] >= 3_200  # the pause that the hyphen stands in
+
+
+def test_characters_that_the_model_lacks_are_stars_and_say_so():
+    tokens = tokenise("cat 7 egg", language="xx")  # no rules speak digits in this language
+    emissions, audio, truth = oracle(["cat", "q", "egg"], [1_600] * 7, [3_200] * 2, 1_600, 1_600)
+    timings = align_emissions(emissions, ALPHABET, HOP, audio, tokens, 0.1)
+    assert [timing.timing for timing in timings] == ["aligned", "star", "aligned"]
+    for timing, (start, _) in zip(timings, truth, strict=True):
+        assert abs(timing.start - start) <= HOP
+
+
+def test_accents_and_case_fall_back_to_the_models_letters():
+    upper = Alphabet(labels=("-", "|", "E", "T"), blank=0, delimiter=1)
+    assert upper.columns("tête") == [3, 2, 3, 2]
+    assert upper.columns("x|-") == [4, 4, 4]  # the model's own signs are no letters
+    assert ALPHABET.letters.tolist() == list(range(3, 30))
+
+
+def test_another_text_is_rejected_with_its_score():
+    emissions, audio, _ = oracle(["hello", "cat"], [1_600] * 8, [1_600], 1_600, 1_600)
+    with pytest.raises(
+        AlignError, match=r"are 0\.0\d+ times as probable as what is heard in their place, and words\.min_score is 0\.1"
+    ):
+        align_emissions(emissions, ALPHABET, HOP, audio, tokenise("dry wind"), 0.1)
+    with pytest.raises(AlignError, match=r"too short for its transcript: 30 tokens need \d+ frames and there are 10"):
+        align_emissions(emissions[:10], ALPHABET, HOP, audio[:3_200], tokenise("abcdefghij" * 3), 0.1)
+
+
+def save_ctc(folder, kind="wav2vec2", norm="group", delimiter=True, seed=0):
+    """A small random letter CTC model as a Hugging Face directory."""
+    torch.manual_seed(seed)
+    make_config, make_model = (Wav2Vec2Config, Wav2Vec2ForCTC) if kind == "wav2vec2" else (HubertConfig, HubertForCTC)
+    config = make_config(
+        vocab_size=len(LABELS), hidden_size=32, num_hidden_layers=2, num_attention_heads=4, intermediate_size=64,
+        conv_dim=[16] * 7, num_conv_pos_embeddings=16, num_conv_pos_embedding_groups=4, feat_extract_norm=norm,
+        conv_bias=norm == "layer", do_stable_layer_norm=norm == "layer", pad_token_id=0,
+    )  # fmt: skip
+    make_model(config).eval().save_pretrained(folder)
+    labels = [label if delimiter or label != "|" else "¦" for label in LABELS]
+    Path(folder, "vocab.json").write_text(json.dumps({label: index for index, label in enumerate(labels)}))
+    Path(folder, "tokenizer_config.json").write_text(json.dumps({"word_delimiter_token": "|"}))
+    Path(folder, "preprocessor_config.json").write_text(json.dumps({"do_normalize": norm == "layer"}))
+    return str(folder)
+
+
+@pytest.mark.parametrize("kind", ["wav2vec2", "hubert"])
+@pytest.mark.parametrize("norm", ["group", "layer"])
+def test_emissions_are_the_models_own_with_exact_frames(kind, norm, tmp_path):
+    model = CtcModel(CtcSpec(model=save_ctc(tmp_path, kind, norm), device="cpu"))
+    model.open()
+    reference = (Wav2Vec2ForCTC if kind == "wav2vec2" else HubertForCTC).from_pretrained(tmp_path).eval()
+    audio = (GENERATOR.standard_normal(20_000) * 0.1).astype(np.float32)
+    for length in (0, 319, 320, 721, 19_999):
+        wave = audio[:length]
+        emissions = model.log_probs(wave)
+        assert emissions.shape == (length // HOP, len(LABELS))
+        if length >= HOP:
+            wave = (wave - wave.mean()) / np.sqrt(wave.var() + 1e-7) if norm == "layer" else wave
+            with torch.inference_mode():
+                logits = reference(torch.from_numpy(np.pad(wave, 40))[None].float()).logits
+            np.testing.assert_allclose(emissions, torch.log_softmax(logits, -1)[0].numpy(), atol=1e-4)
+
+
+def test_long_segments_go_through_windows(tmp_path):
+    """Group norm takes its statistics from the whole segment, so windows differ from the whole by their attention alone."""
+    path = save_ctc(tmp_path)
+    audio = (GENERATOR.standard_normal(160_000) * np.linspace(0.01, 1, 160_000)).astype(np.float32)
+
+    def emissions(window, context):
+        model = CtcModel(CtcSpec(model=path, device="cpu", window_seconds=window, context_seconds=context))
+        model.open()
+        return model.log_probs(audio)
+
+    whole, parts, bare = emissions(20, 5), emissions(2, 1.5), emissions(2, 0)
+    assert parts.shape == whole.shape == (500, len(LABELS))
+    assert np.abs(parts - whole).mean() < np.abs(bare - whole).mean()
+    assert np.abs(parts - whole).mean() < 0.05
+
+
+def test_a_torchaudio_bundle_gives_its_own_emissions(monkeypatch, tmp_path):
+    import torchaudio
+    from torchaudio.pipelines import WAV2VEC2_ASR_BASE_960H
+    from torchaudio.pipelines._wav2vec2.impl import Wav2Vec2ASRBundle
+
+    labels = tuple(LABELS[2:])
+    params = {
+        **WAV2VEC2_ASR_BASE_960H._params, "encoder_embed_dim": 32, "encoder_num_layers": 2, "encoder_num_heads": 4,
+        "encoder_ff_interm_features": 64, "encoder_pos_conv_kernel": 16, "encoder_pos_conv_groups": 4,
+        "extractor_conv_layer_config": [(16, 10, 5)] + [(16, 3, 2)] * 4 + [(16, 2, 2)] * 2, "aux_num_out": len(labels) + 1,
+    }  # fmt: skip
+    original = torchaudio.models.wav2vec2_model(**params).eval()
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    (tmp_path / "hub" / "checkpoints").mkdir(parents=True)
+    torch.save(original.state_dict(), tmp_path / "hub" / "checkpoints" / "tiny_asr.pth")
+    bundle = Wav2Vec2ASRBundle("tiny_asr.pth", params, 16_000, False, "Wav2Vec2", labels, ())
+    monkeypatch.setattr(torchaudio.pipelines, "TINY_ASR", bundle, raising=False)
+    model = CtcModel(CtcSpec(format="torchaudio", model="TINY_ASR", device="cpu"))
+    model.open()
+    audio = (GENERATOR.standard_normal(10_000) * 0.1).astype(np.float32)
+    assert model.alphabet.labels[: len(labels) + 1] == tuple(bundle.get_labels())
+    with torch.inference_mode():
+        expected = torch.log_softmax(original(torch.from_numpy(np.pad(audio, 40))[None])[0], -1)[0].numpy()
+    np.testing.assert_allclose(model.log_probs(audio), expected, atol=1e-4)
+    with pytest.raises(ConfigError, match="no CTC bundle 'HUBERT_BASE'"):
+        CtcAligner(CtcSpec(format="torchaudio", model="HUBERT_BASE")).card()
+
+
+@pytest.mark.parametrize("delimiter", [True, False])
+def test_the_stage_runs_on_real_speech_and_every_word_is_in_bounds(delimiter, tmp_path):
+    """A random model hears nothing, so the score floor is off; what must hold is the form: order, bounds, spans, scores."""
+    audio, _ = soundfile.read(DEMO / "jfk_inaugural_1961.flac", dtype="float32")
+    text = "And so, my fellow Americans, ask not what your country can do for you; 1961."
+    spec = CtcSpec(model=save_ctc(tmp_path, delimiter=delimiter), device="cpu", min_score=0, min_coverage=0)
+    stage = WordsStage(spec)
+    stage.open()
+    key = segment_id("jfk", 0, len(audio))
+    segment = Segment(
+        segment_id=key, recording_id="jfk", channel=-1, start=0, end=len(audio), speech_prob=1.0, cut_reason="end"
+    )
+    recording = Recording(
+        recording_id="jfk", uri="x", source="x", bytes=1, sha256="x", codec="x", sample_rate=16_000, channels=1,
+        num_samples=len(audio), num_samples_16k=len(audio),
+    )  # fmt: skip
+    transcript = Transcript(segment_id=key, text=text, language="en", asr="test")
+    tables = {"transcripts": [transcript], "segments": [segment], "recordings": [recording]}
+
+    class Reader:
+        def read(self, recording, channel=-1):
+            return audio
+
+    result = stage.run(tables, Reader())
+    assert not result.rejects
+    assert [word.text for word in result.rows] == [token.text for token in tokenise(text)]
+    end = 0
+    for word in result.rows:
+        assert text[word.char_start : word.char_end] == word.text
+        assert end <= word.start < word.end <= len(audio)
+        assert 0 <= word.score <= 1
+        end = word.end
+
+
+def test_missing_pieces_are_sentences(tmp_path):
+    with pytest.raises(ConfigError, match="no directory"):
+        CtcAligner(CtcSpec(model=str(tmp_path / "none"))).card()
+    path = Path(save_ctc(tmp_path / "m"))
+    card = CtcAligner(CtcSpec(model=str(path))).card()
+    (path / "vocab.json").write_text(json.dumps({"<pad>": 0, "ab": 1}))
+    assert CtcAligner(CtcSpec(model=str(path))).card().card_id != card.card_id
+    with pytest.raises(ConfigError, match="no letters"):
+        CtcAligner(CtcSpec(model=str(path))).open()
+    (path / "vocab.json").unlink()
+    with pytest.raises(ConfigError, match=r"no vocab\.json"):
+        CtcAligner(CtcSpec(model=str(path))).card()

@@ -1,0 +1,233 @@
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipeline.source import inventory
+from pipeline.source.inventory import cut_partitions, list_source
+from schemas.config import ConfigError
+from schemas.spec import Source
+from schemas.tables import InventoryItem
+from tests.pipeline.conftest import DemoTables
+from tests.pipeline.source.bad_audio import encode, speech
+
+
+def item(uri: str, seconds: float | None) -> InventoryItem:
+    return InventoryItem(uri=uri, bytes=1, probe=uri, seconds=seconds)
+
+
+items = st.lists(st.tuples(st.text("abc/", min_size=1, max_size=6), st.none() | st.floats(0, 4000)), max_size=40).map(
+    lambda pairs: [item(uri, seconds) for uri, seconds in dict(pairs).items()]
+)
+
+
+@given(items, st.floats(0.1, 60), st.integers(1, 10))
+def test_partitions_tile_the_inventory_and_keep_their_bounds(
+    listed: list[InventoryItem], minutes: float, files: int
+) -> None:
+    cut = cut_partitions(listed, minutes, files)
+    assert [entry for partition in cut for entry in partition.items] == sorted(listed, key=lambda entry: entry.uri)
+    for partition in cut:
+        assert 1 <= len(partition.items) <= files
+        assert len(partition.items) == 1 or sum(entry.seconds or 0 for entry in partition.items) <= minutes * 60 + 1e-6
+    assert len({partition.name for partition in cut}) == len(cut)
+
+
+@given(items, st.randoms())
+def test_partitions_do_not_depend_on_the_order_of_listing(listed: list[InventoryItem], random: object) -> None:
+    shuffled = list(listed)
+    random.shuffle(shuffled)  # type: ignore[attr-defined]
+    assert cut_partitions(shuffled, 30, 4) == cut_partitions(listed, 30, 4)
+
+
+def test_a_partitions_name_changes_with_its_items_alone() -> None:
+    listed = [item(f"{index}.wav", 600.0) for index in range(6)]
+    names = [partition.name for partition in cut_partitions(listed, 20, 10)]
+    assert [name[:6] for name in names] == ["00000-", "00001-", "00002-"]
+    listed[5] = item("5.wav", 601.0)
+    changed = [partition.name for partition in cut_partitions(listed, 21, 10)]
+    assert changed[:2] == names[:2]
+    assert changed[2] != names[2]
+
+
+def test_demo_inventory_has_headers_and_manifest_facts(demo: DemoTables) -> None:
+    by_uri = {entry.uri: entry for entry in demo.inventory}
+    assert len(by_uri) == 8
+    assert [entry.uri for entry in demo.inventory] == sorted(by_uri)
+    kennedy = by_uri["jfk_inaugural_1961.flac"]
+    assert kennedy.seconds == 11.0
+    assert kennedy.transcript is not None
+    assert kennedy.transcript.startswith("And so, my fellow Americans")
+    assert kennedy.license == "US Government work, public domain"
+    assert json.loads(kennedy.extra or "")["work"].startswith("John F. Kennedy")
+    assert not any(entry.duplicate_of for entry in demo.inventory)
+
+
+def make_source(folder: Path, *names: str) -> None:
+    voice = speech()
+    for index, name in enumerate(names):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(encode(voice[: 8000 + index]))
+
+
+def test_only_audio_suffixes_are_listed_in_any_case(tmp_path: Path) -> None:
+    make_source(tmp_path, "b.FLAC", "a.wav", "deep/er/c [x] é.flac")
+    (tmp_path / "a.txt").write_text("x")
+    (tmp_path / "text.wav").write_text("not audio")
+    listed = list_source(Source(uri=str(tmp_path)))
+    assert [entry.uri for entry in listed] == ["a.wav", "b.FLAC", "deep/er/c [x] é.flac", "text.wav"]
+    assert [entry.seconds is None for entry in listed] == [False, False, False, True]
+    only = list_source(Source(uri=str(tmp_path), pattern="deep/**"))
+    assert [entry.uri for entry in only] == ["deep/er/c [x] é.flac"]
+
+
+def test_a_source_on_another_filesystem_lists_the_same(tmp_path: Path, demo: DemoTables) -> None:
+    import fsspec
+
+    memory = fsspec.filesystem("memory")
+    for path in Path(demo.source.uri).iterdir():
+        memory.pipe_file(f"/corpus/{path.name}", path.read_bytes())
+    try:
+        listed = list_source(demo.source.with_updates(uri="memory://corpus"))
+    finally:
+        memory.rm("/corpus", recursive=True)
+    assert listed == list(demo.inventory)
+
+
+def test_equal_bytes_are_found_and_equal_probes_are_not_enough(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(inventory, "PROBE_BYTES", 100)
+    make_source(tmp_path, "b.flac")
+    shutil.copy(tmp_path / "b.flac", tmp_path / "c.flac")
+    shutil.copy(tmp_path / "b.flac", tmp_path / "a.flac")
+    other = bytearray((tmp_path / "b.flac").read_bytes())
+    other[len(other) // 2] ^= 1
+    (tmp_path / "d.flac").write_bytes(bytes(other))
+    listed = list_source(Source(uri=str(tmp_path)))
+    assert len({entry.probe for entry in listed}) == 1
+    assert [entry.duplicate_of for entry in listed] == [None, "a.flac", "a.flac", None]
+
+
+@pytest.mark.parametrize("end", ["size", "head", "tail"])
+def test_the_probe_notices_a_changed_file(tmp_path: Path, end: str) -> None:
+    make_source(tmp_path, "a.flac")
+    before = list_source(Source(uri=str(tmp_path)))[0].probe
+    content = bytearray((tmp_path / "a.flac").read_bytes())
+    if end == "size":
+        content += b"\0"
+    else:
+        content[60 if end == "head" else -1] ^= 1
+    (tmp_path / "a.flac").write_bytes(bytes(content))
+    assert list_source(Source(uri=str(tmp_path)))[0].probe != before
+
+
+def test_sidecars_are_read_beside_their_audio(tmp_path: Path) -> None:
+    make_source(tmp_path, "x/1.flac", "x/2.flac", "84/121/84-121-0000.flac", "x/none.flac")
+    (tmp_path / "x/1.txt").write_text("one\n two\n", encoding="utf-8")
+    (tmp_path / "x/2.lab").write_text("deux", encoding="utf-8-sig")
+    (tmp_path / "84/121/84-121.trans.txt").write_text("84-121-0000 GO DO YOU HEAR\n84-121-0001 OTHER\n")
+    listed = {entry.uri: entry.transcript for entry in list_source(Source(uri=str(tmp_path), transcripts="sidecar"))}
+    assert listed == {
+        "84/121/84-121-0000.flac": "GO DO YOU HEAR",
+        "x/1.flac": "one two",
+        "x/2.flac": "deux",
+        "x/none.flac": None,
+    }
+
+
+def write_manifest(path: Path, rows: list[dict[str, object]]) -> None:
+    if path.suffix == ".tsv":
+        columns = list(rows[0])
+        lines = ["\t".join(columns), *("\t".join(str(row[column]) for column in columns) for row in rows)]
+        path.write_text("\n".join(lines), encoding="utf-8")
+    elif path.suffix == ".jsonl":
+        path.write_text("\n".join(json.dumps(row) for row in rows), encoding="utf-8")
+    else:
+        pq.write_table(pa.Table.from_pylist(rows), path)
+
+
+@pytest.mark.parametrize("suffix", [".tsv", ".jsonl", ".parquet"])
+def test_manifests_say_the_same_in_every_format(tmp_path: Path, suffix: str) -> None:
+    make_source(tmp_path, "a b/é.flac", "other.flac")
+    rows: list[dict[str, object]] = [
+        {"file": "a b/é.flac", "transcript": 'a “quoted" word', "language": "de", "license": "CC0", "speaker": "S1"}
+    ]
+    write_manifest(tmp_path / f"m{suffix}", rows)
+    listed = list_source(Source(uri=str(tmp_path), transcripts="manifest", manifest=f"m{suffix}"))
+    named, other = listed
+    assert (named.transcript, named.language_hint, named.license) == ('a “quoted" word', "de", "CC0")
+    assert named.extra == '{"speaker": "S1"}'
+    assert (other.transcript, other.extra) == (None, None)
+
+
+@pytest.mark.parametrize(
+    "path,message",
+    [
+        ("../outside.flac", "stay inside the source folder"),
+        ("/etc/passwd", "stay inside the source folder"),
+        ("a/../../b.flac", "stay inside the source folder"),
+        ("..\\b.flac", "stay inside the source folder"),
+        ("s3://bucket/b.flac", "stay inside the source folder"),
+        ("missing.flac", "not among the audio"),
+    ],
+)
+def test_a_manifests_paths_are_not_trusted(tmp_path: Path, path: str, message: str) -> None:
+    folder = tmp_path / "inside"
+    make_source(folder, "a.flac")
+    make_source(tmp_path, "outside.flac", "b.flac")
+    write_manifest(folder / "m.jsonl", [{"file": path, "transcript": "x"}])
+    with pytest.raises(ConfigError, match=message):
+        list_source(Source(uri=str(folder), transcripts="manifest", manifest="m.jsonl"))
+
+
+def test_a_manifest_outside_the_folder_is_refused(tmp_path: Path) -> None:
+    make_source(tmp_path / "inside", "a.flac")
+    write_manifest(tmp_path / "m.jsonl", [{"file": "a.flac"}])
+    with pytest.raises(ConfigError, match="stay inside"):
+        list_source(Source(uri=str(tmp_path / "inside"), manifest="../m.jsonl"))
+
+
+@pytest.mark.parametrize(
+    "name,content,message",
+    [
+        ("m.tsv", b"path\ttext\na.flac\tx\n", "needs a column `file`"),
+        ("m.tsv", b"file\ttext\na.flac\tx\na.flac\ty\n", "twice"),
+        ("m.jsonl", b"[1]\n", "JSON object"),
+        ("m.jsonl", b"{oops\n", "cannot be read as .jsonl"),
+        ("m.parquet", b"PAR1", "cannot be read as .parquet"),
+        ("m.csv", b"file\na.flac\n", "ends in .tsv, .jsonl or .parquet"),
+        ("m.tsv", b"file\n\xff\xfe\n", "cannot be read as .tsv"),
+    ],
+)
+def test_a_wrong_manifest_is_one_clear_sentence(tmp_path: Path, name: str, content: bytes, message: str) -> None:
+    make_source(tmp_path, "a.flac")
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(ConfigError, match=message):
+        list_source(Source(uri=str(tmp_path), transcripts="manifest", manifest=name))
+
+
+def test_missing_things_are_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="is not a folder"):
+        list_source(Source(uri=str(tmp_path / "nowhere")))
+    (tmp_path / "readme.txt").write_text("x")
+    with pytest.raises(ConfigError, match="holds no audio"):
+        list_source(Source(uri=str(tmp_path)))
+    make_source(tmp_path, "a.flac")
+    with pytest.raises(ConfigError, match="does not name one"):
+        list_source(Source(uri=str(tmp_path), transcripts="manifest"))
+    with pytest.raises(ConfigError, match="cannot read the manifest"):
+        list_source(Source(uri=str(tmp_path), manifest="m.tsv"))
+
+
+def test_a_name_that_is_not_utf8_is_refused_with_its_name(tmp_path: Path) -> None:
+    make_source(tmp_path, "a.flac")
+    shutil.copy(tmp_path / "a.flac", os.fsencode(tmp_path) + b"/caf\xe9.flac")
+    with pytest.raises(ConfigError, match="not UTF-8"):
+        list_source(Source(uri=str(tmp_path)))
