@@ -78,7 +78,7 @@ def run() -> list[Row]:
 
 
 def _aligners(items: list[Utterance]) -> dict[str, Align]:
-    specs = {
+    specs: dict[str, CtcSpec | SoundSwallowerSpec | WhisperXAlignSpec] = {
         OURS: CtcSpec(model=str(MODEL), min_score=0.0),
         GMM: SoundSwallowerSpec(),
         WHISPERX: WhisperXAlignSpec(model=str(MODEL), min_score=0.0),

@@ -102,7 +102,7 @@ def training_step(model: torch.nn.Module, loss: Callable[[], torch.Tensor]) -> C
     optimiser = torch.optim.AdamW(model.parameters(), lr=1e-4, fused=True)
 
     def step() -> None:
-        loss().backward()  # type: ignore[no-untyped-call]
+        loss().backward()
         optimiser.step()
         optimiser.zero_grad()
 

@@ -152,7 +152,10 @@ def _row(label: str, size: int, group: str, value: float, found: dict[tuple[str,
 
 def _encoders() -> dict[str, Encode]:
     encoders: dict[str, Encode] = {}
-    specs = {"MFCC": MfccSpec(hop=UNIT_HOP), OURS: HubertSpec(model=str(MODEL), layer=4, hop=UNIT_HOP)}
+    specs: dict[str, MfccSpec | HubertSpec] = {
+        "MFCC": MfccSpec(hop=UNIT_HOP),
+        OURS: HubertSpec(model=str(MODEL), layer=4, hop=UNIT_HOP),
+    }
     for name, spec in specs.items():
         encoder = build_encoder(spec)
         encoder.open()

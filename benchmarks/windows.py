@@ -43,7 +43,8 @@ def speech(seconds: int) -> np.ndarray:
     clips = [soundfile.read(path, dtype="float32")[0] for path in sorted((ROOT / "data" / "demo").glob("*.flac"))]
     line = np.resize(np.concatenate(clips), seconds * RATE)
     swing = 10 ** (0.5 * np.sin(np.arange(len(line), dtype=np.float32) * (2 * np.pi / (97 * RATE))) - 0.5)
-    return (line * swing).astype(np.float32)
+    varying: np.ndarray = (line * swing).astype(np.float32)
+    return varying
 
 
 def opened(model: Path, window: float, context: float) -> HubertEncoder:

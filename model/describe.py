@@ -114,7 +114,7 @@ def _matrices(model: SpeechTextModel, parts: Sequence[str]) -> int:
 
 def _head_matrices(model: SpeechTextModel, mix: Mix) -> float:
     used = {"joint": 1.0, "text": 1 - mix.unit_share, "units": mix.unit_share}
-    return sum(used[share] * model.get_parameter(f"heads.{share}.output.weight").numel() for share in model.heads)
+    return sum(used[share] * int(model.get_parameter(f"heads.{share}.output.weight").numel()) for share in model.heads)
 
 
 def cache_bytes(config: ModelConfig, context: int, mix: Mix, bytes_per_value: int = 2) -> dict[str, int]:

@@ -31,7 +31,7 @@ except ImportError as error:
 
 
 @register_model("lst")
-class LatentSpeechText(LM):  # type: ignore[misc]
+class LatentSpeechText(LM):
     """A checkpoint as lm_eval sees it: text in, log-likelihoods out."""
 
     def __init__(

@@ -74,7 +74,7 @@ class PatchesStage:
 
     name = "patches"
     version = 1
-    inputs = ("words", "units", "segments")
+    inputs: tuple[str, ...] = ("words", "units", "segments")
 
     def __init__(self, spec: PatchesSpec, hop: int):
         self.spec = spec

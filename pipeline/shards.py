@@ -11,6 +11,7 @@ import numpy as np
 
 from pipeline.source.base import AudioReader
 from schemas.audio import SAMPLE_RATE
+from schemas.cards import CardKind
 from schemas.shards import TIMING_CODES, SampleMeta, SegmentSpan
 from schemas.spec import ShardsSpec
 from schemas.tables import Patches, Recording, Segment, Transcript, Units, Word
@@ -100,7 +101,7 @@ def records(
 
 
 def build_sample(
-    passage: Passage, spec: ShardsSpec, hop: int, cards: Mapping[str, str], audio: AudioReader | None
+    passage: Passage, spec: ShardsSpec, hop: int, cards: Mapping[CardKind, str], audio: AudioReader | None
 ) -> dict[str, bytes | str]:
     """A passage as the members of a WebDataset sample. `audio` is needed where the spec wants .flac members."""
     arrays = _Arrays()

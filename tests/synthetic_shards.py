@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import io
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -33,7 +33,8 @@ def write_speech_shards(
     entries, number = [], 0
     folder.mkdir(parents=True, exist_ok=True)
     for shard, count in enumerate(samples_per_shard):
-        metas, members = [], []
+        metas: list[SampleMeta] = []
+        members: list[Mapping[str, bytes | str]] = []
         for _ in range(count):
             meta, arrays = speech_sample(
                 f"sample-{number:06d}", int(rng.integers(*words, endpoint=True)), num_units, rng
@@ -58,7 +59,9 @@ def write_text_shards(
             text = " ".join(rng.choice(WORDS, int(rng.integers(*words, endpoint=True))))
             metas.append(_meta(f"text-{number:06d}", text, [], [], 0, []))
             number += 1
-        members = [{"__key__": meta.key, "json": meta.model_dump_json().encode()} for meta in metas]
+        members: list[Mapping[str, bytes | str]] = [
+            {"__key__": meta.key, "json": meta.model_dump_json().encode()} for meta in metas
+        ]
         entries.append(_write(folder / f"shard-{shard:05d}.tar", metas, members))
     return _write_index(folder, "text", entries, 0)
 
@@ -117,7 +120,7 @@ def _meta(
     )  # fmt: skip
 
 
-def _write(path: Path, metas: Sequence[SampleMeta], members: Sequence[dict[str, bytes | str]]) -> ShardEntry:
+def _write(path: Path, metas: Sequence[SampleMeta], members: Sequence[Mapping[str, bytes | str]]) -> ShardEntry:
     with TarWriter(str(path), user="lst", group="lst", mtime=0, encoder=False) as writer:
         for member in members:
             writer.write(member)

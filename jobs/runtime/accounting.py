@@ -13,7 +13,7 @@ def key_of(row: Row) -> str:
     """The key by which a row is counted and rejected: a uri, a recording id or a segment id."""
     if isinstance(row, InventoryItem):
         return row.uri
-    return row.recording_id if isinstance(row, Recording) else row.segment_id  # type: ignore[attr-defined,no-any-return]
+    return row.recording_id if isinstance(row, Recording) else row.segment_id  # type: ignore[attr-defined]
 
 
 def parent_of(row: Row) -> str:

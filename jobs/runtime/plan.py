@@ -175,7 +175,7 @@ def refresh(plan: Plan) -> None:
 
 
 def _upstream_done(plan: Plan, stage: StagePlan, unit: str) -> bool:
-    units = (unit,)
+    units: tuple[str, ...] = (unit,)
     if stage.name == "shards":
         units = next(group.partitions for group in plan.groups if group.name == unit)
     return all(member in plan.done[above] for above in stage.upstream for member in units)

@@ -99,7 +99,7 @@ def flops_by_part(model: SpeechTextModel, counts: Counts) -> dict[str, float]:
 
 
 def _linears(module: nn.Module, rows: float) -> float:
-    return sum(2 * rows * part.weight.numel() for part in module.modules() if isinstance(part, nn.Linear))
+    return 2 * rows * sum(int(part.weight.numel()) for part in module.modules() if isinstance(part, nn.Linear))
 
 
 def _blocks(layers: nn.ModuleList, rows: float, pairs: float) -> float:
@@ -111,7 +111,7 @@ def _blocks(layers: nn.ModuleList, rows: float, pairs: float) -> float:
 
 
 def _attention(out: nn.Linear, pairs: float) -> float:
-    return 4 * pairs * out.in_features  # scores and weighted values, over all heads
+    return 4 * pairs * int(out.in_features)  # scores and weighted values, over all heads
 
 
 def _cross(layer: nn.Module, queries: float, keys: float, pairs: float) -> float:

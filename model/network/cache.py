@@ -85,12 +85,12 @@ class Cache:
     @property
     def heads(self) -> int:
         """G."""
-        return self.keys.shape[2]
+        return int(self.keys.shape[2])
 
     @property
     def nbytes(self) -> int:
         """Of keys and values."""
-        return self.keys.nbytes + self.values.nbytes
+        return int(self.keys.nbytes + self.values.nbytes)
 
     def reserve(self, rows_R: np.ndarray, tag_R: np.ndarray, entries: int = 1) -> Place:
         """Places for `entries` more of each of these rows (distinct, ordered), all of the row's tag in `tag_R`."""

@@ -29,7 +29,7 @@ SMALL = 2**18
 def can_pack(weight: torch.Tensor) -> bool:
     """Whether oneDNN takes this weight in its own layout."""
     return (
-        bool(torch.backends.mkldnn.is_available())  # type: ignore[no-untyped-call]
+        bool(torch.backends.mkldnn.is_available())
         and weight.device.type == "cpu"
         and weight.dtype in (torch.float32, torch.bfloat16)
         and hasattr(torch.ops.mkldnn, "_reorder_linear_weight")

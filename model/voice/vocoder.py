@@ -146,7 +146,8 @@ def load_vocoder(config: str | Path, weights: str | Path) -> UnitHiFiGAN:
         model.load_state_dict(state)
     except RuntimeError as error:
         raise ConfigError(f"{weights} does not fit {config}: {str(error).splitlines()[1].strip()}") from error
-    return model.eval()
+    model.eval()
+    return model
 
 
 def _read_tensors(path: Path) -> dict[str, torch.Tensor]:

@@ -23,7 +23,7 @@ class Affine(torch.nn.Module):
 
     def forward(self, hidden: torch.Tensor) -> torch.Tensor:
         """[B, C, T] -> [B, C, T]"""
-        return torch.addcmul(self.shift, hidden, self.scale)  # type: ignore[arg-type]
+        return torch.addcmul(self.shift, hidden, self.scale)
 
 
 @contextmanager

@@ -165,7 +165,7 @@ class Work:
         advance(run, budget, 1.0, self.watch, lambda _: {}, 2.0)
         held = open_held_out(run.config, self.study.measures.curve_documents)
         assert hasattr(run.module, "head_rows")
-        found = losses(run.module, held)  # type: ignore[arg-type]
+        found = losses(run.module, held)
         run.close()
         return {
             "arm": unit.arm,
@@ -210,7 +210,7 @@ class Work:
         held = open_held_out(config, self.study.measures.curve_documents)
 
         def observe(run: Run) -> Row:
-            return {f"held_{name}": value for name, value in losses(run.module, held).items()}  # type: ignore[arg-type]
+            return {f"held_{name}": value for name, value in losses(run.module, held).items()}
 
         return observe
 

@@ -171,7 +171,7 @@ def _batch(corpus: Corpus, targets: np.ndarray, step: int) -> tuple[torch.Tensor
 
 
 def _millions(module: nn.Module) -> float:
-    return sum(parameter.numel() for parameter in module.parameters()) / 1e6
+    return sum(int(parameter.numel()) for parameter in module.parameters()) / 1e6
 
 
 if __name__ == "__main__":
