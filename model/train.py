@@ -26,6 +26,7 @@ from model.training.loop import train
 from model.training.metrics import gemm_flops
 from model.training.run import NonFiniteError
 from schemas.config import ConfigError
+from schemas.reference import as_help
 
 
 def describe(config: TrainConfig) -> str:
@@ -70,7 +71,10 @@ def describe(config: TrainConfig) -> str:
 def main(arguments: list[str] | None = None) -> int:
     """The command line; errors that a user can mend are one sentence and exit code 2 (settings, data) or 1."""
     parser = argparse.ArgumentParser(
-        prog="python -m model.train", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog="python -m model.train",
+        description=__doc__,
+        epilog=as_help(TrainConfig),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("config", help="a file of configs/train/")
     parser.add_argument("overrides", nargs="*", metavar="a.b=c", help="fields to set, read as YAML")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
@@ -13,6 +14,19 @@ from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 Config = TypeVar("Config", bound=BaseModel)
 
 
+@dataclass(frozen=True)
+class Effect:
+    """What a field does to results, where that is not "changes them". Stands beside the field: `Annotated[str, NO_EFFECT]`."""
+
+    on_results: str
+
+
+NO_EFFECT = Effect("none")
+"""Devices, batch sizes, places to write to: results are the same for every value."""
+BY_CONTENT = Effect("by content")
+"""Paths of models and data: what lies there counts (through its card or hash), not where."""
+
+
 class ConfigError(ValueError):
     """A configuration that cannot be used; the message says which key and what to write instead."""
 
@@ -20,7 +34,7 @@ class ConfigError(ValueError):
 class StrictModel(BaseModel):
     """Base of every record and configuration: frozen, no unknown keys, no silent type coercion of strings."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True, use_attribute_docstrings=True)
 
     @model_validator(mode="before")
     @classmethod
@@ -38,6 +52,28 @@ class StrictModel(BaseModel):
     def with_updates(self, **updates: Any) -> Self:
         """A validated copy with some top-level fields replaced."""
         return type(self).model_validate({**self.model_dump(by_alias=True), **updates})
+
+
+def essential(config: BaseModel) -> dict[str, Any]:
+    """The part of a configuration that decides results, as JSON values: without fields that are marked with an `Effect`."""
+    return {
+        name: _essential_value(getattr(config, name), value)
+        for name, value in config.model_dump(mode="json").items()
+        if effect_of(type(config), name) is None
+    }
+
+
+def _essential_value(value: Any, dumped: Any) -> Any:
+    if isinstance(value, BaseModel):
+        return essential(value)
+    if isinstance(value, list | tuple):
+        return [_essential_value(item, part) for item, part in zip(value, dumped, strict=True)]
+    return dumped
+
+
+def effect_of(cls: type[BaseModel], field: str) -> Effect | None:
+    """The mark of a field, or None: it changes results."""
+    return next((mark for mark in cls.model_fields[field].metadata if isinstance(mark, Effect)), None)
 
 
 def load_config(cls: type[Config], path: str | Path, overrides: Sequence[str] = ()) -> Config:

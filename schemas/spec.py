@@ -7,15 +7,16 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator
 
-from schemas.config import StrictModel
+from schemas.config import BY_CONTENT, NO_EFFECT, StrictModel, essential
 
 
 class Source(StrictModel):
     """Where the audio is."""
 
-    uri: str
+    uri: Annotated[str, BY_CONTENT]
     """A folder: a path or any fsspec URL (s3://bucket/corpus)."""
     pattern: str = "**/*"
+    """A glob below `uri`: which of its files belong to the corpus."""
     suffixes: list[str] = [".wav", ".flac", ".mp3", ".ogg", ".opus", ".m4a", ".aac", ".wma", ".mp4"]
     """Files with other suffixes are not audio and are ignored (transcripts live beside the audio)."""
     transcripts: Literal["none", "sidecar", "manifest"] = "none"
@@ -23,58 +24,79 @@ class Source(StrictModel):
     manifest: str | None = None
     """A .tsv, .jsonl or .parquet inside the folder: a column `file` and any of transcript, language, license."""
     name: str = "corpus"
+    """The corpus's name, kept with every sample."""
 
 
 class Partitions(StrictModel):
     """How the inventory is cut. A partition is what a kill can cost, and the unit of parallel work."""
 
     minutes: float = Field(default=30.0, gt=0)
+    """Audio per partition, at most (by the files' headers)."""
     files: int = Field(default=512, gt=0)
+    """Files per partition, at most."""
 
 
 class RecordingsSpec(StrictModel):
     min_seconds: float = Field(default=0.1, ge=0)
+    """Shorter recordings are rejected as `too_short`."""
     max_seconds: float = Field(default=6 * 3600.0, gt=0)
+    """Longer recordings are rejected as `too_long`."""
     channels: Literal["mix", "each"] = "mix"
     """each: every channel is segmented on its own, as for telephone calls."""
 
 
 class SegmentsSpec(StrictModel):
     backend: Literal["silero"] = "silero"
+    """Silero's voice activity detector; its weights ship in a wheel."""
     threshold: float = Field(default=0.5, gt=0, lt=1)
+    """A frame is speech when the detector says so with at least this probability."""
     min_speech_ms: int = 250
+    """Shorter stretches of speech are dropped."""
     min_silence_ms: int = 300
+    """Speech is cut at pauses of at least this length."""
     pad_ms: int = 120
+    """Kept of the pause before and after speech."""
     max_seconds: float = Field(default=30.0, gt=1, le=30)
+    """No segment is longer: Whisper hears 30 s."""
     max_gap_seconds: float = Field(default=2.0, ge=0)
     """Speech further apart than this is never packed into one segment."""
 
 
 class WhisperXSpec(StrictModel):
     backend: Literal["whisperx"] = "whisperx"
-    model: str
+    """WhisperX (faster-whisper)."""
+    model: Annotated[str, BY_CONTENT]
     """A CTranslate2 directory or a model name."""
     language: str | None = None
     """None: detected per segment (multilingual models only)."""
     beam_size: int = Field(default=5, ge=1)
-    batch_size: int = Field(default=8, ge=1)
+    """Hypotheses kept while decoding; 1 is greedy."""
+    batch_size: Annotated[int, NO_EFFECT] = Field(default=8, ge=1)
+    """Segments decoded together on a GPU."""
     compute_type: Literal["auto", "int8", "float16", "float32"] = "auto"
-    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """CTranslate2's arithmetic; auto is float16 on a GPU and int8 elsewhere."""
+    device: Annotated[Literal["auto", "cpu", "cuda"], NO_EFFECT] = "auto"
+    """auto: a GPU where the worker has one."""
     min_avg_logprob: float = -1.5
+    """Text with a lower mean log probability per token is rejected as `low_logprob`."""
     max_compression_ratio: float = 2.6
     """Text that zlib compresses further than this repeats itself: rejected as `repetition`."""
     max_words_per_second: float = 7.0
+    """Faster text is rejected as `rate_out_of_range`."""
 
 
 class TranscriptSpec(StrictModel):
     """The text that came with the audio. Only recordings that are one segment long keep their whole text."""
 
     backend: Literal["transcript"] = "transcript"
+    """The text that came with the audio (`source.transcripts`)."""
     language: str = "en"
+    """Of recordings whose manifest names none."""
 
 
 class SoundSwallowerSpec(StrictModel):
     backend: Literal["soundswallower"] = "soundswallower"
+    """A small English GMM that ships in a wheel."""
     min_coverage: float = Field(default=0.5, ge=0, le=1)
     """A segment with a smaller share of directly aligned words is rejected as `align_coverage`."""
 
@@ -83,10 +105,12 @@ class CtcSpec(StrictModel):
     """Forced alignment over the emissions of a letter CTC model of the wav2vec2 family."""
 
     backend: Literal["ctc"] = "ctc"
+    """Our Viterbi over the emissions of a letter CTC model."""
     format: Literal["hf", "torchaudio"] = "hf"
     """What `model` is: a directory or hub name of a Wav2Vec2ForCTC or HubertForCTC, or the name of a torchaudio bundle, such
     as WAV2VEC2_ASR_BASE_960H or MMS_FA."""
-    model: str
+    model: Annotated[str, BY_CONTENT]
+    """See `format`."""
     min_coverage: float = Field(default=0.5, ge=0, le=1)
     """A segment with a smaller share of directly aligned words is rejected as `align_coverage`."""
     min_score: float = Field(default=0.2, ge=0, le=1)
@@ -95,37 +119,47 @@ class CtcSpec(StrictModel):
     window_seconds: float = Field(default=20.0, gt=0)
     """Segments up to window + 2 context go through whole; longer ones in windows."""
     context_seconds: float = Field(default=5.0, ge=0)
-    batch_size: int = Field(default=4, ge=1)
+    """Audio on both sides of a window that the model hears and whose frames are dropped."""
+    batch_size: Annotated[int, NO_EFFECT] = Field(default=4, ge=1)
     """Windows of one segment per step on a GPU."""
-    device: Literal["auto", "cpu", "cuda"] = "auto"
+    device: Annotated[Literal["auto", "cpu", "cuda"], NO_EFFECT] = "auto"
+    """auto: a GPU where the worker has one."""
 
 
 class WhisperXAlignSpec(StrictModel):
     """WhisperX's own aligner over the same models, for comparison."""
 
     backend: Literal["whisperx"] = "whisperx"
-    model: str
+    """WhisperX's own aligner."""
+    model: Annotated[str, BY_CONTENT]
     """A directory of a Wav2Vec2ForCTC."""
     min_coverage: float = Field(default=0.5, ge=0, le=1)
+    """A segment with a smaller share of directly aligned words is rejected as `align_coverage`."""
     min_score: float = Field(default=0.1, ge=0, le=1)
-    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """A segment with a lower mean score is rejected as `align_failed`."""
+    device: Annotated[Literal["auto", "cpu", "cuda"], NO_EFFECT] = "auto"
+    """auto: a GPU where the worker has one."""
 
 
 class MfccSpec(StrictModel):
     """39 MFCC features at 100 Hz, averaged to the hop: HuBERT's own first iteration, no weights needed."""
 
     backend: Literal["mfcc"] = "mfcc"
+    """MFCC features; no weights."""
     hop: Literal[320, 640] = 640
+    """Samples per frame: 320 is 50 Hz, 640 is 25 Hz."""
 
 
 class HubertSpec(StrictModel):
     """HuBERT features of one layer."""
 
     backend: Literal["hubert"] = "hubert"
+    """A HuBERT model."""
     format: Literal["hf", "torchaudio", "fairseq"] = "hf"
     """What `model` is: a Hugging Face directory or hub name (owner/model[@revision]); the name of a torchaudio bundle, such
     as HUBERT_BASE; a fairseq checkpoint (.pt)."""
-    model: str
+    model: Annotated[str, BY_CONTENT]
+    """See `format`."""
     layer: int = Field(ge=0)
     """1 is the first transformer layer; 0 what enters it. As `output_layer` in fairseq and `hidden_states[layer]` in
     transformers (there the last layer of a large model has one more layer norm, which no codebook was fitted on)."""
@@ -134,14 +168,17 @@ class HubertSpec(StrictModel):
     window_seconds: float = Field(default=20.0, gt=0)
     """Audio up to window + 2 context goes through whole; longer audio in windows."""
     context_seconds: float = Field(default=5.0, ge=0)
-    batch_size: int = Field(default=4, ge=1)
+    """Audio on both sides of a window that the model hears and whose frames are dropped."""
+    batch_size: Annotated[int, NO_EFFECT] = Field(default=4, ge=1)
     """Windows of one segment per step on a GPU."""
-    device: Literal["auto", "cpu", "cuda"] = "auto"
+    device: Annotated[Literal["auto", "cpu", "cuda"], NO_EFFECT] = "auto"
+    """auto: a GPU where the worker has one."""
 
 
 class UnitsSpec(StrictModel):
-    encoder: Annotated[MfccSpec | HubertSpec, Field(discriminator="backend")]
-    centroids: str
+    encoder: Annotated[MfccSpec | HubertSpec, Field(discriminator="backend"), BY_CONTENT]
+    """What turns audio into features."""
+    centroids: Annotated[str, BY_CONTENT]
     """A folder written by `jobs/fit_kmeans.py`: centroids.npy and card.json."""
 
 
@@ -149,11 +186,17 @@ class KMeansSpec(StrictModel):
     """How `jobs/fit_kmeans.py` fits the centroids. Every FAISS parameter is here: FAISS's own defaults subsample silently."""
 
     num_units: int = Field(gt=1, le=65_535)
+    """Centroids; the size of the codebook."""
     seed: int
+    """Of the sample of frames and of FAISS."""
     iterations: int = 25
+    """Of Lloyd's algorithm."""
     redo: int = 1
+    """Fits from other starts, of which the best is kept."""
     max_points_per_centroid: int = 4096
+    """FAISS trains on at most this many frames per centroid."""
     max_frames_per_recording: int = 20_000
+    """Frames drawn from a recording, at most: each recording is a stratum."""
     max_hours: float = Field(default=100.0, gt=0)
     """Recordings are drawn, by a hash of seed and recording, up to this much audio."""
 
@@ -167,29 +210,39 @@ class ShardsSpec(StrictModel):
     minutes: float = Field(default=240.0, gt=0)
     """Audio per shard: whole partitions are put together up to this."""
     passage_seconds: float = Field(default=120.0, gt=0)
+    """A sample is a passage of consecutive segments, at most this long."""
     audio: bool = False
     """Also write each passage's audio as .flac."""
 
 
 class Stages(StrictModel):
     recordings: RecordingsSpec = RecordingsSpec()
+    """Decode, hash and check every file."""
     segments: SegmentsSpec = SegmentsSpec()
+    """Find speech and cut it."""
     transcripts: Annotated[WhisperXSpec | TranscriptSpec, Field(discriminator="backend")]
+    """What is said."""
     words: Annotated[SoundSwallowerSpec | CtcSpec | WhisperXAlignSpec, Field(discriminator="backend")] = (
         SoundSwallowerSpec()
     )
+    """When each word is said."""
     units: UnitsSpec
+    """HuBERT (or MFCC) and k-means."""
     patches: PatchesSpec = PatchesSpec()
+    """Word-aligned patch bounds."""
     shards: ShardsSpec = ShardsSpec()
+    """WebDataset shards for training."""
 
 
 class Resources(StrictModel):
     """Per stage: how many workers, and what each asks of the cluster. Changes nothing in the results."""
 
     workers: int = Field(default=1, ge=1)
+    """Processes of the stage's pool."""
     cpus: float | None = Field(default=None, gt=0)
     """CPUs that Ray sets aside per worker. None: the cluster less one CPU, shared evenly (at most 1 each)."""
     gpus: float = Field(default=0.0, ge=0)
+    """GPUs that Ray sets aside per worker; a fraction shares one."""
     threads: int = Field(default=1, ge=1)
     """Threads of torch, BLAS and ctranslate2 in a worker. More workers beat more threads."""
     timeout_minutes: float = Field(default=120.0, gt=0)
@@ -200,12 +253,19 @@ class PipelineSpec(StrictModel):
     """A whole run. Relative paths are relative to the folder the job is started in."""
 
     source: Source
-    output: str
+    """Where the audio is."""
+    output: Annotated[str, NO_EFFECT]
+    """The folder that receives tables, commits, cards and shards: a path or an fsspec URL."""
     partitions: Partitions = Partitions()
+    """How the corpus is cut for parallel work."""
     stages: Stages
+    """The stages' parameters."""
     kmeans: KMeansSpec
-    resources: dict[str, Resources] = {}
-    max_reject_rate: float = Field(default=0.05, ge=0, le=1)
+    """How centroids are fitted."""
+    resources: Annotated[dict[str, Resources], NO_EFFECT] = {}
+    """By stage name: `resources: {units: {workers: 4, gpus: 1}}`."""
+    max_reject_rate: Annotated[float, NO_EFFECT] = Field(default=0.05, ge=0, le=1)
+    """The run ends in an error where a larger share of rows, or of their audio, is rejected."""
 
     @field_validator("resources")
     @classmethod
@@ -223,9 +283,4 @@ class PipelineSpec(StrictModel):
 
     def parameters(self, stage: str) -> dict[str, Any]:
         """The parameters of a stage that change its result: without devices, batch sizes and paths of models."""
-        fields: dict[str, Any] = getattr(self.stages, stage).model_dump(mode="json")
-        return {key: value for key, value in fields.items() if key not in NOT_IN_FINGERPRINT}
-
-
-NOT_IN_FINGERPRINT = frozenset({"device", "batch_size", "model", "centroids", "encoder"})
-"""Models, encoders and centroids enter a fingerprint through their cards, not their paths."""
+        return essential(getattr(self.stages, stage))

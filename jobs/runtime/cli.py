@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 from jobs.runtime.places import base_folder, resolve_spec
 from schemas.config import ConfigError, load_config
+from schemas.reference import as_help
 from schemas.spec import PipelineSpec
 
 EXIT_CONFIG = 2
@@ -17,7 +18,7 @@ def spec_parser(description: str | None, examples: str) -> argparse.ArgumentPars
     """A parser with --config and overrides such as stages.transcripts.beam_size=1."""
     parser = argparse.ArgumentParser(
         description=description,
-        epilog=f"examples:\n{examples}",
+        epilog=f"examples:\n{examples}\n{as_help(PipelineSpec)}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--config", default="configs/demo.yaml", help="the pipeline spec (default: %(default)s)")

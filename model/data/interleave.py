@@ -38,6 +38,7 @@ class PaperRule(_Rule):
     """LST: a text span, then speech for about half as many words, and so on to the end of the utterance."""
 
     rule: Literal["paper"] = "paper"
+    """The paper's (A.1.1)."""
     text_words: WordRange = (5, 30)
     """Uniform, both ends included."""
     text_share_cap: float = Field(0.6, gt=0, le=1)
@@ -45,6 +46,7 @@ class PaperRule(_Rule):
     speech_ratio: float = Field(0.5, gt=0)
     """Words of a speech span, as a share of the text span before it."""
     min_speech_words: int = Field(2, ge=1)
+    """A speech span has at least this many words."""
     first_speech_words: WordRange = (2, 15)
     """Uniform, where the utterance begins with speech."""
 
@@ -64,8 +66,11 @@ class SpiritLMRule(_Rule):
     """SpiRit-LM: both kinds of span are uniform and independent."""
 
     rule: Literal["spirit_lm"] = "spirit_lm"
+    """SpiRit-LM's."""
     text_words: WordRange = (10, 30)
+    """Of a text span; uniform, both ends included."""
     speech_words: WordRange = (5, 15)
+    """Of a speech span; uniform, both ends included."""
 
     def text_length(self, num_words: int, rng: np.random.Generator) -> int:
         """Words of a text span."""

@@ -26,13 +26,16 @@ class StaticConfig(StrictModel):
     """Runs of `size` units; the last of a span may be shorter. Size 1: no patching, the paper's ablation."""
 
     policy: Literal["static"]
+    """Fixed size."""
     size: int = Field(ge=1)
+    """Units per patch."""
 
 
 class AlignedConfig(StrictModel):
     """One patch per word and per silence, from the shard."""
 
     policy: Literal["aligned"]
+    """One patch per word and per silence."""
     silence: Literal["separate", "merged"]
     """`merged` joins a silence to the word before it, or after it where a span begins with silence."""
     max_size: int = Field(ge=1)
@@ -43,17 +46,22 @@ class BpeAlignedConfig(StrictModel):
     """As `aligned` with silences separate, and words cut where a token of the text tokenizer begins."""
 
     policy: Literal["bpe_aligned"]
+    """One patch per text token and per silence."""
     max_size: int = Field(ge=1)
+    """Longer patches are cut."""
 
 
 class DynamicConfig(StrictModel):
     """Alignment-free and causal: `rule` closes a patch from the units already seen. Usable unchanged at generation."""
 
     policy: Literal["dynamic"]
+    """Alignment-free, from the units alone."""
     rule: Literal["novelty"]
     """`novelty`: close at a unit that differs from the one before it (see `NoveltyRule`)."""
     min_size: int = Field(ge=1)
+    """No patch but the last of a span is shorter."""
     max_size: int = Field(ge=1)
+    """Longer patches are cut."""
 
     @model_validator(mode="after")
     def _sizes_are_ordered(self) -> Self:
@@ -69,9 +77,13 @@ class MixedConfig(StrictModel):
     """`aligned` with this probability, else `otherwise`, drawn per document."""
 
     policy: Literal["mixed"]
+    """Aligned or not, by a draw per document."""
     aligned: AlignedConfig | BpeAlignedConfig
+    """With `probability`."""
     otherwise: SimplePolicy
+    """Else."""
     probability: float = Field(ge=0, le=1)
+    """Of `aligned`."""
 
 
 class CurriculumConfig(StrictModel):
@@ -81,10 +93,15 @@ class CurriculumConfig(StrictModel):
     """
 
     policy: Literal["curriculum"]
+    """Aligned first, `otherwise` in the end."""
     aligned: AlignedConfig | BpeAlignedConfig
+    """At the beginning."""
     otherwise: SimplePolicy
+    """In the end, and at inference."""
     tau1: float = Field(ge=0, le=1)
+    """Until this share of the run all documents are aligned."""
     tau2: float = Field(ge=0, le=1)
+    """From this share on none is."""
 
     @model_validator(mode="after")
     def _taus_are_ordered(self) -> Self:

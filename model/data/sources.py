@@ -21,7 +21,7 @@ from model.data.text_tokenizer import load_tokenizer, train_bpe
 from model.network.batch import Batch
 from model.network.vocabulary import Vocabulary
 from schemas.cards import Card, hash_file
-from schemas.config import ConfigError, StrictModel
+from schemas.config import BY_CONTENT, NO_EFFECT, ConfigError, StrictModel
 from schemas.unit_bpe import UnitBpe
 
 
@@ -31,7 +31,7 @@ class _SourceConfig(StrictModel):
 
 
 class SpokenConfig(_SourceConfig):
-    data: str
+    data: Annotated[str, BY_CONTENT]
     """The `index.json` of speech shards: a path or an fsspec URL."""
     unit: Literal["passage", "segment"] = "passage"
     """What becomes one document: a whole sample, or each of its segments."""
@@ -39,21 +39,27 @@ class SpokenConfig(_SourceConfig):
 
 class InterleavedSource(SpokenConfig):
     kind: Literal["interleaved"]
+    """Spans of text and speech in turns within a document (the paper's data)."""
     spans: InterleaveRule
+    """The rule that draws the spans."""
 
 
 class SpeechSource(SpokenConfig):
     kind: Literal["speech"]
+    """Speech alone."""
 
 
 class TranscriptionSource(SpokenConfig):
     kind: Literal["asr", "tts"]
+    """asr: speech, then its text; tts: text, then its speech."""
     loss_on: Literal["all", "answer"] = "all"
+    """all: every element is a target; answer: the second part alone."""
 
 
 class TextSource(_SourceConfig):
     kind: Literal["text"]
-    data: str
+    """Text alone."""
+    data: Annotated[str, BY_CONTENT]
     """The `index.json` of any shards (their text is used), or a plain .txt file in UTF-8."""
     document_chars: int = Field(2000, ge=1)
     """A plain file: paragraphs are joined until a document has this many characters."""
@@ -75,8 +81,10 @@ class DataConfig(StrictModel):
     """What a run reads. Everything here but `cache_dir`, `cache_bytes` and `workers` decides the batches."""
 
     sources: list[SourceConfig] = Field(min_length=1)
-    tokenizer: TokenizerConfig
-    unit_bpe: str | None = None
+    """What documents are drawn from, and how often."""
+    tokenizer: Annotated[TokenizerConfig, BY_CONTENT]
+    """The text tokenizer."""
+    unit_bpe: Annotated[str | None, BY_CONTENT] = None
     """A unit BPE of `jobs/train_unit_bpe.py`: speech is then written in its tokens (the paper's "BPE SpeechLLM")."""
     held_out: float = Field(0.0, ge=0, lt=1)
     """Share of each data set's samples that is kept for validation."""
@@ -84,11 +92,12 @@ class DataConfig(StrictModel):
     """Samples are mixed within so many shards, which are held open."""
     lanes: int = Field(64, ge=1)
     """Independent streams of documents that the micro-batches take turns on: a multiple of world size x workers."""
-    workers: int = Field(1, ge=0)
+    workers: Annotated[int, NO_EFFECT] = Field(1, ge=0)
     """Loader processes per rank; 0 loads in the training process."""
-    cache_dir: str | None = None
+    cache_dir: Annotated[str | None, NO_EFFECT] = None
     """Local copies of remote shards."""
-    cache_bytes: int = 50_000_000_000
+    cache_bytes: Annotated[int, NO_EFFECT] = 50_000_000_000
+    """The oldest copies go when there is more."""
 
 
 class UnitFacts(StrictModel):

@@ -15,13 +15,17 @@ class StackConfig(StrictModel):
     """A stack of transformer layers."""
 
     num_layers: int = Field(ge=1)
+    """Transformer blocks."""
     dim: int = Field(ge=2)
+    """Width of the residual stream."""
     num_heads: int = Field(ge=1)
+    """Attention heads; they divide `dim`."""
     num_kv_heads: int | None = None
     """Fewer than `num_heads` shares keys and values between heads, as Llama 3 does; None: one each."""
     hidden_dim: int | None = None
     """Of the feed-forward; None: 8/3 of `dim`, rounded up to 256 (the released models)."""
     rope_theta: float = Field(gt=0)
+    """Base of the rotary frequencies."""
 
     @property
     def kv_heads(self) -> int:
@@ -50,6 +54,7 @@ class LocalStackConfig(StackConfig):
     window: int = Field(ge=1)
     """Self-attention reaches this many elements, the current one included."""
     cross_heads: int = Field(ge=1)
+    """Heads of the cross-attention."""
     cross_window: int = Field(ge=1)
     """Cross-attention reaches this many latents. 1: the patch's own elements (encoder), the newest latent (decoder)."""
 
@@ -74,9 +79,13 @@ class ModelConfig(StrictModel):
     """
 
     kind: Literal["lst", "plain"]
+    """The Latent Speech-Text Transformer, or the plain transformer over the same elements."""
     global_transformer: StackConfig
+    """Over latents; of a plain model, over elements."""
     patch_encoder: EncoderConfig | None = None
+    """From elements to latents."""
     patch_decoder: LocalStackConfig | None = None
+    """From latents back to elements."""
     vectors_per_patch: int | None = None
     """LST: vectors of local width that make up a latent (the paper's k)."""
     conditioning: Literal["causal", "paper"] | None = None
@@ -87,8 +96,11 @@ class ModelConfig(StrictModel):
     head: Literal["joint", "per_modality"]
     """One softmax over the joint vocabulary, or one per modality (specials are in both)."""
     norm_eps: float = 1e-5
+    """Of every RMSNorm."""
     attention: Backend = "auto"
+    """How attention is computed; auto: the fastest that the device has."""
     vocabulary: Vocabulary | None = None
+    """Set by the data, not by hand."""
 
     def with_vocabulary(self, vocabulary: Vocabulary) -> ModelConfig:
         """A copy for this vocabulary."""

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -14,7 +13,7 @@ from model.data.sources import DataConfig
 from model.network.config import ModelConfig
 from model.training.optim import OptimiserConfig
 from model.training.schedule import Schedule
-from schemas.config import StrictModel, load_config
+from schemas.config import BY_CONTENT, NO_EFFECT, StrictModel, essential, load_config
 
 
 class BudgetConfig(StrictModel):
@@ -24,9 +23,11 @@ class BudgetConfig(StrictModel):
     """
 
     steps: int | None = Field(None, ge=1)
+    """Optimiser steps."""
     elements: float | None = Field(None, gt=0)
     """Text tokens, units and marks, padding left out."""
     latents: float | None = Field(None, gt=0)
+    """Text tokens and patches, padding left out."""
     flops: float | None = Field(None, gt=0)
     """Of forward and backward passes, counted from the modules; padding and recomputation left out."""
     seconds: float | None = Field(None, gt=0)
@@ -52,7 +53,9 @@ class CheckpointConfig(StrictModel):
     """When checkpoints are written, and which are kept. SIGTERM and SIGUSR1 write one too, and the end of the run."""
 
     every_steps: int | None = Field(None, ge=1)
+    """A checkpoint after so many steps."""
     every_seconds: float | None = Field(None, gt=0)
+    """A checkpoint after so long, by the main rank's clock."""
     keep: int = Field(2, ge=1)
     """The newest so many stay."""
     keep_every_steps: int | None = Field(None, ge=1)
@@ -65,68 +68,75 @@ class ValidationConfig(StrictModel):
     """Loss on a fixed set of micro-batches, made from the held-out samples (or from the first of all, with held_out 0)."""
 
     every_steps: int = Field(ge=1)
+    """Also at the first and the last step."""
     batches: int = Field(ge=1)
+    """Micro-batches of the validation set."""
 
 
 class LogConfig(StrictModel):
     """What is shown and written."""
 
     level: Literal["debug", "info", "warning", "error"] = "info"
+    """Of what goes to stderr."""
     progress: bool = True
     """A progress bar on a terminal, a line now and then elsewhere."""
     tensorboard: bool = True
+    """Also write event files for TensorBoard."""
 
 
 class TrainConfig(StrictModel):
     """One run."""
 
-    output_dir: str
+    output_dir: Annotated[str, NO_EFFECT]
     """Receives metrics.jsonl, tensorboard/, checkpoints/ and config.yaml."""
     seed: int
+    """Of weights, order and every draw."""
     model: str | ModelConfig
     """A file of configs/model/, or the mapping itself."""
-    init_from: str | None = None
+    init_from: Annotated[str | None, BY_CONTENT] = None
     """Start from these weights: a run or a checkpoint of the same shape (fine-tuning), or the directory of a text model of the
     Llama architecture (see `model.exchange.hf.init_from`). Optimiser, schedule and data begin anew. A run that resumes does not
     read it."""
     data: DataConfig
+    """What the run reads."""
     patches: PatchPolicyConfig
+    """Which elements share a latent."""
     curriculum_steps: int | None = Field(None, ge=1)
     """Policy `curriculum`: its shares are of this many steps."""
     packing: PackingConfig
+    """How documents fill batches of fixed size."""
     global_microbatches: int = Field(ge=1)
     """Micro-batches of an optimiser step, over all ranks: a rank accumulates global_microbatches / world size of them."""
     optimiser: OptimiserConfig
+    """AdamW, or Muon with AdamW."""
     schedule: Schedule
+    """The learning rate over the run."""
     clip_norm: float = Field(1.0, gt=0)
-    budget: BudgetConfig
+    """The gradient's norm is cut to this."""
+    budget: Annotated[BudgetConfig, NO_EFFECT]
+    """When training ends."""
     precision: Literal["fp32", "bf16"] = "fp32"
     """bf16: matrix products in bfloat16 by autocast; weights, optimiser and loss stay fp32. `--dry-run` measures the gain."""
-    compile: bool = False
+    compile: Annotated[bool, NO_EFFECT] = False
     """torch.compile of the feed-forward layers; on CPU it needs a C++ compiler."""
-    recompute: bool = False
+    recompute: Annotated[bool, NO_EFFECT] = False
     """Activation checkpointing of every transformer block: less memory for about a third more time."""
     non_finite: Literal["stop", "skip"] = "stop"
     """A loss or gradient that is not finite: stop with the batch's sample ids saved, or leave the step out and count it."""
-    threads: int | None = Field(None, ge=1)
+    threads: Annotated[int | None, NO_EFFECT] = Field(None, ge=1)
     """CPU threads per rank; None leaves torch's choice. Bitwise equality holds at equal threads."""
-    checkpoint: CheckpointConfig
-    validation: ValidationConfig | None = None
-    log: LogConfig = LogConfig()
+    checkpoint: Annotated[CheckpointConfig, NO_EFFECT]
+    """When checkpoints are written, and which are kept."""
+    validation: Annotated[ValidationConfig | None, NO_EFFECT] = None
+    """Loss on held-out samples; null: none."""
+    log: Annotated[LogConfig, NO_EFFECT] = LogConfig()
+    """What is shown and written."""
 
     @model_validator(mode="after")
     def _curriculum_has_a_length(self) -> Self:
         if isinstance(self.patches, CurriculumConfig) and self.curriculum_steps is None:
             raise ValueError("patches.policy 'curriculum' needs curriculum_steps, the steps that its shares refer to")
         return self
-
-
-FREE = (
-    "output_dir", "init_from", "log", "budget", "checkpoint", "validation", "compile", "recompute", "threads",
-    "data.workers", "data.cache_dir", "data.cache_bytes", "data.tokenizer", "data.unit_bpe",
-)  # fmt: skip
-"""What may differ when a run is resumed: nothing of it changes the batches or the mathematics, save that a changed budget
-moves the schedule. Data and tokenizers are compared by content (`Corpus.fingerprint`), so their files may move."""
 
 
 def load_train_config(path: str | Path, overrides: list[str]) -> TrainConfig:
@@ -142,11 +152,11 @@ def load_train_config(path: str | Path, overrides: list[str]) -> TrainConfig:
 
 
 def identity(config: TrainConfig) -> dict[str, Any]:
-    """The part of a configuration that decides results, flattened to `a.b.c` -> value."""
-    flat = flatten(config.model_dump(mode="json"))
-    place = re.compile(r"data\.sources\.\d+\.data")
-    free = {key for key in flat if place.fullmatch(key) or any(key == f or key.startswith(f + ".") for f in FREE)}
-    return {key: value for key, value in flat.items() if key not in free}
+    """The part of a configuration that decides results, flattened to `a.b.c` -> value. The rest may differ when a run is resumed.
+
+    A changed budget only moves the schedule. Data and tokenizers are compared by content (`Corpus.fingerprint`).
+    """
+    return flatten(essential(config))
 
 
 def flatten(value: Any, prefix: str = "") -> dict[str, Any]:

@@ -28,7 +28,9 @@ class CosineSchedule(_Schedule):
     """Half a cosine from 1 down to `min_ratio` (the paper: 2000 steps of warm-up, 0.01)."""
 
     kind: Literal["cosine"]
+    """Half a cosine."""
     min_ratio: float = Field(ge=0, le=1)
+    """The last factor."""
 
     def shape(self, progress: float) -> float:
         """The cosine."""
@@ -42,8 +44,11 @@ class WsdSchedule(_Schedule):
     """
 
     kind: Literal["wsd"]
+    """Warm-up, stable, decay."""
     decay_share: float = Field(gt=0, le=1)
+    """The last share of the budget, over which the factor falls."""
     min_ratio: float = Field(ge=0, le=1)
+    """The last factor."""
 
     def shape(self, progress: float) -> float:
         """The trapezium."""

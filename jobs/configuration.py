@@ -1,0 +1,44 @@
+"""Write docs/configuration.md: every field of the pipeline spec and of a training run, from the classes that read them."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from schemas.reference import as_markdown
+from schemas.spec import PipelineSpec
+
+PAGE = Path(__file__).resolve().parents[1] / "docs" / "configuration.md"
+TOP = """# Configuration
+
+Two kinds of YAML files configure everything: a pipeline spec (`configs/*.yaml`, class `PipelineSpec`) and a training
+run (`configs/train/*.yaml`, class `TrainConfig`, whose `model` is a file of `configs/model/`). Any field can be changed
+on the command line by its dotted name: `stages.transcripts.beam_size=1`, `optimiser.lr=1e-3`. A key that does not exist
+is an error that names the nearest one.
+
+*changes results* says what a field is part of. **yes**: it enters the fingerprint of its stage (or the identity of a
+run), so that changing it makes exactly what stands on it again. **by content**: what lies at the path counts, not the
+path. **none**: results are the same for every value. A mark on a mapping holds for all inside it.
+
+This page is written by `python -m jobs.configuration`; a test holds it to the code.
+"""
+
+
+def page() -> str:
+    """The text of docs/configuration.md."""
+    from model.training.config import TrainConfig
+
+    return f"{TOP}\n## Pipeline spec\n\n{as_markdown(PipelineSpec)}\n## Training run\n\n{as_markdown(TrainConfig)}"
+
+
+def main() -> int:
+    """The command."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.parse_args()
+    PAGE.write_text(page(), encoding="utf-8")
+    print(f"wrote {PAGE}")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
