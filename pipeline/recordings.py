@@ -22,7 +22,7 @@ class RecordingsStage:
     """
 
     name = "recordings"
-    version = 1
+    version = 2
     inputs: tuple[str, ...] = ("inventory",)
 
     def __init__(self, spec: RecordingsSpec, source: Source) -> None:

@@ -24,8 +24,8 @@ class Stage(Protocol):
     """A stage of the pipeline.
 
     `run` is deterministic and treats every input row on its own: the result for a row does not depend on which other rows
-    are in the partition, so a partition can be split when something in it crashes. Bad rows become rejects; an exception
-    means that the stage itself is broken or misconfigured and ends the run.
+    are in the partition, so a partition can be split when something in it fails. Bad rows become rejects; an exception costs
+    the row that raises it (`stage_error`), never its neighbours. What is misconfigured is said by `cards` and `open`.
     """
 
     name: str

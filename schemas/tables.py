@@ -29,6 +29,7 @@ RejectCode = Literal[
     "timeout",
     "out_of_memory",
     "worker_crashed",
+    "stage_error",
 ]
 
 
@@ -171,7 +172,7 @@ class Reject(Row):
     """A row that a stage did not pass on, and why. Nothing vanishes: rows in == rows out + rejected."""
 
     TABLE: ClassVar[str] = "rejects"
-    VERSION: ClassVar[int] = 1
+    VERSION: ClassVar[int] = 2
     KEY: ClassVar[tuple[str, ...]] = ("id", "code")
 
     id: Text
@@ -184,6 +185,8 @@ class Reject(Row):
     attempts: Int32
     seconds: Float64
     """Audio seconds lost with this row."""
+    traceback: Text | None = None
+    """Where the stage failed on this row, for `stage_error`."""
 
 
 TABLES: dict[str, type[Row]] = {

@@ -1,8 +1,9 @@
-"""Taking a partition apart that killed its worker: halves run in child processes until the row that does it stands alone."""
+"""Taking a partition apart around the row that fails: here where a row raises, in child processes where it kills its worker."""
 
 from __future__ import annotations
 
 import multiprocessing
+import traceback
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures import TimeoutError as FutureTimeoutError
@@ -11,11 +12,60 @@ from concurrent.futures.process import BrokenProcessPool
 from jobs.runtime.accounting import key_of, samples_by_key
 from jobs.runtime.stages import build_stage
 from pipeline.source.audio import SourceAudio
+from pipeline.source.base import AudioReader
 from pipeline.stage import Stage, StageResult
 from schemas.arrow import Row
 from schemas.audio import SAMPLE_RATE
 from schemas.spec import PipelineSpec
 from schemas.tables import Reject, RejectCode
+
+TRACEBACK_CHARACTERS = 8_000
+"""The end of a traceback, which says where it happened; a recursion without end would fill the table."""
+
+
+def run_rows(stage: Stage, tables: Mapping[str, Sequence[Row]], audio: AudioReader, attempts: int) -> StageResult:
+    """`stage.run(tables)`, where the rows that raise an exception become rejects (`stage_error`) with their traceback.
+
+    Nothing is spent where nothing is raised. Otherwise halves are run again until the row stands alone, which is sound
+    because a stage treats each input row on its own. A stage that is broken altogether rejects every row: the run is
+    then ended by its rate of rejects.
+    """
+    rows: list[Row] = []
+    rejects: list[Reject] = []
+    pending = [list(dict.fromkeys(key_of(row) for row in tables[stage.inputs[0]]))]
+    whole = True
+    while pending:
+        part = pending.pop()
+        try:
+            result = stage.run(tables if whole else _only(tables, stage, set(part)), audio)
+        except Exception as error:
+            if len(part) > 1:
+                middle = len(part) // 2
+                pending += [part[middle:], part[:middle]]
+            elif not part:
+                raise
+            else:
+                rejects.append(_failure(stage.name, part[0], error, attempts, tables))
+        else:
+            rows.extend(result.rows)
+            rejects.extend(result.rejects)
+        whole = False
+    return StageResult(rows=rows, rejects=rejects)
+
+
+def _failure(stage: str, key: str, error: Exception, attempts: int, tables: Mapping[str, Sequence[Row]]) -> Reject:
+    memory = isinstance(error, MemoryError)
+    said = " ".join(str(error).split())[:300]
+    return Reject(
+        id=key,
+        stage=stage,
+        code="out_of_memory" if memory else "stage_error",
+        detail=f"the stage {stage} failed on this row alone: {type(error).__name__}{': ' if said else ''}{said}",
+        retriable=True,
+        attempts=attempts + 1,
+        seconds=samples_by_key(*tables.values()).get(key, 0) / SAMPLE_RATE,
+        traceback="".join(traceback.format_exception(error))[-TRACEBACK_CHARACTERS:],
+    )
 
 
 def run_isolated(
@@ -37,7 +87,7 @@ def run_isolated(
     pending = [keys]
     while pending:
         part = pending.pop()
-        outcome = _run_child(spec, stage.name, _only(tables, stage, set(part)), limit, build)
+        outcome = _run_child(spec, stage.name, _only(tables, stage, set(part)), attempts, limit, build)
         if isinstance(outcome, StageResult):
             rows.extend(outcome.rows)
             rejects.extend(outcome.rejects)
@@ -53,12 +103,13 @@ def _run_child(
     spec: PipelineSpec,
     name: str,
     tables: Mapping[str, Sequence[Row]],
+    attempts: int,
     limit: float,
     build: Callable[[str, PipelineSpec], Stage],
 ) -> StageResult | RejectCode:
     pool = ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn"))
     try:
-        future = pool.submit(_child, spec, name, tables, build)
+        future = pool.submit(_child, spec, name, tables, attempts, build)
         return future.result(timeout=limit)
     except BrokenProcessPool:
         return "worker_crashed"
@@ -76,11 +127,12 @@ def _child(
     spec: PipelineSpec,
     name: str,
     tables: Mapping[str, Sequence[Row]],
+    attempts: int,
     build: Callable[[str, PipelineSpec], Stage],
 ) -> StageResult:
     stage = build(name, spec)
     stage.open()
-    return stage.run(tables, SourceAudio(spec.source.uri))
+    return run_rows(stage, tables, SourceAudio(spec.source.uri), attempts)
 
 
 def _only(tables: Mapping[str, Sequence[Row]], stage: Stage, keys: set[str]) -> dict[str, Sequence[Row]]:

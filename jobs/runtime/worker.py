@@ -16,7 +16,7 @@ from jobs.runtime.accounting import (
     parent_of,
     samples_by_key,
 )
-from jobs.runtime.isolation import run_isolated
+from jobs.runtime.isolation import run_isolated, run_rows
 from jobs.runtime.job import Job, stop_path
 from jobs.runtime.limits import Watchdog, limit_threads
 from jobs.runtime.plan import inventory_fingerprint
@@ -96,7 +96,7 @@ class StageWorker:
             marker = f"{self._attempt_folder()}/{partition}.{self.job.run_id}.{attempts}"
             self.store.write_bytes(marker, b"")
             with Watchdog(limit):
-                result = self.stage.run(tables, self.audio)
+                result = run_rows(self.stage, tables, self.audio, attempts)
         return self._commit(partition, inputs, tables, result, time.perf_counter() - start)
 
     def _attempt_folder(self) -> str:
