@@ -1,0 +1,177 @@
+"""Draw docs/assets/overview.png from the demo's shards: a few seconds of speech as waveform, words, units and patches, and
+how LST reads them.
+
+    make shards && python -m recipes.pictures.overview
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import soundfile
+
+from jobs.reporting.strips import unit_colours
+from pipeline.codebook.folder import load_centroids
+from schemas.audio import PATCH_SILENCE, SAMPLE_RATE
+from schemas.shard_reader import read_index, samples_of
+from schemas.shards import SampleMeta, on_the_grid
+
+ROOT = Path(__file__).resolve().parents[2]
+INK, MUTED, PAPER = "#1d2733", "#66727f", "#ffffff"
+WORD, SILENCE, GLOBAL, LOCAL = "#2f6f9f", "#c9d1d9", "#1f4e79", "#7fb0d3"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Window:
+    """The frames of a sample that are drawn, everything in frames from its beginning."""
+
+    hop: int
+    audio: np.ndarray
+    """float32 [frames * hop]"""
+    units: np.ndarray
+    words: list[tuple[str, int, int]]
+    patches: list[tuple[int, int, int]]
+    """(start, end, kind)"""
+
+
+def read_window(index_path: Path, uri: str, seconds: float) -> Window:
+    """The first `seconds` of the recording `uri`, cut at the end of a patch.
+
+    Raises:
+        LookupError: no sample of the shards is of that recording, or it carries no audio.
+    """
+    index = read_index(str(index_path))
+    for shard in index.shards:
+        with open(index_path.parent / shard.path, "rb") as file:
+            for sample in samples_of(file):
+                meta = SampleMeta.model_validate(json.loads(sample.read("json")))
+                if meta.uri == uri and "flac" in sample.members:
+                    bounds = sample.array("patch.npy")
+                    last = int(bounds[bounds <= seconds * SAMPLE_RATE / meta.hop][-1])
+                    audio, _ = soundfile.read(io.BytesIO(sample.read("flac")), dtype="float32")
+                    spans = zip(meta.words, sample.array("words.npy"), strict=True)
+                    kinds = zip(bounds[:-1], bounds[1:], meta.patch_kind, strict=True)
+                    return Window(
+                        hop=meta.hop,
+                        audio=on_the_grid(meta, audio)[: last * meta.hop],
+                        units=sample.array("units.npy")[:last],
+                        words=[(meta.text[a:b], int(w[0]), int(w[1])) for (a, b), w in spans if w[1] <= last],
+                        patches=[(int(a), int(b), kind) for a, b, kind in kinds if b <= last],
+                    )
+    raise LookupError(f"no sample of {uri} with audio under {index_path}: run `make shards` first")
+
+
+def draw(window: Window, colours: list[str], path: Path) -> None:
+    """Write the picture."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+    from matplotlib.patches import FancyBboxPatch, Rectangle
+
+    frames = len(window.units)
+    figure, axes = plt.subplots(figsize=(13, 6.1), dpi=130, facecolor=PAPER)
+    axes.set_xlim(-8.2, frames + 0.5)
+    axes.set_ylim(0.2, 11.2)
+    axes.axis("off")
+
+    def label(y: float, name: str, detail: str) -> None:
+        axes.text(-1, y + 0.16, name, ha="right", va="center", fontsize=11, color=INK, weight="bold")
+        axes.text(-1, y - 0.30, detail, ha="right", va="center", fontsize=7.5, color=MUTED)
+
+    columns = np.array_split(np.abs(window.audio), frames * 8)
+    level = np.array([part.max() for part in columns]) / max(float(np.abs(window.audio).max()), 1e-6)
+    x = np.linspace(0, frames, len(level))
+    axes.fill_between(x, 10.1 - level, 10.1 + level, color=MUTED, linewidth=0)
+    label(10.1, "audio", "any file, 16 kHz inside")
+
+    for text, start, end in window.words:
+        axes.add_patch(Rectangle((start + 0.1, 8.25), end - start - 0.2, 0.22, color=WORD, linewidth=0))
+        axes.text((start + end) / 2, 8.66, text, ha="center", va="center", fontsize=9.5, color=INK)
+    label(8.45, "words", "WhisperX + alignment")
+
+    for frame, unit in enumerate(window.units):
+        axes.add_patch(Rectangle((frame + 0.04, 7.0), 0.92, 0.62, facecolor=colours[int(unit)], linewidth=0))
+    label(7.3, "units", f"HuBERT + k-means, {SAMPLE_RATE // window.hop} a second")
+
+    for start, end, kind in window.patches:
+        colour = SILENCE if kind == PATCH_SILENCE else WORD
+        axes.add_patch(
+            FancyBboxPatch(
+                (start + 0.2, 5.75),
+                end - start - 0.4,
+                0.5,
+                boxstyle="round,pad=0,rounding_size=0.2",
+                facecolor=colour,
+                linewidth=0,
+            )
+        )
+        middle = (start + end) / 2
+        for frame in range(start, end):
+            axes.plot([frame + 0.5, middle], [6.95, 6.3], color=MUTED, linewidth=0.35)
+        for tip, tail in ((5.18, 5.7), (4.33, 4.7), (2.02, 2.95), (1.1, 1.5)):
+            axes.annotate(
+                "", (middle, tip), (middle, tail), arrowprops={"arrowstyle": "-|>", "color": MUTED, "lw": 0.8}
+            )
+        axes.plot(middle, 3.65, "o", color=PAPER, markersize=6)
+    label(6.0, "patches", "a word, a silence, or 4 units")
+
+    def block(y: float, height: float, colour: str, text: str) -> None:
+        axes.add_patch(
+            FancyBboxPatch(
+                (0, y), frames, height, boxstyle="round,pad=0,rounding_size=0.4", facecolor=colour, linewidth=0
+            )
+        )
+        axes.text(frames / 2, y + height / 2, text, ha="center", va="center", fontsize=9.5, color=PAPER)
+
+    block(4.72, 0.42, LOCAL, "patch encoder: local attention over units, one latent per patch")
+    axes.add_patch(
+        FancyBboxPatch(
+            (0, 3.0), frames, 1.3, boxstyle="round,pad=0,rounding_size=0.5", facecolor=GLOBAL, linewidth=0, zorder=0
+        )
+    )
+    share = len(window.patches) / frames
+    axes.text(
+        frames / 2,
+        4.05,
+        f"global transformer: {len(window.patches)} latents here instead of {frames} units; text tokens stand among them",
+        ha="center",
+        va="center",
+        fontsize=9.5,
+        color=PAPER,
+    )
+    block(1.55, 0.42, LOCAL, "patch decoder: every unit predicted from the latents that are closed before it")
+    for frame, unit in enumerate(window.units[1:]):
+        axes.add_patch(Rectangle((frame + 0.04, 0.45), 0.92, 0.62, facecolor=colours[int(unit)], linewidth=0))
+    axes.text(frames - 0.5, 0.75, "?", ha="center", va="center", fontsize=11, color=INK)
+    label(3.65, "LST", f"attention at {share:.0%} of the length")
+    label(0.76, "next units", "speech and text, one model")
+    figure.savefig(path, bbox_inches="tight", pad_inches=0.12, facecolor=PAPER)
+    plt.close(figure)
+
+
+def main() -> int:
+    """The command."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--shards", type=Path, default=ROOT / "runs/demo/shards/index.json", help="the demo's index")
+    parser.add_argument(
+        "--recording", default="sense_and_sensibility_0890.flac", help="which recording (default: %(default)s)"
+    )
+    parser.add_argument("--seconds", type=float, default=4.6, help="how much of it (default: %(default)s)")
+    parser.add_argument("--out", type=Path, default=ROOT / "docs/assets/overview.png")
+    arguments = parser.parse_args()
+    centroids, _ = load_centroids(ROOT / "assets/tiny-kmeans-100")
+    window = read_window(arguments.shards, arguments.recording, arguments.seconds)
+    arguments.out.parent.mkdir(parents=True, exist_ok=True)
+    draw(window, unit_colours(len(centroids), centroids), arguments.out)
+    print(f"wrote {arguments.out}")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

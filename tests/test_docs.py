@@ -1,0 +1,97 @@
+"""What README and docs tell a reader to type exists: targets, modules, scripts, files and flags; links lead somewhere."""
+
+import re
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")])
+TARGETS = set(re.findall(r"^([a-z][a-z-]*):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.M))
+LINK = re.compile(r"\]\((?!https?:|#|mailto:)([^)#\s]+)")
+
+
+def commands(page: Path) -> Iterator[list[str]]:
+    """The commands of a page: its indented or fenced lines, and `code` that begins like one; without comments."""
+    text = page.read_text(encoding="utf-8")
+    lines = [line.strip() for line in text.splitlines() if line.startswith("    ")]
+    lines += [
+        line.strip() for block in re.findall(r"^```\w*\n(.*?)^```", text, re.M | re.S) for line in block.splitlines()
+    ]
+    lines += [
+        " ".join(code.split()) for code in re.findall(r"`([^`]+)`", text) if code.startswith(("make ", "python "))
+    ]
+    for line in lines:
+        try:
+            words = shlex.split(line, comments=True)
+        except ValueError:
+            continue
+        while words and re.fullmatch(r"[A-Z_]+=\S*", words[0]):
+            words = words[1:]
+        if "&&" in words:
+            words = words[words.index("&&") + 1 :]
+        if "--" in words and words[:3] == ["ray", "job", "submit"]:
+            words = words[words.index("--") + 1 :]
+        if words and words[0] in ("make", "python", "torchrun"):
+            yield words
+
+
+def source_of(words: list[str]) -> Path | None:
+    """The file that a python command runs; None for other people's modules."""
+    if "-m" in words:
+        module = words[words.index("-m") + 1]
+        if module.split(".")[0] not in ("model", "jobs", "recipes", "benchmarks"):
+            return None
+        return ROOT / (module.replace(".", "/") + ".py")
+    script = next((word for word in words[1:] if word.endswith(".py")), None)
+    return ROOT / script if script else None
+
+
+def with_imports(path: Path) -> str:
+    """A file and those of ours that it imports: parsers are shared."""
+    text = path.read_text(encoding="utf-8")
+    for module in re.findall(r"^from ((?:model|jobs|schemas|recipes|benchmarks)[\w.]*) import", text, re.M):
+        other = ROOT / (module.replace(".", "/") + ".py")
+        text += other.read_text(encoding="utf-8") if other.is_file() else ""
+    return text
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_commands_of_a_page_exist(page: Path) -> None:
+    for words in commands(page):
+        if words[0] == "make":
+            named = [word for word in words[1:] if re.fullmatch(r"[a-z][a-z-]*", word) and "-C" not in words]
+            assert set(named) <= TARGETS, f"{page.name}: {' '.join(words)}"
+            continue
+        path = source_of(words)
+        if path is None:
+            continue
+        assert path.is_file(), f"{page.name}: {' '.join(words)} runs {path.relative_to(ROOT)}, which is not there"
+        text = with_imports(path)
+        for flag in (word.split("=")[0] for word in words[words.index("-m") + 2 if "-m" in words else 2 :]):
+            if flag.startswith("--") and len(flag) > 2:
+                assert f'"{flag}"' in text, (
+                    f"{page.name}: {' '.join(words)}: {flag} is unknown to {path.relative_to(ROOT)}"
+                )
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_of_a_page_lead_somewhere(page: Path) -> None:
+    for target in LINK.findall(page.read_text(encoding="utf-8")):
+        assert (page.parent / target).exists(), f"{page.name} links to {target}"
+
+
+def test_every_page_is_linked_from_another() -> None:
+    linked = {
+        (page.parent / target).resolve() for page in PAGES for target in LINK.findall(page.read_text(encoding="utf-8"))
+    }
+    index = ROOT / "docs" / "results" / "README.md"
+    linked |= {(index.parent / target).resolve() for target in LINK.findall(index.read_text(encoding="utf-8"))}
+    pages = {*(ROOT / "docs").glob("*.md"), *(ROOT / "docs" / "results").glob("*.md")}
+    assert {page.relative_to(ROOT).as_posix() for page in pages - linked} == set()
+
+
+def test_the_readme_is_short() -> None:
+    assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) < 200
