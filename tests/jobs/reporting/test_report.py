@@ -262,7 +262,7 @@ def test_an_index_of_other_settings_is_refused(
 
 def test_the_command_loads_no_model_library() -> None:
     code = (
-        "import sys, jobs.report, jobs.report_page, jobs.inspect_segment\n"
+        "import sys, jobs.report, jobs.reporting.page, jobs.inspect_segment\n"
         "print([name for name in ('torch', 'ray', 'transformers', 'matplotlib', 'faiss') if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
