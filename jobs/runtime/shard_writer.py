@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from jobs.exports.card import NOT_STATED, data_card
 from jobs.runtime.plan import Plan
 from jobs.runtime.stages import unit_tokenizer_of
 from jobs.runtime.store import Store
-from pipeline.shards import SegmentRecord, build_sample, passages, records, write_shard
+from pipeline.shards import Passage, build_sample, passages, records, write_shard
 from pipeline.source.base import AudioReader
 from schemas.arrow import RowType
 from schemas.audio import SAMPLE_RATE
@@ -20,6 +22,8 @@ from schemas.tables import Patches, Recording, Segment, Transcript, Units, Word
 if TYPE_CHECKING:
     from jobs.runtime.job import Job
 
+LANGUAGE, LICENSE = "samples in language ", "samples under "
+"""Prefixes of the sums of a shard's commit that the data card needs."""
 TABLES_OF_A_SHARD = ("recordings", "segments", "transcripts", "words", "units", "patches")
 
 
@@ -31,7 +35,7 @@ def write_group(store: Store, job: Job, group: str, partitions: Sequence[str], a
     cards = {card.kind: card.card_id for card in plan.cards}
     samples: list[dict[str, bytes | str]] = []
     inputs: dict[str, str] = {}
-    segments_in = 0
+    segments_in, told = 0, set[str]()
     sums = {"samples": 0, "frames": 0, "words": 0, "patches": 0, "audio_samples": 0}
     for partition in partitions:
         reader = _Reader(store, job, partition)
@@ -43,7 +47,9 @@ def write_group(store: Store, job: Job, group: str, partitions: Sequence[str], a
         segments_in += len(complete)
         for passage in passages(recordings, segments, complete, spec.stages.shards.passage_seconds):
             samples.append(build_sample(passage, spec.stages.shards, hop, cards, audio))
-            _add(sums, passage.parts)
+            _add(sums, passage)
+            told.add(passage.recording.recording_id)
+    sums["recordings"] = len(told)
     output = store.write_named("shards", group, ".tar", write_shard(samples), len(samples))
     return Commit(
         stage="shards",
@@ -76,19 +82,23 @@ class _Reader:
         return self.store.read_table(row, commit.outputs[table])
 
 
-def _add(sums: dict[str, int], parts: Sequence[SegmentRecord]) -> None:
+def _add(sums: dict[str, int], passage: Passage) -> None:
     sums["samples"] += 1
-    for part in parts:
+    for part in passage.parts:
         sums["frames"] += part.units.num_frames
         sums["words"] += len(part.words)
         sums["patches"] += len(part.patches.kind)
-        sums["audio_samples"] += part.segment.end - part.segment.start
+        length = part.segment.end - part.segment.start
+        sums["audio_samples"] += length
+        for name in (f"{LANGUAGE}{part.transcript.language}", f"{LICENSE}{passage.recording.license or ''}"):
+            sums[name] = sums.get(name, 0) + length
 
 
 def write_index(plan: Plan) -> ShardIndex:
     """Publish `shards/index.json`. Only called when every shard is committed: the index's presence means complete."""
     assert not plan.pending("shards")
-    entries = [entry for entry in map(_entry, plan.commits("shards")) if entry.samples]
+    commits = plan.commits("shards")
+    entries = [entry for entry in map(_entry, commits) if entry.samples]
     stage = plan.stages["shards"]
     index = ShardIndex(
         kind="speech",
@@ -99,10 +109,26 @@ def write_index(plan: Plan) -> ShardIndex:
         totals={
             name: sum(getattr(entry, name) for entry in entries)
             for name in ("samples", "frames", "words", "patches", "seconds", "bytes")
-        },
+        }
+        | _shares(commits),
     )
     plan.store.write_bytes("shards/index.json", (index.model_dump_json(indent=1) + "\n").encode("utf-8"))
+    card = data_card(index, {name: index.totals.get(name, {}) for name in ("languages", "licenses")})
+    plan.store.write_bytes("shards/README.md", card.encode("utf-8"))
     return index
+
+
+def _shares(commits: Sequence[Commit]) -> dict[str, Any]:
+    """Recordings, and seconds per language and licence; nothing where a commit was made before they were counted."""
+    if not all("recordings" in commit.sums for commit in commits):
+        return {}
+    shares: dict[str, Any] = {"recordings": sum(commit.sums["recordings"] for commit in commits)}
+    for name, prefix in (("languages", LANGUAGE), ("licenses", LICENSE)):
+        samples: Counter[str] = Counter()
+        for commit in commits:
+            samples.update({key[len(prefix) :]: n for key, n in commit.sums.items() if key.startswith(prefix)})
+        shares[name] = {key or NOT_STATED: samples[key] / SAMPLE_RATE for key in sorted(samples)}
+    return shares
 
 
 def _entry(commit: Commit) -> ShardEntry:

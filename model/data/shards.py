@@ -146,8 +146,7 @@ class ShardSet:
         Raises:
             ShardError: as `read`, or the audio does not fit the units.
         """
-        meta = self.read(shard, sample).meta
-        data = self._open[shard].member(sample, "flac")
+        meta, data = self.read(shard, sample).meta, self.member(shard, sample, "flac")
         if data is None:
             return None
         import soundfile
@@ -160,6 +159,15 @@ class ShardSet:
         if rate != self.index.sample_rate or audio.shape != (meta.num_frames * meta.hop,):
             raise ShardError(f"the audio of sample {meta.key!r} does not fit its {meta.num_frames} units")
         return audio
+
+    def member(self, shard: int, sample: int, suffix: str) -> bytes | None:
+        """The bytes of an optional member of a sample, such as "flac"; None where it has none.
+
+        Raises:
+            ShardError: as `read`.
+        """
+        self.read(shard, sample)
+        return self._open[shard].member(sample, suffix)
 
     def close(self) -> None:
         """Unmap everything; reading afterwards opens again."""

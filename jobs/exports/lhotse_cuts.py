@@ -1,0 +1,103 @@
+"""lhotse cuts (`cuts.jsonl.gz`), one per segment: a supervision with the word alignment, the units as a custom field.
+
+With the folder of the audio the cuts point into its recordings, and `lhotse kaldi export` makes a Kaldi folder of them; without
+it their recordings have no source and end with their last segment. Written by lhotse itself (extra `lhotse`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from jobs.exports.spoken import SpokenSegment, tracks_of
+from model.data.shards import ShardSet
+from schemas.audio import SAMPLE_RATE
+from schemas.config import ConfigError
+
+
+def export(shards: ShardSet, out: Path, audio: Path | None) -> str:
+    """Write `out/cuts.jsonl.gz`; returns a sentence about it.
+
+    Raises:
+        ConfigError: lhotse is not installed, or a file of the audio is not under `audio`.
+    """
+    try:
+        from lhotse import CutSet
+    except ImportError as error:
+        raise ConfigError("the export to lhotse needs lhotse: install the extra `lhotse`") from error
+    out.mkdir(parents=True, exist_ok=True)
+    partial, number = out / ".cuts.part.jsonl.gz", 0
+    with CutSet.open_writer(partial, overwrite=True) as writer:
+        for cut in _cuts(shards, audio):
+            writer.write(cut)
+            number += 1
+    partial.replace(out / "cuts.jsonl.gz")
+    return f"{number} cuts in cuts.jsonl.gz" + ("" if audio else " (without audio: --audio FOLDER points to it)")
+
+
+def _cuts(shards: ShardSet, audio: Path | None) -> Iterator[Any]:
+    for track in tracks_of(shards):
+        recording = _recording(track, audio)
+        yield from (cut_of(segment, recording) for segment in track)
+
+
+def cut_of(segment: SpokenSegment, recording: Any) -> Any:
+    """A `MonoCut`. `units`, `hop` and `timing` (one per word) are custom fields of the supervision."""
+    from lhotse import MonoCut, SupervisionSegment
+    from lhotse.supervision import AlignmentItem
+
+    channel, hop = segment.channel or 0, segment.hop
+    words = [
+        AlignmentItem(
+            symbol=word.text,
+            start=word.start * hop / SAMPLE_RATE,
+            duration=(word.end - word.start) * hop / SAMPLE_RATE,
+        )
+        for word in segment.words
+    ]
+    duration = (segment.end - segment.start) / SAMPLE_RATE
+    supervision = SupervisionSegment(
+        id=segment.segment_id,
+        recording_id=segment.recording_id,
+        start=0.0,
+        duration=duration,
+        channel=channel,
+        text=segment.text,
+        language=segment.language,
+        alignment={"word": words},
+        custom={
+            "units": segment.units.tolist(),
+            "hop": hop,
+            "timing": [word.timing for word in segment.words],
+            "uri": segment.uri,
+        },
+    )
+    return MonoCut(
+        id=segment.segment_id,
+        start=segment.start / SAMPLE_RATE,
+        duration=duration,
+        channel=channel,
+        supervisions=[supervision],
+        recording=recording,
+    )
+
+
+def _recording(track: Sequence[SpokenSegment], audio: Path | None) -> Any:
+    """The recording of a track. Without the audio it has no source, and ends where its last segment does."""
+    from lhotse import Recording
+
+    first, end = track[0], max(segment.end for segment in track)
+    if audio is None:
+        return Recording(
+            id=first.recording_id,
+            sources=[],
+            sampling_rate=SAMPLE_RATE,
+            num_samples=end,
+            duration=end / SAMPLE_RATE,
+            channel_ids=[first.channel or 0],
+        )
+    path = audio / first.uri
+    if not path.is_file():
+        raise ConfigError(f"{path} is missing, and the shards name {first.uri}: --audio must be the source's folder")
+    return Recording.from_file(path, recording_id=first.recording_id)

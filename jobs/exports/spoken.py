@@ -1,0 +1,185 @@
+"""What every export starts from: the segments of speech shards, each with its words on the recording's own clock."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+
+from model.data.compose import segments_of
+from model.data.shards import Sample, ShardSet
+from schemas.audio import SAMPLE_RATE
+from schemas.shards import TIMING_CODES
+
+TIMINGS = {code: name for name, code in TIMING_CODES.items()}
+
+
+@dataclass(frozen=True, kw_only=True)
+class SpokenWord:
+    """A word as it is written, and its frames within the segment; start equals end only where words outnumber frames."""
+
+    text: str
+    start: int
+    end: int
+    timing: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class SpokenSegment:
+    """One segment of a recording."""
+
+    segment_id: str
+    recording_id: str
+    channel: int | None
+    """Where the channels of a recording were cut apart."""
+    uri: str
+    language: str
+    start: int
+    """In the recording, samples at 16 kHz."""
+    end: int
+    hop: int
+    """Samples at 16 kHz per frame."""
+    text: str
+    words: list[SpokenWord]
+    units: np.ndarray
+    """uint16 [T]"""
+    bounds: np.ndarray
+    """int32 [P + 1]: bounds of the word-aligned patches, from 0 to T."""
+    kinds: list[int]
+    """[P]: 0 word, 1 silence, 2 filler."""
+
+    @property
+    def track(self) -> str:
+        """The recording, and its channel where there are several: segments of one track never overlap."""
+        return self.recording_id if self.channel is None else f"{self.recording_id}-c{self.channel}"
+
+    def at(self, frame: int) -> int:
+        """Where a frame begins in the recording, samples at 16 kHz."""
+        return self.start + frame * self.hop
+
+
+def segments_of_sample(sample: Sample) -> Iterator[SpokenSegment]:
+    """The segments of one sample, in order. A sample without units has none."""
+    if not len(sample.units):
+        return
+    meta, first_word = sample.meta, 0
+    for span, part in zip(meta.segments, segments_of(sample), strict=True):
+        timings = sample.words[first_word : first_word + part.num_words, 2]
+        first_word += part.num_words
+        words = [
+            SpokenWord(text=part.text[a:b], start=int(start), end=int(end), timing=TIMINGS[int(code)])
+            for (a, b), (start, end), code in zip(part.char_spans, part.words, timings, strict=True)
+        ]
+        inside = (sample.patch >= span.frame_start) & (sample.patch <= span.frame_end)
+        low, high = np.flatnonzero(inside)[[0, -1]]
+        yield SpokenSegment(
+            segment_id=span.segment_id,
+            recording_id=meta.recording_id,
+            channel=_channel(span.segment_id, meta.recording_id),
+            uri=meta.uri,
+            language=meta.language,
+            start=span.start,
+            end=span.end,
+            hop=meta.hop,
+            text=part.text,
+            words=words,
+            units=part.units,
+            bounds=sample.patch[low : high + 1] - span.frame_start,
+            kinds=meta.patch_kind[low:high],
+        )
+
+
+def samples_of_shard(shards: ShardSet, shard: int) -> Iterator[Sample]:
+    """The samples of shard number `shard`, in order.
+
+    Raises:
+        ShardError: the shard is missing or damaged.
+    """
+    for number in range(shards.counts[shard]):
+        yield shards.read(shard, number)
+
+
+def shares_of(shards: ShardSet) -> dict[str, dict[str, float]]:
+    """Seconds per language and per licence. Indexes of older sets lack them: then the samples are asked, which know no licence.
+
+    Raises:
+        ShardError: a shard is missing or damaged.
+    """
+    totals = shards.index.totals
+    if "languages" in totals:
+        return {"languages": totals["languages"], "licenses": totals.get("licenses", {})}
+    languages: Counter[str] = Counter()
+    for shard in range(len(shards.counts)):
+        for sample in samples_of_shard(shards, shard):
+            length = sample.meta.num_frames * sample.meta.hop if len(sample.units) else len(sample.meta.text)
+            languages[sample.meta.language] += length
+    divisor = shards.index.sample_rate if shards.index.kind == "speech" else 1
+    return {"languages": {name: amount / divisor for name, amount in languages.items()}, "licenses": {}}
+
+
+def tracks_of(shards: ShardSet) -> Iterator[list[SpokenSegment]]:
+    """All segments, those of one track together: its passages follow each other in a shard.
+
+    Raises:
+        ShardError: a shard is missing or damaged.
+    """
+    gathered: list[SpokenSegment] = []
+    for shard in range(len(shards.counts)):
+        for sample in samples_of_shard(shards, shard):
+            for segment in segments_of_sample(sample):
+                if gathered and gathered[-1].track != segment.track:
+                    yield gathered
+                    gathered = []
+                gathered.append(segment)
+    if gathered:
+        yield gathered
+
+
+def seconds(samples: int) -> str:
+    """Samples at 16 kHz as decimal seconds, exactly: a reader that rounds to samples gets the same number back."""
+    whole, rest = divmod(samples, SAMPLE_RATE)
+    return f"{whole}.{f'{rest * 625:07d}'.rstrip('0') or '0'}"
+
+
+def _channel(segment_id: str, recording_id: str) -> int | None:
+    match = re.match(r"-c(\d+)-", segment_id.removeprefix(recording_id))
+    return int(match.group(1)) if match else None
+
+
+class FileNames:
+    """Relative paths without suffix for files about tracks, after their audio: `a/b.flac` gives `a/b`.
+
+    What would leave the folder (a URL, an absolute path, `..`), and what another track is called already, goes by its track.
+    """
+
+    def __init__(self) -> None:
+        self._taken: dict[str, str] = {}
+
+    def of(self, segment: SpokenSegment) -> str:
+        """The path for the segment's track."""
+        path = PurePosixPath(segment.uri.replace("#", "/"))
+        outside = (
+            "://" in segment.uri or "::" in segment.uri or path.is_absolute() or ".." in path.parts or not path.name
+        )
+        stem = str(path.with_suffix("")) + ("" if segment.channel is None else f"-c{segment.channel}")
+        if outside or self._taken.setdefault(stem, segment.track) != segment.track:
+            return segment.track
+        return stem
+
+
+def one_word(text: str) -> str:
+    """A word for formats that put white space between words."""
+    return re.sub(r"\s+", "_", text.strip())
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a file under another name and rename it: a killed export leaves no half file under the right name."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.part")
+    partial.write_text(text, encoding="utf-8")
+    os.replace(partial, path)
