@@ -22,6 +22,8 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from model.network.flex import SMALLEST_HEAD, attend_flex, block_mask
+
 Backend = Literal["auto", "dense", "blocks", "flex", "varlen"]
 TILE = 128
 """Most queries of a tile: best in bf16 on a 2-core AVX-512 machine; in fp32 half of it, so that a tile's scores stay in L2."""
@@ -55,6 +57,8 @@ class Intervals:
     """Set for self-attention alone: the reach, which `varlen` needs (with `starts_Q`)."""
     starts_Q: torch.Tensor | None = None
     """bool, for self-attention alone: a document (or the padding) begins at this query."""
+    block_mask: Any = None
+    """FlexAttention's description of the pattern, once `plan` has made it."""
     _tiles: dict[torch.dtype, list[Tile]] = field(default_factory=dict)
 
     def per_vector(self, queries: int = 1, keys: int = 1) -> Intervals:
@@ -79,17 +83,12 @@ class Intervals:
             self._tiles[dtype] = _plan_tiles(self.lo_Q.cpu().numpy(), self.hi_Q.cpu().numpy(), dtype)
         return self._tiles[dtype]
 
-    @functools.cached_property
-    def block_mask(self) -> Any:
-        """FlexAttention's sparse description of the pattern."""
-        from torch.nn.attention.flex_attention import create_block_mask
-
-        lo_Q, hi_Q = self.lo_Q, self.hi_Q
-
-        def allowed(_batch: Any, _head: Any, query: torch.Tensor, key: torch.Tensor) -> torch.Tensor:
-            return (key >= lo_Q[query]) & (key <= hi_Q[query])
-
-        return create_block_mask(allowed, None, None, len(lo_Q), self.num_keys, device=str(lo_Q.device))
+    def plan(self, backend: Backend) -> Intervals:
+        """Itself, with what the CUDA backends need beside the intervals. Outside compiled code, once per batch."""
+        wanted = backend == "flex" or (backend != "dense" and self.lo_Q.is_cuda)
+        if wanted and self.block_mask is None:
+            self.block_mask = block_mask(self.lo_Q, self.hi_Q, self.num_keys)
+        return self
 
     @functools.cached_property
     def cumulative_lengths(self) -> tuple[torch.Tensor, int]:
@@ -120,19 +119,30 @@ def attend(
 
     Fewer key-value heads than query heads are shared in groups, as in Llama.
     """
-    if backend == "auto":
-        backend = "flex" if q_QHK.is_cuda else "blocks"
-    if backend == "varlen" and intervals.starts_Q is not None:
-        return _attend_varlen(q_QHK, k_MGK, v_MGK, intervals)
+    backend = _resolve(backend, q_QHK)
     groups = q_QHK.shape[1] // k_MGK.shape[1]
     if groups > 1:
         k_MGK, v_MGK = k_MGK.repeat_interleave(groups, dim=1), v_MGK.repeat_interleave(groups, dim=1)
+    if backend == "varlen" and intervals.starts_Q is not None:
+        return _attend_varlen(q_QHK, k_MGK, v_MGK, intervals)
     if backend == "dense":
         return _attend_dense(q_QHK, k_MGK, v_MGK, intervals)
     if backend == "blocks":
         out_QHK: torch.Tensor = _TiledAttention.apply(q_QHK, k_MGK, v_MGK, intervals.tiles(q_QHK.dtype))
         return out_QHK
-    return _attend_flex(q_QHK, k_MGK, v_MGK, intervals)
+    if not torch.compiler.is_compiling():
+        intervals.plan("flex")
+    assert intervals.block_mask is not None or not (intervals.num_keys and len(intervals.lo_Q)), "not planned"
+    return attend_flex(q_QHK, k_MGK, v_MGK, intervals.block_mask)
+
+
+def _resolve(backend: Backend, q_QHK: torch.Tensor) -> Backend:
+    """What `auto` means: tiles on CPU; on CUDA FlexAttention, but for fp64 and for heads that are too narrow for its kernel."""
+    if backend != "auto":
+        return backend
+    if not q_QHK.is_cuda:
+        return "blocks"
+    return "dense" if q_QHK.dtype == torch.float64 or q_QHK.shape[2] < SMALLEST_HEAD else "flex"
 
 
 def _attend_dense(q_QHK: torch.Tensor, k_MHK: torch.Tensor, v_MHK: torch.Tensor, intervals: Intervals) -> torch.Tensor:
@@ -229,27 +239,12 @@ def _probabilities(q_HCK: torch.Tensor, k_HMK: torch.Tensor, tile: Tile) -> torc
     return torch.softmax(scores_HCM, dim=-1)
 
 
-@functools.cache
-def _compiled_flex_attention() -> Any:
-    from torch.nn.attention.flex_attention import flex_attention
-
-    return torch.compile(flex_attention)
-
-
-def _attend_flex(q_QHK: torch.Tensor, k_MHK: torch.Tensor, v_MHK: torch.Tensor, intervals: Intervals) -> torch.Tensor:
-    q_HQK, k_HMK, v_HMK = (x.transpose(0, 1)[None] for x in (q_QHK, k_MHK, v_MHK))
-    out_HQK: torch.Tensor = _compiled_flex_attention()(q_HQK, k_HMK, v_HMK, block_mask=intervals.block_mask)[0]
-    return out_HQK.transpose(0, 1)  # FlexAttention returns zeros for rows without keys
-
-
-def _attend_varlen(q_QHK: torch.Tensor, k_MGK: torch.Tensor, v_MGK: torch.Tensor, intervals: Intervals) -> torch.Tensor:
+def _attend_varlen(q_QHK: torch.Tensor, k_MHK: torch.Tensor, v_MHK: torch.Tensor, intervals: Intervals) -> torch.Tensor:
     from torch.nn.attention.varlen import varlen_attn
 
     assert intervals.window is not None
     offsets, longest = intervals.cumulative_lengths
-    out_QHK = varlen_attn(
-        q_QHK, k_MGK, v_MGK, offsets, offsets, longest, longest,
-        window_size=(intervals.window - 1, 0), enable_gqa=q_QHK.shape[1] != k_MGK.shape[1],
-    )  # fmt: skip
+    reach = (intervals.window - 1, 0)
+    out_QHK = varlen_attn(q_QHK, k_MHK, v_MHK, offsets, offsets, longest, longest, window_size=reach)
     assert isinstance(out_QHK, torch.Tensor)
     return out_QHK * (intervals.hi_Q >= intervals.lo_Q)[:, None, None]

@@ -17,7 +17,7 @@ from model.network.batch import Batch
 from model.network.config import ModelConfig
 from model.network.global_transformer import GlobalState, GlobalTransformer
 from model.network.head import Share
-from model.network.layout import derive_plain, speech_rows
+from model.network.layout import by_modality, derive_plain
 from model.network.vocabulary import PAD, SPEECH_MARK
 
 
@@ -42,6 +42,7 @@ class BaseSpeechLM(SpeechTextModel):
     def states(self, batch: Batch) -> torch.Tensor:
         """[N, W], not normalised yet."""
         layout = derive_plain(batch)
+        layout.intervals.plan(self.config.attention)
         x_NW: torch.Tensor = self.global_transformer(self.embedding(batch.ids_N), layout.position_N, layout.intervals)
         return x_NW
 
@@ -50,11 +51,10 @@ class BaseSpeechLM(SpeechTextModel):
         x_NW = self.states(batch)
         if self.config.head == "joint":
             return [HeadRows(self.head("joint"), x_NW, row_R, torch.arange(len(row_R), device=row_R.device))]
-        speech_R = speech_rows(batch)[row_R]
-        chosen = {"text": (~speech_R).nonzero().squeeze(-1), "units": speech_R.nonzero().squeeze(-1)}
+        in_text, in_speech = by_modality(batch, row_R)
         return [
-            HeadRows(self.head("text"), x_NW, row_R[chosen["text"]], chosen["text"]),
-            HeadRows(self.head("units"), x_NW, row_R[chosen["units"]], chosen["units"]),
+            HeadRows(self.head("text"), x_NW, row_R[in_text], in_text),
+            HeadRows(self.head("units"), x_NW, row_R[in_speech], in_speech),
         ]
 
     def make_state(self, num_rows: int, capacity: int, packed: bool = False) -> BaseState:

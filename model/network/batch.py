@@ -5,7 +5,8 @@ Shape suffixes: N elements (a fixed budget), P latents (a fixed budget).
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import dataclass, fields, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -26,6 +27,28 @@ class LossSums(NamedTuple):
     """Nats, over targets that are speech units."""
     num_unit: torch.Tensor
     """int64."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Selections:
+    """Which elements take part where: index lists whose lengths depend on the data. Made where the batch is on the host, since
+    on CUDA counting them would make the host wait for the device (`model.network.layout.select`).
+
+    Shape suffixes: R rows with a target, L local elements, S pooled latents, T text elements.
+    """
+
+    target_R: torch.Tensor
+    """Elements whose next element is a target."""
+    in_text: torch.Tensor
+    """Those of the R rows outside speech spans, where there is a head per modality."""
+    in_speech: torch.Tensor
+    """The others of the R rows."""
+    local_L: torch.Tensor
+    """`text_path: direct`: elements in speech spans."""
+    text_T: torch.Tensor
+    """`text_path: direct`: the other elements."""
+    pooled_S: torch.Tensor
+    """`text_path: direct`: latents that have local elements (num_latents: the padding's)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,11 +76,25 @@ class Batch:
     """The latent budget P: the global transformer always runs over this many."""
     sample_ids: tuple[str, ...] = ()
     """Of the documents, for messages."""
+    selections: Selections | None = None
+    """None: they are made when they are needed."""
 
     def to(self, device: torch.device | str) -> Batch:
         """The batch on another device; copies do not block where the memory is pinned."""
+        return self._each(lambda tensor: tensor.to(device, non_blocking=True))
+
+    def pin_memory(self) -> Batch:
+        """The batch in pinned memory, from where it can be copied while the device computes."""
+        return self._each(torch.Tensor.pin_memory)
+
+    def _each(self, change: Callable[[torch.Tensor], torch.Tensor]) -> Batch:
         names = ("ids_N", "is_unit_N", "latent_id_N", "closed_N", "doc_id_N", "loss_mask_N")
-        return replace(self, **{name: getattr(self, name).to(device, non_blocking=True) for name in names})
+        selections = self.selections
+        if selections is not None:
+            selections = Selections(
+                **{field.name: change(getattr(selections, field.name)) for field in fields(selections)}
+            )
+        return replace(self, selections=selections, **{name: change(getattr(self, name)) for name in names})
 
     def check(self) -> Batch:
         """The batch itself, once its invariants hold. For the loader: it is never called in the hot path.

@@ -14,6 +14,7 @@ from torch import nn
 
 from model.network.batch import LossSums
 from model.network.layers import RMSNorm
+from model.network.linear_nll import KEPT, linear_nll
 from model.network.vocabulary import NUM_SPECIAL, Vocabulary
 
 Share = Literal["joint", "text", "units"]
@@ -48,10 +49,16 @@ class OutputHead(nn.Module):
 
     def nll(self, x_RD: torch.Tensor, target_R: torch.Tensor) -> torch.Tensor:
         """Nats of the targets (joint ids) [R], in at least fp32."""
+        own_R = to_share(target_R, self.vocabulary, self.share)
+        weight = self.output.weight
+        if weight.dtype != torch.float64 and len(x_RD) * len(weight) > KEPT:
+            device = x_RD.device.type
+            dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else weight.dtype
+            return linear_nll(self.norm(x_RD), weight, own_R, dtype)
         logits_RU: torch.Tensor = self(x_RD)
         if logits_RU.dtype != torch.float64:
             logits_RU = logits_RU.float()
-        return F.cross_entropy(logits_RU, to_share(target_R, self.vocabulary, self.share), reduction="none")
+        return F.cross_entropy(logits_RU, own_R, reduction="none")
 
     def joint_logits(self, x_RD: torch.Tensor) -> torch.Tensor:
         """Logits [R, V] over the joint vocabulary, -inf where the head does not reach."""

@@ -51,6 +51,11 @@ def _rotate(x_NHK: torch.Tensor, cos_N1K: torch.Tensor, sin_N1K: torch.Tensor) -
 
 def rotate(x_NHK: torch.Tensor, rope: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
     """Apply rotary position embedding with the tables of `rope_tables`."""
+    if torch.compiler.is_compiling():  # the compiler fuses plain operations, and cannot look into the function below
+        left, right = x_NHK.chunk(2, dim=-1)
+        cos_N1K, sin_N1K = rope
+        turned = [left * cos_N1K - right * sin_N1K, right * cos_N1K + left * sin_N1K]
+        return torch.cat(turned, dim=-1).to(x_NHK.dtype)
     out_NHK: torch.Tensor = _Rotate.apply(x_NHK, *rope)
     return out_NHK
 
@@ -88,8 +93,8 @@ class RMSNorm(nn.Module):
         self.eps = eps
 
     def forward(self, x_ND: torch.Tensor) -> torch.Tensor:
-        if x_ND.is_cuda or not torch.is_grad_enabled():
-            return F.rms_norm(x_ND, self.weight.shape, self.weight, self.eps)
+        if x_ND.is_cuda or torch.compiler.is_compiling() or not torch.is_grad_enabled():
+            return F.rms_norm(x_ND, self.weight.shape, self.weight.to(x_ND.dtype), self.eps)
         out_ND: torch.Tensor = _RMSNorm.apply(x_ND, self.weight, self.eps)
         return out_ND
 
@@ -124,7 +129,12 @@ class SwiGLU(nn.Module):
         self.down = nn.Linear(hidden_dim, dim, bias=False)
 
     def forward(self, x_ND: torch.Tensor) -> torch.Tensor:
-        hidden_NF: torch.Tensor = _SwiGLU.apply(self.gate_up(x_ND))
+        gate_up: torch.Tensor = self.gate_up(x_ND)
+        if torch.compiler.is_compiling():
+            gate, up = gate_up.chunk(2, dim=-1)
+            hidden_NF = F.silu(gate) * up
+        else:
+            hidden_NF = _SwiGLU.apply(gate_up)
         out_ND: torch.Tensor = self.down(hidden_NF)
         return out_ND
 

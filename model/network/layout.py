@@ -1,7 +1,7 @@
 """What the 1-D schema implies: positions, document starts, conditioning, and the interval of every attention.
 
-Derived once per step, without a loop over elements. On CUDA nothing here waits for the device, except with
-`text_path: direct`, where the number of speech elements decides the shapes.
+Derived once per step, without a loop over elements. On CUDA nothing here waits for the device where the batch brings its
+selections with it.
 
 Shape suffixes: N elements, P latents, L elements that the local modules run over (all N, or with `text_path: direct`
 the speech elements), S latents that the patch encoder makes (all P, or those of the L elements).
@@ -13,8 +13,8 @@ from dataclasses import dataclass
 
 import torch
 
-from model.network.attention import Intervals, self_intervals
-from model.network.batch import Batch
+from model.network.attention import Backend, Intervals, self_intervals
+from model.network.batch import Batch, Selections
 from model.network.config import ModelConfig
 from model.network.vocabulary import SPEECH_MARK
 
@@ -50,15 +50,51 @@ class Layout:
     decoder_self: Intervals
     decoder_cross: Intervals
 
+    def plan(self, backend: Backend) -> Layout:
+        """Itself, each pattern ready for the backend."""
+        patterns = (self.encoder_self, self.encoder_cross, self.global_self, self.decoder_self, self.decoder_cross)
+        for intervals in patterns:
+            intervals.plan(backend)
+        return self
+
 
 def speech_rows(batch: Batch) -> torch.Tensor:
     """bool [N]: inside a speech span, its mark included; the next element is then a unit or a special."""
     return batch.is_unit_N | ((batch.ids_N == SPEECH_MARK) & (batch.doc_id_N >= 0))
 
 
+def select(batch: Batch) -> Selections:
+    """The batch's index lists. Call it where the batch is on the host, or the host will wait for the device."""
+    if batch.selections is not None:
+        return batch.selections
+    speech_N, valid_N = speech_rows(batch), batch.doc_id_N >= 0
+    target_R = batch.loss_mask_N[1:].nonzero().squeeze(-1)
+    speech_R = speech_N[target_R]
+    local_L = speech_N.nonzero().squeeze(-1)
+    latent_L = batch.latent_id_N[local_L]
+    return Selections(
+        target_R=target_R,
+        in_text=(~speech_R).nonzero().squeeze(-1),
+        in_speech=speech_R.nonzero().squeeze(-1),
+        local_L=local_L,
+        text_T=(valid_N & ~speech_N).nonzero().squeeze(-1),
+        pooled_S=latent_L[torch.diff(latent_L, prepend=latent_L.new_full((1,), -1)) != 0],
+    )
+
+
 def target_rows(batch: Batch) -> torch.Tensor:
     """Indices of the elements whose next element is a target: the only rows that need the output head."""
+    if batch.selections is not None:
+        return batch.selections.target_R
     return batch.loss_mask_N[1:].nonzero().squeeze(-1)
+
+
+def by_modality(batch: Batch, row_R: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Which of these rows stand outside speech spans, and which in one: what the two heads predict."""
+    if batch.selections is not None and row_R is batch.selections.target_R:
+        return batch.selections.in_text, batch.selections.in_speech
+    speech_R = speech_rows(batch)[row_R]
+    return (~speech_R).nonzero().squeeze(-1), speech_R.nonzero().squeeze(-1)
 
 
 def derive_plain(batch: Batch) -> PlainLayout:
@@ -86,14 +122,14 @@ def derive(batch: Batch, config: ModelConfig) -> Layout:
     cond_N = readable_latent(batch, config.conditioning == "paper")
 
     direct = config.text_path == "direct"
-    speech_N = speech_rows(batch)
-    local_L = speech_N.nonzero().squeeze(-1) if direct else None
+    selected = select(batch) if direct else None
+    local_L = None if selected is None else selected.local_L
     doc_L, latent_L, cond_L, position_L = (
         x_N if local_L is None else x_N[local_L] for x_N in (doc_N, latent_N, cond_N, position_N)
     )
-    if direct:
+    if selected is not None:
         changes_L = torch.diff(latent_L, prepend=latent_L.new_full((1,), -1)) != 0
-        pool_L, pooled_S = changes_L.long().cumsum(0) - 1, latent_L[changes_L]
+        pool_L, pooled_S = changes_L.long().cumsum(0) - 1, selected.pooled_S
         doc_S, num_pooled = doc_P[pooled_S], len(pooled_S)
     else:
         pool_L, pooled_S, doc_S, num_pooled = latent_N, None, doc_P, num_latents
@@ -101,18 +137,20 @@ def derive(batch: Batch, config: ModelConfig) -> Layout:
     first_L = latent_start_P[latent_L.clamp(max=num_latents - 1)]
     lo_L = torch.maximum(first_L, cond_L - decoder.cross_window + 1)
     reads_L = (doc_L >= 0) & (cond_L >= first_L)
+    encoder_self = self_intervals(start_L, doc_L >= 0, encoder.window)
+    same_window = decoder.window == encoder.window
     return Layout(
         local_L=local_L,
         position_L=position_L,
         pool_L=pool_L,
         num_pooled=num_pooled,
         pooled_S=pooled_S,
-        text_N=(valid_N & ~speech_N).nonzero().squeeze(-1) if direct else None,
+        text_N=None if selected is None else selected.text_T,
         latent_position_P=torch.arange(num_latents, device=doc_N.device) - latent_start_P,
-        encoder_self=self_intervals(start_L, doc_L >= 0, encoder.window),
+        encoder_self=encoder_self,
         encoder_cross=_pooling_intervals(pool_L, doc_S, encoder.cross_window).per_vector(queries=k),
         global_self=self_intervals(latent_start_P, doc_P >= 0, None),
-        decoder_self=self_intervals(start_L, doc_L >= 0, decoder.window),
+        decoder_self=encoder_self if same_window else self_intervals(start_L, doc_L >= 0, decoder.window),
         decoder_cross=Intervals(
             lo_Q=lo_L, hi_Q=torch.where(reads_L, cond_L, lo_L - 1), num_keys=num_latents
         ).per_vector(keys=k),

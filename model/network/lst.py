@@ -20,7 +20,7 @@ from model.network.config import ModelConfig
 from model.network.global_transformer import GlobalState, GlobalTransformer
 from model.network.head import Share, share_size, to_share
 from model.network.init import init_weights
-from model.network.layout import Layout, derive, speech_rows
+from model.network.layout import Layout, by_modality, derive, speech_rows
 from model.network.patch_decoder import DecoderState, PatchDecoder
 from model.network.patch_encoder import EncoderState, PatchEncoder
 from model.network.stepping import Product
@@ -87,7 +87,7 @@ class LST(SpeechTextModel):
         ids_L = batch.ids_N if layout.local_L is None else batch.ids_N[layout.local_L]
         x_LD = self.embedding(to_share(ids_L, self.vocabulary, self.local_share))
         x_LD, latent_SE = self.encoder(x_LD, layout)
-        latent_PW = self.latent_projection(latent_SE)
+        latent_PW = self.latent_projection(latent_SE).to(x_LD.dtype)
         if layout.text_N is not None:
             assert layout.pooled_S is not None
             assert self.text_embedding is not None
@@ -100,18 +100,16 @@ class LST(SpeechTextModel):
 
     def head_rows(self, batch: Batch, row_R: torch.Tensor) -> list[HeadRows]:
         """The rows of each head. With `text_path: direct` the text head reads the global latents."""
-        decoded_LD, latent_PW = self.states(batch, derive(batch, self.config))
+        decoded_LD, latent_PW = self.states(batch, derive(batch, self.config).plan(self.config.attention))
         if self.config.head == "joint":
             return [HeadRows(self.head("joint"), decoded_LD, row_R, torch.arange(len(row_R), device=row_R.device))]
-        speech_N = speech_rows(batch)
-        speech_R = speech_N[row_R]
-        in_text, in_speech = (~speech_R).nonzero().squeeze(-1), speech_R.nonzero().squeeze(-1)
+        in_text, in_speech = by_modality(batch, row_R)
         if not self.direct:
             return [
                 HeadRows(self.head("text"), decoded_LD, row_R[in_text], in_text),
                 HeadRows(self.head("units"), decoded_LD, row_R[in_speech], in_speech),
             ]
-        rank_N = speech_N.long().cumsum(0) - 1  # where each speech element stands among the local ones
+        rank_N = speech_rows(batch).long().cumsum(0) - 1  # where each speech element stands among the local ones
         return [
             HeadRows(self.head("text"), latent_PW, batch.latent_id_N[row_R[in_text]], in_text),
             HeadRows(self.head("units"), decoded_LD, rank_N[row_R[in_speech]], in_speech),

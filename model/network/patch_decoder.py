@@ -53,7 +53,7 @@ class PatchDecoder(nn.Module):
     def forward(self, x_LD: torch.Tensor, latent_PW: torch.Tensor, layout: Layout) -> torch.Tensor:
         """States [L, D]: row i is about the element after element i."""
         rope = rope_tables(layout.position_L, self.stack.head_dim, self.stack.rope_theta, x_LD.dtype)
-        latent_XD = self.vectors(latent_PW)  # X = P * J
+        latent_XD = self.vectors(latent_PW).to(x_LD.dtype)  # X = P * J
         for cross, layer in zip(self.cross_layers, self.layers, strict=True):
             x_LD = x_LD + cross(x_LD, latent_XD, layout.decoder_cross)
             x_LD = layer(x_LD, rope, layout.decoder_self)

@@ -59,7 +59,8 @@ class PatchEncoder(nn.Module):
             x_LD = layer(x_LD, rope, layout.encoder_self)
             if cross := self.cross_after(index):
                 if latent_XD is None:
-                    latent_XD = self.queries(max_pool(x_LD, layout.pool_L, layout.num_pooled))
+                    # under autocast a product is bf16; what layers add to stays as wide as the elements are
+                    latent_XD = self.queries(max_pool(x_LD, layout.pool_L, layout.num_pooled)).to(x_LD.dtype)
                 latent_XD = latent_XD + cross(latent_XD, x_LD, layout.encoder_cross)
         assert latent_XD is not None
         return x_LD, latent_XD.view(layout.num_pooled, self.stack.dim * self.vectors_per_patch)

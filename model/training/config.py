@@ -118,7 +118,7 @@ class TrainConfig(StrictModel):
     precision: Literal["fp32", "bf16"] = "fp32"
     """bf16: matrix products in bfloat16 by autocast; weights, optimiser and loss stay fp32. `--dry-run` measures the gain."""
     compile: Annotated[bool, NO_EFFECT] = False
-    """torch.compile of the feed-forward layers; on CPU it needs a C++ compiler."""
+    """torch.compile: of whole blocks on CUDA, of the feed-forward layers on CPU, where it needs a C++ compiler."""
     recompute: Annotated[bool, NO_EFFECT] = False
     """Activation checkpointing of every transformer block: less memory for about a third more time."""
     non_finite: Literal["stop", "skip"] = "stop"

@@ -19,9 +19,9 @@ from model.data.sources import Corpus
 from model.network.batch import Batch
 from model.network.config import ModelConfig
 from model.network.init import init_weights
-from model.network.layers import SwiGLU
 from model.network.lst import build_model
 from model.training.checkpoint import latest, load, read_facts, retain, save, versions
+from model.training.compiling import compile_blocks, compile_feed_forward
 from model.training.config import TrainConfig, differences, flatten, identity
 from model.training.distributed import Ranks, reshard, shard
 from model.training.first_weights import set_weights
@@ -50,10 +50,7 @@ def make_module(config: TrainConfig, model: ModelConfig, ranks: Ranks) -> nn.Mod
         for layer in layers:
             checkpoint(layer)
     if config.compile:
-        # attention plans its tiles in Python and has its own backward: inductor does not get through it (docs/decisions.md)
-        for part in module.modules():
-            if isinstance(part, SwiGLU):
-                part.compile(dynamic=True)
+        compile_blocks(module) if ranks.device.type == "cuda" else compile_feed_forward(module)
     if ranks.world > 1:
         shard(module, layers, ranks)
     module.to_empty(device=ranks.device)

@@ -126,9 +126,9 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 from torch.testing._internal.distributed.fake_pg import FakeStore
 
-from model.init import init_weights
-from model.layers import Block
-from model.lst import build_model
+from model.network.init import init_weights
+from model.network.layers import Block
+from model.network.lst import build_model
 from tests.model.network.cases import small_config
 
 RANK = 2
