@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import statistics
+import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+
+from schemas.cli import Parser, run_command
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,11 +73,16 @@ def _number(value: float | None) -> str:
 
 def main(run: Callable[[], list[Row]], description: str | None) -> None:
     """Run a benchmark from the command line: print its table, and with --json PATH write its rows."""
-    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--json", type=Path, help="also write the rows here")
-    arguments = parser.parse_args()
-    rows = run()
-    print(format_table(rows))
-    if arguments.json:
-        arguments.json.parent.mkdir(parents=True, exist_ok=True)
-        arguments.json.write_text(json.dumps([asdict(row) for row in rows], indent=1) + "\n", encoding="utf-8")
+
+    def measure(arguments: Sequence[str] | None) -> int:
+        parser = Parser(description)
+        parser.add_argument("--json", type=Path, help="also write the rows here")
+        given = parser.parse_args(arguments)
+        rows = run()
+        print(format_table(rows))
+        if given.json:
+            given.json.parent.mkdir(parents=True, exist_ok=True)
+            given.json.write_text(json.dumps([asdict(row) for row in rows], indent=1) + "\n", encoding="utf-8")
+        return 0
+
+    sys.exit(run_command(measure))

@@ -5,7 +5,6 @@ Each runs in a process of its own, so that none warms another's caches. What doe
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import platform
@@ -13,32 +12,36 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
 from benchmarks.harness import Row, format_table
+from schemas.cli import Parser, command
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "results" / "bench.md"
 NOT_BENCHMARKS = {"__init__", "harness", "run_all", "tiny_models"}
 
 
-def main() -> None:
+@command
+def main(arguments: Sequence[str] | None = None) -> int:
     """The command."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(__doc__)
     parser.add_argument("names", nargs="*", help="benchmarks to run (default: all)")
     parser.add_argument("--minutes", type=float, default=15.0, help="time for all of them (default: %(default)s)")
-    arguments = parser.parse_args()
+    given = parser.parse_args(arguments)
     known = sorted(path.stem for path in Path(__file__).parent.glob("*.py") if path.stem not in NOT_BENCHMARKS)
-    if unknown := set(arguments.names) - set(known):
+    if unknown := set(given.names) - set(known):
         parser.error(f"no such benchmark: {', '.join(sorted(unknown))}; there are {', '.join(known)}")
-    deadline = time.monotonic() + arguments.minutes * 60
+    deadline = time.monotonic() + given.minutes * 60
     top = heading()
-    sections = [run_one(name, deadline) for name in arguments.names or known]
-    if not arguments.names:
+    sections = [run_one(name, deadline) for name in given.names or known]
+    if not given.names:
         PAGE.parent.mkdir(parents=True, exist_ok=True)
         PAGE.write_text(top + "\n".join(sections), encoding="utf-8")
         print(f"wrote {PAGE.relative_to(ROOT)}")
+    return 0
 
 
 def run_one(name: str, deadline: float) -> str:
@@ -81,4 +84,4 @@ def heading() -> str:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

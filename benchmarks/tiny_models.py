@@ -5,8 +5,9 @@ The arguments are what `python -m benchmarks.units --json UNITS` and `python -m 
 
 from __future__ import annotations
 
-import argparse
 import json
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import jiwer
@@ -20,6 +21,7 @@ from recipes.tiny_models.corpus import real_clips
 from recipes.tiny_models.settings import assets, one_thread
 from recipes.voices.settings import SEED
 from recipes.voices.store import Utterance
+from schemas.cli import Parser, command
 
 DATA = """Data: {hours} h of speech made by the recipe: flite voices slt, awb and kal16, 24 Kokoro voices, the Piper voice joe
 (Shakespeare, Milton and word lists), two thirds of the flite and Piper sentences and three copies of Kokoro's resampled by
@@ -34,14 +36,15 @@ Command: `make -C recipes/tiny_models`; this model: `{command}`, {steps} steps o
 """
 
 
-def main() -> None:
+@command
+def main(arguments: Sequence[str] | None = None) -> int:
     """Measure error rates, and write the four cards."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = Parser(__doc__)
     parser.add_argument("units", type=Path)
     parser.add_argument("alignment", type=Path)
-    arguments = parser.parse_args()
+    given = parser.parse_args(arguments)
     one_thread()
-    told, aligned = _table(arguments.units), _table(arguments.alignment)
+    told, aligned = _table(given.units), _table(given.alignment)
     hubert = DATA.format(
         hours="2.1",
         teacher="The teacher is Whisper-base (MIT); no label was used.",
@@ -85,6 +88,7 @@ def main() -> None:
             text,
             "Measured: see `../tiny-hubert/README.md`, `shipped`.\n",
         )
+    return 0
 
 
 def _table(path: Path) -> str:
@@ -126,4 +130,4 @@ def _greedy(model: Wav2Vec2ForCTC, processor: AutoProcessor, item: Utterance) ->
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-import argparse
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 
+from schemas.cli import Parser, command
 from schemas.reference import as_markdown
 from schemas.spec import PipelineSpec
 
@@ -31,14 +33,14 @@ def page() -> str:
     return f"{TOP}\n## Pipeline spec\n\n{as_markdown(PipelineSpec)}\n## Training run\n\n{as_markdown(TrainConfig)}"
 
 
-def main() -> int:
+@command
+def main(arguments: Sequence[str] | None = None) -> int:
     """The command."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.parse_args()
+    Parser(__doc__).parse_args(arguments)
     PAGE.write_text(page(), encoding="utf-8")
     print(f"wrote {PAGE}")
     return 0
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    sys.exit(main())

@@ -12,16 +12,16 @@ The task file must lie in SOURCE's folder or above it where there is audio; then
 
 from __future__ import annotations
 
-import argparse
 import csv
 import hashlib
 import json
 import re
-from collections.abc import Callable, Iterator
+import sys
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from jobs.runtime.cli import exit_with
+from schemas.cli import Parser, command
 from schemas.tasks import Segment, TaskError, TaskHeader, TaskItem, write_task
 
 EXAMPLES = """  python jobs/convert_task.py hellaswag hellaswag_val.jsonl hellaswag.jsonl
@@ -39,24 +39,23 @@ STORY_COLUMNS = (
 """The authors' names of the columns, and those of the Hugging Face copy."""
 
 
-def main() -> int:
+@command
+def main(arguments: Sequence[str] | None = None) -> int:
     """The command."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, epilog=f"examples:\n{EXAMPLES}", formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = Parser(__doc__, EXAMPLES)
     parser.add_argument("layout", choices=list(CONVERTERS))
     parser.add_argument("source", type=Path)
     parser.add_argument("out", type=Path)
     parser.add_argument("--task", help="the task's name in tables (default: the layout)")
-    arguments = parser.parse_args()
-    items = list(CONVERTERS[arguments.layout](arguments.source, arguments.out.parent))
+    given = parser.parse_args(arguments)
+    items = list(CONVERTERS[given.layout](given.source, given.out.parent))
     if not items:
-        raise TaskError(f"{arguments.source} holds no item of layout {arguments.layout}")
-    notes = {"source": arguments.source.name, "layout": arguments.layout}
-    count = write_task(arguments.out, TaskHeader(task=arguments.task or arguments.layout, notes=notes), items)
+        raise TaskError(f"{given.source} holds no item of layout {given.layout}")
+    notes = {"source": given.source.name, "layout": given.layout}
+    count = write_task(given.out, TaskHeader(task=given.task or given.layout, notes=notes), items)
     audio = sum(segment.audio is not None for item in items for segment in item.segments)
     groups = ", ".join(sorted({item.group for item in items}))
-    print(f"{arguments.out}: {count} items, {audio} audio segments; groups: {groups}")
+    print(f"{given.out}: {count} items, {audio} audio segments; groups: {groups}")
     return 0
 
 
@@ -254,4 +253,4 @@ def _get(row: dict[str, Any], name: str, where: str) -> Any:
 
 
 if __name__ == "__main__":
-    exit_with(main)
+    sys.exit(main())

@@ -9,16 +9,16 @@ Nothing is guessed and nothing is lost without a word: docs/exports.md says what
 
 from __future__ import annotations
 
-import argparse
+import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from jobs.exports import ctm, hugging_face, lhotse_cuts, lst_jsonl, slamkit, textgrid
 from jobs.exports.card import data_card
 from jobs.exports.spoken import shares_of, write_whole
-from jobs.runtime.cli import exit_with
-from model.data.shards import ShardCache, ShardError, ShardSet
+from model.data.shards import ShardCache, ShardSet
+from schemas.cli import Parser, command
 from schemas.config import ConfigError
 
 FORMATS: dict[str, Callable[[ShardSet, Path], str]] = {
@@ -28,17 +28,15 @@ FORMATS: dict[str, Callable[[ShardSet, Path], str]] = {
     "lst-jsonl": lst_jsonl.export,
     "hf": hugging_face.export,
 }
-EXAMPLES = """examples:
-  python -m jobs.export runs/demo/shards/index.json --to textgrid --out exports/textgrid
+EXAMPLES = """  python -m jobs.export runs/demo/shards/index.json --to textgrid --out exports/textgrid
   python -m jobs.export s3://bucket/run/shards/index.json --to lhotse --audio /data/corpus --out exports/lhotse
 """
 
 
-def main(arguments: list[str] | None = None) -> int:
+@command
+def main(arguments: Sequence[str] | None = None) -> int:
     """The command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = Parser(__doc__, EXAMPLES)
     parser.add_argument("shards", help="the index.json of a shard set: a path or an fsspec URL")
     parser.add_argument("--to", required=True, choices=sorted([*FORMATS, "lhotse"]), help="the format")
     parser.add_argument("--out", required=True, type=Path, help="the folder to write")
@@ -47,8 +45,8 @@ def main(arguments: list[str] | None = None) -> int:
     if given.audio is not None and given.to != "lhotse":
         raise ConfigError(f"--audio is read by --to lhotse alone, and --to is {given.to}")
     with tempfile.TemporaryDirectory() as scratch:
+        shards = ShardSet(given.shards, ShardCache(scratch, 1 << 32), keep_open=2)
         try:
-            shards = ShardSet(given.shards, ShardCache(scratch, 1 << 32), keep_open=2)
             if shards.index.kind == "text" and given.to not in ("lst-jsonl", "hf"):
                 raise ConfigError(f"{given.shards} is a text-only set: --to {given.to} needs speech")
             if given.to == "lhotse":
@@ -56,8 +54,6 @@ def main(arguments: list[str] | None = None) -> int:
             else:
                 told = FORMATS[given.to](shards, given.out)
             write_whole(given.out / "README.md", data_card(shards.index, shares_of(shards), given.to))
-        except ShardError as error:
-            raise ConfigError(str(error)) from error
         finally:
             shards.close()
     print(f"{given.out}: {told}")
@@ -65,4 +61,4 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    exit_with(main)
+    sys.exit(main())

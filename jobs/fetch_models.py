@@ -6,25 +6,23 @@ sha256 and put into a directory that WhisperX and faster-whisper load. Fetching 
 
 from __future__ import annotations
 
-import argparse
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
-from pipeline.networks.registry import MODELS, FetchError, fetch
+from pipeline.networks.registry import MODELS, fetch
+from schemas.cli import Parser, command
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Command line; exit code 1 when a model could not be fetched."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+@command
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command."""
+    parser = Parser(__doc__)
     parser.add_argument("models", nargs="+", choices=sorted(MODELS), metavar="MODEL", help=", ".join(sorted(MODELS)))
     parser.add_argument("--to", type=Path, default=Path("models"), help="the folder to put them in (default: models)")
-    options = parser.parse_args(arguments)
-    try:
-        for name in options.models:
-            print(f"{name}: {fetch(name, options.to)}")
-    except FetchError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+    given = parser.parse_args(arguments)
+    for name in given.models:
+        print(f"{name}: {fetch(name, given.to)}")
     return 0
 
 

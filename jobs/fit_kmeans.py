@@ -6,12 +6,14 @@ Runs the pipeline up to the segments first where that is not done. Does nothing 
 from __future__ import annotations
 
 import hashlib
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from jobs.runtime.cli import exit_with, load_spec, spec_parser
+from jobs.runtime.cli import load_spec, spec_parser
 from jobs.runtime.places import local_or_url
 from jobs.runtime.plan import Plan, make_plan
 from jobs.runtime.run import cpu_shares, run_plan, stages_until
@@ -22,6 +24,7 @@ from pipeline.codebook.folder import kmeans_card, load_card, write_centroids
 from pipeline.encode.base import build_encoder
 from pipeline.source.audio import SourceAudio
 from schemas.audio import SAMPLE_RATE
+from schemas.cli import command
 from schemas.config import ConfigError
 from schemas.spec import KMeansSpec, PipelineSpec
 from schemas.tables import Recording, Segment
@@ -31,15 +34,16 @@ EXAMPLES = """  python jobs/fit_kmeans.py --config configs/demo.yaml
 """
 
 
-def main() -> int:
+@command
+def main(arguments: Sequence[str] | None = None) -> int:
     """The command."""
     parser = spec_parser(__doc__, EXAMPLES)
     parser.add_argument("--force", action="store_true", help="fit again where centroids exist with other settings")
-    arguments = parser.parse_args()
-    spec = load_spec(arguments)
+    given = parser.parse_args(arguments)
+    spec = load_spec(given)
     folder = Path(spec.stages.units.centroids)
     encoder = build_encoder(spec.stages.units.encoder).card()
-    if (folder / "card.json").exists() and not arguments.force:
+    if (folder / "card.json").exists() and not given.force:
         check_same_fit(spec, folder, encoder.card_id)
         print(f"{local_or_url(str(folder))}: centroids are there")
         return 0
@@ -163,4 +167,4 @@ def fit_notes(spec: PipelineSpec, result: FitResult, encoder: str, frames: int, 
 
 
 if __name__ == "__main__":
-    exit_with(main)
+    sys.exit(main())

@@ -6,10 +6,14 @@ what they alone named goes too. Never run it while a job writes to the same outp
 
 from __future__ import annotations
 
-from jobs.runtime.cli import exit_with, load_spec, spec_parser
+import sys
+from collections.abc import Sequence
+
+from jobs.runtime.cli import load_spec, spec_parser
 from jobs.runtime.places import local_or_url
 from jobs.runtime.plan import Plan, inventory_fingerprint, make_plan
 from jobs.runtime.store import Store
+from schemas.cli import command
 from schemas.commit import Commit
 from schemas.config import ConfigError
 
@@ -18,20 +22,21 @@ EXAMPLES = """  python jobs/gc.py --config configs/demo.yaml --dry-run
 """
 
 
-def main() -> int:
+@command
+def main(arguments: Sequence[str] | None = None) -> int:
     """The command."""
     parser = spec_parser(__doc__, EXAMPLES)
     parser.add_argument("--dry-run", action="store_true", help="say what would go and remove nothing")
     parser.add_argument("--stale", action="store_true", help="also what only other specs' commits name")
-    arguments = parser.parse_args()
-    plan = make_plan(load_spec(arguments))
-    stale = stale_commits(plan) if arguments.stale else []
+    given = parser.parse_args(arguments)
+    plan = make_plan(load_spec(given))
+    stale = stale_commits(plan) if given.stale else []
     garbage = stale + unnamed_files(plan.store, ignoring=set(stale))
     sizes = {path: int(plan.store.fs.size(plan.store.path(path))) for path in garbage}
     for path in garbage:
-        if not arguments.dry_run:
+        if not given.dry_run:
             plan.store.remove(path)
-    verb = "would remove" if arguments.dry_run else "removed"
+    verb = "would remove" if given.dry_run else "removed"
     print(f"{local_or_url(plan.spec.output)}: {verb} {len(garbage)} files, {sum(sizes.values()) / 1e6:.1f} MB")
     return 0
 
@@ -72,4 +77,4 @@ def list_files(store: Store, folder: str) -> list[str]:
 
 
 if __name__ == "__main__":
-    exit_with(main)
+    sys.exit(main())

@@ -8,15 +8,17 @@ from __future__ import annotations
 import difflib
 import re
 import shutil
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from jobs.runtime.cli import exit_with, load_spec, spec_parser
+from jobs.runtime.cli import load_spec, spec_parser
 from jobs.runtime.plan import STAGES, Plan, make_plan
 from jobs.runtime.stages import unit_tokenizer_of
 from jobs.runtime.terminal import columns, cut, fold, pad, printable
 from schemas.arrow import RowType
 from schemas.audio import PATCH_FILLER, PATCH_SILENCE, PATCH_WORD, SAMPLE_RATE
+from schemas.cli import command
 from schemas.config import ConfigError
 from schemas.tables import Patches, Recording, Reject, Segment, Transcript, Units, Word
 
@@ -38,25 +40,26 @@ LEAST_UNITS = 18
 KEY = re.compile(r"(?P<track>.+)-(?P<start>\d{10})-(?P<end>\d{10})")
 
 
-def main() -> int:
+@command
+def main(arguments: Sequence[str] | None = None) -> int:
     """The command."""
     parser = spec_parser(__doc__, EXAMPLES)
     parser.usage = "%(prog)s [--config CONFIG] [SEGMENT or SAMPLE KEY] [--list] [key=value ...]"
     parser.add_argument("--list", action="store_true", help="list the segments and what is said in them")
-    arguments = parser.parse_args()
-    names = [word for word in arguments.overrides if "=" not in word]
-    arguments.overrides = [word for word in arguments.overrides if "=" in word]
+    given = parser.parse_args(arguments)
+    names = [word for word in given.overrides if "=" not in word]
+    given.overrides = [word for word in given.overrides if "=" in word]
     if len(names) > 1:
         raise ConfigError(f"name one segment, not {len(names)}: {', '.join(names)}")
-    plan = make_plan(load_spec(arguments))
+    plan = make_plan(load_spec(given))
     if not plan.done["segments"]:
         raise ConfigError(
             f"there are no segments in {plan.spec.output} yet: "
-            f"run python jobs/tokenize_audio.py --config {arguments.config}"
+            f"run python jobs/tokenize_audio.py --config {given.config}"
         )
     width = shutil.get_terminal_size((120, 24)).columns
     try:
-        for line in list_segments(plan, width) if arguments.list else inspect(plan, names[0] if names else None, width):
+        for line in list_segments(plan, width) if given.list else inspect(plan, names[0] if names else None, width):
             print(line)
     except BrokenPipeError:  # `| head` has seen enough
         return 0
@@ -284,4 +287,4 @@ def wrap(text: str, width: int) -> list[str]:
 
 
 if __name__ == "__main__":
-    exit_with(main)
+    sys.exit(main())

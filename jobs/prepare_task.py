@@ -4,12 +4,11 @@ The stages are those of jobs/tokenize_audio.py, with the same code, commits and 
 after the other, because a task is small. Run the same command again to go on after an interruption: what is committed is not
 done again, and the result is the same byte for byte. Audio that cannot be used leaves its segment without units and is listed
 in OUT.rejects.jsonl; no item is dropped.
-Exit codes: 0 done, 1 more rejects than max_reject_rate, 2 a mistake in the task or the spec.
+Exit codes: 0 done, 4 more rejects than max_reject_rate, 2 a mistake in the task or the spec.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 import uuid
@@ -19,7 +18,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from jobs.runtime.cli import exit_with, load_spec
+from jobs.runtime.cli import load_spec
 from jobs.runtime.job import Job
 from jobs.runtime.plan import Plan, plan_items, refresh, retire, write_inventory
 from jobs.runtime.run import stages_until
@@ -27,6 +26,8 @@ from jobs.runtime.stages import unit_tokenizer_of
 from jobs.runtime.worker import StageWorker
 from pipeline.source.inventory import list_files
 from schemas.arrow import RowType
+from schemas.cli import Parser, command
+from schemas.errors import ExitCode
 from schemas.spec import PipelineSpec
 from schemas.tables import Patches, Recording, Reject, Segment, Units, Word
 from schemas.tasks import Segment as TaskSegment
@@ -58,31 +59,30 @@ class Refused:
     units_lost: bool
 
 
-def main() -> int:
+@command
+def main(arguments: Sequence[str] | None = None) -> int:
     """The command."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, epilog=f"examples:\n{EXAMPLES}", formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = Parser(__doc__, EXAMPLES)
     parser.add_argument("--config", required=True, help="the pipeline spec that the training data was made with")
     parser.add_argument("task", type=Path, help="a task file with audio")
     parser.add_argument("out", type=Path, help="the task file to write")
     parser.add_argument("--work", type=Path, help="where tables and commits are kept (default: OUT.work)")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="change a field of the spec")
-    arguments = parser.parse_args()
-    task = read_task(arguments.task)
-    if not arguments.task.resolve().is_relative_to(arguments.out.resolve().parent):
+    given = parser.parse_args(arguments)
+    task = read_task(given.task)
+    if not given.task.resolve().is_relative_to(given.out.resolve().parent):
         raise TaskError(
-            f"write the result beside {arguments.task}, or above it: its audio paths must stay inside its folder"
+            f"write the result beside {given.task}, or above it: its audio paths must stay inside its folder"
         )
-    work = arguments.work or arguments.out.with_name(f"{arguments.out.name}.work")
-    spec = spec_for(load_spec(arguments), task, work)
+    work = given.work or given.out.with_name(f"{given.out.name}.work")
+    spec = spec_for(load_spec(given), task, work)
     plan = make_task_plan(spec, task)
     run_here(plan)
     spoken, refused = collect(plan)
-    header, items = fill(task, plan, spoken, arguments.out)
-    write_task(arguments.out, header, items)
-    rejects = write_rejects(arguments.out, task, refused)
-    return report(arguments.out, items, refused, rejects, spec.max_reject_rate)
+    header, items = fill(task, plan, spoken, given.out)
+    write_task(given.out, header, items)
+    rejects = write_rejects(given.out, task, refused)
+    return report(given.out, items, refused, rejects, spec.max_reject_rate)
 
 
 def spec_for(spec: PipelineSpec, task: Task, work: Path) -> PipelineSpec:
@@ -253,8 +253,8 @@ def write_rejects(out: Path, task: Task, refused: Sequence[Refused]) -> Path:
     return path
 
 
-def report(out: Path, items: Sequence[TaskItem], refused: Sequence[Refused], rejects: Path, limit: float) -> int:
-    """Say what came of it; 1 where too much was lost."""
+def report(out: Path, items: Sequence[TaskItem], refused: Sequence[Refused], rejects: Path, limit: float) -> ExitCode:
+    """Say what came of it; NOT_ACCEPTED where too much was lost."""
     ready = sum(all(segment.audio is None or segment.units is not None for segment in item.segments) for item in items)
     print(f"{out}: {ready} of {len(items)} items have all their speech in units")
     if refused:
@@ -265,9 +265,9 @@ def report(out: Path, items: Sequence[TaskItem], refused: Sequence[Refused], rej
             print(f"  {entry.audio}: {entry.stage}: {entry.detail}")
     if ready < len(items) * (1 - limit):
         print(f"error: {len(items) - ready} items are incomplete, more than max_reject_rate {limit:g}", file=sys.stderr)
-        return 1
-    return 0
+        return ExitCode.NOT_ACCEPTED
+    return ExitCode.DONE
 
 
 if __name__ == "__main__":
-    exit_with(main)
+    sys.exit(main())

@@ -9,12 +9,14 @@ import hashlib
 import re
 import sys
 import webbrowser
+from collections.abc import Sequence
 from pathlib import Path
 
-from jobs.runtime.cli import exit_with, load_spec, spec_parser
+from jobs.runtime.cli import load_spec, spec_parser
 from jobs.runtime.places import local_or_url
 from jobs.runtime.store import Store
 from schemas.cards import fingerprint, hash_file
+from schemas.cli import command
 from schemas.config import ConfigError
 from schemas.shards import ShardIndex
 from schemas.spec import PipelineSpec
@@ -28,25 +30,26 @@ PAGE = "report.html"
 INDEX = "shards/index.json"
 
 
-def main() -> int:
+@command
+def main(arguments: Sequence[str] | None = None) -> int:
     """The command."""
     parser = spec_parser(__doc__, EXAMPLES)
     parser.add_argument("--force", action="store_true", help="write the page even if it is up to date")
     parser.add_argument("--open", action="store_true", help="show it in the browser")
-    arguments = parser.parse_args()
-    spec = load_spec(arguments)
+    given = parser.parse_args(arguments)
+    spec = load_spec(given)
     store = Store(spec.output)
-    data = read_index(store, f"python jobs/tokenize_audio.py --config {arguments.config}")
+    data = read_index(store, f"python jobs/tokenize_audio.py --config {given.config}")
     meta = identity(spec, store, data)
     where = local_or_url(f"{spec.output}/{PAGE}")
-    if not arguments.force and read_identity(store, meta) == meta:
+    if not given.force and read_identity(store, meta) == meta:
         print(f"{where}: up to date (--force writes it again)")
     else:
         page = build(spec, data, meta)
         store.check_writable()
         store.write_bytes(PAGE, page)
         print(f"{where}: {len(page) / 1e6:.1f} MB")
-    if arguments.open and not webbrowser.open(where if "://" in where else Path(where).resolve().as_uri()):
+    if given.open and not webbrowser.open(where if "://" in where else Path(where).resolve().as_uri()):
         print("no browser could be started here", file=sys.stderr)
     return 0
 
@@ -114,4 +117,4 @@ def build(spec: PipelineSpec, index: bytes, meta: dict[str, str]) -> bytes:
 
 
 if __name__ == "__main__":
-    exit_with(main)
+    sys.exit(main())

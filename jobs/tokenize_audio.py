@@ -1,20 +1,24 @@
 """Audio files -> recordings, segments, transcripts, words, units, patches -> shards.
 
 Runs on an embedded Ray, or on a cluster through `ray job submit`; resumes where the last run ended, whatever ended it.
-Exit codes: 0 done, 1 more rejects than max_reject_rate, 2 a mistake in the spec, 75 stopped by a signal (run it again).
+Exit codes: 0 done, 4 more rejects than max_reject_rate, 2 a mistake in the spec, 75 stopped by a signal (run it again);
+docs/commands.md has all of them.
 """
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 
-from jobs.runtime.cli import exit_with, load_spec, spec_parser
+from jobs.runtime.cli import load_spec, spec_parser
 from jobs.runtime.places import local_or_url
 from jobs.runtime.plan import STAGES, Plan, make_plan
-from jobs.runtime.run import EXIT_STOPPED, run_plan, stages_until
+from jobs.runtime.run import run_plan, stages_until
 from jobs.runtime.shard_writer import write_index
 from jobs.runtime.summary import format_plan, format_summary, too_many_rejects
+from schemas.cli import command
 from schemas.config import ConfigError
+from schemas.errors import ExitCode
 
 EXAMPLES = """  python jobs/tokenize_audio.py --config configs/demo.yaml
   python jobs/tokenize_audio.py --config configs/demo.yaml --dry-run
@@ -23,31 +27,32 @@ EXAMPLES = """  python jobs/tokenize_audio.py --config configs/demo.yaml
 """
 
 
-def main() -> int:
+@command
+def main(arguments: Sequence[str] | None = None) -> int:
     """The command."""
     parser = spec_parser(__doc__, EXAMPLES)
     parser.add_argument("--dry-run", action="store_true", help="print the plan and do nothing")
     parser.add_argument("--only", choices=STAGES, metavar="STAGE", help=f"one stage: {', '.join(STAGES)}")
     parser.add_argument("--until", choices=STAGES, metavar="STAGE", help="all stages up to this one")
     parser.add_argument("--no-progress", action="store_true", help="no progress bar")
-    arguments = parser.parse_args()
-    spec = load_spec(arguments)
-    last = arguments.only or arguments.until or "shards"
+    given = parser.parse_args(arguments)
+    spec = load_spec(given)
+    last = given.only or given.until or "shards"
     plan = make_plan(spec, until=last)
-    if arguments.dry_run:
+    if given.dry_run:
         print(format_plan(plan))
         return 0
-    stages = (arguments.only,) if arguments.only else stages_until(last)
-    if arguments.only:
-        check_upstream(plan, arguments.only)
-    outcome = run_plan(plan, stages, show_progress=False if arguments.no_progress else None)
+    stages = (given.only,) if given.only else stages_until(last)
+    if given.only:
+        check_upstream(plan, given.only)
+    outcome = run_plan(plan, stages, show_progress=False if given.no_progress else None)
     print(format_summary(outcome))
     if outcome.stopped:
         print("stopped by a signal; run the same command again to go on")
-        return EXIT_STOPPED
+        return ExitCode.TRY_AGAIN
     if complaint := too_many_rejects(plan):
         print(f"error: {complaint}", file=sys.stderr)
-        return 1
+        return ExitCode.NOT_ACCEPTED
     if last == "shards":
         index = write_index(plan)
         where = local_or_url(f"{spec.output}/shards/index.json")
@@ -68,4 +73,4 @@ def check_upstream(plan: Plan, stage: str) -> None:
 
 
 if __name__ == "__main__":
-    exit_with(main)
+    sys.exit(main())

@@ -10,25 +10,25 @@ its last checkpoint, as it does without Ray: when a worker dies, all are started
 
 from __future__ import annotations
 
-import argparse
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from jobs.runtime.places import base_folder, resolve
 from jobs.runtime.session import start_embedded
 from model.training.config import TrainConfig, load_train_config
-from schemas.config import ConfigError
+from schemas.cli import Parser, command
+from schemas.errors import ConfigError, ExitCode, TryAgain
 
 
 def train_worker(settings: dict[str, Any]) -> None:
     """What each Ray Train worker does: the trainer, in the process group that Ray has made."""
-    from model.training.loop import TRY_AGAIN, train
+    from model.training.loop import train
 
-    code = train(TrainConfig.model_validate(settings))
-    if code == TRY_AGAIN:
-        raise RuntimeError("the run was signalled to stop before its end; submit it again to go on")
+    if train(TrainConfig.model_validate(settings)) == ExitCode.TRY_AGAIN:
+        raise TryAgain("the run was signalled to stop before its end", "submit it again to go on")
 
 
 def absolute(config: TrainConfig, base: Path) -> TrainConfig:
@@ -42,22 +42,19 @@ def absolute(config: TrainConfig, base: Path) -> TrainConfig:
     return type(config).model_validate(document)
 
 
-def main() -> int:
+@command
+def main(arguments: Sequence[str] | None = None) -> int:
     """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(__doc__)
     parser.add_argument("config", help="a file of configs/train/")
     parser.add_argument("overrides", nargs="*", metavar="a.b=c", help="fields to set, read as YAML")
     parser.add_argument("--workers", type=int, required=True, help="ranks")
     parser.add_argument("--gpu", action="store_true", help="one GPU per rank")
     parser.add_argument("--cpus", type=float, default=1, help="CPUs per rank")
     parser.add_argument("--retries", type=int, default=3, help="restarts after a worker has died")
-    given = parser.parse_args()
+    given = parser.parse_args(arguments)
 
-    try:
-        config = absolute(load_train_config(given.config, given.overrides), base_folder())
-    except ConfigError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    config = absolute(load_train_config(given.config, given.overrides), base_folder())
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     import ray
     from ray.train import FailureConfig, RunConfig, ScalingConfig
@@ -73,8 +70,7 @@ def main() -> int:
     kind = "GPU" if given.gpu else "CPU"
     there = ray.cluster_resources().get(kind, 0)
     if there < needed:
-        print(f"error: {given.workers} workers need {needed:g} {kind}s, the cluster has {there:g}", file=sys.stderr)
-        return 2
+        raise ConfigError(f"{given.workers} workers need {needed:g} {kind}s, the cluster has {there:g}")
     resources = {"CPU": given.cpus, **({"GPU": 1} if given.gpu else {})}
     scaling = ScalingConfig(num_workers=given.workers, use_gpu=given.gpu, resources_per_worker=resources)
     trainer = TorchTrainer(

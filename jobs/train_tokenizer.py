@@ -7,31 +7,28 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
-from model.data.shards import ShardCache, ShardError, ShardSet
+from model.data.shards import ShardCache, ShardSet
 from model.data.sources import Samples, TextFile, all_texts
 from model.data.text_tokenizer import load_tokenizer, train_bpe
-from schemas.config import ConfigError
+from schemas.cli import Parser, command
 
 
-def main() -> int:
+@command
+def main(arguments: Sequence[str] | None = None) -> int:
     """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(__doc__)
     parser.add_argument("data", nargs="+", help="index.json of shards (path or URL), or .txt files")
     parser.add_argument("--size", type=int, required=True, help="tokens; at least 256")
     parser.add_argument("--out", type=Path, required=True, help="the tokenizer.json to write")
     parser.add_argument("--cache-dir", help="local copies of remote shards")
-    given = parser.parse_args()
+    given = parser.parse_args(arguments)
     cache = ShardCache(given.cache_dir, 50_000_000_000) if given.cache_dir else None
-    try:
-        samples: list[Samples] = [TextFile(d, 2000) if d.endswith(".txt") else ShardSet(d, cache) for d in given.data]
-        tokenizer = load_tokenizer(train_bpe(all_texts(samples), given.size, given.out))
-    except (ConfigError, ShardError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    samples: list[Samples] = [TextFile(d, 2000) if d.endswith(".txt") else ShardSet(d, cache) for d in given.data]
+    tokenizer = load_tokenizer(train_bpe(all_texts(samples), given.size, given.out))
     words = tokens = 0
     for text in all_texts(samples):
         words, tokens = words + len(text.split()), tokens + len(tokenizer.encode(text)[0])

@@ -5,18 +5,20 @@ The paper: 1,000 tokens, 100,000 sequences.
 
 from __future__ import annotations
 
-import argparse
+import sys
+from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
 
-from jobs.runtime.cli import exit_with
+from schemas.cli import Parser, command
 from schemas.shard_reader import read_index, unit_sequences
 from schemas.unit_bpe import UnitBpe
 
 
-def main() -> int:
+@command
+def main(arguments: Sequence[str] | None = None) -> int:
     """The command."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = Parser(__doc__)
     parser.add_argument("--index", required=True, help="index.json of a set of speech shards")
     parser.add_argument(
         "--output", type=Path, required=True, help="where to write the tokenizer, such as unit-bpe-1k.json"
@@ -25,20 +27,16 @@ def main() -> int:
     parser.add_argument(
         "--sequences", type=int, default=100_000, help="at most this many segments (default: %(default)s)"
     )
-    arguments = parser.parse_args()
-    index = read_index(arguments.index)
-    bpe = UnitBpe.train(
-        islice(unit_sequences(arguments.index, index), arguments.sequences), index.num_units, arguments.size
-    )
-    arguments.output.parent.mkdir(parents=True, exist_ok=True)
-    bpe.save(arguments.output)
-    sample = list(islice(unit_sequences(arguments.index, index), 100))
+    given = parser.parse_args(arguments)
+    index = read_index(given.index)
+    bpe = UnitBpe.train(islice(unit_sequences(given.index, index), given.sequences), index.num_units, given.size)
+    given.output.parent.mkdir(parents=True, exist_ok=True)
+    bpe.save(given.output)
+    sample = list(islice(unit_sequences(given.index, index), 100))
     units, tokens = sum(map(len, sample)), sum(len(bpe.encode(sequence)) for sequence in sample)
-    print(
-        f"{arguments.output}: {bpe.size} tokens, {units / max(tokens, 1):.2f} units per token on {len(sample)} segments"
-    )
+    print(f"{given.output}: {bpe.size} tokens, {units / max(tokens, 1):.2f} units per token on {len(sample)} segments")
     return 0
 
 
 if __name__ == "__main__":
-    exit_with(main)
+    sys.exit(main())

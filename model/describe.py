@@ -7,7 +7,7 @@ element: by this accounting the paper's "20 % less compute", which counts positi
 
 from __future__ import annotations
 
-import argparse
+import sys
 from collections.abc import Sequence
 from typing import Literal
 
@@ -19,7 +19,8 @@ from model.cost.presets import count_parameters, empty_model, match_plain, plain
 from model.network.base import SpeechTextModel
 from model.network.config import ModelConfig
 from model.network.vocabulary import Vocabulary
-from schemas.config import ConfigError, StrictModel, load_config
+from schemas.cli import Parser, command
+from schemas.config import StrictModel, load_config, parse_config
 
 UNITS_PER_SECOND = 25
 
@@ -177,9 +178,10 @@ def matched_yaml(config: ModelConfig, mix: Mix, match: Literal["parameters", "fl
     return text
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
+@command
+def main(arguments: Sequence[str] | None = None) -> int:
     """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(__doc__)
     parser.add_argument("config", help="a YAML file of configs/model")
     parser.add_argument("overrides", nargs="*", help="such as patch_decoder.num_layers=6")
     parser.add_argument("--interleaved", type=float, default=1 / 3, help="share of elements in interleaved documents")
@@ -192,19 +194,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "--match", choices=("parameters", "flops"), help="print instead the YAML of the plain baseline that matches"
     )
     given = parser.parse_args(arguments)
-    try:
-        config = load_config(ModelConfig, given.config, given.overrides)
-        mix = Mix(
-            interleaved=given.interleaved, speech=given.speech, patch_size=given.patch_size, context=given.context
-        )
-    except ConfigError as error:
-        parser.error(str(error))
-    except ValueError as error:
-        parser.error(f"the mix is impossible: {error}")
+    config = load_config(ModelConfig, given.config, given.overrides)
+    shares = {name: getattr(given, name) for name in ("interleaved", "speech", "patch_size", "context")}
+    mix = parse_config(Mix, shares, "the mix")
     if config.vocabulary is None:
         config = config.with_vocabulary(Vocabulary(num_text=given.num_text, num_units=given.num_units))
     print(matched_yaml(config, mix, given.match) if given.match else describe(config, mix))
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

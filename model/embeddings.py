@@ -9,12 +9,11 @@ untrained model (its own initialisation) stand beside, since pooling alone puts 
 
 from __future__ import annotations
 
-import argparse
 import json
 import re
 import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,10 +26,10 @@ from model.data.document import Document
 from model.data.draws import generator
 from model.data.packing import PackingConfig, Piece, pack, whole
 from model.data.patching import AlignedConfig, assign_patches
-from model.data.shards import ShardError, ShardSet
+from model.data.shards import ShardSet
 from model.inference.trained import Trained, load_trained
 from model.network.lst import LST, build_model
-from model.training.checkpoint import CheckpointError
+from schemas.cli import Parser, command
 from schemas.config import ConfigError
 
 ALIGNED = AlignedConfig(policy="aligned", silence="separate", max_size=1000)
@@ -220,11 +219,10 @@ def measure(
     return result, chosen
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """The command line; mistakes of the user's are one sentence and exit code 2."""
-    parser = argparse.ArgumentParser(
-        prog="python -m model.embeddings", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+@command
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command line."""
+    parser = Parser(__doc__)
     parser.add_argument("--checkpoint", required=True, help="a run's output_dir, or one of its checkpoints")
     parser.add_argument("--shards", required=True, help="index.json of speech shards made with the model's units")
     parser.add_argument("--out", type=Path, required=True, help="folder for embeddings.json and embeddings.png")
@@ -233,12 +231,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--letters", type=int, default=4, help="shorter words are left out (default: %(default)s)")
     parser.add_argument("--voice", default="", metavar="NAME", help="only recordings with this in their path")
     given = parser.parse_args(arguments)
-    try:
-        trained, shards = load_trained(given.checkpoint), ShardSet(given.shards)
-        result, words = measure(trained, shards, given.words, given.occurrences, given.letters, given.voice)
-    except (CheckpointError, ConfigError, ShardError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    trained, shards = load_trained(given.checkpoint), ShardSet(given.shards)
+    result, words = measure(trained, shards, given.words, given.occurrences, given.letters, given.voice)
     given.out.mkdir(parents=True, exist_ok=True)
     draw(words, given.out / "embeddings.png")
     (given.out / "embeddings.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")

@@ -5,26 +5,22 @@ python -m model.export runs/train-tiny --out models/tiny
 
 from __future__ import annotations
 
-import argparse
 import sys
+from collections.abc import Sequence
 
 from model.exchange.hf import export
 from model.inference.trained import load_trained
-from model.training.checkpoint import CheckpointError
-from schemas.config import ConfigError
+from schemas.cli import Parser, command
 
 
-def main() -> int:
+@command
+def main(arguments: Sequence[str] | None = None) -> int:
     """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(__doc__)
     parser.add_argument("run", help="a run's output_dir, or one of its checkpoints")
     parser.add_argument("--out", required=True, help="the directory to write")
-    given = parser.parse_args()
-    try:
-        trained = load_trained(given.run)
-    except (CheckpointError, ConfigError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    given = parser.parse_args(arguments)
+    trained = load_trained(given.run)
     export(trained.module, given.out)
     print(f"wrote {given.out}: step {trained.step} of {given.run}")
     return 0

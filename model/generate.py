@@ -25,13 +25,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from model.data.shards import ShardError, ShardSet
+from model.data.shards import ShardSet
 from model.inference.continuation import Element, Generated, Generator
 from model.inference.sampling import Sampling
 from model.inference.trained import load_trained
-from model.training.checkpoint import CheckpointError
 from model.voice.options import add_speaking_arguments, open_synthesiser
 from model.voice.synthesiser import Synthesiser, write_wav
+from schemas.cli import Parser, command
 from schemas.config import ConfigError, parse_config
 from schemas.tasks import read_task
 
@@ -46,41 +46,38 @@ class Prompt:
     """None: a text prompt."""
 
 
+@command
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line."""
     given = make_parser().parse_args(arguments)
     if given.threads:
         torch.set_num_threads(given.threads)
-    try:
-        trained = load_trained(given.checkpoint)
-        per_second = 16_000 / trained.units.hop if trained.units is not None else 0.0
-        prompts = [prompt for prompt in read_prompts(given, per_second) for _ in range(given.batch)]
-        generator = Generator.of(trained, given.patching)
-        fields = ("temperature", "top_k", "top_p", "seed")
-        sampling = parse_config(Sampling, {name: getattr(given, name) for name in fields}, "the sampling options")
-        synthesise = open_synthesiser(given, trained) if given.wav else None
-        run = generator.start(
-            [encode(generator, prompt) for prompt in prompts],
-            given.to,
-            sampling,
-            max_units=given.max_units,
-            max_tokens=given.max_tokens,
-        )
-        show = _streaming(generator) if given.stream else None
-        for element in run:
-            if show is not None:
-                show(element)
-        results = run.results()
-        rows = [describe(prompt, result) for prompt, result in zip(prompts, results, strict=True)]
-        for row in rows:
-            print(_line(row))
-        facts = statistics(results, run.seconds, per_second)
-        print(_facts_line(facts))
-        if synthesise is not None:
-            speak(Path(given.wav), prompts, results, synthesise)
-    except (CheckpointError, ConfigError, ShardError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    trained = load_trained(given.checkpoint)
+    per_second = 16_000 / trained.units.hop if trained.units is not None else 0.0
+    prompts = [prompt for prompt in read_prompts(given, per_second) for _ in range(given.batch)]
+    generator = Generator.of(trained, given.patching)
+    fields = ("temperature", "top_k", "top_p", "seed")
+    sampling = parse_config(Sampling, {name: getattr(given, name) for name in fields}, "the sampling options")
+    synthesise = open_synthesiser(given, trained) if given.wav else None
+    run = generator.start(
+        [encode(generator, prompt) for prompt in prompts],
+        given.to,
+        sampling,
+        max_units=given.max_units,
+        max_tokens=given.max_tokens,
+    )
+    show = _streaming(generator) if given.stream else None
+    for element in run:
+        if show is not None:
+            show(element)
+    results = run.results()
+    rows = [describe(prompt, result) for prompt, result in zip(prompts, results, strict=True)]
+    for row in rows:
+        print(_line(row))
+    facts = statistics(results, run.seconds, per_second)
+    print(_facts_line(facts))
+    if synthesise is not None:
+        speak(Path(given.wav), prompts, results, synthesise)
     if given.json:
         document = {
             "checkpoint": given.checkpoint,
@@ -208,9 +205,9 @@ def _streaming(generator: Generator) -> Callable[[Element], None]:
     return show
 
 
-def make_parser() -> argparse.ArgumentParser:
+def make_parser() -> Parser:
     """The options."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(__doc__)
     parser.add_argument("--checkpoint", required=True, help="a run's output_dir, or one of its checkpoints")
     parser.add_argument(
         "--prompt", action="append", default=[], metavar="TEXT", help="a text to continue; may be repeated"

@@ -9,16 +9,15 @@ From Python: `import model.lm_eval_adapter` registers the model "lst" with lm_ev
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from model.inference.trained import load_trained
 from model.scoring.scorer import Precision, Scorer, make_scorer
-from model.training.checkpoint import CheckpointError
-from schemas.config import ConfigError
+from schemas.cli import Parser, command
 
 try:
     from lm_eval import simple_evaluate
@@ -73,13 +72,10 @@ class LatentSpeechText(LM):
         raise ValueError("tasks that generate text are not supported here; choose tasks that compare likelihoods")
 
 
-def main(arguments: list[str] | None = None) -> int:
+@command
+def main(arguments: Sequence[str] | None = None) -> int:
     """The command line."""
-    parser = argparse.ArgumentParser(
-        prog="python -m model.lm_eval_adapter",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = Parser(__doc__)
     parser.add_argument("--checkpoint", required=True, metavar="DIR", help="a run's output_dir, or a checkpoint")
     parser.add_argument("--tasks", required=True, metavar="A,B", help="names of lm_eval tasks")
     parser.add_argument("--include-path", metavar="DIR", help="a folder with tasks of your own (YAML)")
@@ -91,11 +87,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--json", metavar="OUT", help="write lm_eval's results")
     given = parser.parse_args(arguments)
-    try:
-        model = LatentSpeechText(given.checkpoint, given.precision, given.device)
-    except (ConfigError, CheckpointError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    model = LatentSpeechText(given.checkpoint, given.precision, given.device)
     found = simple_evaluate(
         model=model,
         tasks=given.tasks.split(","),

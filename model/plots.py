@@ -5,10 +5,12 @@ python -m model.plots runs/train-tiny runs/other --out runs/losses.png
 
 from __future__ import annotations
 
-import argparse
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from model.training.metrics import Row, read_rows
+from schemas.cli import Parser, command
 
 PANELS = {"loss_text": "text: nats per token", "loss_speech": "speech: nats per unit"}
 
@@ -43,22 +45,24 @@ def plot(runs: dict[str, list[Row]], out: Path, x: str, smooth: int) -> None:
     plt.close(figure)
 
 
-def main() -> None:
+@command
+def main(arguments: Sequence[str] | None = None) -> int:
     """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(__doc__)
     parser.add_argument("runs", nargs="+", type=Path, help="output directories, or metrics.jsonl files")
     parser.add_argument("--out", type=Path, default=Path("runs/losses.png"))
     parser.add_argument("--x", choices=("step", "elements", "latents", "flops", "seconds"), default="step")
     parser.add_argument("--smooth", type=int, default=10, help="steps of the running mean")
-    arguments = parser.parse_args()
-    files = [path if path.suffix == ".jsonl" else path / "metrics.jsonl" for path in arguments.runs]
+    given = parser.parse_args(arguments)
+    files = [path if path.suffix == ".jsonl" else path / "metrics.jsonl" for path in given.runs]
     for file in files:
         if not file.is_file():
             parser.error(f"{file} does not exist: has that run written its first step?")
     runs = {file.parent.name: read_rows(file) for file in files}
-    plot(runs, arguments.out, arguments.x, arguments.smooth)
-    print(f"wrote {arguments.out}")
+    plot(runs, given.out, given.x, given.smooth)
+    print(f"wrote {given.out}")
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

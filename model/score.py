@@ -25,8 +25,9 @@ from model.inference.trained import load_trained
 from model.scoring.accuracy import accuracy, difference, groups_of, select
 from model.scoring.documents import DIRECTIONS, Direction
 from model.scoring.scorer import NORMALISATIONS, Scored, score_task
-from model.training.checkpoint import CheckpointError, versions
+from model.training.checkpoint import versions
 from schemas.cards import hash_file
+from schemas.cli import Parser, command
 from schemas.config import ConfigError
 from schemas.tasks import Task, read_task
 
@@ -36,54 +37,49 @@ CELL = 25
 """Width of a column of the tables: a figure, its interval, and room between."""
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """The command line; mistakes of the user's are one sentence and exit code 2."""
+@command
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command line."""
     given = _parser().parse_args(arguments)
     given.precision = given.precision or ("fp64" if given.device == "cpu" else "fp32")
-    try:
-        if given.threads:
-            torch.set_num_threads(given.threads)
-        task = read_task(given.task)
-        directions = parse_directions(given.directions)
-        scored, facts = _score(task, given.checkpoint, directions, given)
-        report: dict[str, Any] = {
-            "format": SCORES_FORMAT,
-            "task": {"name": task.header.task, "sha256": hash_file(given.task), "items": len(task.items)},
-            "patching": given.patching,
-            "precision": given.precision,
-            "versions": versions(),
-            "model": facts,
-            "accuracies": accuracies(scored),
-            "items": [asdict(item) for item in scored],
+    if given.threads:
+        torch.set_num_threads(given.threads)
+    task = read_task(given.task)
+    directions = parse_directions(given.directions)
+    scored, facts = _score(task, given.checkpoint, directions, given)
+    report: dict[str, Any] = {
+        "format": SCORES_FORMAT,
+        "task": {"name": task.header.task, "sha256": hash_file(given.task), "items": len(task.items)},
+        "patching": given.patching,
+        "precision": given.precision,
+        "versions": versions(),
+        "model": facts,
+        "accuracies": accuracies(scored),
+        "items": [asdict(item) for item in scored],
+    }
+    _print_accuracies(f"{task.header.task}: {given.checkpoint} at step {facts['step']}", report["accuracies"])
+    if given.against:
+        other, other_facts = _score(task, given.against, directions, given)
+        report["against"] = {
+            "model": other_facts,
+            "accuracies": accuracies(other),
+            "items": [asdict(item) for item in other],
         }
-        _print_accuracies(f"{task.header.task}: {given.checkpoint} at step {facts['step']}", report["accuracies"])
-        if given.against:
-            other, other_facts = _score(task, given.against, directions, given)
-            report["against"] = {
-                "model": other_facts,
-                "accuracies": accuracies(other),
-                "items": [asdict(item) for item in other],
-            }
-            report["differences"] = accuracies(scored, other)
-            _print_accuracies(
-                f"{task.header.task}: {given.against} at step {other_facts['step']}", report["against"]["accuracies"]
-            )
-            _print_accuracies(f"{given.checkpoint} less {given.against}, paired", report["differences"])
-        _print_left_out(task, scored, directions)
-        if given.json:
-            Path(given.json).parent.mkdir(parents=True, exist_ok=True)
-            Path(given.json).write_text(json.dumps(report, ensure_ascii=False) + "\n", encoding="utf-8")
-            print(f"wrote {given.json}")
-    except (ConfigError, CheckpointError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+        report["differences"] = accuracies(scored, other)
+        _print_accuracies(
+            f"{task.header.task}: {given.against} at step {other_facts['step']}", report["against"]["accuracies"]
+        )
+        _print_accuracies(f"{given.checkpoint} less {given.against}, paired", report["differences"])
+    _print_left_out(task, scored, directions)
+    if given.json:
+        Path(given.json).parent.mkdir(parents=True, exist_ok=True)
+        Path(given.json).write_text(json.dumps(report, ensure_ascii=False) + "\n", encoding="utf-8")
+        print(f"wrote {given.json}")
     return 0
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m model.score", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+def _parser() -> Parser:
+    parser = Parser(__doc__)
     parser.add_argument("task", help="a task file (schemas/tasks.py); for speech one of jobs/prepare_task.py")
     parser.add_argument(
         "--checkpoint", required=True, metavar="DIR", help="a run's output_dir, or one of its checkpoints"

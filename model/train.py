@@ -11,21 +11,18 @@ checkpoint and end the run with exit code 75 (try again).
 
 from __future__ import annotations
 
-import argparse
 import logging
 import sys
+from collections.abc import Sequence
 
 import torch
 
-from model.data.shards import ShardError
 from model.data.sources import Corpus
 from model.network.config import ModelConfig
-from model.training.checkpoint import CheckpointError
 from model.training.config import TrainConfig, load_train_config
 from model.training.loop import train
 from model.training.metrics import gemm_flops
-from model.training.run import NonFiniteError
-from schemas.config import ConfigError
+from schemas.cli import Parser, command
 from schemas.reference import as_help
 
 
@@ -68,31 +65,20 @@ def describe(config: TrainConfig) -> str:
     return "\n".join(lines)
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """The command line; errors that a user can mend are one sentence and exit code 2 (settings, data) or 1."""
-    parser = argparse.ArgumentParser(
-        prog="python -m model.train",
-        description=__doc__,
-        epilog=as_help(TrainConfig),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+@command
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command line."""
+    parser = Parser(__doc__, epilog=as_help(TrainConfig))
     parser.add_argument("config", help="a file of configs/train/")
     parser.add_argument("overrides", nargs="*", metavar="a.b=c", help="fields to set, read as YAML")
     parser.add_argument("--dry-run", action="store_true", help="print sizes, data and budget, and stop")
     given = parser.parse_args(arguments)
-    try:
-        config = load_train_config(given.config, given.overrides)
-        logging.basicConfig(level=config.log.level.upper(), format="%(message)s", stream=sys.stderr)
-        if given.dry_run:
-            print(describe(config))
-            return 0
-        return train(config)
-    except (ConfigError, ShardError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except (CheckpointError, NonFiniteError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+    config = load_train_config(given.config, given.overrides)
+    logging.basicConfig(level=config.log.level.upper(), format="%(message)s", stream=sys.stderr)
+    if given.dry_run:
+        print(describe(config))
+        return 0
+    return train(config)
 
 
 if __name__ == "__main__":

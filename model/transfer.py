@@ -22,17 +22,15 @@ from typing import Any, Literal
 import numpy as np
 
 from model.data.examples import Example, examples_of_shards, examples_of_task
-from model.data.shards import ShardError
 from model.inference.continuation import Generated, Generator
 from model.inference.sampling import Sampling
 from model.inference.trained import Trained, load_trained
-from model.training.checkpoint import CheckpointError
 from model.training.config import TrainConfig
 from model.training.loop import train
 from model.voice.options import add_speaking_arguments, open_synthesiser
 from model.voice.recognition import ErrorRates, Recogniser, error_rates
 from model.voice.synthesiser import Synthesiser, write_wav
-from schemas.config import ConfigError
+from schemas.cli import Parser, command
 
 Kind = Literal["asr", "tts"]
 
@@ -216,28 +214,25 @@ def _result(
     )
 
 
+@command
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line."""
     given = _parser().parse_args(arguments)
-    try:
-        if given.command == "finetune":
-            config = finetune_config(
-                given.source, kind=given.kind, data=given.data, steps=given.steps, output_dir=given.output, lr=given.lr,
-                seed=given.seed, unit=given.unit,
-            )  # fmt: skip
-            return train(config)
-        trained = load_trained(given.checkpoint)
-        if given.task:
-            examples = examples_of_task(given.task, given.limit)
-        else:
-            examples = examples_of_shards(given.data, given.unit, given.limit)
-        if given.command == "asr":
-            result = evaluate_asr(trained, examples, patching=given.patching, batch=given.batch, progress=_show)
-        else:
-            result = _speak(trained, examples, given)
-    except (CheckpointError, ConfigError, ShardError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    if given.command == "finetune":
+        config = finetune_config(
+            given.source, kind=given.kind, data=given.data, steps=given.steps, output_dir=given.output, lr=given.lr,
+            seed=given.seed, unit=given.unit,
+        )  # fmt: skip
+        return train(config)
+    trained = load_trained(given.checkpoint)
+    if given.task:
+        examples = examples_of_task(given.task, given.limit)
+    else:
+        examples = examples_of_shards(given.data, given.unit, given.limit)
+    if given.command == "asr":
+        result = evaluate_asr(trained, examples, patching=given.patching, batch=given.batch, progress=_show)
+    else:
+        result = _speak(trained, examples, given)
     print(summary(result))
     if given.json:
         Path(given.json).write_text(json.dumps(asdict(result), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
@@ -281,8 +276,8 @@ def _show(done: int, total: int) -> None:
         print(f"\r{done}/{total} ", end="\n" if done == total else "", file=sys.stderr, flush=True)
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def _parser() -> Parser:
+    parser = Parser(__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     tune = commands.add_parser("finetune", help="train a checkpoint on one of the two formats")
     tune.add_argument("kind", choices=["asr", "tts"])

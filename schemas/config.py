@@ -11,6 +11,8 @@ from typing import Any, Self, TypeVar
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
+from schemas.errors import ConfigError as ConfigError
+
 Config = TypeVar("Config", bound=BaseModel)
 
 
@@ -25,10 +27,6 @@ NO_EFFECT = Effect("none")
 """Devices, batch sizes, places to write to: results are the same for every value."""
 BY_CONTENT = Effect("by content")
 """Paths of models and data: what lies there counts (through its card or hash), not where."""
-
-
-class ConfigError(ValueError):
-    """A configuration that cannot be used; the message says which key and what to write instead."""
 
 
 class StrictModel(BaseModel):

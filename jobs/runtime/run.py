@@ -22,8 +22,6 @@ from jobs.runtime.plan import STAGES, Plan, refresh, retire, write_inventory
 from jobs.runtime.session import ray_session
 from schemas.config import ConfigError
 
-EXIT_STOPPED = 75
-"""sysexits' EX_TEMPFAIL: stopped by a signal, run the same command again to go on."""
 SPARE_CPUS = 0.2
 """Left free for Ray Data's own tasks: with none it waits for ever without a word (ray issue 44687)."""
 

@@ -25,9 +25,10 @@ from schemas.arrow import Row, RowType, to_rows, to_table
 from schemas.cards import Card
 from schemas.commit import Commit, Output
 from schemas.config import ConfigError
+from schemas.errors import DataError
 
 
-class CorruptFileError(ValueError):
+class CorruptFileError(DataError):
     """A file of the store is not what its commit says."""
 
 

@@ -18,10 +18,11 @@ import numpy as np
 from pydantic import ValidationError
 
 from schemas.cards import fingerprint
+from schemas.errors import DataError, ExitCode
 from schemas.shards import SHARD_FORMAT, SampleMeta, ShardEntry, ShardIndex, on_the_grid
 
 
-class ShardError(ValueError):
+class ShardError(DataError):
     """A shard or an index that cannot be trusted; the message names the file."""
 
 
@@ -288,10 +289,10 @@ def read_index(url: str) -> ShardIndex:
         with fsspec.open(url, "rb") as file:
             index = ShardIndex.model_validate_json(file.read())
     except (OSError, ValueError) as error:
-        hint = (
-            " (has `make shards` finished? the index is written last)" if isinstance(error, FileNotFoundError) else ""
-        )
-        raise ShardError(f"cannot read the shard index {url}: {error}{hint}") from error
+        missing = isinstance(error, FileNotFoundError)
+        hint = " (has `make shards` finished? the index is written last)" if missing else ""
+        code = ExitCode.CONFIGURATION if missing else None
+        raise ShardError(f"cannot read the shard index {url}: {error}{hint}", code=code) from error
     if index.format != SHARD_FORMAT:
         raise ShardError(f"the shard index {url} has format {index.format}; this code reads {SHARD_FORMAT}")
     return index

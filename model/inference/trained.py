@@ -19,6 +19,7 @@ from model.training.config import TrainConfig
 from model.training.distributed import Ranks
 from schemas.cards import hash_file
 from schemas.config import ConfigError, parse_config
+from schemas.errors import ExitCode
 from schemas.unit_bpe import UnitBpe
 
 
@@ -64,7 +65,9 @@ def load_trained(path: str | Path, device: torch.device | str = "cpu") -> Traine
     path = Path(path)
     folder = path if (path / "checkpoint.json").exists() else latest(path / "checkpoints")
     if folder is None:
-        raise CheckpointError(f"{path} is neither a checkpoint nor a run with one under checkpoints/")
+        raise CheckpointError(
+            f"{path} is neither a checkpoint nor a run with one under checkpoints/", code=ExitCode.CONFIGURATION
+        )
     facts = read_facts(folder)
     config = parse_config(TrainConfig, facts["config"], f"{folder}/checkpoint.json")
     assert isinstance(config.model, ModelConfig)

@@ -30,12 +30,13 @@ from torch.distributed.checkpoint.state_dict_saver import save as dcp_save
 from model.training.config import CheckpointConfig
 from model.training.distributed import Ranks
 from schemas.config import ConfigError
+from schemas.errors import DataError
 
 FORMAT = 1
 NAME = re.compile(r"step-(\d{8})")
 
 
-class CheckpointError(RuntimeError):
+class CheckpointError(DataError):
     """A checkpoint could not be written or read; the message names the file."""
 
 

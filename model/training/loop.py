@@ -17,16 +17,13 @@ from model.training.config import TrainConfig
 from model.training.distributed import Ranks, ranks
 from model.training.metrics import Metrics, Progress, read_rows, summary
 from model.training.run import Run
+from schemas.errors import ExitCode
 
 log = logging.getLogger(__name__)
 
 
-TRY_AGAIN = 75
-"""Exit code of a run that was asked to stop before its end (EX_TEMPFAIL): schedulers requeue on it."""
-
-
-def train(config: TrainConfig) -> int:
-    """Run `config` to the end of its budget, or until a signal. Returns the exit code: 0, or TRY_AGAIN.
+def train(config: TrainConfig) -> ExitCode:
+    """Run `config` to the end of its budget, or until a signal. Returns DONE or TRY_AGAIN.
 
     Raises:
         ConfigError, ShardError, CheckpointError, NonFiniteError: each with a sentence to act on.
@@ -52,7 +49,7 @@ def train(config: TrainConfig) -> int:
                 break
         report.close()
         run.close()
-        return 0 if run.finished else TRY_AGAIN
+        return ExitCode.DONE if run.finished else ExitCode.TRY_AGAIN
 
 
 def open_corpus(config: TrainConfig, group: Ranks) -> Corpus:

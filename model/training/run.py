@@ -29,14 +29,17 @@ from model.training.metrics import Row, bits_per_second, gemm_flops
 from model.training.optim import Optimisers
 from model.training.stream import make_stream
 from schemas.config import ConfigError
+from schemas.errors import ExitCode, UserError
 
 log = logging.getLogger(__name__)
 
 COUNTS = ("elements", "latents", "flops", "speech_seconds")
 
 
-class NonFiniteError(RuntimeError):
+class NonFiniteError(UserError):
     """The loss or the gradient is not finite; the message names the file with the batch's sample ids."""
+
+    code = ExitCode.NOT_ACCEPTED
 
 
 def make_module(config: TrainConfig, model: ModelConfig, ranks: Ranks) -> nn.Module:

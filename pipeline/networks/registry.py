@@ -13,6 +13,8 @@ import zipfile
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
+from schemas.errors import ExitCode, ModelError
+
 PREPROCESSOR = {"chunk_length": 30, "feature_size": 80, "hop_length": 160, "n_fft": 400, "sampling_rate": 16000}
 """What Whisper's features are made of (before large-v3). Written for tools that insist on the file; the packages lack it."""
 
@@ -86,8 +88,10 @@ MODELS = {
 }
 
 
-class FetchError(Exception):
+class FetchError(ModelError):
     """A model could not be fetched; the message names both ways to get it."""
+
+    code = ExitCode.STORAGE
 
 
 def fetch(name: str, to: Path) -> Path:

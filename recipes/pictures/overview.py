@@ -6,9 +6,10 @@ how LST reads them.
 
 from __future__ import annotations
 
-import argparse
 import io
 import json
+import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +19,7 @@ import soundfile
 from jobs.reporting.strips import unit_colours
 from pipeline.codebook.folder import load_centroids
 from schemas.audio import PATCH_SILENCE, SAMPLE_RATE
+from schemas.cli import Parser, command
 from schemas.shard_reader import read_index, samples_of
 from schemas.shards import SampleMeta, on_the_grid
 
@@ -155,23 +157,24 @@ def draw(window: Window, colours: list[str], path: Path) -> None:
     plt.close(figure)
 
 
-def main() -> int:
+@command
+def main(arguments: Sequence[str] | None = None) -> int:
     """The command."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(__doc__)
     parser.add_argument("--shards", type=Path, default=ROOT / "runs/demo/shards/index.json", help="the demo's index")
     parser.add_argument(
         "--recording", default="sense_and_sensibility_0890.flac", help="which recording (default: %(default)s)"
     )
     parser.add_argument("--seconds", type=float, default=4.6, help="how much of it (default: %(default)s)")
     parser.add_argument("--out", type=Path, default=ROOT / "docs/assets/overview.png")
-    arguments = parser.parse_args()
+    given = parser.parse_args(arguments)
     centroids, _ = load_centroids(ROOT / "assets/tiny-kmeans-100")
-    window = read_window(arguments.shards, arguments.recording, arguments.seconds)
-    arguments.out.parent.mkdir(parents=True, exist_ok=True)
-    draw(window, unit_colours(len(centroids), centroids), arguments.out)
-    print(f"wrote {arguments.out}")
+    window = read_window(given.shards, given.recording, given.seconds)
+    given.out.parent.mkdir(parents=True, exist_ok=True)
+    draw(window, unit_colours(len(centroids), centroids), given.out)
+    print(f"wrote {given.out}")
     return 0
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    sys.exit(main())

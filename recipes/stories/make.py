@@ -1,42 +1,39 @@
 """Make a corpus of short everyday stories: text, speech with transcripts, and cloze tasks of rising difficulty.
 
 Goes on where it was stopped, whatever stopped it. docs/stories.md says what is written and how to turn speech into shards.
-Exit codes: 0 done, 1 a part could not be made, 2 a mistake in the configuration.
+Exit codes: 0 done, 4 a part could not be made, 2 a mistake in the configuration.
 """
 
 from __future__ import annotations
 
-import argparse
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
-from jobs.runtime.cli import exit_with
 from recipes.stories.corpus import run_stage, stages
 from recipes.stories.estimate import format_plan
-from recipes.stories.parts import PartError
 from recipes.stories.settings import StoriesConfig
 from recipes.stories.voices import check_voices
+from schemas.cli import Parser, command
 from schemas.config import load_config
 
-EXAMPLES = """examples:
-  python -m recipes.stories.make --config configs/stories/demo.yaml
+EXAMPLES = """  python -m recipes.stories.make --config configs/stories/demo.yaml
   python -m recipes.stories.make --config configs/stories/demo.yaml --text-only
   python -m recipes.stories.make --config configs/stories/study.yaml --dry-run
   python -m recipes.stories.make --config configs/stories/study.yaml --processes 1 output=runs/mine speech.stories=100
 """
 
 
-def main() -> int:
+@command
+def main(arguments: Sequence[str] | None = None) -> int:
     """The command."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = Parser(__doc__, EXAMPLES)
     parser.add_argument("--config", default="configs/stories/demo.yaml", help="default: %(default)s")
     parser.add_argument("--text-only", action="store_true", help="no speech: the text and the tasks without voices")
     parser.add_argument("--dry-run", action="store_true", help="print what would be written, and how long it takes")
     parser.add_argument("--processes", type=int, default=2, help="default: %(default)s; changes nothing in the result")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="change a field: speech.stories=100")
-    given = parser.parse_args()
+    given = parser.parse_args(arguments)
     config = load_config(StoriesConfig, given.config, given.overrides)
     root = Path(config.output)
     planned = stages(config, root, given.text_only)
@@ -46,14 +43,10 @@ def main() -> int:
     if not given.text_only and not all(stage.result.exists() for stage in planned):
         check_voices([*config.speech.voices, *(voice for task in config.tasks for voice in task.voices)])
     for stage in planned:
-        try:
-            made = run_stage(config, stage, root, max(1, given.processes))
-        except PartError as error:
-            print(f"error: {error}", file=sys.stderr)
-            return 1
+        made = run_stage(config, stage, root, max(1, given.processes))
         print(f"{stage.result}: {'written' if made else 'is there'}")
     return 0
 
 
 if __name__ == "__main__":
-    exit_with(main)
+    sys.exit(main())

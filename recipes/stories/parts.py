@@ -13,6 +13,8 @@ from typing import Any
 
 from tqdm import tqdm
 
+from schemas.errors import ExitCode, UserError
+
 
 @dataclass(frozen=True, kw_only=True)
 class Part:
@@ -25,8 +27,10 @@ class Part:
     """For the progress: stories, say."""
 
 
-class PartError(Exception):
+class PartError(UserError):
     """A part could not be made; its process has said why."""
+
+    code = ExitCode.NOT_ACCEPTED
 
 
 def run_parts(parts: Sequence[Part], processes: int, what: str, unit: str, scratch: Path) -> int:

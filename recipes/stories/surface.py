@@ -6,15 +6,16 @@ others reach says how far words' company goes on each rung.
 
 from __future__ import annotations
 
-import argparse
 import math
 import re
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from itertools import pairwise
 
 from recipes.stories.cloze import RUNGS
 from recipes.stories.generate import ToldPair, ToldStory, cloze_pair, training_story
+from schemas.cli import Parser, command
 
 Score = Callable[[str, str], float]
 """(prompt, ending) -> the higher, the likelier."""
@@ -92,12 +93,13 @@ def accuracy(score: Score, pairs: Sequence[ToldPair]) -> float:
     return right / (2 * len(pairs))
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+@command
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = Parser(__doc__)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--stories", type=int, default=20_000, help="to fit on (default: %(default)s)")
     parser.add_argument("--pairs", type=int, default=100, help="per rung (default: %(default)s)")
-    given = parser.parse_args()
+    given = parser.parse_args(arguments)
     mix = dict.fromkeys(RUNGS, 1.0)
     stories = [training_story(given.seed, "text", index, mix) for index in range(given.stories)]
     scorers = {
@@ -110,7 +112,8 @@ def main() -> None:
     for rung in RUNGS:
         pairs = [cloze_pair(given.seed, "test", rung, index) for index in range(given.pairs)]
         print(f"{rung:10}" + "".join(f"{accuracy(score, pairs):15.3f}" for score in scorers.values()))
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -2,15 +2,14 @@
 
     python -m recipes.study.check configs/experiments/study-demo.yaml --again static-s1-compute
 
-Exit code 0, or 1 with a line for everything that does not hold.
+Exit code 0, or 4 with a line for everything that does not hold.
 """
 
 from __future__ import annotations
 
-import argparse
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,8 @@ from recipes.study.page import Page
 from recipes.study.plan import Unit, units
 from recipes.study.rerun import compare, train_again
 from recipes.study.settings import Study, load_study
-from schemas.config import ConfigError
+from schemas.cli import Parser, command
+from schemas.errors import ExitCode
 
 
 def problems(study: Study, config: str) -> Iterator[str]:
@@ -62,33 +62,28 @@ def _problems_of_run(study: Study, page: Page, unit: Unit) -> Iterator[str]:
             yield f"{unit.name} scored nothing of {task}"
 
 
-def main(arguments: list[str] | None = None) -> int:
+@command
+def main(arguments: Sequence[str] | None = None) -> int:
     """The command line."""
-    parser = argparse.ArgumentParser(
-        prog="python -m recipes.study.check", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = Parser(__doc__)
     parser.add_argument("config", help="a file of configs/experiments/")
     parser.add_argument(
         "--again", metavar="RUN", help="also train this run again from its record; it must come out the same"
     )
     given = parser.parse_args(arguments)
     torch.set_num_threads(1)
-    try:
-        study = load_study(given.config, [])
-        found = list(problems(study, given.config))
-        if given.again:
-            record = Page(study, given.config).runs[given.again]
-            again = train_again(study, record, Path(study.runs_dir) / "again" / given.again)
-            rows = compare(record, again).items()
-            found += [f"{name} was {a:.10g} and is {b:.10g}" for name, (a, b, _) in rows if abs(a - b) > 1e-6 * abs(a)]
-    except ConfigError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    study = load_study(given.config, [])
+    found = list(problems(study, given.config))
+    if given.again:
+        record = Page(study, given.config).runs[given.again]
+        again = train_again(study, record, Path(study.runs_dir) / "again" / given.again)
+        rows = compare(record, again).items()
+        found += [f"{name} was {a:.10g} and is {b:.10g}" for name, (a, b, _) in rows if abs(a - b) > 1e-6 * abs(a)]
     for line in found:
         print(f"error: {line}", file=sys.stderr)
     if not found:
         print(f"{study.page} holds: all runs are there, budgets are used up, figures are the records'")
-    return 1 if found else 0
+    return ExitCode.NOT_ACCEPTED if found else ExitCode.DONE
 
 
 if __name__ == "__main__":

@@ -8,9 +8,9 @@ Writes `pilots/NAME.json` beside the study's records, where its page finds it. S
 
 from __future__ import annotations
 
-import argparse
 import shutil
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -27,7 +27,8 @@ from recipes.study.ledger import Ledger
 from recipes.study.memory import steady_memory
 from recipes.study.readings import NORMALISATION
 from recipes.study.settings import Study, load_study
-from schemas.config import ConfigError, parse_config
+from schemas.cli import Parser, command
+from schemas.config import parse_config
 from schemas.tasks import read_task
 
 
@@ -67,11 +68,10 @@ def text_run(study: Study, model: ModelConfig, elements: float, lr: float, folde
     return parse_config(TrainConfig, document, "pilot")
 
 
-def main(arguments: list[str] | None = None) -> int:
+@command
+def main(arguments: Sequence[str] | None = None) -> int:
     """The command line."""
-    parser = argparse.ArgumentParser(
-        prog="python -m recipes.study.pilot", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = Parser(__doc__)
     parser.add_argument("config", help="a file of configs/experiments/")
     parser.add_argument("--name", required=True, help="of the pilot's record")
     parser.add_argument("--task", required=True, help="a task file with text")
@@ -82,25 +82,21 @@ def main(arguments: list[str] | None = None) -> int:
     given = parser.parse_args(arguments)
     torch.set_num_threads(1)
     steady_memory()
-    try:
-        study = load_study(given.config, [])
-        assert isinstance(study.model, ModelConfig)
-        stack = study.model.global_transformer
-        updates = {"dim": given.dim, "num_layers": given.layers, "hidden_dim": 3 * given.dim if given.dim else None}
-        stack = stack.with_updates(**{name: value for name, value in updates.items() if value})
-        model = plain_like(study.model).with_updates(global_transformer=stack.model_dump())
-        folder = Path(study.runs_dir) / "pilots" / given.name
-        shutil.rmtree(folder, ignore_errors=True)
-        lr = given.lr or study.training.rates[0]
-        config = text_run(study, model, given.elements, lr, folder)
-        watch = Watch(None, lambda line: print(line, file=sys.stderr, flush=True))
-        run = begin(config)
-        advance(run, BudgetConfig(elements=given.elements), 1.0, watch, lambda _: {}, 2.0)
-        run.close()
-        scored = score_task(load_trained(folder), read_task(given.task), ["T->T"], precision="fp32")
-    except ConfigError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    study = load_study(given.config, [])
+    assert isinstance(study.model, ModelConfig)
+    stack = study.model.global_transformer
+    updates = {"dim": given.dim, "num_layers": given.layers, "hidden_dim": 3 * given.dim if given.dim else None}
+    stack = stack.with_updates(**{name: value for name, value in updates.items() if value})
+    model = plain_like(study.model).with_updates(global_transformer=stack.model_dump())
+    folder = Path(study.runs_dir) / "pilots" / given.name
+    shutil.rmtree(folder, ignore_errors=True)
+    lr = given.lr or study.training.rates[0]
+    config = text_run(study, model, given.elements, lr, folder)
+    watch = Watch(None, lambda line: print(line, file=sys.stderr, flush=True))
+    run = begin(config)
+    advance(run, BudgetConfig(elements=given.elements), 1.0, watch, lambda _: {}, 2.0)
+    run.close()
+    scored = score_task(load_trained(folder), read_task(given.task), ["T->T"], precision="fp32")
     found = {group: accuracy(select(scored, group=group), NORMALISATION).value for group in groups_of(scored)}
     record = {
         "name": given.name,

@@ -3,14 +3,14 @@
     python -m recipes.study.rerun configs/experiments/study.yaml static-s1-compute
 
 The record's configuration is trained from nothing as one run (`model.train` would do the same): no trunk, no branch, no sitting.
-Exit code 0: every loss is within `--tolerance` of the record's (relative) and every accuracy within `--points`; else 1.
+Exit code 0: every loss is within `--tolerance` of the record's (relative) and every accuracy within `--points`; else 4.
 """
 
 from __future__ import annotations
 
-import argparse
 import shutil
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,9 @@ from recipes.study.measure import measure
 from recipes.study.memory import steady_memory
 from recipes.study.readings import accuracy
 from recipes.study.settings import Study, load_study
+from schemas.cli import Parser, command
 from schemas.config import ConfigError, parse_config
+from schemas.errors import ExitCode
 
 TOLERANCE = 1e-3
 """Of losses, relative. On the machine that made the record the difference is 0; another CPU sums in another order, and what
@@ -55,11 +57,10 @@ def compare(old: dict[str, Any], new: dict[str, Any]) -> dict[str, tuple[float, 
     return rows
 
 
-def main(arguments: list[str] | None = None) -> int:
+@command
+def main(arguments: Sequence[str] | None = None) -> int:
     """The command line."""
-    parser = argparse.ArgumentParser(
-        prog="python -m recipes.study.rerun", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = Parser(__doc__)
     parser.add_argument("config", help="a file of configs/experiments/")
     parser.add_argument("run", help="such as static-s1-compute: a file of the study's records under runs/")
     parser.add_argument("--tolerance", type=float, default=TOLERANCE, help="of losses, relative (default: %(default)s)")
@@ -67,22 +68,18 @@ def main(arguments: list[str] | None = None) -> int:
     given = parser.parse_args(arguments)
     torch.set_num_threads(1)
     steady_memory()
-    try:
-        study = load_study(given.config, [])
-        ledger = Ledger(study.results_dir)
-        if not ledger.has(f"runs/{given.run}"):
-            raise ConfigError(f"no record of {given.run}; there are {', '.join(ledger.all('runs')) or 'none'}")
-        record = ledger.read(f"runs/{given.run}")
-        found = train_again(study, record, Path(study.runs_dir) / "rerun" / given.run)
-    except ConfigError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    study = load_study(given.config, [])
+    ledger = Ledger(study.results_dir)
+    if not ledger.has(f"runs/{given.run}"):
+        raise ConfigError(f"no record of {given.run}; there are {', '.join(ledger.all('runs')) or 'none'}")
+    record = ledger.read(f"runs/{given.run}")
+    found = train_again(study, record, Path(study.runs_dir) / "rerun" / given.run)
     good = True
     for name, (old, new, is_loss) in compare(record, found).items():
         holds = abs(new - old) <= (given.tolerance * abs(old) if is_loss else given.points)
         good = good and holds
         print(f"{name:<32} recorded {old:<14.10g} again {new:<14.10g} {'yes' if holds else 'NO'}")
-    return 0 if good else 1
+    return ExitCode.DONE if good else ExitCode.NOT_ACCEPTED
 
 
 if __name__ == "__main__":

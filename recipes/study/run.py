@@ -11,19 +11,18 @@ Each finished unit of work leaves a record under `results_dir` and is not run ag
 
 from __future__ import annotations
 
-import argparse
 import logging
 import sys
 import time
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from model.data.shards import ShardError
 from model.data.sources import Corpus
-from model.training.checkpoint import CheckpointError, latest
+from model.training.checkpoint import latest
 from model.training.config import BudgetConfig, TrainConfig
 from model.training.metrics import Row
 from model.training.run import Run
@@ -43,11 +42,11 @@ from recipes.study.measure import measure
 from recipes.study.memory import steady_memory
 from recipes.study.plan import Unit, describe_plan, run_name, units
 from recipes.study.settings import Control, Study, load_study
+from schemas.cli import Parser, command
 from schemas.config import ConfigError, parse_config
+from schemas.errors import ExitCode
 from schemas.unit_bpe import UnitBpe
 
-TRY_AGAIN = 75
-"""Exit code of a sitting that ended before the study did, as `model.train` has it."""
 ROUNDS, STEPS = 3, 4
 """Of measuring the rates."""
 
@@ -233,11 +232,10 @@ def _kind_of(record: dict[str, Any], arm: str) -> dict[str, Any]:
     return {name: value for name, value in record["study"]["arms"].get(arm, {}).items() if name != "seeds"}
 
 
-def main(arguments: list[str] | None = None) -> int:
+@command
+def main(arguments: Sequence[str] | None = None) -> int:
     """The command line."""
-    parser = argparse.ArgumentParser(
-        prog="python -m recipes.study.run", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = Parser(__doc__)
     parser.add_argument("config", help="a file of configs/experiments/")
     parser.add_argument("overrides", nargs="*", metavar="a.b=c", help="fields to set, read as YAML")
     parser.add_argument("--dry-run", action="store_true", help="print the plan and its hours, and stop")
@@ -252,27 +250,20 @@ def main(arguments: list[str] | None = None) -> int:
     logging.getLogger("model.training.run").setLevel(
         logging.ERROR
     )  # each branch has another budget than its trunk, and means it
-    try:
-        study = load_study(given.config, given.overrides)
-        work = Work(study, Watch(given.hours, lambda line: print(line, file=sys.stderr, flush=True)))
-        if given.page:
-            _render(study, given.config)
-            return 0
-        work.prepare()
-        only = given.only.split(",") if given.only else list(study.arms)
-        if unknown := set(only) - set(study.arms):
-            raise ConfigError(f"no arm {', '.join(sorted(unknown))}; there are {', '.join(study.arms)}")
-        wanted = [unit for unit in units(study, work.facts) if unit.arm in only]
-        if given.dry_run:
-            print(describe_plan(study, work.facts, work.ledger, wanted))
-            return 0
-        return sitting(work, wanted, given.config)
-    except (ConfigError, ShardError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except CheckpointError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+    study = load_study(given.config, given.overrides)
+    work = Work(study, Watch(given.hours, lambda line: print(line, file=sys.stderr, flush=True)))
+    if given.page:
+        _render(study, given.config)
+        return 0
+    work.prepare()
+    only = given.only.split(",") if given.only else list(study.arms)
+    if unknown := set(only) - set(study.arms):
+        raise ConfigError(f"no arm {', '.join(sorted(unknown))}; there are {', '.join(study.arms)}")
+    wanted = [unit for unit in units(study, work.facts) if unit.arm in only]
+    if given.dry_run:
+        print(describe_plan(study, work.facts, work.ledger, wanted))
+        return 0
+    return sitting(work, wanted, given.config)
 
 
 def sitting(work: Work, wanted: list[Unit], config: str) -> int:
@@ -288,7 +279,7 @@ def sitting(work: Work, wanted: list[Unit], config: str) -> int:
         except OutOfTime:
             work.watch.say(f"the sitting is over within {unit.name}; run the same command to go on")
             _render(work.study, config)
-            return TRY_AGAIN
+            return ExitCode.TRY_AGAIN
         if time.monotonic() - rendered > 60:
             rendered = time.monotonic()
             _render(work.study, config)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import argparse
 import csv
 import random
 import re
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,6 +19,7 @@ from recipes.voices import flite, neural, texts
 from recipes.voices.phone_times import PhoneAligner
 from recipes.voices.settings import SEED, root
 from recipes.voices.store import Utterance, load, resample, save
+from schemas.cli import Parser, command
 
 HELD_OUT_SENTENCES = 30
 """Per voice: two minutes."""
@@ -182,18 +183,20 @@ def _write_parts(
         print(f"{path.name}: {len(made)} sentences, {sum(item.seconds for item in made) / 60:.1f} minutes", flush=True)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+@command
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = Parser(__doc__)
     parser.add_argument("source", choices=["flite", "kokoro", "piper", "real", "held-out"])
     parser.add_argument("--parts", type=int, default=12, help="parts of 80 sentences (4-5 minutes) per voice")
-    arguments = parser.parse_args()
-    if arguments.source == "real":
+    given = parser.parse_args(arguments)
+    if given.source == "real":
         make_real(copies=4)
-    elif arguments.source == "held-out":
+    elif given.source == "held-out":
         make_held_out()
     else:
-        {"flite": make_flite, "kokoro": make_kokoro, "piper": make_piper}[arguments.source](arguments.parts)
+        {"flite": make_flite, "kokoro": make_kokoro, "piper": make_piper}[given.source](given.parts)
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -8,8 +8,9 @@ so that the letters also collapse to the text.
 
 from __future__ import annotations
 
-import argparse
+import sys
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,6 +33,7 @@ from recipes.tiny_models.batches import (
 )
 from recipes.tiny_models.settings import FRAME, one_thread
 from recipes.voices.settings import SEED, root
+from schemas.cli import Parser, command, count
 
 STEPS = 3500
 CHECKPOINT_EVERY = 200
@@ -218,8 +220,16 @@ def _text(spelling: Spelling, start: int, end: int) -> np.ndarray:
     return text[inside[0] : inside[-1] + 1] if len(inside) else text[:0]
 
 
-if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--steps", type=int, default=STEPS, help="default: %(default)s")
+@command
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command."""
+    parser = Parser(__doc__)
+    parser.add_argument("--steps", type=count, default=STEPS, help="default: %(default)s")
+    given = parser.parse_args(arguments)
     one_thread()
-    train(parser.parse_args().steps)
+    train(given.steps)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

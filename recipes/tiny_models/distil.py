@@ -6,8 +6,9 @@ labels are used.
 
 from __future__ import annotations
 
-import argparse
+import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -29,6 +30,7 @@ from recipes.tiny_models.batches import (
 from recipes.tiny_models.settings import UNIT_HOP, one_thread
 from recipes.tiny_models.targets import DIM, SHARES, load_targets, settle
 from recipes.voices.settings import SEED, root
+from schemas.cli import Parser, command, count
 
 CHECKPOINT_EVERY = 200
 WINDOWS = (120, 200, 200, 300, 600)
@@ -174,8 +176,16 @@ def _millions(module: nn.Module) -> float:
     return sum(int(parameter.numel()) for parameter in module.parameters()) / 1e6
 
 
-if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--steps", type=int, default=STEPS, help="default: %(default)s")
+@command
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command."""
+    parser = Parser(__doc__)
+    parser.add_argument("--steps", type=count, default=STEPS, help="default: %(default)s")
+    given = parser.parse_args(arguments)
     one_thread()
-    train(parser.parse_args().steps)
+    train(given.steps)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import argparse
+import sys
+from collections.abc import Sequence
 
 import faiss
 import numpy as np
@@ -14,6 +15,7 @@ from recipes.tiny_models.batches import load_corpus
 from recipes.tiny_models.settings import UNIT_HOP, assets, one_thread
 from recipes.tiny_models.targets import SHARES
 from recipes.voices.settings import SEED
+from schemas.cli import Parser, command
 from schemas.spec import HubertSpec, KMeansSpec
 
 LAYER = 4
@@ -29,16 +31,17 @@ def encoder() -> HubertEncoder:
     return opened
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+@command
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = Parser(__doc__)
     parser.add_argument("sizes", type=int, nargs="+")
-    arguments = parser.parse_args()
+    given = parser.parse_args(arguments)
     one_thread()
     faiss.omp_set_num_threads(1)
     hubert = encoder()
     items = load_corpus(SHARES).items[::EVERY]
     features = np.concatenate([hubert.encode(item.audio.astype(np.float32) / 32768) for item in items])
-    for size in arguments.sizes:
+    for size in given.sizes:
         spec = KMeansSpec(num_units=size, seed=SEED, iterations=25, redo=1, max_points_per_centroid=4096)
         fit = fit_kmeans(features, spec)
         notes = {
@@ -55,7 +58,8 @@ def main() -> None:
         card = kmeans_card(f"tiny-hubert-l{LAYER}-k{size}", fit.centroids, notes)
         write_centroids(folder, fit.centroids, card)
         print(f"{folder}: {len(features)} frames, {len(fit.dead)} dead, {len(fit.near_dead)} near dead", flush=True)
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

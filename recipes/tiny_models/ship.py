@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import argparse
 import json
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from transformers import Wav2Vec2CTCTokenizer, Wav2Vec2FeatureExtractor, Wav2Vec
 from recipes.tiny_models import ctc, distil, letters, priors
 from recipes.tiny_models.settings import UNIT_HOP, assets
 from recipes.voices.settings import SAMPLE_RATE
+from schemas.cli import Parser, command
 
 
 def ship_hubert() -> Path:
@@ -59,8 +61,15 @@ def _extractor() -> Wav2Vec2FeatureExtractor:
     )
 
 
-if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__)
+@command
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command."""
+    parser = Parser(__doc__)
     parser.add_argument("model", choices=["hubert", "ctc"])
-    arguments = parser.parse_args()
-    print({"hubert": ship_hubert, "ctc": ship_ctc}[arguments.model]())
+    given = parser.parse_args(arguments)
+    print({"hubert": ship_hubert, "ctc": ship_ctc}[given.model]())
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

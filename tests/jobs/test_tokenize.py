@@ -136,7 +136,7 @@ def test_more_rejects_than_allowed_is_an_error_but_loses_nothing(folder: Path, t
     content = document(tmp_path / "audio", tmp_path / "out", folder / "centroids", max_reject_rate=0.01)
     spec = write_spec(tmp_path / "spec.yaml", content)
     result = tokenize(spec)
-    assert result.returncode == 1
+    assert result.returncode == 4
     assert "recordings rejected 16.7% of its input (1 decode_error), more than max_reject_rate 1.0%" in result.stderr
     assert tokenize(spec, "max_reject_rate=0.5").returncode == 0
     assert (tmp_path / "out/shards/index.json").exists()

@@ -86,14 +86,10 @@ def page(run: Run) -> Page:
     return Page(report.build(plan.spec, data, report.identity(plan.spec, plan.store, data)).decode("utf-8"))
 
 
-def command(folder: Path, plan: Plan, monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
+def command(folder: Path, plan: Plan, *arguments: str) -> int:
     """The command as a user types it."""
     path = write_spec(folder / "spec.yaml", plan.spec.model_dump(mode="json"))
-    monkeypatch.setattr(sys, "argv", ["report.py", "--config", str(path), *arguments])
-    with pytest.raises(SystemExit) as ended:
-        report.exit_with(report.main)
-    assert isinstance(ended.value.code, int)
-    return ended.value.code
+    return report.main(["--config", str(path), *arguments])
 
 
 # the page ---------------------------------------------------------------------------------------------------------------
@@ -216,16 +212,14 @@ def test_without_audio_in_the_shards_the_source_is_drawn_but_not_copied(tmp_path
 # when it is written -----------------------------------------------------------------------------------------------------
 
 
-def test_a_page_is_written_once_per_state(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_page_is_written_once_per_state(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     plan, _ = make_run(tmp_path)
     path = tmp_path / "out" / "report.html"
 
     def written(*arguments: str) -> bool:
         path.write_bytes(path.read_bytes()) if path.exists() else None
         os.utime(path, (1, 1)) if path.exists() else None
-        assert command(tmp_path, plan, monkeypatch, *arguments) == 0
+        assert command(tmp_path, plan, *arguments) == 0
         assert ("up to date" in capsys.readouterr().out) == (path.stat().st_mtime == 1)
         return path.stat().st_mtime != 1
 
@@ -245,18 +239,16 @@ def test_a_page_is_written_once_per_state(
 
 
 def test_nothing_there_yet_is_one_sentence_with_the_command(
-    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert command(tmp_path, run[0], monkeypatch, f"output={tmp_path / 'none'}") == 2
+    assert command(tmp_path, run[0], f"output={tmp_path / 'none'}") == 2
     complaint = capsys.readouterr().err
     assert complaint.count("\n") == 1
     assert f"run python jobs/tokenize_audio.py --config {tmp_path / 'spec.yaml'}" in complaint
 
 
-def test_an_index_of_other_settings_is_refused(
-    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert command(tmp_path, run[0], monkeypatch, "stages.segments.pad_ms=40") == 2
+def test_an_index_of_other_settings_is_refused(run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert command(tmp_path, run[0], "stages.segments.pad_ms=40") == 2
     assert "other settings" in capsys.readouterr().err
 
 

@@ -1,4 +1,4 @@
-"""Damage to data while a run goes on: a sentence with the file's name and exit code 2, never a silent skip."""
+"""Damage to data while a run goes on: a sentence with the file's name and exit code 3, never a silent skip."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def test_damaged_shards_end_the_run_with_their_name(damage, message: str, worker
     run(config, overrides=["budget.steps=1"])  # trains the tokenizer, which reads everything, while all is well
     victim = tmp_path / "data" / "speech" / "shard-00002.tar"
     damage(victim)
-    printed = run(config, overrides=[f"data.workers={workers}"], expect=2)
+    printed = run(config, overrides=[f"data.workers={workers}"], expect=3)
     assert f"{victim} " in printed
     assert message in printed
     assert "Traceback" not in printed
@@ -41,7 +41,7 @@ def test_damaged_shards_end_the_run_with_their_name(damage, message: str, worker
 
 
 def test_a_full_disk_while_checkpointing(tmp_path: Path) -> None:
-    """A limit on file sizes fails in the kernel as a full disk does: exit code 1, the last checkpoint whole, and the run goes on
+    """A limit on file sizes fails in the kernel as a full disk does: exit code 3, the last checkpoint whole, and the run goes on
     from it once there is room."""
     write_data(tmp_path / "data")
     document = run_document(tmp_path / "data", tmp_path / "run")
@@ -50,7 +50,7 @@ def test_a_full_disk_while_checkpointing(tmp_path: Path) -> None:
     before = latest(tmp_path / "run" / "checkpoints")
     with started(config) as ranks:
         resource.prlimit(ranks.processes[0].pid, resource.RLIMIT_FSIZE, (30_000, 30_000))
-        assert ranks.wait() == [1], ranks.output()
+        assert ranks.wait() == [3], ranks.output()
         assert "cannot write the checkpoint" in ranks.output()
         assert "Traceback" not in ranks.output()
     assert latest(tmp_path / "run" / "checkpoints") == before

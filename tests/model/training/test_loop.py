@@ -156,7 +156,7 @@ def test_a_loss_that_is_no_number_stops_the_run_and_names_the_samples(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     poison(monkeypatch, at=4 * 4 + 2)
-    assert run_here(run_document(data, tmp_path / "run"), tmp_path) == 1
+    assert run_here(run_document(data, tmp_path / "run"), tmp_path) == 4
     assert "step 5: the loss or the gradient is not finite" in capsys.readouterr().err
     saved = json.loads((tmp_path / "run" / "non-finite-step-00000005.json").read_text())
     assert saved["step"] == 5

@@ -1,0 +1,190 @@
+"""The frame of every command: its parser, one sentence for every mistake, the exit code, and what a signal does.
+
+    @command
+    def main(arguments: Sequence[str] | None = None) -> int:
+        parser = Parser(__doc__)
+        ...
+
+Nothing heavy is imported here, and commands import what is heavy once their line has been read: a typo is answered at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import os
+import signal
+import sys
+import threading
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any, NoReturn, Protocol
+
+from schemas.errors import ExitCode, UserError
+
+DEBUG = "--debug"
+EXTRAS = {"whisperx": "whisperx", "fairseq": "fairseq", "lm_eval": "lm-eval"}
+"""Package -> the extra of ours that brings it."""
+STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+"""Ctrl-C, a scheduler's end, a scheduler's warning before it."""
+
+Main = Callable[[Sequence[str] | None], int]
+
+
+class Command(Protocol):
+    """A command as `lst`, a script and a test call it: with its words, or with those of the process."""
+
+    def __call__(self, arguments: Sequence[str] | None = None) -> int:
+        """Run it; the exit code."""
+
+
+class Stopped(KeyboardInterrupt):
+    """A signal that ends the command; like Ctrl-C's own exception it passes through `except Exception`."""
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse in our layout: docstrings as they are written, examples below, a mistake in one line, shell completion."""
+
+    def __init__(self, description: str | None = None, examples: str = "", **options: Any) -> None:
+        options.setdefault("prog", _program())
+        options.setdefault("formatter_class", argparse.RawDescriptionHelpFormatter)
+        if examples:
+            options["epilog"] = f"examples:\n{examples}"
+        super().__init__(description=description, **options)
+        self.add_argument(DEBUG, action="store_true", help="show the traceback of an error")
+
+    def error(self, message: str) -> NoReturn:
+        """One line and exit code 2."""
+        self.exit(ExitCode.CONFIGURATION, f"error: {message}; {self.prog} --help lists what there is\n")
+
+    def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """As argparse does it; in a shell that asks for completions it answers and ends."""
+        if "_ARGCOMPLETE" in os.environ:
+            import argcomplete
+
+            argcomplete.autocomplete(self)
+        return super().parse_args(args, namespace)
+
+
+def _program() -> str:
+    """How this command was called, as a user would call it again."""
+    if sys.argv[0].startswith("lst"):
+        return sys.argv[0]
+    spec = getattr(sys.modules["__main__"], "__spec__", None)
+    return f"python -m {spec.name}" if spec is not None else f"python {os.path.relpath(sys.argv[0])}"
+
+
+def count(text: str) -> int:
+    """A whole number from 1 on, for `type=` of an option."""
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not a whole number from 1 on")
+    return number
+
+
+def command(main: Main) -> Command:
+    """The `main` of a command in its frame: see `run_command`."""
+
+    @functools.wraps(main)
+    def framed(arguments: Sequence[str] | None = None) -> int:
+        return run_command(main, arguments)
+
+    return framed
+
+
+def run_command(main: Main, arguments: Sequence[str] | None = None) -> int:
+    """Run a command and return its exit code; what a user can mend is one sentence on stderr.
+
+    SIGINT, SIGTERM and SIGUSR1 unwind the command (a second one ends it at once), and it ends with `ExitCode.TRY_AGAIN`; a
+    command that does better, as training does, has handlers of its own. An exception that nobody foresaw is raised on, with
+    its traceback; `--debug` shows that of every error.
+    """
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    debug = DEBUG in words
+    try:
+        with _stopping():
+            return main([word for word in words if word != DEBUG])
+    except BrokenPipeError:  # `| head` has seen enough; nothing may be written to it at exit either
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return ExitCode.DONE
+    except (Exception, KeyboardInterrupt) as error:
+        explained = explain(error)
+        if explained is None:
+            raise
+        if debug:
+            traceback.print_exception(error)
+        code, sentence = explained
+        print(f"error: {sentence}", file=sys.stderr, flush=True)
+        return code
+
+
+@contextmanager
+def _stopping() -> Iterator[None]:
+    """Signals as an exception in the main thread, where there is one to raise it in."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def stop(number: int, _: FrameType | None) -> None:
+        for other in STOPPING:
+            signal.signal(other, _end_at_once)
+        raise Stopped(signal.Signals(number).name)
+
+    before = {number: signal.signal(number, stop) for number in STOPPING}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _end_at_once(number: int, _: FrameType | None) -> None:
+    os._exit(ExitCode.TRY_AGAIN)
+
+
+def explain(error: BaseException) -> tuple[ExitCode, str] | None:
+    """Exit code and sentence of an error, out of the wrapping of the process it happened in; None: a fault of this code."""
+    error = _cause(error)
+    if isinstance(error, UserError):
+        return error.code, str(error)
+    if isinstance(error, KeyboardInterrupt):
+        return ExitCode.TRY_AGAIN, f"stopped by {error.args[0] if error.args else 'SIGINT'}; run it again to go on"
+    if isinstance(error, OSError):
+        return _of_file(error)
+    if isinstance(error, UnicodeDecodeError):
+        place = f"byte {error.start} is {error.object[error.start : error.start + 1].hex()}"
+        return ExitCode.CONFIGURATION, f"a text that is not UTF-8 ({place}): save it as UTF-8"
+    if isinstance(error, ImportError) and (package := (error.name or "").split(".")[0]) in EXTRAS:
+        remedy = f"run `pip install 'latent-speech-text[{EXTRAS[package]}]'`"
+        return ExitCode.CONFIGURATION, f"{package} is not installed: {remedy}"
+    if (
+        isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
+    ):  # torch's, which is not imported here
+        return ExitCode.CONFIGURATION, f"out of memory: {str(error).split('. ')[0] or 'choose smaller batches'}"
+    return None
+
+
+def _of_file(error: OSError) -> tuple[ExitCode, str]:
+    """A path that is wrong is the user's to mend; anything else is the storage's."""
+    wrong = isinstance(error, FileNotFoundError | NotADirectoryError | IsADirectoryError | FileExistsError)
+    code = ExitCode.CONFIGURATION if wrong else ExitCode.STORAGE
+    where = f"{error.filename}: " if error.filename else ""
+    return code, f"{where}{error.strerror or str(error).splitlines()[0]}"
+
+
+def _cause(error: BaseException) -> BaseException:
+    """What a worker raised, where Ray wrapped it in errors of its own; else the error itself.
+
+    They are known by where they were defined, since Ray is not imported here: a RayTaskError keeps the worker's exception as
+    `cause`, Ray Train keeps one per worker, and Ray Data raises an error of its own `from` one of these.
+    """
+    seen = []
+    while type(error).__module__.split(".")[0] == "ray" and error not in seen:
+        seen.append(error)
+        failures = getattr(error, "worker_failures", None) or {}
+        inner = next(iter(failures.values()), None) or getattr(error, "cause", None) or error.__cause__
+        if isinstance(inner, BaseException):
+            error = inner
+    return error
