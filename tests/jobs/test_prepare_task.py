@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -67,10 +68,9 @@ def text_of(audio: Path, name: str) -> str:
     return next(row[rows[0].index("transcript")] for row in rows[1:] if row[0] == name)
 
 
-def run(folder: Path, monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
+def run(folder: Path, *arguments: str) -> int:
     task, out = str(folder / "task" / "task.jsonl"), str(folder / "task" / "out.jsonl")
-    monkeypatch.setattr("sys.argv", ["prepare_task", "--config", str(folder / "spec.yaml"), task, out, *arguments])
-    return prepare.main()
+    return prepare.main(["--config", str(folder / "spec.yaml"), task, out, *arguments])
 
 
 def _until(stage: str, work: Callable[[StageWorker, str], None], worker: StageWorker, part: str) -> None:
@@ -85,13 +85,12 @@ def test_a_task_becomes_what_training_data_becomes(
     with monkeypatch.context() as interrupted:
         work = StageWorker.work
         interrupted.setattr(StageWorker, "work", lambda self, part: _until("words", work, self, part))
-        with pytest.raises(KeyboardInterrupt):
-            run(folder, interrupted)
+        assert run(folder) == 75
     assert not (folder / "task" / "out.jsonl").exists()
     with monkeypatch.context() as resumed:
         stages: list[str] = []
         resumed.setattr(StageWorker, "work", lambda self, part: (stages.append(self.plan.name), work(self, part)))
-        assert run(folder, resumed) == 0
+        assert run(folder) == 0
     assert stages == ["words", "units", "patches"], "what was committed before the interruption is not done again"
     written = (folder / "task" / "out.jsonl").read_bytes()
     task = read_task(folder / "task" / "out.jsonl")
@@ -140,7 +139,7 @@ def test_a_task_becomes_what_training_data_becomes(
     monkeypatch.setattr(StageWorker, "work", lambda *_: pytest.fail("work that was committed is done again"))
     assert run(folder, monkeypatch) == 0
     assert (folder / "task" / "out.jsonl").read_bytes() == written
-    assert run(folder, monkeypatch, "max_reject_rate=0.1") == 4
+    assert run(folder, "max_reject_rate=0.1") == 4
 
 
 def test_segments_of_a_file_follow_each_other_and_one_without_words_takes_them_all() -> None:
@@ -156,17 +155,15 @@ def test_segments_of_a_file_follow_each_other_and_one_without_words_takes_them_a
     assert prepare._join(members, units, words, {"b": patches["b"]}).words is None  # type: ignore[arg-type]
 
 
-def test_what_cannot_be_prepared_is_said(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_cannot_be_prepared_is_said(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     def fails(prompt: dict[str, str], ending: dict[str, str], message: str, out: str = "out.jsonl") -> None:
         item = TaskItem.model_validate(
             {"id": "i", "group": "g", "prompt": prompt, "endings": [ending, {"text": "x"}], "answer": 0}
         )
         write_task(tmp_path / "task.jsonl", TaskHeader(task="t"), [item])
-        monkeypatch.setattr(
-            "sys.argv", ["p", "--config", str(folder / "spec.yaml"), str(tmp_path / "task.jsonl"), str(tmp_path / out)]
-        )
-        with pytest.raises(TaskError, match=message):
-            prepare.main()
+        words = ["--config", str(folder / "spec.yaml"), str(tmp_path / "task.jsonl"), str(tmp_path / out)]
+        assert prepare.main(words) == 2
+        assert re.search(message, capsys.readouterr().err)
 
     soundfile.write(tmp_path / "a.wav", np.zeros(1600), 16_000)
     fails({"text": "a"}, {"text": "b"}, "names no audio")
