@@ -20,7 +20,7 @@ from jobs.runtime.stages import unit_tokenizer
 from jobs.runtime.worker import StageWorker
 from schemas.config import parse_config
 from schemas.spec import PipelineSpec
-from schemas.tasks import Segment, TaskError, TaskHeader, TaskItem, read_task, write_task
+from schemas.tasks import Segment, TaskHeader, TaskItem, read_task, write_task
 from tests.jobs.small_corpus import DEMO, document, make_centroids, make_corpus, write_spec
 from tests.jobs.small_corpus import FILES as RECORDINGS
 
@@ -137,7 +137,7 @@ def test_a_task_becomes_what_training_data_becomes(
     assert "broken.flac" in capsys.readouterr().out
 
     monkeypatch.setattr(StageWorker, "work", lambda *_: pytest.fail("work that was committed is done again"))
-    assert run(folder, monkeypatch) == 0
+    assert run(folder) == 0
     assert (folder / "task" / "out.jsonl").read_bytes() == written
     assert run(folder, "max_reject_rate=0.1") == 4
 
