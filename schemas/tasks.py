@@ -8,7 +8,6 @@ audio, units), so that one file serves S->S, T->T, S->T and T->S. Whoever makes 
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import pairwise
@@ -19,6 +18,7 @@ from pydantic import Field, field_validator, model_validator
 
 from schemas.cards import Card
 from schemas.config import ConfigError, StrictModel, parse_config
+from schemas.files import whole_file
 
 TASK_FORMAT: Literal[1] = 1
 
@@ -173,19 +173,12 @@ def read_task(path: str | Path) -> Task:
 
 def write_task(path: str | Path, header: TaskHeader, items: Iterable[TaskItem]) -> int:
     """Write a task file, whole or not at all; equal items give equal bytes. Returns the number of items."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"{path.name}.{os.getpid()}.part")
     count = 0
-    try:
-        with open(partial, "w", encoding="utf-8") as file:
-            file.write(_line(header))
-            for item in items:
-                file.write(_line(item))
-                count += 1
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
+    with whole_file(path) as partial, open(partial, "w", encoding="utf-8") as file:
+        file.write(_line(header))
+        for item in items:
+            file.write(_line(item))
+            count += 1
     return count
 
 

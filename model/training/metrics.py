@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import sys
 import time
 from pathlib import Path
@@ -12,6 +11,8 @@ from typing import Any
 
 import torch
 from tqdm import tqdm
+
+from schemas.files import whole_file
 
 Row = dict[str, Any]
 
@@ -81,9 +82,8 @@ def truncate(path: Path, steps: int) -> None:
     """Keep the rows of the first `steps` steps."""
     if path.exists():
         kept = [row for row in read_rows(path) if row["step"] <= steps]
-        partial = path.with_suffix(".part")
-        partial.write_text("".join(json.dumps(row) + "\n" for row in kept), encoding="utf-8")
-        os.replace(partial, path)
+        with whole_file(path) as partial:
+            partial.write_text("".join(json.dumps(row) + "\n" for row in kept), encoding="utf-8")
 
 
 def gemm_flops(device: torch.device, dtype: torch.dtype, size: int = 1024, seconds: float = 0.1) -> float:

@@ -12,12 +12,14 @@ from typing import Any
 import numpy as np
 
 from pipeline.networks.model_files import model_directory, read_json, torch_device, weight_hashes
-from pipeline.networks.windows import ConvGrid, plan_windows
-from schemas.audio import SAMPLE_RATE
+from pipeline.networks.windowed import Windowing, run_windowed
+from pipeline.networks.windows import ConvGrid
 from schemas.cards import hash_directory
 from schemas.config import ConfigError
 from schemas.spec import CtcSpec
 
+EXTRACTOR_EPSILON = 1e-7
+"""Of the normalisation over the whole audio, as transformers' feature extractor has it."""
 PRIORS = "label_priors.json"
 """Label -> its mean probability over training data. Where a model's directory has it, emissions are divided by it, as hybrid
 recognisers do: what aligns is how well a label explains the sound, not how common the label is."""
@@ -112,30 +114,20 @@ class CtcModel:
     def log_probs(self, audio: np.ndarray) -> np.ndarray:
         """Log probabilities of float32 [n] samples at 16 kHz: float32 [n // hop, labels]; windows where it is long."""
         assert self._model is not None, "open() comes before log_probs()"
-        from pipeline.networks.group_norm import whole_audio_norm
-
-        hop = self.grid.hop
-        core, context = (
-            round(seconds * SAMPLE_RATE / hop) for seconds in (self.spec.window_seconds, self.spec.context_seconds)
+        return run_windowed(
+            audio,
+            grid=self.grid,
+            width=len(self.alphabet.labels),
+            windowing=Windowing.of(
+                self.spec.window_seconds,
+                self.spec.context_seconds,
+                self.grid.hop,
+                self.spec.batch_size if self._device == "cuda" else 1,
+            ),
+            forward=self._forward,
+            first_convolution=self._convolutions[0],
+            normalise=EXTRACTOR_EPSILON if self._normalise else None,
         )
-        windows = plan_windows(len(audio) // hop, max(core, 1), context)
-        emissions = np.empty((len(audio) // hop, len(self.alphabet.labels)), np.float32)
-        if not windows:
-            return emissions
-        padded = np.pad(_normalised(audio) if self._normalise else audio, self.grid.margin)
-        if len(windows) == 1:
-            emissions[:] = self._forward([padded])[0]
-            return emissions
-        with whole_audio_norm(self._convolutions[0], padded):
-            batch_size = self.spec.batch_size if self._device == "cuda" else 1
-            for first in range(0, len(windows), batch_size):
-                batch = windows[first : first + batch_size]
-                outputs = self._forward([padded[slice(*self.grid.samples(window))] for window in batch])
-                for window, output in zip(batch, outputs, strict=True):
-                    assert len(output) == window.stop - window.start, "the grid says how many frames a window gives"
-                    kept = output[window.keep_start - window.start : window.keep_stop - window.start]
-                    emissions[window.keep_start : window.keep_stop] = kept
-        return emissions
 
     def _forward(self, waves: Sequence[np.ndarray]) -> np.ndarray:
         import torch
@@ -219,9 +211,3 @@ def _bundle(name: str) -> Any:
     if not hasattr(bundle, "get_labels"):
         raise ConfigError(f"torchaudio has no CTC bundle {name!r}; WAV2VEC2_ASR_BASE_960H and MMS_FA are two of them")
     return bundle
-
-
-def _normalised(audio: np.ndarray) -> np.ndarray:
-    """Zero mean and unit variance over the whole audio, with the epsilon of transformers' feature extractor."""
-    mean, variance = audio.mean(dtype=np.float64), audio.var(dtype=np.float64)
-    return ((audio - np.float32(mean)) / np.float32(np.sqrt(variance + 1e-7))).astype(np.float32)

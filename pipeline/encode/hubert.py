@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,11 +10,13 @@ import numpy as np
 
 from pipeline.encode.hubert_weights import HubertFacts, hubert_facts, load_hubert
 from pipeline.networks.model_files import torch_device
-from pipeline.networks.windows import Window, plan_windows
-from schemas.audio import SAMPLE_RATE
+from pipeline.networks.windowed import Windowing, run_windowed
 from schemas.cards import Card
 from schemas.config import ConfigError
 from schemas.spec import HubertSpec
+
+LAYER_NORM_EPSILON = 1e-5
+"""Of the normalisation over the whole audio, as fairseq's layer norm has it."""
 
 
 class HubertEncoder:
@@ -80,48 +83,26 @@ class HubertEncoder:
     def encode(self, audio: np.ndarray) -> np.ndarray:
         """Features of float32 [n] samples at 16 kHz: float32 [n // hop, D]."""
         assert self._facts is not None, "open() comes before encode()"
-        grid = self._facts.grid
-        num_frames = len(audio) // self.hop
-        features = np.empty((num_frames, self._facts.dim), np.float32)
-        core, context = self._frames(self.spec.window_seconds), self._frames(self.spec.context_seconds)
-        windows = plan_windows(num_frames, core, context)
-        if not windows:
-            return features
-        padded = np.pad(_normalised(audio) if self._facts.normalise else audio, grid.margin)
-        if len(windows) == 1:
-            features[:] = self._forward(padded[None])[0]
-            return features
-        from pipeline.networks.group_norm import whole_audio_norm
+        return run_windowed(
+            audio,
+            grid=self._facts.grid,
+            width=self._facts.dim,
+            windowing=Windowing.of(
+                self.spec.window_seconds,
+                self.spec.context_seconds,
+                self.hop,
+                # On a CPU a batch is slower than its windows one by one; either way it holds windows of this audio alone.
+                self.spec.batch_size if self._device == "cuda" else 1,
+            ),
+            forward=self._forward,
+            first_convolution=self._model.feature_extractor.conv_layers[0],
+            normalise=LAYER_NORM_EPSILON if self._facts.normalise else None,
+        )
 
-        with whole_audio_norm(self._model.feature_extractor.conv_layers[0], padded):
-            # On a CPU a batch is slower than its windows one by one; either way it holds windows of this audio alone.
-            batch_size = self.spec.batch_size if self._device == "cuda" else 1
-            for first in range(0, len(windows), batch_size):
-                batch = windows[first : first + batch_size]
-                spans = [grid.samples(window) for window in batch]
-                outputs = self._forward(np.stack([padded[start:stop] for start, stop in spans]))
-                for window, output in zip(batch, outputs, strict=True):
-                    features[window.keep_start : window.keep_stop] = _kept(output, window)
-        return features
-
-    def _frames(self, seconds: float) -> int:
-        return max(round(seconds * SAMPLE_RATE / self.hop), 1 if seconds else 0)
-
-    def _forward(self, batch: np.ndarray) -> np.ndarray:
+    def _forward(self, waves: Sequence[np.ndarray]) -> np.ndarray:
         import torch
 
         with torch.inference_mode():
-            waves = torch.from_numpy(np.ascontiguousarray(batch, np.float32)).to(self._device)
-            output: np.ndarray = self._model(waves).last_hidden_state.float().cpu().numpy()
+            batch = torch.from_numpy(np.stack(waves).astype(np.float32, copy=False)).to(self._device)
+            output: np.ndarray = self._model(batch).last_hidden_state.float().cpu().numpy()
         return output
-
-
-def _kept(output: np.ndarray, window: Window) -> np.ndarray:
-    assert len(output) == window.stop - window.start, "the grid says how many frames a window gives"
-    return output[window.keep_start - window.start : window.keep_stop - window.start]
-
-
-def _normalised(audio: np.ndarray) -> np.ndarray:
-    """Zero mean and unit variance over the whole audio, as models with layer-normed convolutions were trained."""
-    mean, variance = audio.mean(dtype=np.float64), audio.var(dtype=np.float64)
-    return ((audio - np.float32(mean)) / np.float32(np.sqrt(variance + 1e-5))).astype(np.float32)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ from recipes.stories.generate import ToldPair, cloze_pair, training_story
 from recipes.stories.parts import Part, run_parts
 from recipes.stories.settings import SpeechConfig, StoriesConfig, TaskConfig
 from schemas.config import ConfigError
+from schemas.files import whole_file
 from schemas.tasks import Segment, TaskHeader, TaskItem, write_task
 
 VERSION = 1
@@ -141,14 +141,12 @@ def claim(stage: Stage, root: Path) -> None:
                 f"{path} and {stage.result if stage.name == 'text' else stage.result.with_suffix('')}"
             )
         return
-    path.parent.mkdir(parents=True, exist_ok=True)
     _publish(path, (json.dumps(facts, indent=1, sort_keys=True) + "\n").encode())
 
 
 def _publish(path: Path, content: bytes) -> None:
-    partial = path.with_name(f"{path.name}.{os.getpid()}.part")
-    partial.write_bytes(content)
-    os.replace(partial, path)
+    with whole_file(path) as partial:
+        partial.write_bytes(content)
 
 
 def _write_text(path: Path, seed: int, start: int, end: int, mix: Mapping[str, float]) -> None:

@@ -12,6 +12,7 @@ from recipes.tiny_models.corpus import parts
 from recipes.tiny_models.settings import FRAME, PAD
 from recipes.voices.settings import SEED
 from recipes.voices.store import Utterance, load
+from schemas.files import whole_file
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,7 +99,5 @@ def cosine(step: int, total: int, warmup: int, peak: float) -> float:
 
 def save_checkpoint(path: Path, state: dict[str, object]) -> None:
     """Write a checkpoint and publish it by renaming."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(".tmp")
-    torch.save(state, temporary)
-    temporary.rename(path)
+    with whole_file(path) as temporary:
+        torch.save(state, temporary)

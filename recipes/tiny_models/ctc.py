@@ -34,6 +34,7 @@ from recipes.tiny_models.batches import (
 from recipes.tiny_models.settings import FRAME, one_thread
 from recipes.voices.settings import SEED, root
 from schemas.cli import Parser, command, count
+from schemas.files import whole_file
 
 STEPS = 3500
 CHECKPOINT_EVERY = 200
@@ -92,9 +93,8 @@ def spell(corpus: Corpus) -> Spelling:
     path = root() / "spelling.npz"
     if not path.exists():
         made = make_spelling(corpus)
-        temporary = path.with_suffix(".tmp.npz")
-        np.savez(temporary, targets=made.targets, labels=made.labels, middles=made.middles)
-        temporary.rename(path)
+        with whole_file(path) as temporary:
+            np.savez(temporary, targets=made.targets, labels=made.labels, middles=made.middles)
     with np.load(path, allow_pickle=False) as file:
         return Spelling(**{name: file[name] for name in ("targets", "labels", "middles")})
 

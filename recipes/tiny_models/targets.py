@@ -19,6 +19,7 @@ from recipes.tiny_models.whisper_teacher import WhisperTeacher
 from recipes.voices.settings import SEED, root
 from recipes.voices.store import Utterance, load
 from schemas.cli import command
+from schemas.files import whole_file
 
 LAYERS = (3, 4)
 DIM = 128
@@ -124,11 +125,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if path.exists():
             continue
         made = [project(teacher_features(teacher, item.audio), projection) for item in load(part)]
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_suffix(".tmp")
-        with open(temporary, "wb") as file:
+        with whole_file(path) as temporary, open(temporary, "wb") as file:
             np.save(file, torch.cat(made).half().numpy())
-        temporary.rename(path)
         print(path.relative_to(root()), flush=True)
     return 0
 

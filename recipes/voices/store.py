@@ -11,6 +11,7 @@ import numpy as np
 import soxr
 
 from recipes.voices.settings import SAMPLE_RATE
+from schemas.files import whole_file
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,11 +68,9 @@ def save(path: Path, utterances: Sequence[Utterance]) -> None:
         }
         for item in utterances
     ]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(".tmp.npz")
     encoded = np.frombuffer(json.dumps(meta).encode(), dtype=np.uint8)
-    np.savez(temporary, audio=np.concatenate([item.audio for item in utterances]), meta=encoded)
-    temporary.rename(path)
+    with whole_file(path) as temporary:
+        np.savez(temporary, audio=np.concatenate([item.audio for item in utterances]), meta=encoded)
 
 
 def load(path: Path) -> Iterator[Utterance]:

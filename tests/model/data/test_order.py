@@ -55,7 +55,7 @@ def test_epochs_seeds_and_sources_differ() -> None:
 def test_draws_do_not_depend_on_global_state_or_on_the_process() -> None:
     """Neither Python's hash seed nor a global generator is involved, and none is moved."""
     code = (
-        "from model.order import Order, generator;"
+        "from model.data.draws import generator; from model.data.order import Order;"
         "print([Order([30, 20], 7, 'a', 1).locate(i) for i in range(80)], generator(7, 'x', 3).random(4).tolist())"
     )
     runs = [

@@ -118,7 +118,7 @@ def test_reading_imports_neither_joblib_nor_sklearn(fitted, tmp_path):
     joblib.dump(fitted["lloyd"], tmp_path / "km.bin")
     code = (
         "import sys; sys.modules['joblib'] = sys.modules['sklearn'] = None\n"
-        "from pipeline.unpickle import read_cluster_centers\n"
+        "from pipeline.codebook.unpickle import read_cluster_centers\n"
         f"print(read_cluster_centers({str(tmp_path / 'km.bin')!r}).shape)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)

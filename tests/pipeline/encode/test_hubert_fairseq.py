@@ -98,7 +98,7 @@ def test_reading_needs_no_fairseq(tmp_path):
     save_with_fairseq(tmp_path / "hubert.pt", model, *configs, "omegaconf")
     code = (
         "import sys; sys.modules['fairseq'] = sys.modules['omegaconf'] = None\n"
-        "from pathlib import Path\nfrom pipeline.fairseq_checkpoint import read_fairseq_hubert\n"
+        "from pathlib import Path\nfrom pipeline.encode.fairseq_checkpoint import read_fairseq_hubert\n"
         f"print(read_fairseq_hubert(Path({str(tmp_path / 'hubert.pt')!r})).conv_layers[0])"
     )
     root = Path(__file__).parents[3]
