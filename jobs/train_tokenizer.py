@@ -12,7 +12,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from model.data.shards import ShardCache, ShardSet
-from model.data.sources import Samples, TextFile, all_texts
+from model.data.sources import Samples, all_texts
+from model.data.text_file import TextFile
 from model.data.text_tokenizer import load_tokenizer, train_bpe
 from schemas.cli import Parser, command
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Protocol
@@ -17,6 +16,7 @@ from model.data.draws import generator
 from model.data.interleave import InterleaveRule
 from model.data.order import Order, held_out
 from model.data.shards import Sample, ShardCache, ShardError, ShardSet
+from model.data.text_file import TextFile
 from model.data.text_tokenizer import load_tokenizer, train_bpe
 from model.network.batch import Batch
 from model.network.vocabulary import Vocabulary
@@ -62,7 +62,7 @@ class TextSource(_SourceConfig):
     data: Annotated[str, BY_CONTENT]
     """The `index.json` of any shards (their text is used), or a plain .txt file in UTF-8."""
     document_chars: int = Field(2000, ge=1)
-    """A plain file: paragraphs are joined until a document has this many characters."""
+    """A plain file: paragraphs are joined until a document has this many characters; where there are no paragraphs, lines."""
 
 
 SourceConfig = Annotated[
@@ -120,47 +120,6 @@ class Samples(Protocol):
     def read(self, shard: int, sample: int) -> Sample | str:
         """A sample, or the text of one."""
         ...
-
-
-class TextFile:
-    """A .txt file as documents of whole paragraphs (blank lines between them). Only the offsets stay in memory."""
-
-    def __init__(self, path: str, document_chars: int) -> None:
-        """
-        Raises:
-            ShardError: the file cannot be read, is not UTF-8, or is empty.
-        """
-        self.path = Path(path)
-        digest = hashlib.sha256(str(document_chars).encode())
-        edges, start, position, chars = [0], 0, 0, 0
-        try:
-            with open(self.path, "rb") as file:
-                for line in file:
-                    digest.update(line)
-                    position += len(line)
-                    chars += len(line.decode("utf-8"))
-                    if chars >= document_chars and not line.strip():
-                        edges.append(position)
-                        start, chars = position, 0
-        except OSError as error:
-            raise ShardError(f"cannot read the text file {path}: {error.strerror}") from error
-        except UnicodeDecodeError as error:
-            raise ShardError(f"the text file {path} is not UTF-8: {error}") from error
-        if position > start:
-            edges.append(position)
-        self.edges = np.asarray(edges, dtype=np.int64)
-        self.counts = [len(edges) - 1]
-        self.fingerprint = digest.hexdigest()
-        if not self.counts[0]:
-            raise ShardError(f"the text file {path} is empty")
-
-    def read(self, shard: int, sample: int) -> str:
-        """The text of document number `sample`, its lines joined as they stand."""
-        assert shard == 0
-        start, end = int(self.edges[sample]), int(self.edges[sample + 1])
-        with open(self.path, "rb") as file:
-            file.seek(start)
-            return file.read(end - start).decode("utf-8").strip()
 
 
 class Source:

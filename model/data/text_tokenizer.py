@@ -6,6 +6,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Protocol
 
+import numpy as np
+
 from schemas.cards import Card, hash_file
 from schemas.config import ConfigError
 
@@ -83,11 +85,17 @@ class _SentencePiece:
         pieces = self._processor.encode(text, return_type="proto").pieces
         starts = [piece.begin for piece in pieces]
         if not text.isascii():  # SentencePiece counts bytes
-            starts = [len(text.encode("utf-8")[:start].decode("utf-8", errors="ignore")) for start in starts]
+            starts = character_of(text)[starts].tolist()
         return [piece.id for piece in pieces], starts
 
     def decode(self, ids: Iterable[int]) -> str:
         return str(self._processor.decode(list(ids)))
+
+
+def character_of(text: str) -> np.ndarray:
+    """Which character of `text` each byte of its UTF-8 belongs to; one entry more, for the end. int64 [bytes + 1]"""
+    data = np.frombuffer(text.encode("utf-8") + b"\n", np.uint8)
+    return np.asarray(np.cumsum((data & 0xC0) != 0x80) - 1)
 
 
 def _card(path: Path, form: str) -> Card:
