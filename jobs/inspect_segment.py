@@ -32,6 +32,7 @@ CUTS = {
     "max_length": "cut at the length limit",
     "end": "up to the last speech",
     "whole": "all speech of the recording",
+    "given": "as its corpus gives it",
 }
 HEADS = ("time (s)", "frames", "word", "timing", "patch")
 WIDEST_CELL = 24

@@ -53,11 +53,13 @@ class RecordingsStage:
         return StageResult(rows=rows, rejects=rejects)
 
     def _record(self, folder: SourceFolder, item: InventoryItem) -> Recording:
+        if item.refused is not None:
+            raise AudioError(item.refused, item.detail or "")
         if item.duplicate_of is not None:
             raise AudioError("duplicate", f"its bytes equal those of {item.duplicate_of}")
         if item.seconds is not None:
             self._check_length(item.seconds)
-        with folder.open(item.uri) as file:
+        with folder.open(item.uri, item.member) as file:
             digest = hash_stream(file)
             num_samples_16k, info = scan_file(file)
         self._check_length(info.num_samples / info.sample_rate)
@@ -90,6 +92,8 @@ class RecordingsStage:
             license=item.license,
             transcript=item.transcript,
             extra=item.extra,
+            member=item.member,
+            given=item.given,
         )
 
 

@@ -5,9 +5,25 @@ from __future__ import annotations
 import difflib
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Discriminator, Field, Tag, field_validator
 
 from schemas.config import BY_CONTENT, NO_EFFECT, StrictModel, essential
+
+Layout = Literal[
+    "folder",
+    "manifest",
+    "nemo",
+    "common_voice",
+    "voxpopuli",
+    "audiofolder",
+    "ljspeech",
+    "peoples_speech",
+    "librispeech",
+    "librilight",
+    "mls",
+    "gigaspeech",
+    "kaldi",
+]
 
 
 class Source(StrictModel):
@@ -22,9 +38,14 @@ class Source(StrictModel):
     transcripts: Literal["none", "sidecar", "manifest"] = "none"
     """sidecar: X.txt or X.lab beside X.flac, or LibriSpeech's *.trans.txt. manifest: `manifest` below."""
     manifest: str | None = None
-    """A .tsv, .jsonl or .parquet inside the folder: a column `file` and any of transcript, language, license."""
+    """A .tsv, .jsonl or .parquet inside the folder: a column `file` and any of transcript, language, license. With a `layout`:
+    the name of the corpus's table, or a pattern (train*.jsonl), where it is not the usual one."""
     name: str = "corpus"
     """The corpus's name, kept with every sample."""
+    layout: Layout = "folder"
+    """How the corpus lies on disk (docs/corpora.md). folder: every audio file; the others read the corpus's own tables."""
+    roots: Annotated[list[str], BY_CONTENT] = []
+    """Other folders and URLs that a corpus's tables may name audio in; whatever else lies outside of `uri` is refused."""
 
 
 class Partitions(StrictModel):
@@ -60,6 +81,17 @@ class SegmentsSpec(StrictModel):
     """No segment is longer: Whisper hears 30 s."""
     max_gap_seconds: float = Field(default=2.0, ge=0)
     """Speech further apart than this is never packed into one segment."""
+
+
+class GivenSegmentsSpec(StrictModel):
+    """The utterances that came with the recordings; a recording that has none is one utterance."""
+
+    backend: Literal["given"] = "given"
+    """The times that the corpus states (`source.layout`)."""
+    min_seconds: float = Field(default=0.1, ge=0)
+    """Shorter utterances are rejected as `too_short`."""
+    max_seconds: float = Field(default=60.0, gt=0)
+    """Longer utterances are rejected as `too_long`. Whisper hears 30 s at once; aligners and encoders work in windows."""
 
 
 class WhisperXSpec(StrictModel):
@@ -215,10 +247,18 @@ class ShardsSpec(StrictModel):
     """Also write each passage's audio as .flac."""
 
 
+def _segments_backend(value: Any) -> str:
+    """The backend that a mapping names; silero where it names none, as in every spec before there was another."""
+    return str(value.get("backend", "silero") if isinstance(value, dict) else value.backend)
+
+
 class Stages(StrictModel):
     recordings: RecordingsSpec = RecordingsSpec()
     """Decode, hash and check every file."""
-    segments: SegmentsSpec = SegmentsSpec()
+    segments: Annotated[
+        Annotated[SegmentsSpec, Tag("silero")] | Annotated[GivenSegmentsSpec, Tag("given")],
+        Discriminator(_segments_backend),
+    ] = SegmentsSpec()
     """Find speech and cut it."""
     transcripts: Annotated[WhisperXSpec | TranscriptSpec, Field(discriminator="backend")]
     """What is said."""

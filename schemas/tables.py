@@ -8,7 +8,7 @@ import pyarrow as pa
 
 from schemas.arrow import ByteList, Float32, Float64, Int32, Int64, IntList, Row, Text, UnitList
 
-CutReason = Annotated[Literal["silence", "max_length", "end", "whole"], pa.string()]
+CutReason = Annotated[Literal["silence", "max_length", "end", "whole", "given"], pa.string()]
 Timing = Annotated[Literal["aligned", "star", "interpolated"], pa.string()]
 RejectCode = Literal[
     "decode_error",
@@ -18,6 +18,8 @@ RejectCode = Literal[
     "too_short",
     "too_long",
     "non_finite",
+    "missing",
+    "bad_row",
     "no_speech",
     "empty_transcript",
     "repetition",
@@ -31,13 +33,14 @@ RejectCode = Literal[
     "worker_crashed",
     "stage_error",
 ]
+RejectCodeText = Annotated[RejectCode, pa.string()]
 
 
 class InventoryItem(Row):
     """A file of the source as listing found it, before anything is decoded. Partitions are cut from these."""
 
     TABLE: ClassVar[str] = "inventory"
-    VERSION: ClassVar[int] = 1
+    VERSION: ClassVar[int] = 2
     KEY: ClassVar[tuple[str, ...]] = ("uri",)
 
     uri: Text
@@ -54,13 +57,21 @@ class InventoryItem(Row):
     license: Text | None = None
     extra: Text | None = None
     """JSON: whatever else the manifest said of this file."""
+    member: Text | None = None
+    """Where in a container the recording lies (pipeline/source/members.py); null where it is a file of its own."""
+    given: Text | None = None
+    """JSON (schemas/given.py): utterances and words with times that came with the recording."""
+    refused: RejectCodeText | None = None
+    """The reject code of what is known beforehand to be no recording: a row that names no file, a file that is missing."""
+    detail: Text | None = None
+    """The sentence that goes with it."""
 
 
 class Recording(Row):
     """A decoded file. `recording_id` is a hash of the file's bytes, so a renamed file keeps its id."""
 
     TABLE: ClassVar[str] = "recordings"
-    VERSION: ClassVar[int] = 1
+    VERSION: ClassVar[int] = 2
     KEY: ClassVar[tuple[str, ...]] = ("recording_id",)
 
     recording_id: Text
@@ -81,6 +92,10 @@ class Recording(Row):
     """The text that came with the audio, where there is one; read by the `transcript` backend."""
     extra: Text | None = None
     """JSON: whatever else the manifest said of this file."""
+    member: Text | None = None
+    """Where in a container the recording lies; null where it is a file of its own."""
+    given: Text | None = None
+    """JSON (schemas/given.py): utterances and words with times; read by the `given` backends."""
 
 
 class Segment(Row):
@@ -98,7 +113,7 @@ class Segment(Row):
     end: Int32
     speech_prob: Float32
     cut_reason: CutReason
-    """Why it ends: a pause, the length limit inside speech, the last speech, or all speech of its recording."""
+    """Why it ends: a pause, the length limit inside speech, the last speech, all speech of its recording; given by its corpus."""
 
 
 class Transcript(Row):
@@ -172,13 +187,15 @@ class Reject(Row):
     """A row that a stage did not pass on, and why. Nothing vanishes: rows in == rows out + rejected."""
 
     TABLE: ClassVar[str] = "rejects"
-    VERSION: ClassVar[int] = 2
-    KEY: ClassVar[tuple[str, ...]] = ("id", "code")
+    VERSION: ClassVar[int] = 3
+    KEY: ClassVar[tuple[str, ...]] = ("id", "part", "code")
 
     id: Text
     """The key of the stage's input: a uri for `recordings`, a recording_id for `segments`, else a segment_id."""
+    part: Text = ""
+    """What of the input was rejected, where the rest of it went on: a row of its corpus, such as "data/segments:17"."""
     stage: Text
-    code: Annotated[RejectCode, pa.string()]
+    code: RejectCodeText
     detail: Text
     """A sentence that says what was found and, where there is one, the remedy."""
     retriable: Annotated[bool, pa.bool_()]

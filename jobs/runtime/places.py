@@ -54,6 +54,7 @@ def resolve_spec(spec: PipelineSpec, base: Path) -> PipelineSpec:
     """The spec with every path absolute, so that workers in other folders read the same files."""
     document = spec.model_dump(mode="json")
     document["source"]["uri"] = resolve(spec.source.uri, base)
+    document["source"]["roots"] = [resolve(root, base) for root in spec.source.roots]
     document["output"] = resolve(spec.output, base)
     units = document["stages"]["units"]
     units["centroids"] = resolve(units["centroids"], base)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from pipeline.given_segments import GivenSegmentsStage
 from pipeline.patches import PatchesStage
 from pipeline.recordings import RecordingsStage
 from pipeline.segments import SegmentsStage
 from pipeline.stage import Stage
 from schemas.cards import Card
-from schemas.spec import PipelineSpec
+from schemas.spec import GivenSegmentsSpec, PipelineSpec, SegmentsSpec
 
 UPSTREAM: dict[str, tuple[str, ...]] = {
     "recordings": (),
@@ -32,7 +33,10 @@ def build_stage(name: str, spec: PipelineSpec) -> Stage:
     stages = spec.stages
     if name == "recordings":
         return RecordingsStage(stages.recordings, spec.source)
+    if isinstance(stages.segments, GivenSegmentsSpec) and name == "segments":
+        return GivenSegmentsStage(stages.segments)
     if name == "segments":
+        assert isinstance(stages.segments, SegmentsSpec)
         return SegmentsStage(stages.segments, channels=stages.recordings.channels)
     if name == "transcripts":
         return TranscriptsStage(stages.transcripts)

@@ -134,7 +134,7 @@ class StageWorker:
     ) -> Commit:
         assert self.stage is not None
         name, identity = self.plan.name, self.plan.fingerprint
-        rejected = {reject.id for reject in result.rejects}
+        rejected = {reject.id for reject in result.rejects if not reject.part}
         primary = {key_of(row) for row in tables[self.stage.inputs[0]]}
         check_complete(name, partition, primary, {parent_of(row) for row in result.rows}, rejected)
         outputs = {name: self.store.write_table(TABLES[name], list(result.rows), partition, identity)}

@@ -7,12 +7,16 @@ from collections.abc import Sequence
 from pipeline.asr.base import Heard, Unusable
 from pipeline.source.base import AudioReader
 from schemas.cards import Card
+from schemas.given import Given, GivenSegment, GivenWord, load_given
 from schemas.spec import TranscriptSpec
 from schemas.tables import Recording, Segment
 
 
 class GivenTranscripts:
-    """Backend `transcript`: the text that came with the audio. It cannot be divided among several segments."""
+    """Backend `transcript`: the text that came with an utterance, with a recording that is one segment, or with its words.
+
+    A text without times cannot be divided among several segments.
+    """
 
     def __init__(self, spec: TranscriptSpec) -> None:
         self._language = spec.language
@@ -30,18 +34,55 @@ class GivenTranscripts:
     def transcribe(
         self, recording: Recording, segments: Sequence[Segment], audio: AudioReader
     ) -> Sequence[Heard | Unusable]:
-        """The recording's text, where one segment holds all speech of the recording."""
-        return [self._one(recording, segment) for segment in segments]
+        """The text of each segment, in the language that the corpus states, else the spec's."""
+        given = load_given(recording.given)
+        utterances: dict[tuple[int, int, int], GivenSegment] = {}
+        for utterance in given.segments:  # an end beyond the audio has been cut by the segments stage
+            length = recording.num_samples_16k
+            end = length if utterance.end is None else min(utterance.end, length)
+            utterances.setdefault((max(utterance.channel, 0), utterance.start, end), utterance)
+        return [self._one(recording, segment, given, utterances) for segment in segments]
 
-    def _one(self, recording: Recording, segment: Segment) -> Heard | Unusable:
-        if recording.transcript is None or not recording.transcript.strip():
-            return Unusable(code="empty_transcript", detail=f"no text came with {recording.uri}")
-        if segment.cut_reason != "whole" or (segment.channel >= 0 and recording.channels > 1):
+    def _one(
+        self,
+        recording: Recording,
+        segment: Segment,
+        given: Given,
+        utterances: dict[tuple[int, int, int], GivenSegment],
+    ) -> Heard | Unusable:
+        key = (max(segment.channel, 0), segment.start, segment.end)
+        utterance = utterances.get(key) if segment.cut_reason == "given" else None
+        language = (utterance.language if utterance is not None else None) or recording.language_hint or self._language
+        text = utterance.text if utterance is not None else None
+        is_whole = segment.cut_reason == "whole" and (segment.channel < 0 or recording.channels == 1)
+        if text is None and is_whole:
+            text = recording.transcript
+        if text is None and given.words:
+            text = " ".join(word[0] for word in words_of(given.words, segment))
+        if text is not None and text.strip():
+            return Heard(text=" ".join(text.split()), language=language)
+        if utterance is not None:
+            return Unusable(code="empty_transcript", detail=f"{utterance.place} gives no text")
+        if given.segments:
             return Unusable(
                 code="align_failed",
-                detail=f"the text of {recording.uri} is for more than this segment and cannot be divided: raise "
-                "segments.max_gap_seconds (recordings of up to segments.max_seconds then stay whole), cut longer "
-                "recordings beforehand, or let transcripts.backend be whisperx",
+                detail=f"{recording.uri} came with {len(given.segments)} utterances: let segments.backend be given",
             )
-        language = recording.language_hint or self._language
-        return Heard(text=" ".join(recording.transcript.split()), language=language)
+        if recording.transcript is None or not recording.transcript.strip() or is_whole:
+            return Unusable(code="empty_transcript", detail=f"no text came with {recording.uri}")
+        return Unusable(
+            code="align_failed",
+            detail=f"the text of {recording.uri} is for more than this segment and cannot be divided: let "
+            "segments.backend be given (a recording of up to segments.max_seconds is then one segment), cut longer "
+            "recordings beforehand, or let transcripts.backend be whisperx",
+        )
+
+
+def words_of(words: Sequence[GivenWord], segment: Segment) -> list[GivenWord]:
+    """The given words whose middle lies in the segment, on its channel (or on any where either names none)."""
+    return [
+        word
+        for word in words
+        if segment.start <= (word[1] + word[2]) // 2 < segment.end
+        and (word[3] == segment.channel or min(word[3], segment.channel) < 0)
+    ]

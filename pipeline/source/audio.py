@@ -31,7 +31,7 @@ class SourceAudio:
         return self._samples
 
     def _decode(self, recording: Recording, channel: int) -> np.ndarray:
-        with self._folder.open(recording.uri) as file:
+        with self._folder.open(recording.uri, recording.member) as file:
             if hash_stream(file) != recording.sha256:
                 raise ConfigError(
                     f"{recording.uri} has changed since it was listed: leave the source alone during a run; start again"

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import io
+import threading
 from typing import BinaryIO
 
 import fsspec
+
+from pipeline.source.members import ParquetCells, Slice, tar_slice
 
 
 class SourceFolder:
@@ -16,17 +19,32 @@ class SourceFolder:
         self.filesystem, root = fsspec.core.url_to_fs(uri)
         self.uri = uri
         self.root = str(root).rstrip("/")
+        self._cells = ParquetCells()
+        self._lock = threading.Lock()
 
-    def open(self, uri: str) -> BinaryIO:
-        """A seekable binary file. A remote file is fetched whole, for it is read twice: to hash it and to decode it.
+    def open(self, uri: str, member: str | None = None) -> BinaryIO:
+        """A seekable binary file, or the member of a container. Remote bytes are fetched whole: they are hashed, then decoded.
+
+        A uri that is absolute (a path or a URL) was allowed by `source.roots` when the source was listed.
 
         Raises:
             OSError: the file cannot be opened.
         """
-        path = f"{self.root}/{uri}"
-        if "file" in _protocols(self.filesystem):
-            return open(path, "rb")
-        return io.BytesIO(self.filesystem.cat_file(path))
+        filesystem, path = self.filesystem, f"{self.root}/{uri}"
+        if uri.startswith("/") or "://" in uri:
+            filesystem, path = fsspec.core.url_to_fs(uri)
+        if member is not None:
+            path = path.rpartition("#")[0]
+        local = "file" in _protocols(filesystem)
+        if member is None:
+            return open(path, "rb") if local else io.BytesIO(filesystem.cat_file(path))
+        if member.startswith("tar:"):
+            offset, size = tar_slice(member)
+            if local:
+                return io.BufferedReader(Slice(open(path, "rb"), offset, size))
+            return io.BytesIO(filesystem.cat_file(path, start=offset, end=offset + size))
+        with self._lock, filesystem.open(path, "rb") as file:
+            return io.BytesIO(self._cells.read(path, file, member))
 
 
 def _protocols(filesystem: fsspec.AbstractFileSystem) -> tuple[str, ...]:

@@ -10,9 +10,12 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import PurePosixPath
+from typing import BinaryIO
 
 from fsspec.utils import glob_translate
 
+from pipeline.corpora.base import Corpus
+from pipeline.corpora.read import Entry, read_corpus
 from pipeline.source.decode import header_seconds
 from pipeline.source.folder import SourceFolder, hash_stream
 from pipeline.source.metadata import FileFacts, read_manifest, read_sidecars
@@ -41,6 +44,8 @@ def list_source(source: Source) -> list[InventoryItem]:
         ConfigError: the folder is missing or holds no audio, a name is not UTF-8, or the manifest is wrong.
     """
     folder = SourceFolder(source.uri)
+    if source.layout != "folder":
+        return _list_corpus(folder, source)
     names = _list_names(folder, source)
     suffixes = {suffix.lower() for suffix in source.suffixes}
     audio = [name for name in names if PurePosixPath(name).suffix.lower() in suffixes]
@@ -53,6 +58,45 @@ def list_source(source: Source) -> list[InventoryItem]:
     with ThreadPoolExecutor(PROBE_THREADS) as pool:
         probed = list(pool.map(lambda name: _probe(folder, name, facts.get(name, FileFacts())), audio))
     return _mark_duplicates(folder, probed)
+
+
+def _list_corpus(folder: SourceFolder, source: Source) -> list[InventoryItem]:
+    """What the corpus's own tables name; `source.pattern` chooses among it."""
+    names = _list_names(folder, source.with_updates(pattern="**/*"))
+    matches = re.compile(glob_translate(source.pattern)).match
+    entries = [entry for entry in read_corpus(Corpus(files=folder, names=names, source=source)) if matches(entry.uri)]
+    if not entries:
+        raise ConfigError(
+            f"the {source.layout} corpus in {source.uri} names no recording that matches {source.pattern!r}"
+        )
+    with ThreadPoolExecutor(PROBE_THREADS) as pool:
+        return _mark_duplicates(folder, list(pool.map(lambda entry: _probe_entry(folder, entry), entries)))
+
+
+def _probe_entry(folder: SourceFolder, entry: Entry) -> InventoryItem:
+    """An entry with what its bytes say. A file that is not there is listed all the same: it becomes a reject."""
+    size, probe, seconds = 0, "", None
+    refused, detail = entry.refused, entry.detail
+    if refused is None:
+        try:
+            with folder.open(entry.uri, entry.member) as file:
+                size, probe, seconds = _probe_file(file)
+        except OSError as error:
+            refused, detail = "missing", f"it cannot be opened: {error.strerror or error}"
+    return InventoryItem(
+        uri=entry.uri,
+        bytes=size,
+        probe=probe,
+        seconds=seconds,
+        transcript=entry.transcript,
+        language_hint=entry.language,
+        license=entry.license,
+        extra=entry.extra,
+        member=entry.member,
+        given=entry.given,
+        refused=refused,
+        detail=detail,
+    )
 
 
 def list_files(source: Source, transcripts: Mapping[str, str]) -> list[InventoryItem]:
@@ -127,23 +171,28 @@ def _facts(folder: SourceFolder, source: Source, names: Sequence[str], audio: Se
 
 def _probe(folder: SourceFolder, name: str, facts: FileFacts) -> InventoryItem:
     with folder.open(name) as file:
-        size = file.seek(0, io.SEEK_END)
-        file.seek(0)
-        digest = hashlib.sha256(f"{size}:".encode() + file.read(PROBE_BYTES))
-        file.seek(max(0, size - PROBE_BYTES))
-        digest.update(file.read(PROBE_BYTES))
-        file.seek(0)
-        seconds = header_seconds(file) if size else None
+        size, probe, seconds = _probe_file(file)
     return InventoryItem(
         uri=name,
         bytes=size,
-        probe=digest.hexdigest(),
+        probe=probe,
         seconds=seconds,
         transcript=facts.transcript,
         language_hint=facts.language,
         license=facts.license,
         extra=facts.extra,
     )
+
+
+def _probe_file(file: BinaryIO) -> tuple[int, str, float | None]:
+    """(bytes, probe, seconds by the header) of an open file."""
+    size = file.seek(0, io.SEEK_END)
+    file.seek(0)
+    digest = hashlib.sha256(f"{size}:".encode() + file.read(PROBE_BYTES))
+    file.seek(max(0, size - PROBE_BYTES))
+    digest.update(file.read(PROBE_BYTES))
+    file.seek(0)
+    return size, digest.hexdigest(), header_seconds(file) if size else None
 
 
 def _mark_duplicates(folder: SourceFolder, items: Sequence[InventoryItem]) -> list[InventoryItem]:
@@ -158,7 +207,7 @@ def _mark_duplicates(folder: SourceFolder, items: Sequence[InventoryItem]) -> li
         if len(group) < 2:
             continue
         for item in group:
-            with folder.open(item.uri) as file:
+            with folder.open(item.uri, item.member) as file:
                 digest = hash_stream(file)
             original = first.setdefault(digest, item.uri)
             if original != item.uri:

@@ -3,7 +3,7 @@
 import io
 import json
 from pathlib import Path
-from typing import Any, Literal, get_args, get_origin
+from typing import Annotated, Any, Literal, get_args, get_origin
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -20,8 +20,10 @@ GOLDEN = Path(__file__).resolve().parents[1] / "golden" / "schemas.json"
 def values(row: type[Row], name: str, arrow: pa.DataType) -> st.SearchStrategy[Any]:
     """Values that the field's Arrow type can hold."""
     annotation = row.model_fields[name].annotation
-    if get_origin(annotation) is Literal:
-        return st.sampled_from(get_args(annotation))
+    for option in (annotation, *get_args(annotation)):
+        literal = get_args(option)[0] if get_origin(option) is Annotated else option
+        if get_origin(literal) is Literal:
+            return st.sampled_from(get_args(literal))
     if pa.types.is_list(arrow):
         return st.lists(values(row, name, arrow.value_type), max_size=5)
     if pa.types.is_boolean(arrow):

@@ -1,0 +1,145 @@
+"""What every layout of a corpus offers: rows that say which audio there is, and what is said when in it."""
+
+from __future__ import annotations
+
+import posixpath
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from decimal import ROUND_HALF_EVEN, Decimal, InvalidOperation
+from pathlib import PurePosixPath
+from typing import BinaryIO, Protocol
+
+from schemas.audio import SAMPLE_RATE
+from schemas.given import GivenWord
+from schemas.spec import Source
+
+
+class Files(Protocol):
+    """The folder that holds the corpus, local or on object storage."""
+
+    uri: str
+    root: str
+
+    def open(self, uri: str) -> BinaryIO:
+        """A seekable binary file.
+
+        Raises:
+            OSError: it cannot be opened.
+        """
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Corpus:
+    """What a layout reads: the folder, the names of all files in it (sorted), and what the spec says of the source."""
+
+    files: Files
+    names: Sequence[str]
+    source: Source
+
+    def audio(self) -> list[str]:
+        """The names that end as audio does."""
+        return [name for name in self.names if is_audio(name, self.source)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class CorpusRow:
+    """One statement of a corpus: this audio exists, and this is said in it (from `start` to `end`, where they are given)."""
+
+    audio: str
+    """The uri of the audio, from `Corpus` paths by `audio_uri`; "" where the row names none that can be used."""
+    place: str
+    """File and line that says so, such as "train.jsonl:17"."""
+    member: str | None = None
+    """Where in the file `audio` lies, if that file is a container: see pipeline/source/members.py."""
+    start: int | None = None
+    """16 kHz samples. None: the row speaks of the whole file."""
+    end: int | None = None
+    """16 kHz samples; None after a start: to the end of the file."""
+    channel: int = -1
+    text: str | None = None
+    language: str | None = None
+    speaker: str | None = None
+    license: str | None = None
+    words: tuple[GivenWord, ...] = ()
+    """Times from the start of the file."""
+    extra: Mapping[str, object] = field(default_factory=dict)
+    """Whatever else the row says, JSON values."""
+    problem: str | None = None
+    """Why this row cannot be used: a sentence."""
+    code: str = "bad_row"
+    """The reject code that goes with `problem`."""
+
+
+class Layout(Protocol):
+    """How a corpus lies on disk, as a function from its files to rows, in no particular order.
+
+    What cannot be used is a row with a `problem`, and the rest is read; an exception means that nothing can be.
+    """
+
+    def __call__(self, corpus: Corpus) -> Iterator[CorpusRow]:
+        """Every statement of the corpus.
+
+        Raises:
+            ConfigError: this is not a corpus of this layout; the message says what was looked for.
+        """
+        ...
+
+
+def is_audio(name: str, source: Source) -> bool:
+    """Whether a name ends in one of the source's suffixes, in any case."""
+    return PurePosixPath(name).suffix.lower() in {suffix.lower() for suffix in source.suffixes}
+
+
+def to_decimal(seconds: object) -> Decimal:
+    """A time in seconds as it is written ("12.345", 12.345), without binary rounding.
+
+    Raises:
+        ValueError: it is no number, not finite, or negative.
+    """
+    try:
+        value = Decimal(str(seconds).strip())
+    except InvalidOperation:
+        raise ValueError(f"{seconds!r} is not a time in seconds") from None
+    if not value.is_finite() or value < 0:
+        raise ValueError(f"{seconds!r} is not a time in seconds")
+    return value
+
+
+def to_samples(seconds: object) -> int:
+    """A time in seconds as a number of 16 kHz samples, to the nearest; exact for times of up to 1/16 ms.
+
+    Raises:
+        ValueError: it is no number, not finite, negative, or beyond 37 hours (what an int32 of samples holds).
+    """
+    value = (to_decimal(seconds) * SAMPLE_RATE).to_integral_value(ROUND_HALF_EVEN)
+    if value >= 1 << 31:
+        raise ValueError(f"{seconds!r} seconds is longer than any recording")
+    return int(value)
+
+
+def audio_uri(corpus: Corpus, base: str, path: str) -> str:
+    """The uri of a path that a corpus names, written from the folder `base` of the source ("" for its root).
+
+    Relative to the source where it lies inside, absolute where it lies under one of `source.roots`.
+
+    Raises:
+        ValueError: it leads anywhere else; corpora are not trusted with paths.
+    """
+    path = path.strip()
+    if not path or "\0" in path:
+        raise ValueError("it names no audio")
+    if "://" not in path and not path.startswith("/"):
+        inside = posixpath.normpath(posixpath.join(base, path))
+        if inside.split("/")[0] != ".." and "\\" not in path and inside != ".":
+            return inside
+        raise ValueError(f"its path {path!r} leaves the source folder")
+    scheme, separator, rest = path.rpartition("://")
+    absolute = scheme + separator + posixpath.normpath(rest)
+    for root in (corpus.source.uri, *corpus.source.roots):
+        root = root.rstrip("/")
+        if absolute.startswith(root + "/"):
+            return absolute[len(root) + 1 :] if root == corpus.source.uri.rstrip("/") else absolute
+    raise ValueError(
+        f"its path {path!r} lies outside of the source folder: where that is meant, add the folder to source.roots"
+    )

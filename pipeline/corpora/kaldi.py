@@ -1,0 +1,127 @@
+"""A Kaldi data directory: wav.scp, segments, text, utt2lang, utt2spk. Nothing in it is run."""
+
+from __future__ import annotations
+
+import posixpath
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+
+from pipeline.corpora.base import Corpus, CorpusRow, audio_uri, to_samples
+from pipeline.corpora.tables import read_lines
+from schemas.config import ConfigError
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Utterance:
+    recording: str
+    place: str
+    times: tuple[str, str] | None
+
+
+def kaldi(corpus: Corpus) -> Iterator[CorpusRow]:
+    """Every folder with a wav.scp; its paths are relative to the source folder (Kaldi's are to where its scripts run)."""
+    folders = [
+        posixpath.dirname(name) for name in corpus.names if PurePosixPath(name).name in ("wav.scp", "wav.scp.gz")
+    ]
+    if not folders:
+        raise ConfigError(f"{corpus.source.uri} holds no wav.scp, which a Kaldi data directory has")
+    for folder in folders:
+        yield from _Directory(corpus, folder).rows()
+
+
+class _Directory:
+    def __init__(self, corpus: Corpus, folder: str) -> None:
+        self.corpus, self.folder = corpus, folder
+
+    def rows(self) -> Iterator[CorpusRow]:
+        audio: dict[str, tuple[str, str]] = {}
+        for recording, (value, place) in self._read("wav.scp").items():
+            if value.rstrip().endswith("|") or value.lstrip().startswith("|"):
+                yield CorpusRow(
+                    audio="",
+                    place=place,
+                    problem=f"{recording} is a command, and no command is run: write its output to a file",
+                )
+                continue
+            try:
+                audio[recording] = (audio_uri(self.corpus, "", value), place)
+            except ValueError as error:
+                yield CorpusRow(audio="", place=place, problem=str(error))
+        texts, languages, speakers = self._read("text"), self._read("utt2lang"), self._read("utt2spk")
+        channels = self._read("reco2file_and_channel")
+        refused = self._read("wav.scp").keys() - audio.keys()
+        utterances = self._utterances(audio)
+        for identity, utterance in utterances.items():
+            if utterance.recording in refused:
+                continue  # its recording has been refused above, once
+            yield self._row(identity, utterance, audio, texts, languages, speakers, channels)
+        for identity, (_, place) in texts.items():
+            if identity not in utterances and identity not in refused:
+                yield CorpusRow(audio="", place=place, code="missing", problem=f"there is no utterance {identity}")
+
+    def _utterances(self, audio: dict[str, tuple[str, str]]) -> dict[str, _Utterance]:
+        found: dict[str, _Utterance] = {}
+        for identity, (value, place) in self._read("segments").items():
+            recording, *times = value.split()
+            pair = (times[0], times[1]) if len(times) in (2, 3) else ("", "")
+            found[identity] = _Utterance(recording=recording, place=place, times=pair)
+        if self._path("segments") is None:
+            found = {name: _Utterance(recording=name, place=place, times=None) for name, (_, place) in audio.items()}
+        return found
+
+    def _row(
+        self,
+        identity: str,
+        utterance: _Utterance,
+        audio: dict[str, tuple[str, str]],
+        texts: dict[str, tuple[str, str]],
+        languages: dict[str, tuple[str, str]],
+        speakers: dict[str, tuple[str, str]],
+        channels: dict[str, tuple[str, str]],
+    ) -> CorpusRow:
+        place = utterance.place
+        if utterance.recording not in audio:
+            detail = f"the recording {utterance.recording} of {identity} is not in wav.scp"
+            return CorpusRow(audio="", place=place, code="missing", problem=detail)
+        uri = audio[utterance.recording][0]
+        start = end = None
+        if utterance.times is not None:
+            try:
+                start = to_samples(utterance.times[0])
+                end = None if utterance.times[1] in ("-1", "-1.0") else to_samples(utterance.times[1])
+            except ValueError as error:
+                return CorpusRow(audio=uri, place=place, problem=f"{identity}: {error}")
+        return CorpusRow(
+            audio=uri,
+            place=place,
+            start=start,
+            end=end,
+            channel=_channel(channels.get(utterance.recording)),
+            text=_value(texts, identity),
+            language=_value(languages, identity),
+            speaker=_value(speakers, identity),
+        )
+
+    def _path(self, name: str) -> str | None:
+        path = posixpath.join(self.folder, name)
+        return next((found for found in (path, f"{path}.gz") if found in set(self.corpus.names)), None)
+
+    def _read(self, name: str) -> dict[str, tuple[str, str]]:
+        """Key -> (the rest of its line, place); nothing where the file is not there."""
+        path = self._path(name)
+        found: dict[str, tuple[str, str]] = {}
+        for number, line in read_lines(self.corpus.files, path) if path is not None else ():
+            key, *rest = line.strip().split(maxsplit=1)
+            found[key] = (rest[0].strip() if rest else "", f"{path}:{number}")
+        return found
+
+
+def _channel(entry: tuple[str, str] | None) -> int:
+    """From reco2file_and_channel, whose channels are A and B or 1 and 2; -1 where it says nothing."""
+    letter = entry[0].split()[-1].upper() if entry is not None and entry[0] else ""
+    return {"A": 0, "B": 1, "1": 0, "2": 1}.get(letter, -1)
+
+
+def _value(table: dict[str, tuple[str, str]], key: str) -> str | None:
+    return table[key][0] or None if key in table else None

@@ -1,0 +1,240 @@
+"""Layouts with a row per utterance: manifests, NeMo, Common Voice, VoxPopuli, AudioFolder, LJSpeech, People's Speech."""
+
+from __future__ import annotations
+
+import posixpath
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from fnmatch import fnmatch
+from pathlib import PurePosixPath
+from typing import Any
+
+from pipeline.corpora.base import Corpus, CorpusRow, audio_uri, to_decimal, to_samples
+from pipeline.corpora.tables import TABLE_SUFFIXES, RowError, first_columns, read_lines, read_table
+from schemas.config import ConfigError
+
+AUDIO = ("audio_filepath", "file", "file_name", "path", "filename", "audio_path", "wav_filename", "wav", "audio")
+TEXT = (
+    "text",
+    "transcript",
+    "transcription",
+    "sentence",
+    "normalized_text",
+    "raw_text",
+    "label",
+)
+OFFSET = ("offset", "start", "start_time", "begin_time")
+DURATION = ("duration",)
+END = ("end", "end_time")
+LANGUAGE = ("language", "lang", "locale")
+SPEAKER = ("speaker", "speaker_id", "client_id", "spk_id")
+LICENSE = ("license", "licence")
+"""Columns by what they mean, the first that a table has is taken: the words of the corpora that this project knows."""
+COMMON_VOICE = (("validated.tsv",), ("train.tsv", "dev.tsv", "test.tsv"), ("*/validated.tsv",))
+ROLES = (AUDIO, TEXT, OFFSET, DURATION, END, LANGUAGE, SPEAKER, LICENSE)
+
+
+def manifest(corpus: Corpus) -> Iterator[CorpusRow]:
+    """`source.manifest` (a name or a pattern) chooses the files; paths are relative to the source folder."""
+    for name in manifest_names(corpus, *((f"manifest{suffix}",) for suffix in TABLE_SUFFIXES)):
+        yield from table_rows(corpus, name, base="")
+
+
+def nemo(corpus: Corpus) -> Iterator[CorpusRow]:
+    """JSON lines of audio_filepath, offset, duration, text; paths are relative to the manifest, as NeMo reads them."""
+    for name in manifest_names(corpus, ("*manifest*.json", "*manifest*.jsonl", "**/*manifest*.json")):
+        yield from table_rows(corpus, name, base=posixpath.dirname(name))
+
+
+def common_voice(corpus: Corpus) -> Iterator[CorpusRow]:
+    """clips/*.mp3 and validated.tsv (or the .tsv that `source.manifest` names) with `path` and `sentence`."""
+    for name in manifest_names(corpus, *COMMON_VOICE):
+        clips = posixpath.join(posixpath.dirname(name), "clips")
+        for row in table_rows(corpus, name, base=clips):
+            yield _with_defaults(row, license="CC0 1.0")
+
+
+def voxpopuli(corpus: Corpus) -> Iterator[CorpusRow]:
+    """transcribed_data/LANG/asr_SPLIT.tsv and LANG/YEAR/ID.ogg, as the corpus's own get_asr_data writes them."""
+    for name in manifest_names(corpus, ("asr_*.tsv", "*/asr_*.tsv", "**/asr_*.tsv")):
+        folder = posixpath.dirname(name)
+        for place, row in read_table(corpus.files, name):
+            if isinstance(row, RowError):
+                yield _broken(row)
+                continue
+            identity = str(row.get("id") or row.get("id_") or "")
+            if not identity:
+                raise _unknown_columns(name, row, "the id of an utterance", ("id", "id_"))
+            text = row.get("normalized_text") or row.get("normed_text") or row.get("raw_text")
+            merged = {
+                **row,
+                "path": f"{identity[:4]}/{identity}.ogg",
+                "text": text,
+                "normalized_text": None,
+                "id": None,
+            }
+            merged |= {"id_": None, "language": PurePosixPath(folder).name or None}
+            yield _with_defaults(row_of(corpus, folder, place, merged), license="CC0 1.0")
+
+
+def audiofolder(corpus: Corpus) -> Iterator[CorpusRow]:
+    """Hugging Face's AudioFolder: metadata.csv, .jsonl or .parquet beside the audio, with `file_name`."""
+    names = [
+        name
+        for name in corpus.names
+        if PurePosixPath(name).name in ("metadata.csv", "metadata.jsonl", "metadata.parquet")
+    ]
+    if corpus.source.manifest is not None:
+        names = manifest_names(corpus, ())
+    if not names:
+        raise ConfigError(
+            f"{corpus.source.uri} holds no metadata.csv, .jsonl or .parquet, which an audiofolder has beside its audio"
+        )
+    for name in names:
+        yield from table_rows(corpus, name, base=posixpath.dirname(name))
+
+
+def ljspeech(corpus: Corpus) -> Iterator[CorpusRow]:
+    """metadata.csv of id|text|normalised text, without a header and without quotes; wavs/ID.wav."""
+    for name in manifest_names(corpus, ("metadata.csv", "*/metadata.csv")):
+        folder = posixpath.join(posixpath.dirname(name), "wavs")
+        for number, line in read_lines(corpus.files, name):
+            place = f"{name}:{number}"
+            identity, *texts = line.split("|")
+            if not texts:
+                yield CorpusRow(audio="", place=place, problem=f"{line[:60]!r} is not id|text|normalised text")
+                continue
+            row = {"path": f"{identity.strip()}.wav", "text": texts[-1], "language": "en", "license": "public domain"}
+            yield row_of(corpus, folder, place, row)
+
+
+def peoples_speech(corpus: Corpus) -> Iterator[CorpusRow]:
+    """PART.json of JSON lines, each a document whose `training_data` has lists of name, label, duration_ms; audio in PART/."""
+    for name in manifest_names(corpus, ("*/*.json", "*.json", "**/*manifest*.jsonl")):
+        folder = name.removesuffix(".gz").rpartition(".")[0]
+        folder = folder if any(other.startswith(folder + "/") for other in corpus.names) else posixpath.dirname(name)
+        for place, row in read_table(corpus.files, name):
+            if isinstance(row, RowError):
+                yield _broken(row)
+                continue
+            data = row.get("training_data")
+            if (
+                not isinstance(data, dict)
+                or not {"name", "label"} <= data.keys()
+                or len(data["name"]) != len(data["label"])
+            ):
+                found = first_columns(data if isinstance(data, dict) else row)
+                detail = f"it needs `training_data` with equally long lists `name` and `label`; found {found}"
+                yield CorpusRow(audio="", place=place, problem=detail)
+                continue
+            for path, text in zip(data["name"], data["label"], strict=True):
+                yield row_of(
+                    corpus,
+                    folder,
+                    place,
+                    {"path": path, "text": text, "language": "en", "identifier": row.get("identifier")},
+                )
+
+
+def manifest_names(corpus: Corpus, *usual: Sequence[str]) -> list[str]:
+    """The manifests: what the pattern `source.manifest` matches, else what the first of the usual groups of patterns does.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    groups = list(usual) if corpus.source.manifest is None else [(corpus.source.manifest,)]
+    for group in groups:
+        if found := [name for name in corpus.names if any(_matches(name, pattern) for pattern in group)]:
+            return found
+    wanted = " or ".join(pattern for group in groups for pattern in group)
+    raise ConfigError(f"{corpus.source.uri} holds no {wanted}: name the corpus's table with source.manifest")
+
+
+def _matches(name: str, pattern: str) -> bool:
+    for suffix in ("", ".gz"):
+        if "**/" in pattern:
+            if fnmatch(name, pattern.replace("**/", "*") + suffix):
+                return True
+        elif name.count("/") == pattern.count("/") and fnmatch(name, pattern + suffix):
+            return True
+    return False
+
+
+def table_rows(corpus: Corpus, name: str, base: str) -> Iterator[CorpusRow]:
+    """The rows of a table whose columns have one of the usual names; paths are relative to `base`.
+
+    Raises:
+        ConfigError: no column names the audio; the message lists what was looked for and what there is.
+    """
+    known = False
+    for place, row in read_table(corpus.files, name):
+        if isinstance(row, RowError):
+            yield _broken(row)
+            continue
+        known = known or any(column in row for column in AUDIO)
+        if not known:
+            raise _unknown_columns(name, row, "the audio", AUDIO)
+        yield row_of(corpus, base, place, row)
+
+
+def row_of(corpus: Corpus, base: str, place: str, row: Mapping[str, Any]) -> CorpusRow:
+    """A row of a table as a statement; what cannot be understood makes it a problem with its place."""
+    path = _first(row, AUDIO)
+    try:
+        if not isinstance(path, str):
+            raise ValueError("it names no audio")
+        uri = audio_uri(corpus, base, path)
+    except ValueError as error:
+        return CorpusRow(audio="", place=place, problem=str(error))
+    try:
+        start, end = _times(row)
+    except ValueError as error:
+        return CorpusRow(audio=uri, place=place, problem=str(error))
+    extra = {
+        str(column): value
+        for column, value in row.items()
+        if value is not None and value != "" and not any(column in role for role in ROLES)
+    }
+    return CorpusRow(
+        audio=uri,
+        place=place,
+        start=start,
+        end=end,
+        text=_text(_first(row, TEXT)),
+        language=_text(_first(row, LANGUAGE)),
+        speaker=_text(_first(row, SPEAKER)),
+        license=_text(_first(row, LICENSE)),
+        extra=extra,
+    )
+
+
+def _times(row: Mapping[str, Any]) -> tuple[int | None, int | None]:
+    """[start, end) in samples. A duration without an offset only repeats how long the file is."""
+    offset, duration, end = (_first(row, role) for role in (OFFSET, DURATION, END))
+    if offset is None:
+        return None, None
+    if end is not None:
+        return to_samples(offset), to_samples(end)
+    if duration is None:
+        return to_samples(offset), None
+    return to_samples(offset), to_samples(to_decimal(offset) + to_decimal(duration))
+
+
+def _first(row: Mapping[str, Any], columns: Sequence[str]) -> Any:
+    return next((row[column] for column in columns if row.get(column) not in (None, "")), None)
+
+
+def _text(value: Any) -> str | None:
+    return None if value is None else str(value).strip() or None
+
+
+def _broken(error: RowError) -> CorpusRow:
+    return CorpusRow(audio="", place=error.place, problem=error.detail)
+
+
+def _with_defaults(row: CorpusRow, license: str) -> CorpusRow:
+    return row if row.license or row.problem else replace(row, license=license)
+
+
+def _unknown_columns(name: str, row: Mapping[str, Any], what: str, columns: Sequence[str]) -> ConfigError:
+    return ConfigError(f"{name} has no column for {what}: looked for {', '.join(columns)}; it has {first_columns(row)}")

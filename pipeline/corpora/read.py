@@ -1,0 +1,134 @@
+"""From the rows of a layout to one entry per recording: what the inventory lists, and what came with it."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+
+from pipeline.corpora.audiobooks import librilight, librispeech, mls
+from pipeline.corpora.base import Corpus, CorpusRow, Layout
+from pipeline.corpora.gigaspeech import gigaspeech
+from pipeline.corpora.kaldi import kaldi
+from pipeline.corpora.manifests import audiofolder, common_voice, ljspeech, manifest, nemo, peoples_speech, voxpopuli
+from schemas.given import Given, GivenProblem, GivenSegment, GivenWord
+from schemas.tables import RejectCode
+
+LAYOUTS: dict[str, Layout] = {
+    "manifest": manifest,
+    "nemo": nemo,
+    "common_voice": common_voice,
+    "voxpopuli": voxpopuli,
+    "audiofolder": audiofolder,
+    "ljspeech": ljspeech,
+    "peoples_speech": peoples_speech,
+    "librispeech": librispeech,
+    "librilight": librilight,
+    "mls": mls,
+    "gigaspeech": gigaspeech,
+    "kaldi": kaldi,
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Entry:
+    """A recording of a corpus before it is looked at, or a row that names none (`refused`)."""
+
+    uri: str
+    member: str | None = None
+    transcript: str | None = None
+    language: str | None = None
+    license: str | None = None
+    extra: str | None = None
+    given: str | None = None
+    refused: RejectCode | None = None
+    detail: str | None = None
+
+
+def read_corpus(corpus: Corpus) -> list[Entry]:
+    """Every recording that the corpus's layout names, sorted by uri, with all that is said of it.
+
+    Raises:
+        ConfigError: the source is no corpus of this layout.
+    """
+    recordings: dict[str, _Recording] = {}
+    entries: list[Entry] = []
+    for row in LAYOUTS[corpus.source.layout](corpus):
+        if row.audio:
+            recordings.setdefault(row.audio, _Recording(row.audio)).add(row)
+        else:
+            entries.append(_refused(row))
+    entries += [recording.entry() for recording in recordings.values()]
+    return sorted(entries, key=lambda entry: entry.uri)
+
+
+def _refused(row: CorpusRow) -> Entry:
+    code: RejectCode = (
+        "missing" if row.code == "missing" else "decode_error" if row.code == "decode_error" else "bad_row"
+    )
+    return Entry(uri=row.place, refused=code, detail=row.problem)
+
+
+@dataclass
+class _Recording:
+    """What the rows of one recording say, until all of them have been read."""
+
+    uri: str
+    whole: CorpusRow | None = None
+    member: str | None = None
+    segments: list[CorpusRow] = field(default_factory=list)
+    problems: list[GivenProblem] = field(default_factory=list)
+    words: list[GivenWord] = field(default_factory=list)
+
+    def add(self, row: CorpusRow) -> None:
+        self.member = self.member or row.member
+        self.words += row.words
+        if row.problem is not None:
+            self.problems.append(GivenProblem(place=row.place, detail=row.problem))
+        elif row.start is not None:
+            self.segments.append(row)
+        elif self.whole is not None:
+            detail = f"{self.uri} has been described by {self.whole.place} already"
+            self.problems.append(GivenProblem(place=row.place, detail=detail))
+        else:
+            self.whole = row
+
+    def entry(self) -> Entry:
+        given = Given(
+            segments=[_segment(row) for row in sorted(self.segments, key=_row_order)],
+            problems=self.problems,
+            words=sorted(self.words, key=_by_time),
+        )
+        facts = self.whole or next(iter(self.segments), None)
+        extra = dict(self.whole.extra) if self.whole is not None else {}
+        if self.whole is not None and self.whole.speaker:
+            extra["speaker"] = self.whole.speaker
+        return Entry(
+            uri=self.uri,
+            member=self.member,
+            transcript=self.whole.text if self.whole is not None else None,
+            language=facts.language if facts is not None else None,
+            license=facts.license if facts is not None else None,
+            extra=json.dumps(extra, sort_keys=True, ensure_ascii=False, default=str) if extra else None,
+            given=given.dump(),
+        )
+
+
+def _by_time(word: GivenWord) -> tuple[int, int, int]:
+    return word[3], word[1], word[2]
+
+
+def _segment(row: CorpusRow) -> GivenSegment:
+    assert row.start is not None
+    return GivenSegment(
+        place=row.place,
+        start=row.start,
+        end=row.end,
+        channel=row.channel,
+        text=row.text,
+        language=row.language,
+        speaker=row.speaker,
+    )
+
+
+def _row_order(row: CorpusRow) -> tuple[int, int, int, str]:
+    return row.channel, row.start or 0, row.end if row.end is not None else 1 << 31, row.place

@@ -1,0 +1,150 @@
+"""Rows of the text files that corpora come with: .tsv, .csv, .jsonl, .parquet, lines; each also as .gz."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import io
+import json
+import zlib
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import PurePosixPath
+from typing import Any, NoReturn
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipeline.corpora.base import Files
+from schemas.config import ConfigError
+
+TABLE_SUFFIXES = (".tsv", ".csv", ".jsonl", ".json", ".parquet")
+
+
+class RowError(ValueError):
+    """One row of a file that cannot be read: the rest can."""
+
+    def __init__(self, place: str, detail: str) -> None:
+        super().__init__(detail)
+        self.place = place
+        """File and line."""
+        self.detail = detail
+
+
+def read_bytes(files: Files, name: str) -> bytes:
+    """A whole file, unpacked where it ends in .gz.
+
+    Raises:
+        ConfigError: it cannot be opened, or is no gzip file, or is cut short.
+    """
+    try:
+        with files.open(name) as file:
+            content = file.read()
+        return gzip.decompress(content) if name.endswith(".gz") else content
+    except (OSError, EOFError, zlib.error) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise ConfigError(f"cannot read {name} in {files.uri}: {reason}") from error
+
+
+def read_text(files: Files, name: str) -> str:
+    """A text file in UTF-8, with or without a byte order mark.
+
+    Raises:
+        ConfigError: it cannot be opened, or is not UTF-8.
+    """
+    try:
+        return read_bytes(files, name).decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{name} is not UTF-8: {error.reason} at byte {error.start}") from error
+
+
+def read_lines(files: Files, name: str) -> Iterator[tuple[int, str]]:
+    """(number, line) of every line that is not blank. Lines end in \\n or \\r\\n and in nothing else.
+
+    Raises:
+        ConfigError: as `read_text`.
+    """
+    for number, line in enumerate(read_text(files, name).split("\n"), start=1):
+        line = line.removesuffix("\r")
+        if line.strip():
+            yield number, line
+
+
+def read_table(files: Files, name: str) -> Iterator[tuple[str, dict[str, Any] | RowError]]:
+    """(place, row by column name) of a table with a header, by the grammar that its suffix stands for.
+
+    .tsv: split at tabs, a quote is a quote. .csv: commas, RFC 4180's quotes. .jsonl (and .json with an object a line).
+    .parquet. A row that cannot be read comes as the RowError that says why.
+
+    Raises:
+        ConfigError: the file cannot be read at all, or its suffix is none of these.
+    """
+    suffix = PurePosixPath(name.removesuffix(".gz")).suffix.lower()
+    if suffix == ".tsv":
+        yield from _separated(name, ((number, line.split("\t")) for number, line in read_lines(files, name)))
+    elif suffix == ".csv":
+        yield from _csv(name, read_text(files, name))
+    elif suffix in (".jsonl", ".json"):
+        for number, line in read_lines(files, name):
+            yield f"{name}:{number}", _json_row(f"{name}:{number}", line)
+    elif suffix == ".parquet":
+        try:
+            rows: list[dict[str, Any]] = pq.read_table(io.BytesIO(read_bytes(files, name))).to_pylist()
+        except pa.ArrowException as error:
+            raise ConfigError(f"{name} cannot be read as .parquet: {error}") from error
+        yield from ((f"{name}:{number}", row) for number, row in enumerate(rows, start=1))
+    else:
+        raise ConfigError(f"{name}: a table ends in {', '.join(TABLE_SUFFIXES)}, or in one of these and .gz")
+
+
+def _separated(name: str, rows: Iterable[tuple[int, list[str]]]) -> Iterator[tuple[str, dict[str, Any] | RowError]]:
+    header: list[str] | None = None
+    for number, row in rows:
+        place = f"{name}:{number}"
+        if header is None:
+            header = [column.strip() for column in row]
+        elif len(row) > len(header):
+            yield place, RowError(place, f"it has {len(row)} columns where the header names {len(header)}")
+        else:
+            yield place, dict(zip(header, row, strict=False))
+
+
+def _csv(name: str, text: str) -> Iterator[tuple[str, dict[str, Any] | RowError]]:
+    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+    rows: list[tuple[int, list[str]]] = []
+    broken: RowError | None = None
+    begin = 1
+    try:
+        for row in reader:
+            if any(cell.strip() for cell in row):
+                rows.append((begin, row))
+            begin = reader.line_num + 1
+    except csv.Error as error:  # a quote that is never closed: where the next row begins nobody can tell
+        broken = RowError(f"{name}:{begin}", f"the file cannot be read from here on: {error}")
+    yield from _separated(name, rows)
+    if broken is not None:
+        yield broken.place, broken
+
+
+def _json_row(place: str, line: str) -> dict[str, Any] | RowError:
+    try:
+        row = json.loads(line, parse_constant=_no_constant)
+        if "\\ud" in line.lower():
+            json.dumps(row, ensure_ascii=False).encode("utf-8")
+    except UnicodeEncodeError:
+        return RowError(place, "it holds half of a surrogate pair, which is no character")
+    except ValueError as error:
+        return RowError(place, f"it is not JSON: {error}")
+    except RecursionError:
+        return RowError(place, "it is nested too deeply to be read")
+    if not isinstance(row, dict):
+        return RowError(place, f"a JSON object is wanted, found {type(row).__name__}")
+    return row
+
+
+def _no_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not a JSON number")
+
+
+def first_columns(row: Mapping[str, Any]) -> str:
+    """The columns of a row for a sentence about what was found."""
+    return ", ".join(map(str, row)) or "none"

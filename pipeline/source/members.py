@@ -1,0 +1,82 @@
+"""Audio inside containers: a recording may be a stretch of a tar file, or a cell of a Parquet file. Nothing is unpacked.
+
+`member` says where: "tar:OFFSET:SIZE" in bytes, or "parquet:ROW GROUP:ROW OF IT:COLUMN". The uri names the member for people,
+such as "shard-000.tar#utt1.flac"; nothing is ever opened by that name.
+"""
+
+from __future__ import annotations
+
+import io
+from typing import Any, BinaryIO
+
+
+class Slice(io.RawIOBase):
+    """The bytes [offset, offset + size) of a file as a file of its own, read where they lie."""
+
+    def __init__(self, file: BinaryIO, offset: int, size: int) -> None:
+        self._file, self._offset, self._size, self._position = file, offset, size, 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._size}[whence]
+        self._position = max(0, base + offset)
+        return self._position
+
+    def readinto(self, buffer: Any) -> int:
+        wanted = min(len(buffer), max(0, self._size - self._position))
+        self._file.seek(self._offset + self._position)
+        piece = self._file.read(wanted)
+        buffer[: len(piece)] = piece
+        self._position += len(piece)
+        return len(piece)
+
+    def close(self) -> None:
+        self._file.close()
+        super().close()
+
+
+def tar_place(offset: int, size: int) -> str:
+    """The `member` of a stretch of a tar file."""
+    return f"tar:{offset}:{size}"
+
+
+def tar_slice(member: str) -> tuple[int, int]:
+    """(offset, size) of a `member` in a tar file."""
+    _, offset, size = member.split(":")
+    return int(offset), int(size)
+
+
+class ParquetCells:
+    """Audio bytes out of Parquet files. Keeps the last row group, so ask for cells in order."""
+
+    def __init__(self) -> None:
+        self._key: tuple[str, str, str] | None = None
+        self._column: Any = None
+
+    def read(self, path: str, file: BinaryIO, member: str) -> bytes:
+        """The bytes of one cell: the column is of binary, or of Hugging Face's {bytes, path}.
+
+        Raises:
+            OSError: there is no such cell any more, or it holds no bytes.
+        """
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        _, group, row, column = member.split(":", 3)
+        key = (path, group, column)
+        try:
+            if key != self._key:
+                self._column = pq.ParquetFile(file).read_row_group(int(group), columns=[column])[column]
+                self._key = key
+            value = self._column[int(row)].as_py()
+        except (pa.ArrowException, KeyError, IndexError) as error:
+            raise OSError(f"row {row} of row group {group} cannot be read: {error}") from error
+        content = value.get("bytes") if isinstance(value, dict) else value
+        if not isinstance(content, bytes):
+            raise OSError(f"row {row} of row group {group} holds no audio bytes")
+        return content

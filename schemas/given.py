@@ -1,0 +1,55 @@
+"""What came with a recording: utterances with times and texts, words with times. A column of inventory and recordings."""
+
+from __future__ import annotations
+
+from schemas.config import StrictModel
+
+GivenWord = tuple[str, int, int, int]
+"""(text, start, end, channel): 16 kHz samples from the recording's start; channel -1 where the source names none."""
+
+
+class GivenSegment(StrictModel):
+    """An utterance of a recording, as its corpus states it: [start, end) in 16 kHz samples."""
+
+    place: str
+    """File and line (or row) that says so, such as "data/segments:17"."""
+    start: int
+    end: int | None
+    """None: to the end of the recording."""
+    channel: int = -1
+    text: str | None = None
+    language: str | None = None
+    speaker: str | None = None
+
+
+class GivenProblem(StrictModel):
+    """A row of the corpus that cannot be used: where it stands, and why."""
+
+    place: str
+    detail: str
+    seconds: float = 0.0
+    """How much audio it speaks of, as far as that can be told."""
+
+
+class Given(StrictModel):
+    """Everything with a time that came with one recording."""
+
+    segments: list[GivenSegment] = []
+    """Ordered by channel and start, as the corpus states them: they may overlap, or reach beyond the audio."""
+    problems: list[GivenProblem] = []
+    words: list[GivenWord] = []
+    """Ordered by channel and start, over the whole recording."""
+    words_place: str = ""
+    """The file that the words came from."""
+    words_problem: str = ""
+    """Why that file gave no words."""
+
+    def dump(self) -> str | None:
+        """The JSON of the column: only what is not a default, keys sorted, so that equal content gives equal text."""
+        text = self.model_dump_json(exclude_defaults=True)
+        return None if text == "{}" else text
+
+
+def load_given(column: str | None) -> Given:
+    """What a `given` column holds; nothing where it is null."""
+    return Given() if column is None else Given.model_validate_json(column)

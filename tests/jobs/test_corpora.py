@@ -1,0 +1,88 @@
+"""Corpora through the whole line: a long recording with given utterances becomes patches at the very times that were given."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from jobs.prepare_task import run_here
+from jobs.runtime.plan import Plan, make_plan
+from jobs.runtime.summary import totals
+from schemas.arrow import RowType
+from schemas.config import parse_config
+from schemas.spec import PipelineSpec
+from schemas.tables import TABLES, Patches, Segment, Transcript, Units, Word
+from tests.jobs.small_corpus import DEMO, document, make_centroids
+
+SPOKEN = {
+    line.split("\t")[0]: line.split("\t")[-1]
+    for line in (DEMO / "manifest.tsv").read_text(encoding="utf-8").splitlines()
+    if line.startswith("sense")
+}
+
+
+def rows_of(plan: Plan, row: type[RowType]) -> list[RowType]:
+    return [
+        item for commit in plan.commits(row.TABLE) for item in plan.store.read_table(row, commit.outputs[row.TABLE])
+    ]
+
+
+def run(folder: Path, layout: str, **stages: object) -> Plan:
+    """The corpus in folder/corpus through all stages up to the patches, in this process."""
+    make_centroids(folder / "centroids")
+    raw = document(folder / "corpus", folder / "out", folder / "centroids")
+    raw["source"] = {"uri": str(folder / "corpus"), "layout": layout}
+    raw["stages"] |= {"segments": {"backend": "given"}, **stages}
+    plan = make_plan(parse_config(PipelineSpec, raw, origin="test"), until="patches")
+    run_here(plan)
+    return plan
+
+
+@pytest.fixture(scope="module")
+def long_kaldi(tmp_path_factory: pytest.TempPathFactory) -> tuple[Plan, dict[str, tuple[int, int]]]:
+    """Five utterances in one recording of 60 s, with pauses; two rows of `segments` are wrong."""
+    folder = tmp_path_factory.mktemp("kaldi")
+    (folder / "corpus").mkdir()
+    pieces: list[np.ndarray] = []
+    times: dict[str, tuple[int, int]] = {}
+    for name in SPOKEN:
+        pieces.append(np.zeros(100_000 + 7 * len(times), dtype=np.float32))
+        begin = sum(map(len, pieces))
+        pieces.append(soundfile.read(DEMO / name, dtype="float32")[0])
+        times[name.removesuffix(".flac")] = (begin, begin + len(pieces[-1]))
+    soundfile.write(folder / "corpus/long.flac", np.concatenate(pieces), 16_000)
+    table = "".join(f"{key} long {start / 16_000:.6f} {end / 16_000:.6f}\n" for key, (start, end) in times.items())
+    (folder / "corpus/wav.scp").write_text("long long.flac\n")
+    (folder / "corpus/segments").write_text(table + "wrong-1 long 5 4\nwrong-2 long 50 600\n")
+    (folder / "corpus/text").write_text("".join(f"{key} {SPOKEN[key + '.flac']}\n" for key in times))
+    return run(folder, "kaldi"), times
+
+
+def test_utterances_keep_their_times_and_texts_to_the_sample(
+    long_kaldi: tuple[Plan, dict[str, tuple[int, int]]],
+) -> None:
+    plan, times = long_kaldi
+    segments: Sequence[Segment] = sorted(rows_of(plan, Segment), key=lambda row: row.start)
+    assert [(row.start, row.end) for row in segments] == list(times.values())
+    texts = {row.segment_id: row.text for row in rows_of(plan, Transcript)}
+    assert [texts[row.segment_id] for row in segments] == [SPOKEN[f"{key}.flac"] for key in times]
+    frames = {row.segment_id: row.num_frames for row in rows_of(plan, Units)}
+    assert frames == {row.segment_id: (row.end - row.start) // 640 for row in segments}
+    assert {row.segment_id for row in rows_of(plan, Patches)} == frames.keys()
+    words = rows_of(plan, Word)
+    assert len(words) == sum(len(text.split()) for text in texts.values())
+
+
+def test_rows_that_cannot_be_used_are_rejects_beside_the_segments(
+    long_kaldi: tuple[Plan, dict[str, tuple[int, int]]],
+) -> None:
+    plan, _ = long_kaldi
+    (commit,) = plan.commits("segments")
+    rejects = plan.store.read_table(TABLES["rejects"], commit.outputs["rejects"])
+    assert [(row.part, row.code) for row in rejects] == [("segments:6", "bad_row"), ("segments:7", "bad_row")]  # type: ignore[attr-defined]
+    assert (commit.rows_in, commit.rows_out, commit.rows_rejected) == (1, 1, 0)
+    assert totals([commit]).rejects == {"bad_row": 2}

@@ -1,0 +1,171 @@
+"""Every layout of a corpus: what comes out of the first stages is what the corpus says, in counts, times and texts."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import cast
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipeline.corpora.base import to_decimal, to_samples
+from pipeline.corpora.read import LAYOUTS
+from pipeline.given_segments import GivenSegmentsStage
+from pipeline.recordings import RecordingsStage
+from pipeline.source.audio import SourceAudio
+from pipeline.source.inventory import list_source
+from pipeline.transcripts import TranscriptsStage
+from schemas.config import ConfigError
+from schemas.given import load_given
+from schemas.spec import GivenSegmentsSpec, RecordingsSpec, Source, TranscriptSpec
+from schemas.tables import Recording, Reject, Segment, Transcript
+from tests.pipeline.corpora.fixtures import MAKERS, Made, Said, lines, text, voice
+
+DEFAULT = "xx"
+"""The language where a corpus states none."""
+
+
+def first_stages(source: Source) -> tuple[list[Recording], list[Segment], list[Transcript], list[Reject]]:
+    """The source through recordings, given segments and given transcripts."""
+    audio = SourceAudio(source.uri)
+    items = list_source(source)
+    recorded = RecordingsStage(RecordingsSpec(), source).run({"inventory": items}, audio)
+    recordings = cast(list[Recording], list(recorded.rows))
+    assert len(recordings) + len({reject.id for reject in recorded.rejects}) == len(items), "nothing vanishes"
+    cut = GivenSegmentsStage(GivenSegmentsSpec()).run({"recordings": recordings}, audio)
+    segments = sorted(cast(list[Segment], list(cut.rows)), key=lambda row: (row.recording_id, row.channel, row.start))
+    written = TranscriptsStage(TranscriptSpec(language=DEFAULT)).run(
+        {"segments": segments, "recordings": recordings}, audio
+    )
+    rejects = [*recorded.rejects, *cut.rejects, *written.rejects]
+    return recordings, segments, cast(list[Transcript], list(written.rows)), rejects
+
+
+def source_of(folder: Path, layout: str, made: Made) -> Source:
+    return Source.model_validate({"uri": str(folder), "layout": layout, **made.spec})
+
+
+def said_of(segment: Segment, transcript: Transcript | None, speaker: str | None) -> Said:
+    whole = segment.cut_reason == "whole"
+    return Said(
+        text=transcript.text if transcript is not None else None,
+        language=transcript.language if transcript is not None else "en",
+        speaker=speaker,
+        start=None if whole else segment.start,
+        end=None if whole else segment.end,
+    )
+
+
+def test_every_layout_has_a_fixture() -> None:
+    assert set(MAKERS) == set(LAYOUTS)
+
+
+@pytest.mark.parametrize("layout", sorted(MAKERS))
+def test_what_goes_in_comes_out(layout: str, tmp_path: Path) -> None:
+    """Recordings, utterances, times to the sample, texts, languages, speakers; and a reject for every row that cannot be used."""
+    made = MAKERS[layout](tmp_path / "corpus")
+    recordings, segments, transcripts, rejects = first_stages(source_of(tmp_path / "corpus", layout, made))
+    assert {row.uri for row in recordings} == set(made.said)
+    texts = {row.segment_id: row for row in transcripts}
+    for recording in recordings:
+        whole = json.loads(recording.extra or "{}").get("speaker")
+        speakers = {row.start: row.speaker for row in load_given(recording.given).segments}
+        mine = [row for row in segments if row.recording_id == recording.recording_id]
+        assert [said_of(row, texts.get(row.segment_id), speakers.get(row.start, whole)) for row in mine] == [
+            said if said.text is None else replace(said, language=said.language or DEFAULT)
+            for said in made.said[recording.uri]
+        ]
+    assert {
+        reject.part or reject.id: reject.code for reject in rejects if reject.code != "empty_transcript"
+    } == made.rejects
+    assert all(len(reject.detail.split()) > 3 for reject in rejects)
+
+
+def test_no_command_of_a_wav_scp_is_run(tmp_path: Path) -> None:
+    made = MAKERS["kaldi"](tmp_path / "corpus")
+    *_, rejects = first_stages(source_of(tmp_path / "corpus", "kaldi", made))
+    assert not (tmp_path / "corpus" / "pwned").exists()
+    (refused,) = [reject for reject in rejects if reject.id == "data/train/wav.scp:3"]
+    assert "no command is run" in refused.detail
+
+
+def test_files_outside_of_the_roots_are_never_opened(tmp_path: Path) -> None:
+    """`..`, absolute paths and URLs lead nowhere unless the spec's roots say so."""
+    voice(tmp_path / "secret/s.wav")
+    voice(tmp_path / "corpus/a.wav", 1)
+    paths = [
+        "../secret/s.wav",
+        "a/../../secret/s.wav",
+        f"{tmp_path}/secret/s.wav",
+        f"{tmp_path}/corpus/../secret/s.wav",
+        "http://localhost/s.wav",
+    ]
+    text(
+        tmp_path / "corpus/manifest.jsonl",
+        lines([{"file": path, "text": "x"} for path in [*paths, "a.wav", f"{tmp_path}/corpus/a.wav"]]),
+    )
+    source = Source(uri=str(tmp_path / "corpus"), layout="manifest")
+    listed = list_source(source)
+    assert [item.uri for item in listed if item.refused is None] == ["a.wav"]
+    assert sum(item.refused == "bad_row" for item in listed) == len(paths)
+    allowed = list_source(source.with_updates(roots=[str(tmp_path / "secret")]))
+    assert [item.uri for item in allowed if item.refused is None] == [f"{tmp_path}/secret/s.wav", "a.wav"]
+
+
+@pytest.mark.parametrize(
+    "layout, name, content, message",
+    [
+        (
+            "manifest",
+            "manifest.tsv",
+            "sound\twords\na.wav\tx\n",
+            "looked for audio_filepath, file, .* it has sound, words",
+        ),
+        ("nemo", "m_manifest.json", '{"wave": "a.wav"}\n', "it has wave"),
+        ("voxpopuli", "asr_train.tsv", "raw_text\nx\n", "looked for id, id_; it has raw_text"),
+        ("gigaspeech", "GigaSpeech.json", "{}", "has no list `audios`"),
+        ("kaldi", "text", "a b\n", "holds no wav.scp"),
+        ("mls", "x", "", "holds no transcripts.txt"),
+        ("ljspeech", "x", "", "holds no metadata.csv"),
+    ],
+)
+def test_a_corpus_of_another_kind_is_one_sentence(
+    layout: str, name: str, content: str, message: str, tmp_path: Path
+) -> None:
+    voice(tmp_path / "a.wav")
+    text(tmp_path / name, content)
+    with pytest.raises(ConfigError, match=message):
+        list_source(Source.model_validate({"uri": str(tmp_path), "layout": layout}))
+
+
+def test_a_line_that_cannot_be_read_costs_that_line(tmp_path: Path) -> None:
+    """Not JSON, NaN, half a surrogate pair, no object, a time that is none: file and line, and the rest is read."""
+    voice(tmp_path / "a.wav", seconds=1.0)
+    rows = [
+        '{"file": "a.wav", "text": "ok"}',
+        "{oops",
+        '{"file": "a.wav", "start": NaN}',
+        '{"file": "\\ud83d.wav"}',
+        "[1]",
+        '{"text": "x"}',
+    ]
+    text(tmp_path / "manifest.jsonl", "\ufeff" + "\r\n".join(rows) + '\n\n{"file": "a.wav", "start": "soon"}\n')
+    listed = {item.uri: item for item in list_source(Source(uri=str(tmp_path), layout="manifest")) if item.refused}
+    assert sorted(listed) == [f"manifest.jsonl:{number}" for number in (2, 3, 4, 5, 6)]
+    assert "NaN" in (listed["manifest.jsonl:3"].detail or "")
+    (recording,) = [item for item in list_source(Source(uri=str(tmp_path), layout="manifest")) if item.uri == "a.wav"]
+    assert recording.transcript == "ok"
+    assert [problem.place for problem in load_given(recording.given).problems] == ["manifest.jsonl:8"]
+
+
+@given(st.integers(0, 10**9), st.integers(0, 10**9))
+def test_times_in_milliseconds_are_exact_samples(offset: int, duration: int) -> None:
+    """16 samples a millisecond, however the sum of offset and duration would round in binary."""
+    if (offset + duration) * 16 >= 1 << 31:
+        return
+    start, length = f"{offset // 1000}.{offset % 1000:03d}", f"{duration // 1000}.{duration % 1000:03d}"
+    assert to_samples(start) == to_samples(float(start)) == offset * 16
+    assert to_samples(to_decimal(float(start)) + to_decimal(float(length))) == (offset + duration) * 16

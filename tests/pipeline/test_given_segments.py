@@ -1,0 +1,96 @@
+"""Given utterances become segments at the times that were given, or rejects with their place; nothing else is changed."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import cast
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipeline.corpora.base import CorpusRow, to_samples
+from pipeline.corpora.read import _row_order, _segment
+from pipeline.given_segments import TOLERANCE, GivenSegmentsStage
+from pipeline.transcripts import TranscriptsStage
+from schemas.given import Given, GivenSegment
+from schemas.spec import GivenSegmentsSpec, TranscriptSpec
+from schemas.tables import Recording, Reject, Segment, Transcript
+from tests.pipeline.test_segments import Samples
+
+SECOND = 16_000
+
+
+def recording(samples: int, came: Given | None = None, text: str | None = None, channels: int = 1) -> Recording:
+    return Recording(
+        recording_id="0" * 16, uri="r.wav", source="test", bytes=0, sha256="0" * 64, codec="", sample_rate=16_000,
+        channels=channels, num_samples=samples, num_samples_16k=samples, transcript=text,
+        given=came.dump() if came is not None else None,
+    )  # fmt: skip
+
+
+def stage(row: Recording, **bounds: float) -> tuple[list[Segment], list[Reject]]:
+    result = GivenSegmentsStage(GivenSegmentsSpec(**bounds)).run({"recordings": [row]}, Samples())
+    return cast(list[Segment], list(result.rows)), list(result.rejects)
+
+
+def texts(row: Recording, segments: list[Segment]) -> list[str]:
+    result = TranscriptsStage(TranscriptSpec()).run({"recordings": [row], "segments": segments}, Samples())
+    return [item.text for item in cast(list[Transcript], list(result.rows))]
+
+
+utterances = st.lists(st.tuples(st.integers(0, 40_000), st.integers(-200, 9_000), st.integers(-1, 1)), max_size=12)
+
+
+@given(utterances, st.integers(1000, 45_000))
+def test_every_row_is_a_segment_at_its_own_times_or_a_reject_with_its_place(
+    rows: list[tuple[int, int, int]], milliseconds: int
+) -> None:
+    """Overlapping, reversed, beyond the audio, on no channel: each row ends in exactly one place."""
+    stated = [
+        CorpusRow(
+            audio="r.wav", place=f"segments:{number}", start=to_samples(f"{start / 1000:.3f}"),
+            end=to_samples(f"{max(0, start + length) / 1000:.3f}"), channel=channel, text=f"text {number}",
+        )
+        for number, (start, length, channel) in enumerate(rows)
+    ]  # fmt: skip
+    came = [_segment(item) for item in sorted(stated, key=_row_order)]
+    row = recording(milliseconds * 16, Given(segments=came), channels=2)
+    segments, rejects = stage(row, min_seconds=0)
+    parts = [reject.part for reject in rejects if reject.part]
+    if not rows:
+        assert [(row.start, row.end, row.cut_reason) for row in segments] == [(0, milliseconds * 16, "whole")]
+        return
+    assert bool(segments) != any(not reject.part for reject in rejects), "a recording without any segment is a reject"
+    assert len(set(parts)) == len(parts)
+    assert len(segments) + len(parts) == len(rows)
+    by_text = {item.text: item for item in stated}
+    for segment, text in zip(segments, texts(row, segments), strict=True):
+        item = by_text[text]
+        assert item.end is not None
+        assert (segment.start, segment.channel) == (item.start, item.channel)
+        assert segment.end in (item.end, milliseconds * 16)
+        assert item.end - segment.end <= TOLERANCE
+        assert item.place not in parts
+    for one, other in pairwise(segments):
+        assert one.channel != other.channel or one.end <= other.start
+
+
+def test_a_text_over_thirty_seconds_is_one_segment_up_to_the_limit_that_is_set() -> None:
+    segments, rejects = stage(recording(45 * SECOND, text="a long text"))
+    assert [(row.start, row.end) for row in segments] == [(0, 45 * SECOND)]
+    assert texts(recording(45 * SECOND, text="a long text"), segments) == ["a long text"]
+    assert not rejects
+    segments, rejects = stage(recording(45 * SECOND, text="a long text"), max_seconds=40)
+    assert not segments
+    assert [(row.code, row.part) for row in rejects] == [("too_long", "")]
+    assert "raise segments.max_seconds" in rejects[0].detail
+
+
+def test_an_end_that_is_rounded_up_is_cut_at_the_end_of_the_recording() -> None:
+    came = [GivenSegment(place="a:1", start=0, end=SECOND + TOLERANCE, text="x")]
+    segments, _ = stage(recording(SECOND, Given(segments=came)))
+    assert [row.end for row in segments] == [SECOND]
+    came = [GivenSegment(place="a:1", start=0, end=SECOND + TOLERANCE + 1, text="x")]
+    segments, rejects = stage(recording(SECOND, Given(segments=came)))
+    assert not segments
+    assert [reject.part for reject in rejects] == ["a:1", ""]
