@@ -14,7 +14,7 @@ export RAY_USAGE_STATS_ENABLED := 0
 export PYANNOTE_METRICS_ENABLED := 0
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: help setup models shards train test test-all check format inspect report verify bench study study-demo study-data plots clean
+.PHONY: help setup models shards train test test-all check format inspect report verify bench study study-demo study-data plots site clean
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -86,6 +86,9 @@ study-data:
 	@$(PY) jobs/tokenize_audio.py --config configs/stories/$(STORIES)-pipeline.yaml
 	@for task in $(TASKS); do $(PY) jobs/prepare_task.py --config configs/stories/$(STORIES)-pipeline.yaml \
 	    runs/stories-$(STORIES)/tasks/$$task.jsonl runs/stories-$(STORIES)/tasks/$$task-units.jsonl; done
+
+site: $(STAMP) ## the documentation as pages, under runs/site (nothing is fetched when they are read)
+	@$(VENV)/bin/zensical build --strict --clean
 
 plots: $(STAMP) ## loss curves of runs/*/metrics.jsonl in one PNG
 	@$(PY) -m model.plots runs/train-*
