@@ -91,7 +91,9 @@ def test_every_page_is_linked_from_another() -> None:
         for target in LINK.findall(page.read_text(encoding="utf-8"))
     }
     pages = {*(ROOT / "docs").glob("*.md"), *(ROOT / "docs" / "results").glob("*.md")}
-    assert {page.relative_to(ROOT).as_posix() for page in pages - linked} == {"docs/index.md"}, "the site begins with it"
+    assert {page.relative_to(ROOT).as_posix() for page in pages - linked} == {"docs/index.md"}, (
+        "the site begins with it"
+    )
 
 
 def test_the_readme_is_short() -> None:
