@@ -58,7 +58,7 @@ class GivenSegmentsStage:
         if whole:
             given = Given(segments=[GivenSegment(place=recording.uri, start=0, end=None)])
         rows: list[Segment] = []
-        parts = [_part(recording, "bad_row", problem) for problem in given.problems]
+        parts: list[Reject] = []
         last: dict[int, tuple[Segment, str]] = {}
         for utterance in given.segments:
             outcome = self._segment(recording, utterance, whole)
@@ -73,7 +73,7 @@ class GivenSegmentsStage:
             return rows, parts
         if whole:
             return [], [part.model_copy(update={"part": ""}) for part in parts]
-        return [], [*(part.model_copy(update={"seconds": 0.0}) for part in parts), _none_left(recording, parts)]
+        return [], [*(part.model_copy(update={"seconds": 0.0}) for part in parts), _none_left(recording, given)]
 
     def _segment(
         self, recording: Recording, utterance: GivenSegment, whole: bool
@@ -142,12 +142,13 @@ def _part(recording: Recording, code: RejectCode, problem: GivenProblem) -> Reje
     )
 
 
-def _none_left(recording: Recording, parts: Sequence[Reject]) -> Reject:
+def _none_left(recording: Recording, given: Given) -> Reject:
+    stated = len(given.segments) + len(given.problems)
     return Reject(
         id=recording.recording_id,
         stage=GivenSegmentsStage.name,
         code="bad_row",
-        detail=f"{recording.uri}: none of its {len(parts)} given utterances can be used; the first: {parts[0].detail}",
+        detail=f"{recording.uri}: none of the {stated} rows that speak of it can be used",
         retriable=False,
         attempts=1,
         seconds=recording.num_samples_16k / SAMPLE_RATE,

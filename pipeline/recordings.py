@@ -11,6 +11,7 @@ from pipeline.source.folder import SourceFolder, hash_stream
 from pipeline.stage import StageResult
 from schemas.arrow import Row
 from schemas.cards import Card
+from schemas.given import GivenProblem, load_given
 from schemas.spec import RecordingsSpec, Source
 from schemas.tables import InventoryItem, Recording, Reject, RejectCode, recording_id
 
@@ -48,6 +49,7 @@ class RecordingsStage:
             assert isinstance(item, InventoryItem)
             try:
                 rows.append(self._record(folder, item))
+                rejects += [_part(item, problem) for problem in load_given(item.given).problems]
             except AudioError as error:
                 rejects.append(_reject(item, error))
         return StageResult(rows=rows, rejects=rejects)
@@ -95,6 +97,20 @@ class RecordingsStage:
             member=item.member,
             given=item.given,
         )
+
+
+def _part(item: InventoryItem, problem: GivenProblem) -> Reject:
+    """A row of the corpus that speaks of this recording and cannot be used; the recording goes on."""
+    return Reject(
+        id=item.uri,
+        part=problem.place,
+        stage=RecordingsStage.name,
+        code="bad_row",
+        detail=f"{problem.place}: {problem.detail}",
+        retriable=False,
+        attempts=1,
+        seconds=problem.seconds,
+    )
 
 
 def _reject(item: InventoryItem, error: AudioError) -> Reject:

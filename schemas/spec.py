@@ -23,6 +23,8 @@ Layout = Literal[
     "mls",
     "gigaspeech",
     "kaldi",
+    "webdataset",
+    "parquet",
 ]
 
 

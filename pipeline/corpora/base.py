@@ -28,6 +28,14 @@ class Files(Protocol):
         """
         ...
 
+    def open_ranged(self, uri: str) -> BinaryIO:
+        """The same, for reading a little here and there: what is not asked for is not fetched.
+
+        Raises:
+            OSError: it cannot be opened.
+        """
+        ...
+
 
 @dataclass(frozen=True, kw_only=True)
 class Corpus:

@@ -190,21 +190,24 @@ def row_of(corpus: Corpus, base: str, place: str, row: Mapping[str, Any]) -> Cor
         start, end = _times(row)
     except ValueError as error:
         return CorpusRow(audio=uri, place=place, problem=str(error))
-    extra = {
-        str(column): value
-        for column, value in row.items()
-        if value is not None and value != "" and not any(column in role for role in ROLES)
-    }
+    return replace(facts_of(row, audio=uri, place=place), start=start, end=end)
+
+
+def facts_of(row: Mapping[str, Any], *, audio: str, place: str, member: str | None = None) -> CorpusRow:
+    """Text, language, speaker and licence out of the columns that usually hold them; the rest becomes `extra`."""
     return CorpusRow(
-        audio=uri,
+        audio=audio,
         place=place,
-        start=start,
-        end=end,
+        member=member,
         text=_text(_first(row, TEXT)),
         language=_text(_first(row, LANGUAGE)),
         speaker=_text(_first(row, SPEAKER)),
         license=_text(_first(row, LICENSE)),
-        extra=extra,
+        extra={
+            str(column): value
+            for column, value in row.items()
+            if value is not None and value != "" and not any(column in role for role in ROLES)
+        },
     )
 
 

@@ -10,6 +10,8 @@ from pipeline.corpora.base import Corpus, CorpusRow, Layout
 from pipeline.corpora.gigaspeech import gigaspeech
 from pipeline.corpora.kaldi import kaldi
 from pipeline.corpora.manifests import audiofolder, common_voice, ljspeech, manifest, nemo, peoples_speech, voxpopuli
+from pipeline.corpora.parquet import parquet
+from pipeline.corpora.tars import webdataset
 from schemas.given import Given, GivenProblem, GivenSegment, GivenWord
 from schemas.tables import RejectCode
 
@@ -26,6 +28,8 @@ LAYOUTS: dict[str, Layout] = {
     "mls": mls,
     "gigaspeech": gigaspeech,
     "kaldi": kaldi,
+    "webdataset": webdataset,
+    "parquet": parquet,
 }
 
 

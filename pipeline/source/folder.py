@@ -9,7 +9,10 @@ from typing import BinaryIO
 
 import fsspec
 
-from pipeline.source.members import ParquetCells, Slice, tar_slice
+from pipeline.source.members import ParquetCells, Slice, container_of, tar_slice
+
+RANGE = 65_536
+"""Bytes that are fetched at once where a container's headers are read: a tar has one every few hundred thousand."""
 
 
 class SourceFolder:
@@ -30,11 +33,10 @@ class SourceFolder:
         Raises:
             OSError: the file cannot be opened.
         """
-        filesystem, path = self.filesystem, f"{self.root}/{uri}"
-        if uri.startswith("/") or "://" in uri:
-            filesystem, path = fsspec.core.url_to_fs(uri)
-        if member is not None:
-            path = path.rpartition("#")[0]
+        name = container_of(uri, member)
+        filesystem, path = self.filesystem, f"{self.root}/{name}"
+        if name.startswith("/") or "://" in name:
+            filesystem, path = fsspec.core.url_to_fs(name)
         local = "file" in _protocols(filesystem)
         if member is None:
             return open(path, "rb") if local else io.BytesIO(filesystem.cat_file(path))
@@ -45,6 +47,18 @@ class SourceFolder:
             return io.BytesIO(filesystem.cat_file(path, start=offset, end=offset + size))
         with self._lock, filesystem.open(path, "rb") as file:
             return io.BytesIO(self._cells.read(path, file, member))
+
+    def open_ranged(self, uri: str) -> BinaryIO:
+        """A seekable binary file of which only what is read is fetched, in blocks of RANGE bytes.
+
+        Raises:
+            OSError: the file cannot be opened.
+        """
+        path = f"{self.root}/{uri}"
+        if "file" in _protocols(self.filesystem):
+            return open(path, "rb")
+        file: BinaryIO = self.filesystem.open(path, "rb", block_size=RANGE)
+        return file
 
 
 def _protocols(filesystem: fsspec.AbstractFileSystem) -> tuple[str, ...]:

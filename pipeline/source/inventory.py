@@ -18,6 +18,7 @@ from pipeline.corpora.base import Corpus
 from pipeline.corpora.read import Entry, read_corpus
 from pipeline.source.decode import header_seconds
 from pipeline.source.folder import SourceFolder, hash_stream
+from pipeline.source.members import container_of
 from pipeline.source.metadata import FileFacts, read_manifest, read_sidecars
 from schemas.cards import fingerprint
 from schemas.config import ConfigError
@@ -64,7 +65,11 @@ def _list_corpus(folder: SourceFolder, source: Source) -> list[InventoryItem]:
     """What the corpus's own tables name; `source.pattern` chooses among it."""
     names = _list_names(folder, source.with_updates(pattern="**/*"))
     matches = re.compile(glob_translate(source.pattern)).match
-    entries = [entry for entry in read_corpus(Corpus(files=folder, names=names, source=source)) if matches(entry.uri)]
+    entries = [
+        entry
+        for entry in read_corpus(Corpus(files=folder, names=names, source=source))
+        if matches(container_of(entry.uri, entry.member))
+    ]
     if not entries:
         raise ConfigError(
             f"the {source.layout} corpus in {source.uri} names no recording that matches {source.pattern!r}"

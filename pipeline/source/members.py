@@ -7,6 +7,7 @@ such as "shard-000.tar#utt1.flac"; nothing is ever opened by that name.
 from __future__ import annotations
 
 import io
+from collections import OrderedDict
 from typing import Any, BinaryIO
 
 
@@ -40,9 +41,12 @@ class Slice(io.RawIOBase):
         super().close()
 
 
-def tar_place(offset: int, size: int) -> str:
-    """The `member` of a stretch of a tar file."""
-    return f"tar:{offset}:{size}"
+def container_of(uri: str, member: str | None) -> str:
+    """The file that a recording lies in: the recording's uri, without the name of the member."""
+    if member is None:
+        return uri
+    suffix = ".tar" if member.startswith("tar:") else ".parquet"
+    return uri.partition(f"{suffix}#")[0] + suffix
 
 
 def tar_slice(member: str) -> tuple[int, int]:
@@ -51,12 +55,15 @@ def tar_slice(member: str) -> tuple[int, int]:
     return int(offset), int(size)
 
 
+KEEP_BYTES = 1 << 28
+"""Row groups that are kept: a partition of half an hour has a few, and its recordings come in the order of their hashes."""
+
+
 class ParquetCells:
-    """Audio bytes out of Parquet files. Keeps the last row group, so ask for cells in order."""
+    """Audio bytes out of Parquet files. Keeps the row groups that were used last, up to KEEP_BYTES."""
 
     def __init__(self) -> None:
-        self._key: tuple[str, str, str] | None = None
-        self._column: Any = None
+        self._columns: OrderedDict[tuple[str, str, str], Any] = OrderedDict()
 
     def read(self, path: str, file: BinaryIO, member: str) -> bytes:
         """The bytes of one cell: the column is of binary, or of Hugging Face's {bytes, path}.
@@ -70,10 +77,12 @@ class ParquetCells:
         _, group, row, column = member.split(":", 3)
         key = (path, group, column)
         try:
-            if key != self._key:
-                self._column = pq.ParquetFile(file).read_row_group(int(group), columns=[column])[column]
-                self._key = key
-            value = self._column[int(row)].as_py()
+            if key not in self._columns:
+                self._columns[key] = pq.ParquetFile(file).read_row_group(int(group), columns=[column])[column]
+            self._columns.move_to_end(key)
+            while len(self._columns) > 1 and sum(item.nbytes for item in self._columns.values()) > KEEP_BYTES:
+                self._columns.popitem(last=False)
+            value = self._columns[key][int(row)].as_py()
         except (pa.ArrowException, KeyError, IndexError) as error:
             raise OSError(f"row {row} of row group {group} cannot be read: {error}") from error
         content = value.get("bytes") if isinstance(value, dict) else value

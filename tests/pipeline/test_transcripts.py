@@ -104,7 +104,7 @@ def test_given_text_stays_with_recordings_of_one_segment(demo: DemoTables) -> No
     assert len(kept) == 6
     assert {reject.code for reject in result.rejects} == {"align_failed"}
     assert {reject.id for reject in result.rejects} == {row.segment_id for row in demo.segments} - set(whole)
-    assert all("max_gap_seconds" in reject.detail for reject in result.rejects)
+    assert all("segments.backend be given" in reject.detail for reject in result.rejects)
 
 
 def test_a_recording_without_text_is_an_empty_transcript(demo: DemoTables) -> None:

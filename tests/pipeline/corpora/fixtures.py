@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import gzip
+import io
 import json
+import tarfile
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from tests.pipeline.source.bad_audio import RATE, encode, speech
 
@@ -35,9 +40,12 @@ class Made:
 def voice(path: Path, number: int = 0, seconds: float = 0.5, format: str = "FLAC", subtype: str = "PCM_16") -> None:
     """A stretch of demo speech; no two numbers give the same bytes."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    samples = speech()
+    path.write_bytes(spoken(number, seconds, format, subtype))
+
+
+def spoken(number: int = 0, seconds: float = 0.5, format: str = "FLAC", subtype: str = "PCM_16") -> bytes:
     begin = 800 * number
-    path.write_bytes(encode(samples[begin : begin + int(seconds * RATE)], format=format, subtype=subtype))
+    return encode(speech()[begin : begin + int(seconds * RATE)], format=format, subtype=subtype)
 
 
 def text(path: Path, content: str) -> None:
@@ -250,6 +258,94 @@ def manifest(folder: Path) -> Made:
     )
 
 
+def webdataset(folder: Path) -> Made:
+    """Emilia's layout; a long recording with utterances; names and members that nobody should trust; a tar cut in half."""
+    first: list[tuple[str, bytes]] = [
+        (
+            "EN_B00000_S00000_W000000.json",
+            json.dumps(
+                {"id": "EN_B00000", "text": " so it is", "language": "en", "speaker": "S0", "dnsmos": 3.3}
+            ).encode(),
+        ),
+        ("EN_B00000_S00000_W000000.mp3", spoken(0, format="MP3", subtype="MPEG_LAYER_III")),
+        ("../../etc/a#b.tar#c.flac", spoken(1)),
+        ("../../etc/a#b.txt", b"\xef\xbb\xbfescaped\n"),
+        (
+            "long.json",
+            json.dumps(
+                {"language": "de", "segments": [{"start": 0.25, "end": 0.5, "text": "eins"}, {"start": 0.5}]}
+            ).encode(),
+        ),
+        ("long.wav", spoken(2, seconds=1.0, format="WAV")),
+        ("bad.json", b"{oops"),
+        ("bad.flac", b"this is no audio"),
+    ]
+    write_tar(folder / "en/shard-000.tar", first, link=("evil.flac", "/etc/passwd"))
+    write_tar(folder / "shard-001.tar", [("one.flac", spoken(3)), ("one.txt", b"one"), ("two.flac", spoken(4))])
+    content = (folder / "shard-001.tar").read_bytes()
+    (folder / "shard-001.tar").write_bytes(content[: content.rindex(b"two.flac") + 2048])
+    text(folder / "shard-002.tar.gz", "not a tar")
+    return Made(
+        said={
+            "en/shard-000.tar#EN_B00000_S00000_W000000.mp3": [Said(text="so it is", language="en", speaker="S0")],
+            "en/shard-000.tar#../../etc/a#b.tar#c.flac": [Said(text="escaped")],
+            "en/shard-000.tar#long.wav": [Said(text="eins", language="de", start=4000, end=8000)],
+            "shard-001.tar#one.flac": [Said(text="one")],
+        },
+        rejects={
+            "en/shard-000.tar#long.wav.segments[2]": "bad_row",
+            "en/shard-000.tar#bad.flac": "decode_error",
+            "en/shard-000.tar#evil.flac": "decode_error",
+            "shard-001.tar": "decode_error",
+            "shard-001.tar#two.flac": "decode_error",
+            "shard-002.tar.gz": "decode_error",
+        },
+    )
+
+
+def write_tar(path: Path, content: list[tuple[str, bytes]], link: tuple[str, str] | None = None) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tarfile.open(path, "w") as tar:
+        for name, data in content:
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            tar.addfile(info, io.BytesIO(data))
+        if link is not None:
+            info = tarfile.TarInfo(link[0])
+            info.type, info.linkname = tarfile.SYMTYPE, link[1]
+            tar.addfile(info)
+
+
+def parquet(folder: Path) -> Made:
+    """Hugging Face's layout in row groups of two; a row without bytes, one that is no audio, a file cut in half."""
+    audio: list[dict[str, object]] = [{"bytes": spoken(number), "path": f"{number}.flac"} for number in range(3)]
+    audio += [{"bytes": None, "path": "gone.flac"}, {"bytes": b"no audio at all", "path": "x.flac"}]
+    table = pa.table(
+        {
+            "id": [f"u{number}" for number in range(5)],
+            "audio": pa.array(audio, pa.struct([("bytes", pa.binary()), ("path", pa.string())])),
+            "text": ["zero", "one", "two", "three", "four"],
+            "speaker_id": [7, 7, 8, 8, 8],
+        }
+    )
+    (folder / "clean").mkdir(parents=True)
+    name = "clean/train-00000-of-00001.parquet"
+    pq.write_table(table, folder / name, row_group_size=2)
+    (folder / "clean/test.parquet").write_bytes((folder / name).read_bytes()[:5000])
+    speakers = ("7", "7", "8")
+    return Made(
+        said={
+            f"{name}#{number:08d}": [Said(text=word, speaker=speakers[number])]
+            for number, word in enumerate(("zero", "one", "two"))
+        },
+        rejects={
+            f"{name}#00000003": "missing",
+            f"{name}#00000004": "decode_error",
+            "clean/test.parquet": "decode_error",
+        },
+    )
+
+
 MAKERS: dict[str, Callable[[Path], Made]] = {
     maker.__name__: maker
     for maker in (
@@ -265,5 +361,7 @@ MAKERS: dict[str, Callable[[Path], Made]] = {
         nemo,
         kaldi,
         manifest,
+        webdataset,
+        parquet,
     )
 }

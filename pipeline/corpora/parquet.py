@@ -1,0 +1,56 @@
+"""Audio in Parquet files, as Hugging Face's data sets keep it: a column of {bytes, path} (or of bytes) beside the texts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipeline.corpora.base import Corpus, CorpusRow
+from pipeline.corpora.manifests import facts_of, manifest_names
+from schemas.config import ConfigError
+
+
+def parquet(corpus: Corpus) -> Iterator[CorpusRow]:
+    """Every .parquet: a recording for each row, named by its number. The audio column is not read here."""
+    for name in manifest_names(corpus, ("**/*.parquet",)):
+        try:
+            with corpus.files.open_ranged(name) as file:
+                yield from _file(name, pq.ParquetFile(file))
+        except (pa.ArrowException, OSError) as error:
+            detail = f"{name} cannot be read as Parquet, fetch it again: {error}"
+            yield CorpusRow(audio="", place=name, code="decode_error", problem=detail)
+
+
+def _file(name: str, file: Any) -> Iterator[CorpusRow]:
+    schema: pa.Schema = file.schema_arrow
+    column = _audio_column(name, schema)
+    others = [field.name for field in schema if field.name != column]
+    first = 0
+    for group in range(file.num_row_groups):
+        rows = file.metadata.row_group(group).num_rows
+        facts = file.read_row_group(group, columns=others).to_pylist() if others else [{}] * rows
+        for index, row in enumerate(facts):
+            uri = f"{name}#{first + index:08d}"
+            yield facts_of(row, audio=uri, member=f"parquet:{group}:{index}:{column}", place=uri)
+        first += rows
+
+
+def _audio_column(name: str, schema: pa.Schema) -> str:
+    """The first column that is a struct with `bytes`, or else the first that is of bytes.
+
+    Raises:
+        ConfigError: there is none; the message lists what the file has.
+    """
+    for field in schema:
+        if pa.types.is_struct(field.type) and field.type.get_field_index("bytes") >= 0:
+            return str(field.name)
+    for field in schema:
+        if pa.types.is_binary(field.type) or pa.types.is_large_binary(field.type):
+            return str(field.name)
+    found = ", ".join(f"{field.name} ({field.type})" for field in schema)
+    raise ConfigError(
+        f"{name} has no column of audio: looked for a struct with `bytes` or a column of bytes; it has {found}"
+    )

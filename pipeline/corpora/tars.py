@@ -1,0 +1,135 @@
+"""Audio in tar files: WebDataset shards (Emilia, YODAS). Members are read by offset, never unpacked; names are only labels."""
+
+from __future__ import annotations
+
+import json
+import tarfile
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from pipeline.corpora.base import Corpus, CorpusRow, Files, is_audio, to_samples
+from pipeline.corpora.manifests import facts_of, manifest_names
+
+MAX_SIDECAR = 1 << 24
+"""Bytes: no transcript is longer, and a member that claims to be is not read."""
+SIDECARS = (".json", ".txt")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Member:
+    """A regular file of a tar: where its bytes lie."""
+
+    name: str
+    offset: int
+    size: int
+    content: bytes | None = None
+    """Of .json and .txt members."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Damage:
+    """What ends or mars a tar: the member's name, or "" for the tar as a whole."""
+
+    name: str
+    detail: str
+
+
+def members(files: Files, tar: str) -> Iterator[Member | Damage]:
+    """The regular files of a tar in order; only headers and sidecars are read. A damaged tar gives what is before the damage."""
+    count = 0
+    try:
+        with files.open_ranged(tar) as file, tarfile.open(fileobj=file, mode="r:") as opened:
+            size = file.seek(0, 2)
+            for info in opened:
+                name = info.name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+                count += 1
+                if info.isdir():
+                    continue
+                if not info.isreg() or info.issparse():
+                    yield Damage(
+                        name=name, detail="it is a link or a device, not a file: nothing outside of the tar is read"
+                    )
+                elif info.offset_data + info.size > size:
+                    yield Damage(name=name, detail="the tar ends within it: fetch the tar again")
+                else:
+                    content = None
+                    if name.lower().endswith(SIDECARS) and info.size <= MAX_SIDECAR:
+                        file.seek(info.offset_data)
+                        content = file.read(info.size)
+                    yield Member(name=name, offset=info.offset_data, size=info.size, content=content)
+    except tarfile.TarError as error:
+        what = f"{tar} is damaged or cut short after {count} members: fetch it again ({error})"
+        if count == 0:
+            what = f"{tar} cannot be read as a tar ({error}); a compressed one must be made a plain .tar first (gunzip)"
+        yield Damage(name="", detail=what)
+    except OSError as error:
+        yield Damage(name="", detail=f"{tar} cannot be read: {error}")
+
+
+@dataclass
+class _Sample:
+    audio: Member | None = None
+    facts: dict[str, Any] = field(default_factory=dict)
+    problem: str = ""
+
+
+def webdataset(corpus: Corpus) -> Iterator[CorpusRow]:
+    """Every .tar: KEY.flac (or any of `source.suffixes`), KEY.json or KEY.txt; its JSON may list `segments` with times."""
+    for tar in manifest_names(corpus, ("**/*.tar", "**/*.tar.gz", "**/*.tgz")):
+        samples: dict[str, list[_Sample]] = {}
+        for member in members(corpus.files, tar):
+            if isinstance(member, Damage):
+                place = f"{tar}#{member.name}" if member.name else tar
+                yield CorpusRow(audio="", place=place, code="decode_error", problem=member.detail)
+                continue
+            _take(corpus, samples, member)
+        for found in samples.values():
+            for sample in found:
+                yield from _rows(tar, sample)
+
+
+def _take(corpus: Corpus, samples: dict[str, list[_Sample]], member: Member) -> None:
+    """Put a member into the sample of its key: the name up to the first dot behind the last slash."""
+    folder, slash, base = member.name.rpartition("/")
+    found = samples.setdefault(folder + slash + base.partition(".")[0], [_Sample()])
+    if is_audio(member.name, corpus.source):
+        if found[-1].audio is not None:  # several channels or qualities under one key: each is a recording
+            found.append(_Sample(facts=found[-1].facts, problem=found[-1].problem))
+        found[-1].audio = member
+    elif member.content is not None and member.name.lower().endswith(".txt"):
+        found[-1].facts.setdefault("text", member.content.decode("utf-8-sig", "replace"))
+    elif member.content is not None:
+        try:
+            facts = json.loads(member.content)
+            found[-1].facts.update(facts if isinstance(facts, dict) else {})
+        except ValueError as error:
+            found[-1].problem = f"{member.name} is not JSON: {error}"
+
+
+def _rows(tar: str, sample: _Sample) -> Iterator[CorpusRow]:
+    if sample.audio is None:
+        return
+    uri = f"{tar}#{sample.audio.name}"
+    place = f"tar:{sample.audio.offset}:{sample.audio.size}"
+    if sample.problem:
+        yield CorpusRow(audio=uri, member=place, place=uri, problem=sample.problem)
+    segments = sample.facts.pop("segments", None)
+    yield facts_of(sample.facts, audio=uri, member=place, place=uri)
+    for number, segment in enumerate(segments if isinstance(segments, list) else [], start=1):
+        where = f"{uri}.segments[{number}]"
+        try:
+            start, end = to_samples(segment["start"]), to_samples(segment["end"])
+            facts = facts_of(segment, audio=uri, member=place, place=where)
+            yield CorpusRow(
+                audio=uri,
+                member=place,
+                place=where,
+                start=start,
+                end=end,
+                text=facts.text,
+                language=facts.language,
+                speaker=facts.speaker,
+            )
+        except (KeyError, TypeError, AttributeError, ValueError) as error:
+            yield CorpusRow(audio=uri, member=place, place=where, problem=f"it needs start, end and text: {error}")
