@@ -14,7 +14,7 @@ export RAY_USAGE_STATS_ENABLED := 0
 export PYANNOTE_METRICS_ENABLED := 0
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: help setup models shards train test test-all check format inspect report verify bench study study-demo study-data plots site clean
+.PHONY: help setup models shards train test test-all check format inspect report listen verify bench study study-demo study-data plots site clean
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -64,6 +64,9 @@ inspect: $(STAMP) ## one segment's words, units and patches side by side
 
 report: $(STAMP) ## runs/demo/report.html: what went in, what came out, what it looks like
 	@$(PY) jobs/report.py --config $(CONFIG) --force
+
+listen: $(STAMP) ## runs/train-tiny/report.html: the trained model's losses, and what it says, to be heard
+	@$(PY) -m jobs.report_run runs/train-tiny --text "It was the best of times"
 
 verify: $(STAMP) ## re-hash every file and check every invariant
 	@$(PY) jobs/verify_dataset.py --config $(CONFIG)

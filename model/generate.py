@@ -27,8 +27,10 @@ import torch
 
 from model.data.shards import ShardSet
 from model.inference.continuation import Element, Generated, Generator
+from model.inference.expectation import speech_expectation
 from model.inference.sampling import Sampling
-from model.inference.trained import load_trained
+from model.inference.trained import load_trained, run_folder
+from model.training.metrics import read_rows
 from model.voice.options import add_speaking_arguments, open_synthesiser
 from model.voice.synthesiser import Synthesiser, write_wav
 from schemas.cli import Parser, command
@@ -74,6 +76,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     rows = [describe(prompt, result) for prompt, result in zip(prompts, results, strict=True)]
     for row in rows:
         print(_line(row))
+    if any(len(result.units) for result in results) and trained.units is not None:
+        expected = speech_expectation(
+            read_rows(run_folder(given.checkpoint) / "metrics.jsonl"), trained.units.num_units
+        )
+        if expected:
+            print(expected)
     facts = statistics(results, run.seconds, per_second)
     print(_facts_line(facts))
     if synthesise is not None:

@@ -176,7 +176,7 @@ def _strip(item: SampleStrip, colours: Sequence[str]) -> str:
     end = item.strip.seconds(len(item.strip.units))
     audio = ""
     if item.playable and item.strip.audio is not None and len(item.strip.audio):
-        audio = f'<audio controls preload="metadata" src="data:audio/mpeg;base64,{_mp3(item.strip.audio)}"></audio>'
+        audio = f'<audio controls preload="metadata" src="data:audio/mpeg;base64,{mp3(item.strip.audio)}"></audio>'
     heading = (
         f"<b>{clean(item.uri)}</b> <span>{start:.2f} to {end:.2f} s of sample <code>{clean(item.key)}</code>, "
         f"from {item.recording_seconds:.2f} s of the recording</span>"
@@ -188,7 +188,7 @@ def _strip(item: SampleStrip, colours: Sequence[str]) -> str:
     )
 
 
-def _mp3(audio: np.ndarray) -> str:
+def mp3(audio: np.ndarray) -> str:
     buffer = io.BytesIO()
     soundfile.write(buffer, np.clip(audio, -1.0, 1.0), SAMPLE_RATE, format="MP3")
     return base64.b64encode(buffer.getvalue()).decode("ascii")

@@ -55,6 +55,8 @@ class Strip:
     """(start, end, kind), tiling the window."""
     joins: Sequence[int]
     """Frames at which another segment of the recording begins."""
+    join_note: str = "a new segment of the recording begins here"
+    """What such a line says when it is pointed at."""
 
     def seconds(self, frame: int) -> float:
         """A frame as seconds from the passage's start."""
@@ -267,7 +269,7 @@ def _patches(strip: Strip, scale: _Scale, top: int, line_top: int) -> str:
 def _joins(strip: Strip, scale: _Scale, top: int, bottom: int) -> str:
     return "".join(
         f'<line x1="{scale.x(frame):g}" x2="{scale.x(frame):g}" y1="{top - 2}" y2="{bottom}" class="join">'
-        f"<title>a new segment of the recording begins here</title></line>"
+        f"<title>{clean(strip.join_note)}</title></line>"
         for frame in strip.joins
     )
 

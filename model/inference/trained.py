@@ -79,3 +79,9 @@ def load_trained(path: str | Path, device: torch.device | str = "cpu") -> Traine
     made = facts.get("units")
     units = None if made is None else parse_config(UnitFacts, made, f"{folder}/checkpoint.json")
     return Trained(module=module.eval(), config=config, step=int(facts["step"]), units=units, data=facts["data"])
+
+
+def run_folder(path: str | Path) -> Path:
+    """The run that `path` is, or that the checkpoint at `path` belongs to."""
+    folder = Path(path)
+    return folder.parents[1] if (folder / "checkpoint.json").exists() else folder

@@ -1,0 +1,135 @@
+"""A training run as a page with sound: its losses, what may be expected of it, and what it says to prompts.
+
+examples:
+  python -m jobs.report_run runs/train-tiny
+  python -m jobs.report_run runs/lst runs/plain --prompts 4 --seconds 6 --open
+
+Several runs answer the same prompts, one below the other. Prompts are the beginnings of samples of speech shards, and texts.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import webbrowser
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from jobs.reporting.listening import Heard, Speaker, listen, speech_prompts
+from jobs.reporting.run_page import Passage, RunFacts, render_run
+from jobs.reporting.strips import unit_colours
+from model.inference.continuation import Generator
+from model.inference.expectation import speech_expectation
+from model.inference.sampling import Sampling
+from model.inference.trained import Trained, load_trained, run_folder
+from model.training.metrics import read_rows
+from model.voice.options import add_speaking_arguments, open_synthesiser
+from schemas.cli import Parser, command
+from schemas.config import ConfigError, parse_config
+from schemas.files import whole_file
+
+
+@command
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command."""
+    given = make_parser().parse_args(arguments)
+    speakers = [open_speaker(given, run) for run in given.runs]
+    index = given.shards or speech_index(speakers)
+    prompts = [] if index is None else speech_prompts(index, given.prompts, given.prompt_seconds)
+    prompts += [Heard(name=text[:40], text=text, units=None, audio=None) for text in given.text]
+    sampling = parse_config(
+        Sampling, {"temperature": given.temperature, "top_p": given.top_p, "seed": given.seed}, "the sampling options"
+    )
+    answers = [
+        listen(speaker, prompts, seconds=given.seconds, tokens=given.max_tokens, sampling=sampling)
+        for speaker in speakers
+    ]
+    passages = [
+        Passage(prompt=prompt, said=[said for answer in answers for said in answer[number]])
+        for number, prompt in enumerate(prompts)
+    ]
+    units = next((speaker.trained.units for speaker in speakers if speaker.trained.units is not None), None)
+    page = render_run(
+        "What it says: " + ", ".join(speaker.label for speaker in speakers),
+        [run_facts(run, speaker.trained) for run, speaker in zip(given.runs, speakers, strict=True)],
+        passages,
+        hop=640 if units is None else units.hop,
+        colours=unit_colours(max(1, 1 if units is None else units.num_units), None),
+        command=" ".join(["python -m jobs.report_run", *given.runs]),
+    )
+    out = Path(given.out or run_folder(given.runs[0]) / "report.html")
+    with whole_file(out) as partial:
+        partial.write_text(page, encoding="utf-8")
+    print(f"{out}: {len(page) / 1e6:.1f} MB")
+    if given.open and not webbrowser.open(out.resolve().as_uri()):
+        print("no browser could be started here", file=sys.stderr)
+    return 0
+
+
+def open_speaker(given: argparse.Namespace, run: str) -> Speaker:
+    """The run's newest model, and a voice for it where it has units.
+
+    Raises:
+        ConfigError, CheckpointError, ShardError: one of them cannot be had.
+    """
+    trained = load_trained(run)
+    voice = open_synthesiser(given, trained) if trained.units is not None else None
+    return Speaker(label=Path(run).name, trained=trained, generator=Generator.of(trained), synthesise=voice)
+
+
+def speech_index(speakers: Sequence[Speaker]) -> str | None:
+    """The speech shards that the first run was trained on.
+
+    Raises:
+        ConfigError: the runs have units of different makings, which no common prompt can have.
+    """
+    made = {tuple(sorted(speaker.trained.units.cards)) for speaker in speakers if speaker.trained.units is not None}
+    if len(made) > 1:
+        raise ConfigError(
+            "the runs have units of different tokenizers and cannot answer the same prompts: report them apart"
+        )
+    sources = (source for speaker in speakers for source in speaker.trained.config.data.sources)
+    return next((source.data for source in sources if source.kind != "text"), None)
+
+
+def run_facts(run: str, trained: Trained) -> RunFacts:
+    """What the page tells of a run."""
+    rows: list[dict[str, Any]] = read_rows(run_folder(run) / "metrics.jsonl")
+    last = rows[-1] if rows else {}
+    size = sum(parameter.numel() for parameter in trained.module.parameters())
+    patches = trained.config.patches.policy if trained.module.config.kind == "lst" else "none"
+    tiles = [
+        (f"{size / 1e6:.1f} M", f"parameters, {trained.module.config.kind}"),
+        (patches, "patches"),
+        (f"{trained.step:,}", "steps"),
+    ]
+    if "speech_seconds" in last:
+        tiles.append((f"{last['speech_seconds'] / 3600:.1f} h", "of speech read, repeats counted"))
+    if "flops" in last:
+        tiles.append((f"{last['flops'] / 1e12:.1f}", "TFLOP"))
+    expectation = None if trained.units is None else speech_expectation(rows, trained.units.num_units)
+    return RunFacts(label=Path(run).name, facts=tuple(tiles), rows=rows, expectation=expectation)
+
+
+def make_parser() -> Parser:
+    """The options."""
+    parser = Parser(__doc__)
+    parser.add_argument("runs", nargs="+", metavar="RUN", help="output_dir of a training run; several are compared")
+    parser.add_argument("--shards", metavar="INDEX", help="where speech prompts come from (default: the training data)")
+    parser.add_argument("--prompts", type=int, default=3, help="speech prompts (default: %(default)s)")
+    parser.add_argument("--prompt-seconds", type=float, default=3.0, help="of each (default: %(default)s)")
+    parser.add_argument("--text", action="append", default=[], metavar="TEXT", help="a text prompt; may be repeated")
+    parser.add_argument("--seconds", type=float, default=5.0, help="of new speech, at most (default: %(default)s)")
+    parser.add_argument("--max-tokens", type=int, default=60, help="of new text, at most (default: %(default)s)")
+    parser.add_argument("--temperature", type=float, default=0.8, help="(default: %(default)s)")
+    parser.add_argument("--top-p", type=float, default=0.95, help="(default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="(default: %(default)s)")
+    parser.add_argument("--out", metavar="FILE", help="the page (default: report.html in the first run)")
+    parser.add_argument("--open", action="store_true", help="show it in the browser")
+    add_speaking_arguments(parser)
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,152 @@
+"""What models say to the same prompts, ready to be shown and heard: continuations in speech and in text."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from model.data.patching import (
+    CurriculumConfig,
+    DynamicConfig,
+    MixedConfig,
+    PatchPolicyConfig,
+    StaticConfig,
+    boundary_rule,
+)
+from model.data.shards import ShardSet
+from model.inference.continuation import Generated, Generator
+from model.inference.sampling import Sampling
+from model.inference.trained import Trained
+from model.voice.synthesiser import Synthesiser
+from schemas.audio import PATCH_WORD
+from schemas.config import ConfigError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Heard:
+    """A prompt: the beginning of a sample, or a text."""
+
+    name: str
+    text: str
+    units: np.ndarray | None
+    """None: a text prompt."""
+    audio: np.ndarray | None
+    """float32 at 16 kHz: the recording itself, where the shards carry it."""
+    words: tuple[tuple[str, int, int], ...] = ()
+    """(word, first frame, frame after) within the prompt."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Said:
+    """What a model made of a prompt."""
+
+    label: str
+    """Of the model."""
+    to_speech: bool
+    text: str
+    units: np.ndarray
+    """The prompt's units, if it has some, and the new ones."""
+    prompt_frames: int
+    audio: np.ndarray | None
+    """float32 at 16 kHz, spoken by the synthesiser throughout."""
+    patches: tuple[tuple[int, int, int], ...]
+    """(start, end, kind) of the model's own patches; none for a plain transformer."""
+    ended: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Speaker:
+    """A model with its voice."""
+
+    label: str
+    trained: Trained
+    generator: Generator
+    synthesise: Synthesiser | None
+
+
+def speech_prompts(index: str, count: int, seconds: float) -> list[Heard]:
+    """The beginnings of `count` samples of speech shards, spread evenly over the set.
+
+    Raises:
+        ConfigError: there is no speech.
+        ShardError: the shards cannot be read.
+    """
+    shards = ShardSet(index)
+    places = [(shard, number) for shard, samples in enumerate(shards.counts) for number in range(samples)]
+    chosen = [places[round(k * (len(places) - 1) / max(count - 1, 1))] for k in range(min(count, len(places)))]
+    prompts = [prompt for place in dict.fromkeys(chosen) for prompt in _prompt(shards, place, seconds)]
+    if not prompts:
+        raise ConfigError(f"{index} has no sample with speech to continue")
+    return prompts
+
+
+def _prompt(shards: ShardSet, place: tuple[int, int], seconds: float) -> Iterator[Heard]:
+    sample = shards.read(*place)
+    meta = sample.meta
+    frames = min(round(seconds * 16_000 / meta.hop), len(sample.units))
+    if not frames:
+        return
+    spans = zip(meta.words, sample.words, strict=True)
+    words = tuple((meta.text[a:b], int(row[0]), int(row[1])) for (a, b), row in spans if row[1] <= frames)
+    audio = shards.audio(*place)
+    yield Heard(
+        name=meta.key,
+        text=" ".join(word for word, _, _ in words),
+        units=np.asarray(sample.units[:frames]),
+        audio=None if audio is None else audio[: frames * meta.hop],
+        words=words,
+    )
+
+
+def listen(
+    speaker: Speaker, prompts: Sequence[Heard], *, seconds: float, tokens: int, sampling: Sampling
+) -> list[list[Said]]:
+    """Per prompt: the continuation forced to speech, and the one forced to text."""
+    units = speaker.trained.units
+    hop = units.hop if units is not None else 640
+    encoded = [
+        speaker.generator.text_prompt(prompt.text)
+        if prompt.units is None
+        else speaker.generator.speech_prompt(prompt.units)
+        for prompt in prompts
+    ]
+    rows: list[list[Said]] = [[] for _ in prompts]
+    for to in ("speech", "text") if units is not None else ("text",):
+        run = speaker.generator.start(encoded, to, sampling, max_units=round(seconds * 16_000 / hop), max_tokens=tokens)
+        for _ in run:
+            pass
+        for row, prompt, result in zip(rows, prompts, run.results(), strict=True):
+            row.append(_said(speaker, prompt, result, to == "speech"))
+    return rows
+
+
+def _said(speaker: Speaker, prompt: Heard, result: Generated, to_speech: bool) -> Said:
+    before = np.zeros(0, np.uint16) if prompt.units is None else prompt.units
+    units = np.concatenate([before, result.units]) if to_speech else np.zeros(0, np.uint16)
+    audio = speaker.synthesise(units) if len(units) and speaker.synthesise is not None else None
+    plain = speaker.trained.module.config.kind == "plain"
+    return Said(
+        label=speaker.label,
+        to_speech=to_speech,
+        text=result.text,
+        units=units,
+        prompt_frames=len(before),
+        audio=audio,
+        patches=() if plain else patches_of(speaker.generator.policy, units),
+        ended=result.ended,
+    )
+
+
+def patches_of(policy: PatchPolicyConfig, units: np.ndarray) -> tuple[tuple[int, int, int], ...]:
+    """(start, end, kind) of the patches of a span of units under a policy that needs no alignment; none under another."""
+    if isinstance(policy, MixedConfig | CurriculumConfig):
+        policy = policy.otherwise
+    if not isinstance(policy, StaticConfig | DynamicConfig) or not len(units):
+        return ()
+    ends = boundary_rule(policy).ends(units)
+    ends[-1] = True
+    stops = np.flatnonzero(ends) + 1
+    starts = np.concatenate([[0], stops[:-1]])
+    return tuple((int(a), int(b), PATCH_WORD) for a, b in zip(starts, stops, strict=True))
