@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from pipeline.containers.base import AudioError
 from pipeline.source.base import AudioReader
-from pipeline.source.containers import AudioError
 from pipeline.source.decode import AudioInfo, scan_file
 from pipeline.source.folder import SourceFolder, hash_stream
 from pipeline.stage import StageResult
@@ -59,11 +59,9 @@ class RecordingsStage:
             raise AudioError(item.refused, item.detail or "")
         if item.duplicate_of is not None:
             raise AudioError("duplicate", f"its bytes equal those of {item.duplicate_of}")
-        if item.seconds is not None:
-            self._check_length(item.seconds)
         with folder.open(item.uri, item.member) as file:
             digest = hash_stream(file)
-            num_samples_16k, info = scan_file(file)
+            num_samples_16k, info = scan_file(file, self._spec.max_seconds)
         self._check_length(info.num_samples / info.sample_rate)
         return self._row(item, digest, info, num_samples_16k)
 

@@ -35,8 +35,12 @@ class Source(StrictModel):
     """A folder: a path or any fsspec URL (s3://bucket/corpus)."""
     pattern: str = "**/*"
     """A glob below `uri`: which of its files belong to the corpus."""
-    suffixes: list[str] = [".wav", ".flac", ".mp3", ".ogg", ".opus", ".m4a", ".aac", ".wma", ".mp4"]
-    """Files with other suffixes are not audio and are ignored (transcripts live beside the audio)."""
+    suffixes: list[str] = [
+        ".wav", ".wave", ".flac", ".mp3", ".mp2", ".ogg", ".oga", ".opus", ".spx", ".aif", ".aiff", ".aifc", ".au", ".snd",
+        ".w64", ".rf64", ".caf", ".sph", ".nist", ".m4a", ".m4b", ".mp4", ".mov", ".3gp", ".aac", ".amr", ".awb", ".wma",
+        ".asf", ".webm", ".weba", ".mka", ".mkv", ".avi",
+    ]  # fmt: skip
+    """Files with other suffixes are not audio (transcripts live beside it); how many there are of each is said."""
     transcripts: Literal["none", "sidecar", "manifest"] = "none"
     """sidecar: X.txt or X.lab beside X.flac, or LibriSpeech's *.trans.txt. manifest: `manifest` below."""
     manifest: str | None = None

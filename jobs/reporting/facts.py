@@ -14,8 +14,8 @@ import soundfile
 from jobs.reporting.strips import Strip, StripWord
 from jobs.runtime.plan import Plan
 from jobs.runtime.summary import FUNNEL, StageTotals, totals
+from pipeline.containers.base import AudioError
 from pipeline.source.audio import SourceAudio
-from pipeline.source.containers import AudioError
 from schemas.arrow import RowType
 from schemas.audio import SAMPLE_RATE
 from schemas.config import ConfigError

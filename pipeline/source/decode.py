@@ -1,7 +1,8 @@
-"""Audio files to arrays: soundfile and soxr alone, no system package is needed. Every failure is a typed AudioError."""
+"""Audio files to arrays: all of a file's sound, or a typed AudioError. Which decoder reads what: docs/decisions.md."""
 
 from __future__ import annotations
 
+import contextlib
 import io
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -11,13 +12,17 @@ import numpy as np
 import soundfile
 import soxr
 
-from pipeline.source.containers import AudioError, _check_container
+from pipeline.containers.base import AudioError, Piece, damaged, open_piece
+from pipeline.containers.layout import lay_out
+from pipeline.containers.pcm import check_rate
+from pipeline.source.libav import SoundStream, libav_seconds, open_libav
 from schemas.audio import SAMPLE_RATE
 
 BLOCK = 65_536
 """Frames decoded at a time: a long file with many channels never lies in memory at its own rate."""
-MP3_FRAME = 1152
 UNKNOWN_LENGTH = 1 << 62
+LEAST_BITS_PER_SECOND = 4_000
+"""A header that states more seconds than this lets its file hold is not believed when work is planned."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,72 +47,121 @@ def decode_file(source: bytes | BinaryIO, channel: int | None = None) -> tuple[n
         float32 [channels, num_samples_16k] ([1, num_samples_16k] unless channel is None), and the file's facts.
 
     Raises:
-        AudioError: decode_error (not audio, damaged, cut short), unsupported (needs ffmpeg), empty, non_finite.
+        AudioError: decode_error (not audio, damaged, cut short), unsupported, empty, non_finite.
     """
     pieces: list[np.ndarray] = []
     info = _decode(io.BytesIO(source) if isinstance(source, bytes) else source, channel, pieces.append)
     return np.ascontiguousarray(np.concatenate(pieces).T), info
 
 
-def scan_file(file: BinaryIO) -> tuple[int, AudioInfo]:
+def scan_file(file: BinaryIO, max_seconds: float | None = None) -> tuple[int, AudioInfo]:
     """num_samples_16k and the facts of a file that is decoded to its end but not kept: hours of audio fit in little memory.
 
     Raises:
-        AudioError: as `decode_file`.
+        AudioError: as `decode_file`; too_long as soon as more than `max_seconds` have come.
     """
     lengths: list[int] = []
-    info = _decode(file, -1, lambda block: lengths.append(len(block)))
+    most = None if max_seconds is None else round(max_seconds * SAMPLE_RATE)
+
+    def take(block: np.ndarray) -> None:
+        lengths.append(len(block))
+        if most is not None and sum(lengths) > most + SAMPLE_RATE:
+            raise AudioError("too_long", f"it lasts more than {max_seconds:g} s")
+
+    info = _decode(file, -1, take)
     return sum(lengths), info
 
 
 def _decode(file: BinaryIO, channel: int | None, take: Callable[[np.ndarray], None]) -> AudioInfo:
     """Give `take` the file in blocks, float32 [samples at 16 kHz, channels]; raises what `decode_file` raises."""
-    _check_container(file)
-    with _open_sound(file) as sound:
-        rate, channels, expected = sound.samplerate, sound.channels, sound.frames
+    pieces = lay_out(file)
+    size = file.seek(0, io.SEEK_END)
+    infos = []
+    for piece in pieces:
+        info, num_taken = _decode_piece(open_piece(file, piece, size), piece, channel, take)
+        infos.append((info, num_taken))
+    first = infos[0][0]
+    if not sum(num_taken for _, num_taken in infos):
+        raise AudioError("empty", "the file holds no samples")
+    if len({info.channels for info, _ in infos}) > 1 and channel != -1:
+        raise damaged("the parts of the file differ in their number of channels: cut it where they meet")
+    num_samples = sum(round(info.num_samples * first.sample_rate / info.sample_rate) for info, _ in infos)
+    return AudioInfo(codec=first.codec, sample_rate=first.sample_rate, channels=first.channels, num_samples=num_samples)
+
+
+def _decode_piece(
+    file: BinaryIO, piece: Piece, channel: int | None, take: Callable[[np.ndarray], None]
+) -> tuple[AudioInfo, int]:
+    """The facts of a piece and how many samples at 16 kHz `take` was given of it."""
+    with contextlib.ExitStack() as stack:
+        if piece.decoder == "libav":
+            stream, expected = open_libav(file, check_length=piece.promised is None), None
+        else:
+            sound = stack.enter_context(_open_sound(file))
+            stream = SoundStream(f"{sound.format}/{sound.subtype}", sound.samplerate, sound.channels, _blocks(sound))
+            expected = sound.frames if sound.frames < UNKNOWN_LENGTH else None
+        rate, channels = stream.rate, stream.channels
+        check_rate(rate, channels)
         kept = 1 if channel is not None else channels
         resampler = soxr.ResampleStream(rate, SAMPLE_RATE, kept, dtype="float32") if rate != SAMPLE_RATE else None
         num_samples = num_taken = 0
-        for block in _blocks(sound):
+        for block in stream.blocks:
             num_samples += len(block)
-            if channel is not None:
+            if channel is not None and channels > 1:
                 block = block.mean(axis=1, keepdims=True) if channel < 0 else block[:, channel : channel + 1]
             if not np.isfinite(block).all():
                 raise AudioError("non_finite", "the file holds samples that are NaN or infinite")
             at_16k = block if resampler is None else resampler.resample_chunk(block)
             num_taken += len(at_16k)
             take(at_16k)
-        codec = f"{sound.format}/{sound.subtype}"
-        tolerance = MP3_FRAME if sound.format == "MP3" else 0
-    if expected < UNKNOWN_LENGTH and num_samples + tolerance < expected:
-        raise AudioError(
-            "decode_error",
-            f"the file is cut short: its header promises {expected} samples, {num_samples} could be read",
-        )
+    _check_length(num_samples, rate, expected, piece)
     if resampler is not None and num_samples:
         rest = resampler.resample_chunk(np.zeros((0, kept), dtype=np.float32), last=True)
         num_taken += len(rest)
         take(rest)
-    if num_taken == 0:
-        raise AudioError("empty", "the file holds no samples")
-    return AudioInfo(codec=codec, sample_rate=rate, channels=channels, num_samples=num_samples)
+    return AudioInfo(codec=stream.codec, sample_rate=rate, channels=channels, num_samples=num_samples), num_taken
+
+
+def _check_length(num_samples: int, rate: int, expected: int | None, piece: Piece) -> None:
+    """What was decoded must be all that the bytes of the piece are worth and all that the decoder saw in its header.
+
+    Raises:
+        AudioError: it is less.
+    """
+    tolerance = piece.tolerance * rate / piece.rate if piece.rate else piece.tolerance
+    worth = piece.promised * rate / piece.rate if piece.promised is not None and piece.rate else piece.promised
+    for promised in (worth, expected):
+        if promised is not None and num_samples + tolerance < promised:
+            raise damaged(
+                f"the file is damaged or cut short: it holds {round(promised)} samples, {num_samples} could be read"
+            )
 
 
 def header_seconds(file: BinaryIO) -> float | None:
-    """Duration as the header states it, or None where there is no readable header. Nothing is decoded."""
-    try:
-        with soundfile.SoundFile(file) as sound:
-            return sound.frames / sound.samplerate if 0 < sound.frames < UNKNOWN_LENGTH else None
-    except (soundfile.LibsndfileError, OSError, RuntimeError):
-        return None
+    """Duration as the header states it, or None where there is no readable header or the file is too small for it.
+
+    A guess, by which work is planned and nothing else; nothing is decoded.
+    """
+    size = file.seek(0, io.SEEK_END)
+    file.seek(0)
+    seconds = None
+    with (
+        contextlib.suppress(soundfile.LibsndfileError, OSError, RuntimeError, ValueError),
+        soundfile.SoundFile(file) as sound,
+    ):
+        if 0 < sound.frames < UNKNOWN_LENGTH and sound.samplerate > 0:
+            seconds = sound.frames / sound.samplerate
+    if seconds is None:
+        file.seek(0)
+        seconds = libav_seconds(file)
+    return seconds if seconds is not None and seconds * LEAST_BITS_PER_SECOND <= size * 8 else None
 
 
 def _open_sound(file: BinaryIO) -> soundfile.SoundFile:
-    file.seek(0)
     try:
         return soundfile.SoundFile(file)
     except (soundfile.LibsndfileError, RuntimeError) as error:
-        raise AudioError("decode_error", f"the file cannot be read as audio: {_reason(error)}") from error
+        raise damaged(f"the file cannot be read as audio: {_reason(error)}") from error
 
 
 def _blocks(sound: soundfile.SoundFile) -> Iterator[np.ndarray]:
@@ -117,8 +171,7 @@ def _blocks(sound: soundfile.SoundFile) -> Iterator[np.ndarray]:
             block = sound.read(BLOCK, dtype="float32", always_2d=True)
         except (soundfile.LibsndfileError, RuntimeError) as error:
             after = num_read / sound.samplerate
-            detail = f"the file is damaged or cut short after {after:.1f} s: {_reason(error)}"
-            raise AudioError("decode_error", detail) from error
+            raise damaged(f"the file is damaged or cut short after {after:.1f} s: {_reason(error)}") from error
         if not len(block):
             return
         num_read += len(block)

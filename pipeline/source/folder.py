@@ -9,7 +9,8 @@ from typing import BinaryIO
 
 import fsspec
 
-from pipeline.source.members import ParquetCells, Slice, container_of, tar_slice
+from pipeline.containers.base import Window
+from pipeline.source.members import ParquetCells, container_of, tar_slice
 
 RANGE = 65_536
 """Bytes that are fetched at once where a container's headers are read: a tar has one every few hundred thousand."""
@@ -43,7 +44,7 @@ class SourceFolder:
         if member.startswith("tar:"):
             offset, size = tar_slice(member)
             if local:
-                return io.BufferedReader(Slice(open(path, "rb"), offset, size))
+                return io.BufferedReader(Window(open(path, "rb"), offset, offset + size, owns=True))
             return io.BytesIO(filesystem.cat_file(path, start=offset, end=offset + size))
         with self._lock, filesystem.open(path, "rb") as file:
             return io.BytesIO(self._cells.read(path, file, member))

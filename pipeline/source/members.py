@@ -6,39 +6,8 @@ such as "shard-000.tar#utt1.flac"; nothing is ever opened by that name.
 
 from __future__ import annotations
 
-import io
 from collections import OrderedDict
 from typing import Any, BinaryIO
-
-
-class Slice(io.RawIOBase):
-    """The bytes [offset, offset + size) of a file as a file of its own, read where they lie."""
-
-    def __init__(self, file: BinaryIO, offset: int, size: int) -> None:
-        self._file, self._offset, self._size, self._position = file, offset, size, 0
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._size}[whence]
-        self._position = max(0, base + offset)
-        return self._position
-
-    def readinto(self, buffer: Any) -> int:
-        wanted = min(len(buffer), max(0, self._size - self._position))
-        self._file.seek(self._offset + self._position)
-        piece = self._file.read(wanted)
-        buffer[: len(piece)] = piece
-        self._position += len(piece)
-        return len(piece)
-
-    def close(self) -> None:
-        self._file.close()
-        super().close()
 
 
 def container_of(uri: str, member: str | None) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from pathlib import Path
 
+import av
 import numpy as np
 import soundfile
 import soxr
@@ -27,6 +28,33 @@ def encode(samples: np.ndarray, rate: int = RATE, format: str = "FLAC", subtype:
     """[samples] or [samples, channels] as the bytes of a file."""
     buffer = io.BytesIO()
     soundfile.write(buffer, samples, rate, format=format, subtype=subtype)
+    return buffer.getvalue()
+
+
+def encode_libav(
+    samples: np.ndarray, container: str, codec: str, rate: int = RATE, bit_rate: int | None = None, streams: int = 1
+) -> bytes:
+    """[samples] at 16 kHz as the bytes of a file that libav writes, resampled to `rate`; `streams` times the same sound."""
+    buffer = io.BytesIO()
+    voice = soxr.resample(samples, RATE, rate) if rate != RATE else samples
+    with av.open(buffer, "w", format=container) as file:
+        added = [file.add_stream(codec, rate=rate) for _ in range(streams)]
+        for stream in added:
+            stream.layout = "mono"
+            if bit_rate:
+                stream.bit_rate = bit_rate
+            stream.codec_context.open()
+        for stream in added:
+            context = stream.codec_context
+            size = context.frame_size if context.frame_size > 1 else 1024
+            resampler = av.AudioResampler(format=context.format, layout="mono", rate=rate, frame_size=size)
+            frame = av.AudioFrame.from_ndarray(
+                np.ascontiguousarray(voice[None], np.float32), format="fltp", layout="mono"
+            )
+            frame.sample_rate, frame.pts = rate, 0
+            for part in [*resampler.resample(frame), *resampler.resample(None)]:
+                file.mux(stream.encode(part))
+            file.mux(stream.encode(None))
     return buffer.getvalue()
 
 
@@ -53,7 +81,9 @@ def write_bad_inputs(folder: Path) -> dict[str, RejectCode | None]:
         "truncated.ogg": (encode(voice, format="OGG", subtype="VORBIS")[:-3000], "decode_error"),
         "truncated.mp3": (encode(voice, format="MP3", subtype="MPEG_LAYER_III")[:-6000], "decode_error"),
         "text.wav": (b"This is a letter, not a recording.\n" * 40, "decode_error"),
-        "aac.m4a": (b"\0\0\0\x20ftypM4A \0\0\0\0" + bytes(2000), "unsupported"),
+        "spoken.m4a": (encode_libav(0.85 * voice, "ipod", "aac"), None),
+        "unfinished.m4a": (b"\0\0\0\x20ftypM4A \0\0\0\0" + bytes(2000), "decode_error"),
+        "a_voc.wav": (encode(voice, format="VOC"), "unsupported"),
         "zero_bytes.flac": (b"", "empty"),
         "zero_bytes_again.wav": (b"", "empty"),
         "zero_samples.wav": (encode(np.zeros(0, dtype=np.float32), format="WAV"), "empty"),
@@ -76,5 +106,5 @@ def write_bad_inputs(folder: Path) -> dict[str, RejectCode | None]:
     for name, (content, _) in files.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_bytes(content)
-    (folder / "notes.txt").write_text("Not audio by its name: listed nowhere, rejected nowhere.\n")
+    (folder / "notes.txt").write_text("Not audio by its name: counted as not listed, rejected nowhere.\n")
     return {name: code for name, (_, code) in files.items()}

@@ -1,0 +1,92 @@
+"""Which container a file is, by its first bytes, and so which pieces of sound it holds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import BinaryIO
+
+from pipeline.containers.base import AudioError, ByteReader, Piece, damaged, skip_tag
+from pipeline.containers.flac import flac_pieces
+from pipeline.containers.mpeg import adts_frame, adts_pieces, amr_pieces, first_frame, mpeg_frame, mpeg_pieces
+from pipeline.containers.nested import asf_pieces, avi_pieces, ebml_pieces, mp4_pieces
+from pipeline.containers.ogg import ogg_pieces
+from pipeline.containers.pcm import aiff_pieces, au_pieces, caf_pieces, sphere_pieces, w64_pieces, wav_pieces
+
+Pieces = Callable[[ByteReader, int], list[Piece]]
+
+MAGIC: tuple[tuple[int, bytes, Pieces], ...] = (
+    (8, b"WAVE", wav_pieces),
+    (8, b"AVI ", avi_pieces),
+    (0, b"fLaC", flac_pieces),
+    (0, b"OggS", ogg_pieces),
+    (4, b"ftyp", mp4_pieces),
+    (4, b"moov", mp4_pieces),
+    (4, b"mdat", mp4_pieces),
+    (4, b"wide", mp4_pieces),
+    (0, b"\x1a\x45\xdf\xa3", ebml_pieces),
+    (0, b"\x30\x26\xb2\x75\x8e\x66\xcf\x11", asf_pieces),
+    (0, b"#!AMR", amr_pieces),
+    (8, b"AIFF", aiff_pieces),
+    (8, b"AIFC", aiff_pieces),
+    (0, b".snd", au_pieces),
+    (0, b"dns.", au_pieces),
+    (0, b"NIST_1A", sphere_pieces),
+    (0, b"caff", caf_pieces),
+    (0, b"riff", w64_pieces),
+)
+OUTER = {b"WAVE": (b"RIFF", b"RF64"), b"AVI ": (b"RIFF",), b"AIFF": (b"FORM",), b"AIFC": (b"FORM",)}
+"""What a file whose name is at 8 begins with."""
+OTHER = (
+    (0, b"wvpk", "WavPack"),
+    (0, b"MAC ", "Monkey's Audio"),
+    (0, b"TTA1", "True Audio"),
+    (0, b"ajkg", "Shorten"),
+    (0, b".RMF", "RealMedia"),
+    (0, b"FLV\x01", "Flash video"),
+    (0, b"\x0b\x77", "AC-3"),
+    (0, b"Creative Voice File", "VOC"),
+    (0, b"\x64\xa3", "IRCAM"),
+    (0, b"PVF1", "PVF"),
+    (0, b"\x47", "an MPEG transport stream"),
+    (0, b"\0\0\x01\xba", "an MPEG program stream"),
+    (8, b"8SVX", "8SVX"),
+    (0, b"MThd", "MIDI"),
+)
+"""What is audio, but is not read: nobody here can say whether all of it was."""
+FAR = 64 * 1024
+"""Bytes at the head in which a first MPEG frame is looked for, where nothing else is known of a file."""
+
+
+def lay_out(file: BinaryIO) -> list[Piece]:
+    """The pieces of sound that a file holds, in order; every other byte of it is known to be none.
+
+    Raises:
+        AudioError: empty; unsupported, with the remedy; decode_error where a container is damaged, cut short, or unknown.
+    """
+    data = ByteReader(file)
+    if not data.size:
+        raise AudioError("empty", "the file has zero bytes")
+    start = 0
+    while data.at(start, 3) == b"ID3" and (after := skip_tag(data, start)) > start:
+        start = after
+    head = data.at(start, 32)
+    for offset, magic, pieces in MAGIC:
+        if head[offset : offset + len(magic)] == magic and head[:4] in OUTER.get(magic, (head[:4],)):
+            return pieces(data, start)
+    if adts_frame(head) is not None:
+        return adts_pieces(data, start)
+    if mpeg_frame(head) is not None or start:
+        return mpeg_pieces(data, start)
+    for offset, magic, name in OTHER:
+        if head[offset : offset + len(magic)] == magic:
+            raise AudioError(
+                "unsupported",
+                f"{name} is not read here (docs/pipeline.md lists what is): convert it, for example with "
+                "`ffmpeg -i IN OUT.flac`",
+            )
+    if (first := data.zeros_until(0, min(data.size, FAR))) and mpeg_frame(data.at(first, 4)) is not None:
+        return mpeg_pieces(data, first)
+    for read_head, pieces in ((mpeg_frame, mpeg_pieces), (adts_frame, adts_pieces)):
+        if (first := first_frame(data, 0, read_head)) > 0:
+            return pieces(data, first)
+    raise damaged("the file cannot be read as audio: no known container begins with its first bytes")

@@ -1,0 +1,327 @@
+"""Containers of samples that state how many bytes of them they hold: WAV, RF64, W64, AIFF, AU, CAF, NIST SPHERE."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from typing import Literal
+
+from pipeline.containers.base import AudioError, ByteReader, Piece, check_rest, damaged
+
+Order = Literal["big", "little"]
+
+MIN_RATE, MAX_RATE, MAX_CHANNELS = 4_000, 768_000, 256
+
+BY_SAMPLE = {1, 3, 6, 7, 0xFFFE}
+"""WAV formats whose frames are all `block align` bytes: PCM, float, A-law, mu-law, extensible."""
+BY_LIBSNDFILE = BY_SAMPLE | {0x02, 0x11, 0x31}
+"""And those in blocks (MS and IMA ADPCM, GSM), which libsndfile counts. What else a WAV may hold is for libav."""
+W64_GUID_TAILS = tuple(
+    bytes.fromhex(tail) for tail in ("f3acd3118cd100c04f8edb8a", "2e91cf11a5d628db04c10000", "2f91cf11a5d628db04c10000")
+)
+"""What follows the four letters of a name: of most chunks, of `riff`, of `list`."""
+AIFF_WIDTHS = {b"NONE": None, b"sowt": None, b"twos": None, b"fl32": 4, b"FL32": 4, b"fl64": 8, b"FL64": 8,
+               b"ulaw": 1, b"ULAW": 1, b"alaw": 1, b"ALAW": 1, b"in24": 3, b"in32": 4, b"raw ": 1, b"23ni": 4}  # fmt: skip
+AU_WIDTHS = {1: 1, 2: 1, 3: 2, 4: 3, 5: 4, 6: 4, 7: 8, 27: 1}
+
+
+def cut_short(stated: int, there: int) -> AudioError:
+    """The file ends before the bytes that its header states."""
+    return damaged(f"the file is cut short: its header promises {stated} bytes of samples, {there} are there")
+
+
+def is_unknown_length(length: int) -> bool:
+    """Whether a 32-bit length is what writers to a pipe leave, who cannot know it: the largest there is, less a header.
+
+    0xFFFFFFFF and a little less (ffmpeg, others), 0x7FFFF000 and 0x7FFFFFFF and the like (sox, espeak, arecord).
+    """
+    return length >= 0xFFFFFF00 or 0x7FFFF000 <= length <= 0x80000100
+
+
+def wav_pieces(data: ByteReader, start: int) -> list[Piece]:
+    """The sounds of a WAV or RF64 file, one after another ("cat a.wav b.wav" makes two).
+
+    Raises:
+        AudioError: samples are missing, the writer did not finish, bytes follow that are nothing known.
+    """
+    pieces: list[Piece] = []
+    place: int | None = start
+    while place is not None:
+        piece, place = _wav_piece(data, place)
+        pieces.append(piece)
+    return pieces
+
+
+def _wav_piece(data: ByteReader, start: int) -> tuple[Piece, int | None]:
+    """The sound that begins at `start`, and where the next one does."""
+    place = start + 12
+    form: bytes | None = None
+    stated: int | None = None
+    sound: tuple[int, int] | None = None
+    while place + 8 <= data.size:
+        name, length = data.at(place, 4), data.number(place + 4, 4, "little")
+        body, there = place + 8, data.size - place - 8
+        if sound is not None and name in (b"RIFF", b"RF64"):
+            return _wav_sound(data, start, place, form, sound), place
+        if name == b"ds64":
+            stated = data.number(body + 8, 8, "little")
+        elif name == b"fmt ":
+            form = data.at(body, min(length, 40))
+        elif name == b"data":
+            if sound is not None:
+                raise damaged("the file holds two blocks of samples (`data`), of which decoders read one")
+            if length == 0xFFFFFFFF and stated is not None:
+                length = stated
+                if length > there:
+                    raise cut_short(length, there)
+            elif length > there:
+                if not is_unknown_length(length):
+                    raise cut_short(length, there)
+                length = there
+            elif length == 0 and there and not _is_chunk(data, body):
+                raise damaged(
+                    "the file was not finished by its writer: its header promises no samples, but bytes follow it"
+                )
+            sound = (body, length)
+        elif not _is_chunk(data, place):
+            break
+        elif length > there:
+            if sound is None:
+                raise damaged("the file is cut short inside its header")
+            break
+        place = body + length
+        if length & 1 and (data.at(place, 1) == b"\0" or not _is_chunk(data, place)):
+            place += 1  # a chunk of odd length is padded, by writers who know the rule
+    if sound is None:
+        raise damaged("the file is cut short: it ends before its samples (no `data` chunk)")
+    check_rest(data, place, "samples")
+    return _wav_sound(data, start, data.size, form, sound), None
+
+
+def _is_chunk(data: ByteReader, place: int) -> bool:
+    """Whether a chunk that fits begins here: four characters and a length."""
+    head = data.at(place, 8)
+    known = len(head) == 8 and re.fullmatch(rb"[ -~]{4}", head[:4]) is not None and head[:3] != b"TAG"
+    return known and head[:8] != b"APETAGEX" and place + 8 + int.from_bytes(head[4:], "little") <= data.size
+
+
+def _wav_sound(data: ByteReader, start: int, stop: int, form: bytes | None, sound: tuple[int, int]) -> Piece:
+    if form is None or len(form) < 16:
+        raise damaged("the header is damaged: it does not say what the samples are (no `fmt ` chunk)")
+    tag, align = int.from_bytes(form[:2], "little"), int.from_bytes(form[12:14], "little")
+    if tag == 0xFFFE and len(form) >= 26:
+        tag = int.from_bytes(form[24:26], "little")
+    check_rate(int.from_bytes(form[4:8], "little"), int.from_bytes(form[2:4], "little"))
+    if tag not in BY_LIBSNDFILE:
+        return Piece(start=start, stop=stop, decoder="libav")
+    promised = None
+    if tag in BY_SAMPLE:
+        if not align:
+            raise damaged("the header contradicts itself: a sample of all channels takes 0 bytes")
+        promised = sound[1] // align
+    return Piece(start=start, stop=stop, promised=promised)
+
+
+def check_rate(rate: int, channels: int) -> None:
+    """What no decoder need be asked: rates and numbers of channels that no recording has.
+
+    Raises:
+        AudioError: one of them.
+    """
+    if not MIN_RATE <= rate <= MAX_RATE:
+        raise damaged(f"the header states a rate of {rate} Hz, which no recording of speech has")
+    if not 1 <= channels <= MAX_CHANNELS:
+        raise damaged(f"the header states {channels} channels, and {MAX_CHANNELS} are the most that are read")
+
+
+def w64_pieces(data: ByteReader, start: int) -> list[Piece]:
+    """The sounds of a Sony Wave64 file, one after another: chunks named by GUIDs, their 64-bit sizes with the 24 of the head.
+
+    Raises:
+        AudioError: samples are missing, bytes follow that are nothing known.
+    """
+    pieces: list[Piece] = []
+    first, place, align, sound = start, start + 40, 0, None
+    while place + 24 <= data.size:
+        name, length = data.at(place, 16), data.number(place + 16, 8, "little")
+        if name[4:] not in W64_GUID_TAILS or length < 24:
+            break
+        if name[:4] == b"riff" and sound is not None:
+            pieces.append(Piece(start=first, stop=place, promised=sound // align if align else None))
+            first, place, align, sound = place, place + 40, 0, None
+            continue
+        if place + length > data.size:
+            raise cut_short(length - 24, data.size - place - 24)
+        if name[:4] == b"fmt ":
+            check_rate(data.number(place + 28, 4, "little"), data.number(place + 26, 2, "little"))
+            tag = data.number(place + 24, 2, "little")
+            align = data.number(place + 36, 2, "little") if tag in BY_SAMPLE else 0
+        elif name[:4] == b"data":
+            sound = length - 24
+        place = min(place + (length + 7 & ~7), data.size)
+    if sound is None:
+        raise damaged("the file is cut short: it ends before its samples")
+    check_rest(data, place, "samples")
+    return [*pieces, Piece(start=first, stop=data.size, promised=sound // align if align else None)]
+
+
+def aiff_pieces(data: ByteReader, start: int) -> list[Piece]:
+    """The sounds of an AIFF or AIFF-C file, one after another.
+
+    Raises:
+        AudioError: samples are missing, bytes follow that are nothing known.
+    """
+    pieces: list[Piece] = []
+    place = start
+    while data.at(place, 4) == b"FORM":
+        first, place = place, place + 12
+        common, sound = b"", None
+        while place + 8 <= data.size and _is_printable(data.at(place, 4)) and data.at(place, 4) != b"FORM":
+            name, length = data.at(place, 4), data.number(place + 4, 4, "big")
+            there = data.size - place - 8
+            if name == b"COMM":
+                common = data.at(place + 8, min(length, 22))
+            if name == b"SSND" and sound is None:
+                sound = length - 8
+                if length > there:
+                    if not is_unknown_length(length):
+                        raise cut_short(length - 8, there - 8)
+                    sound = length = there
+            elif length > there:
+                if sound is None:
+                    raise damaged("the file is cut short inside its header")
+                break
+            place += 8 + length + (length & 1)
+        pieces.append(_aiff_sound(first, min(place, data.size), common, sound))
+        place = _next_form(data, place)
+    check_rest(data, min(place, data.size), "samples")
+    return [*pieces[:-1], replace(pieces[-1], stop=data.size)]
+
+
+def _next_form(data: ByteReader, place: int) -> int:
+    """A file that was joined on without the padding byte begins one byte earlier."""
+    return place - 1 if data.at(place, 4) != b"FORM" and data.at(place - 1, 4) == b"FORM" else place
+
+
+def _is_printable(name: bytes) -> bool:
+    return re.fullmatch(rb"[ -~]{4}", name) is not None and name[:3] != b"TAG" and name != b"APET"
+
+
+def _aiff_sound(start: int, stop: int, common: bytes, sound: int | None) -> Piece:
+    if len(common) < 18:
+        raise damaged("the header is damaged: it does not say what the samples are (no `COMM` chunk)")
+    channels, frames, bits = (int.from_bytes(common[a:b], "big") for a, b in ((0, 2), (2, 6), (6, 8)))
+    exponent, mantissa = int.from_bytes(common[8:10], "big") & 0x7FFF, int.from_bytes(common[10:18], "big")
+    check_rate(int(mantissa * 2.0 ** max(-200, min(200, exponent - 16_446))), channels)
+    if sound is None:
+        if frames:
+            raise damaged(f"the file is cut short: its header promises {frames} samples, it ends before them")
+        raise AudioError("empty", "the file holds no samples")
+    kind = common[18:22] or b"NONE"
+    if kind not in AIFF_WIDTHS:
+        return Piece(start=start, stop=stop, decoder="libav", promised=None)
+    width = (AIFF_WIDTHS[kind] or (bits + 7) // 8) * channels
+    held = max(0, sound) // max(1, width)
+    if frames > held and not is_unknown_length(frames):
+        raise damaged(f"the header contradicts itself: {frames} samples in {sound} bytes")
+    if frames < held and not is_unknown_length(frames) and sound - frames * width > width:
+        raise damaged(f"the header contradicts itself: it states {frames} samples and holds {held}")
+    return Piece(start=start, stop=stop, promised=held)
+
+
+def au_pieces(data: ByteReader, start: int) -> list[Piece]:
+    """The sound of an AU file (Sun, NeXT), which reaches to the end of the file where its header does not know.
+
+    Raises:
+        AudioError: samples are missing, bytes follow that are nothing known.
+    """
+    order: Order = "big" if data.at(start, 4) == b".snd" else "little"
+    offset, length, kind, rate, channels = (data.number(start + place, 4, order) for place in range(4, 24, 4))
+    check_rate(rate, channels)
+    there = data.size - start - offset
+    if offset < 24 or there < 0:
+        raise damaged(f"the header is damaged: it states that samples begin at byte {offset}")
+    if is_unknown_length(length):
+        length = there
+    if length > there:
+        raise cut_short(length, there)
+    check_rest(data, start + offset + length, "samples")
+    if kind not in AU_WIDTHS:
+        return [Piece(start=start, stop=data.size, decoder="libav")]
+    return [Piece(start=start, stop=data.size, promised=length // (AU_WIDTHS[kind] * channels))]
+
+
+def sphere_pieces(data: ByteReader, start: int) -> list[Piece]:
+    """The sound of a NIST SPHERE file (TIMIT, Switchboard): a header of text that states the number of samples.
+
+    Raises:
+        AudioError: samples are missing or too many, or compressed by shorten.
+    """
+    size = data.at(start + 8, 8).strip()
+    if not size.isdigit():
+        raise damaged("the header is damaged: a SPHERE file states its header's length in its second line")
+    head = data.at(start, min(int(size), 1 << 16))
+    fields = dict(re.findall(rb"^(\w+) -(?:i|r|s\d+) (.*?)\r?$", head, re.MULTILINE))
+    if b"shorten" in fields.get(b"sample_coding", b"") or b"wavpack" in fields.get(b"sample_coding", b""):
+        raise AudioError(
+            "unsupported",
+            "the SPHERE file is compressed (shorten), which is not read here: convert it, for example with "
+            "`sph2pipe -f wav IN OUT.wav`",
+        )
+    try:
+        count, channels, rate, width = (
+            int(fields.get(name, default))
+            for name, default in (
+                (b"sample_count", b""),
+                (b"channel_count", b"1"),
+                (b"sample_rate", b""),
+                (b"sample_n_bytes", b""),
+            )
+        )
+    except ValueError as error:
+        raise damaged("the SPHERE header is damaged: it lacks sample_count, sample_rate or sample_n_bytes") from error
+    check_rate(rate, channels)
+    stated, there = count * channels * width, data.size - start - int(size)
+    if stated > there:
+        raise cut_short(stated, max(0, there))
+    check_rest(data, start + int(size) + stated, "samples")
+    return [Piece(start=start, stop=data.size, promised=count)]
+
+
+def caf_pieces(data: ByteReader, start: int) -> list[Piece]:
+    """The sound of a Core Audio file: uncompressed samples and ALAC by libsndfile, anything else by libav.
+
+    Raises:
+        AudioError: samples are missing, bytes follow that are nothing known.
+    """
+    kind, packet, counted = b"", 0, None
+    sound: int | None = None
+    place = start + 8
+    while place + 12 <= data.size and _is_printable(data.at(place, 4)):
+        name, length, body = data.at(place, 4), data.number(place + 4, 8, "big"), place + 12
+        if name == b"data" and length == (1 << 64) - 1:
+            length = data.size - body
+        if length > data.size - body:
+            if sound is not None and name != b"pakt":
+                break
+            raise cut_short(length, data.size - body)
+        if name == b"desc":
+            check_rate(_double(data.number(body, 8, "big")), data.number(body + 24, 4, "big"))
+            kind, packet = data.at(body + 8, 4), data.number(body + 16, 4, "big")
+        elif name == b"pakt":
+            counted = data.number(body + 8, 8, "big")
+        elif name == b"data":
+            sound = length - 4
+        place = body + length
+    if sound is None:
+        raise damaged("the file is cut short: it ends before its samples (no `data` chunk)")
+    check_rest(data, place, "samples")
+    if kind in (b"lpcm", b"ulaw", b"alaw") and packet:
+        return [Piece(start=start, stop=data.size, promised=sound // packet)]
+    return [Piece(start=start, stop=data.size, decoder="libsndfile" if kind == b"alac" else "libav", promised=counted)]
+
+
+def _double(bits: int) -> int:
+    exponent, mantissa = bits >> 52 & 0x7FF, bits & ((1 << 52) - 1) | 1 << 52
+    shift = exponent - 1075
+    return mantissa << shift if 0 <= shift < 64 else mantissa >> -shift if -64 < shift < 0 else 0
