@@ -155,7 +155,7 @@ def check_rest(data: ByteReader, place: int, what: str) -> None:
         place = after
 
 
-class Window(io.RawIOBase):
+class Slice(io.RawIOBase):
     """The bytes [start, stop) of a file as a file of its own, read where they lie, with a few of them shown otherwise.
 
     `owns`: closing the window closes the file.
@@ -203,4 +203,4 @@ def open_piece(file: BinaryIO, piece: Piece, size: int) -> BinaryIO:
     if piece.start == 0 and piece.stop == size and piece.patch is None:
         file.seek(0)
         return file
-    return cast(BinaryIO, Window(file, piece.start, piece.stop, piece.patch))
+    return cast(BinaryIO, Slice(file, piece.start, piece.stop, piece.patch))

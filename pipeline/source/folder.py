@@ -9,7 +9,7 @@ from typing import BinaryIO
 
 import fsspec
 
-from pipeline.containers.base import Window
+from pipeline.containers.base import Slice
 from pipeline.source.members import ParquetCells, container_of, tar_slice
 
 RANGE = 65_536
@@ -44,7 +44,7 @@ class SourceFolder:
         if member.startswith("tar:"):
             offset, size = tar_slice(member)
             if local:
-                return io.BufferedReader(Window(open(path, "rb"), offset, offset + size, owns=True))
+                return io.BufferedReader(Slice(open(path, "rb"), offset, offset + size, owns=True))
             return io.BytesIO(filesystem.cat_file(path, start=offset, end=offset + size))
         with self._lock, filesystem.open(path, "rb") as file:
             return io.BytesIO(self._cells.read(path, file, member))
