@@ -5,6 +5,10 @@ from __future__ import annotations
 import sys
 import tempfile
 from collections.abc import Sequence
+from pathlib import Path
+
+if not __package__:  # started as a script: the code beside it runs, wherever the environment was installed from
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from jobs.exports.card import data_card
 from jobs.exports.spoken import shares_of

@@ -14,6 +14,9 @@ import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+if not __package__:  # started as a script: the code beside it runs, wherever the environment was installed from
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
+
 from jobs.exports import ctm, hugging_face, lhotse_cuts, lst_jsonl, slamkit, textgrid
 from jobs.exports.card import data_card
 from jobs.exports.spoken import shares_of, write_whole

@@ -8,6 +8,10 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from pathlib import Path
+
+if not __package__:  # started as a script: the code beside it runs, wherever the environment was installed from
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from jobs.runtime.cli import load_spec, spec_parser
 from jobs.runtime.places import local_or_url

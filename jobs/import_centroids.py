@@ -14,6 +14,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+if not __package__:  # started as a script: the code beside it runs, wherever the environment was installed from
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
+
 from pipeline.codebook.published import import_centroids
 from pipeline.encode.base import build_encoder
 from schemas.cards import hash_file

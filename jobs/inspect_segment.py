@@ -11,6 +11,10 @@ import shutil
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+
+if not __package__:  # started as a script: the code beside it runs, wherever the environment was installed from
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from jobs.runtime.cli import load_spec, spec_parser
 from jobs.runtime.plan import STAGES, Plan, make_plan

@@ -18,6 +18,9 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+if not __package__:  # started as a script: the code beside it runs, wherever the environment was installed from
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
+
 from jobs.runtime.cli import load_spec
 from jobs.runtime.job import Job
 from jobs.runtime.plan import Plan, plan_items, refresh, retire, write_inventory

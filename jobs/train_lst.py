@@ -16,8 +16,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+if not __package__:  # started as a script: the code beside it runs, wherever the environment was installed from
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
+
 from jobs.runtime.places import base_folder, resolve
-from jobs.runtime.session import start_embedded
+from jobs.runtime.session import start_embedded, this_checkout
 from model.training.config import TrainConfig, load_train_config
 from schemas.cli import Parser, command
 from schemas.errors import ConfigError, ExitCode, TryAgain
@@ -63,7 +66,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not ray.is_initialized():
         # `ray job submit` sets the address; without it Ray is embedded, with just the CPUs that the ranks ask for
         if "RAY_ADDRESS" in os.environ:
-            ray.init()
+            ray.init(**this_checkout())
         else:
             start_embedded(num_cpus=given.workers * given.cpus + 1)
     needed = given.workers * (1 if given.gpu else given.cpus)

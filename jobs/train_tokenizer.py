@@ -11,6 +11,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+if not __package__:  # started as a script: the code beside it runs, wherever the environment was installed from
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
+
 from model.data.shards import ShardCache, ShardSet
 from model.data.sources import Samples, all_texts
 from model.data.text_file import TextFile

@@ -10,9 +10,13 @@ import io
 import json
 import sys
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+if not __package__:  # started as a script: the code beside it runs, wherever the environment was installed from
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from jobs.runtime.accounting import key_of
 from jobs.runtime.cli import load_spec, spec_parser

@@ -11,7 +11,8 @@ from urllib.parse import unquote, urlparse
 from schemas.config import ConfigError
 from schemas.spec import PipelineSpec
 
-_RAY_COPY = "_ray_pkg_"
+COPY = "_ray_pkg_"
+"""In the name of the folder that `ray job submit --working-dir` copies a checkout to."""
 
 
 def base_folder() -> Path:
@@ -26,7 +27,7 @@ def base_folder() -> Path:
     if root := os.environ.get("LST_ROOT"):
         return Path(root).resolve()
     here = Path.cwd()
-    if not any(_RAY_COPY in part for part in here.parts):
+    if not any(COPY in part for part in here.parts):
         return here
     notes = [found.read_text("direct_url.json") for found in distributions(name="latent-speech-text")]
     url = next((json.loads(note).get("url", "") for note in notes if note), "")

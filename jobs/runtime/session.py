@@ -7,8 +7,12 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
+from jobs.runtime.places import COPY
+
+ROOT = Path(__file__).resolve().parents[2]
 STARTS = 3
 """Attempts to start an embedded Ray: it gives the processes it starts 30 s, too short on a machine with much else to do."""
 
@@ -34,7 +38,7 @@ def ray_session() -> Iterator[Any]:
         os.environ.setdefault("RAY_gcs_rpc_server_reconnect_timeout_s", "10")
         start_embedded(log_to_driver=False, include_dashboard=False, **common)
     else:
-        ray.init(address=address, **common)
+        ray.init(address=address, **this_checkout(), **common)
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     context.print_on_execution_start = False
@@ -45,11 +49,24 @@ def ray_session() -> Iterator[Any]:
         ray.shutdown()
 
 
+def this_checkout() -> dict[str, Any]:
+    """Options of `ray.init` by which workers import this very code, and not the checkout that their environment was installed
+    from. Nothing in Ray's own copy of a checkout (`ray job submit --working-dir`): there Ray sees to it."""
+    if COPY in str(ROOT):
+        return {}
+    path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
+    return {"runtime_env": {"env_vars": {"PYTHONPATH": path}}}
+
+
 def start_embedded(**options: Any) -> None:
     """`ray.init` of a Ray of our own, tried again where it did not come up in Ray's time."""
     import psutil
     import ray
 
+    variables = this_checkout().get("runtime_env", {}).get("env_vars", {})
+    os.environ.update(
+        variables
+    )  # the processes of this Ray inherit it; a runtime_env costs each of them a start of its own
     me = psutil.Process()
     before = set(me.children(recursive=True))
     for attempt in range(1, STARTS + 1):

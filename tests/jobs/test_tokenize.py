@@ -21,9 +21,20 @@ import pytest
 
 from jobs.runtime.places import base_folder, resolve
 from schemas.config import ConfigError
-from tests.jobs.small_corpus import ROOT, contents, document, make_centroids, make_corpus, write_spec
+from tests.jobs.small_corpus import (
+    ROOT,
+    contents,
+    document,
+    make_centroids,
+    make_corpus,
+    second_clone,
+    who_ran,
+    write_spec,
+)
 
 RAY = Path(sys.executable).parent / "ray"
+OF_THE_CLONE = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+"""Nothing but the rule of the commands themselves says which checkout runs."""
 
 
 def tokenize(spec: Path, *arguments: str, timeout: float = 280) -> subprocess.CompletedProcess[str]:
@@ -43,10 +54,18 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def finished(folder: Path) -> subprocess.CompletedProcess[str]:
-    """The job, run to its end on an embedded Ray."""
-    result = tokenize(folder / "spec.yaml")
+def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A second checkout, used with the environment that this one was installed into."""
+    return second_clone(tmp_path_factory.mktemp("clone"))
+
+
+@pytest.fixture(scope="module")
+def finished(folder: Path, clone: Path) -> subprocess.CompletedProcess[str]:
+    """The job, run to its end on an embedded Ray, by a script of the clone from outside of it."""
+    command = [sys.executable, str(clone / "jobs" / "tokenize_audio.py"), "--config", str(folder / "spec.yaml")]
+    result = subprocess.run(command, cwd=folder, env=OF_THE_CLONE, capture_output=True, text=True, timeout=280)
     assert result.returncode == 0, result.stderr
+    assert who_ran(clone) == {"tokenize_audio.py", "default_worker.py"}, "the driver and its workers ran other code"
     return result
 
 
@@ -157,7 +176,7 @@ def cluster() -> Iterator[str]:
     temporary = tempfile.mkdtemp(prefix="r", dir="/tmp")  # socket paths must stay short
     port = free_port()
     environment = {
-        **os.environ,
+        **OF_THE_CLONE,
         "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",  # jobs run the python found here
         "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_AUTH_MODE": "disabled",
@@ -189,15 +208,18 @@ def wait_for_port(port: int, process: subprocess.Popen[bytes]) -> None:
     raise AssertionError("ray start did not come up")
 
 
-def test_ray_job_submit_gives_the_same_bytes(folder: Path, finished: object, tmp_path: Path, cluster: str) -> None:
+def test_ray_job_submit_gives_the_same_bytes_and_runs_the_submitted_checkout(
+    folder: Path, finished: object, tmp_path: Path, cluster: str, clone: Path
+) -> None:
     spec = changed(folder, tmp_path)
     command = [str(RAY), "job", "submit", "--address", cluster, "--working-dir", ".", "--"]
     command += ["python", "jobs/tokenize_audio.py", "--config", str(spec)]
-    environment = {**os.environ, "RAY_AUTH_MODE": "disabled"}
-    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=400, env=environment)
+    environment = {**OF_THE_CLONE, "RAY_AUTH_MODE": "disabled"}
+    result = subprocess.run(command, cwd=clone, capture_output=True, text=True, timeout=400, env=environment)
     assert result.returncode == 0, result.stdout[-3000:] + result.stderr[-3000:]
     assert "succeeded" in result.stdout + result.stderr
     assert contents(tmp_path / "out" / "shards") == contents(folder / "out" / "shards")
+    assert who_ran(clone) == {"tokenize_audio.py", "default_worker.py"}, "the driver and its workers ran other code"
 
 
 def test_in_rays_copy_relative_paths_lead_to_the_project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
