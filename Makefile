@@ -66,7 +66,7 @@ report: $(STAMP) ## runs/demo/report.html: what went in, what came out, what it 
 	@$(PY) jobs/report.py --config $(CONFIG) --force
 
 listen: $(STAMP) ## runs/train-tiny/report.html: the trained model's losses, and what it says, to be heard
-	@$(PY) -m jobs.report_run runs/train-tiny --text "It was the best of times"
+	@$(PY) -m jobs.hearing.report runs/train-tiny --text "It was the best of times"
 
 verify: $(STAMP) ## re-hash every file and check every invariant
 	@$(PY) jobs/verify_dataset.py --config $(CONFIG)

@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from jobs.reporting.curves import Curve, curve_of, draw_curves
-from jobs.reporting.listening import Heard, Said
+from jobs.hearing.curves import Curve, curve_of, draw_curves
+from jobs.hearing.listening import Heard, Said
 from jobs.reporting.page import mp3
 from jobs.reporting.strips import GUTTER, PIXELS_PER_SECOND, Strip, StripWord, clean, draw_strip
 

@@ -9,9 +9,9 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from jobs.reporting.curves import POINTS, curve_of
-from jobs.reporting.listening import Heard, Said, patches_of
-from jobs.reporting.run_page import Passage, RunFacts, render_run
+from jobs.hearing.curves import POINTS, curve_of
+from jobs.hearing.listening import Heard, Said, patches_of
+from jobs.hearing.run_page import Passage, RunFacts, render_run
 from model.data.patching import AlignedConfig, DynamicConfig, StaticConfig
 from model.inference.expectation import speech_expectation
 

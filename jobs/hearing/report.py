@@ -1,8 +1,8 @@
 """A training run as a page with sound: its losses, what may be expected of it, and what it says to prompts.
 
 examples:
-  python -m jobs.report_run runs/train-tiny
-  python -m jobs.report_run runs/lst runs/plain --prompts 4 --seconds 6 --open
+  python -m jobs.hearing.report runs/train-tiny
+  python -m jobs.hearing.report runs/lst runs/plain --prompts 4 --seconds 6 --open
 
 Several runs answer the same prompts, one below the other. Prompts are the beginnings of samples of speech shards, and texts.
 """
@@ -16,8 +16,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from jobs.reporting.listening import Heard, Speaker, listen, speech_prompts
-from jobs.reporting.run_page import Passage, RunFacts, render_run
+from jobs.hearing.listening import Heard, Speaker, listen, speech_prompts
+from jobs.hearing.run_page import Passage, RunFacts, render_run
 from jobs.reporting.strips import unit_colours
 from model.inference.continuation import Generator
 from model.inference.expectation import speech_expectation
@@ -56,7 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         passages,
         hop=640 if units is None else units.hop,
         colours=unit_colours(max(1, 1 if units is None else units.num_units), None),
-        command=" ".join(["python -m jobs.report_run", *given.runs]),
+        command=" ".join(["python -m jobs.hearing.report", *given.runs]),
     )
     out = Path(given.out or run_folder(given.runs[0]) / "report.html")
     with whole_file(out) as partial:

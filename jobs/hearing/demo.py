@@ -1,0 +1,130 @@
+"""Talk to a trained model in the browser: a box for a text, a microphone, and what the model says.
+
+examples:
+  python -m jobs.hearing.demo runs/train-tiny
+  python -m jobs.hearing.demo runs/x --config my.yaml --port 8000 --open
+
+The page is served on this machine alone (127.0.0.1). With --config, the pipeline spec that made the model's shards, it also
+hears: what the microphone records becomes units as the training data did.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+import webbrowser
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from jobs.hearing.ear import Ear
+from jobs.hearing.listening import Heard, Said, Speaker, listen
+from jobs.hearing.report import open_speaker, run_facts
+from jobs.hearing.server import HOST, make_server
+from jobs.reporting.page import mp3
+from jobs.runtime.places import base_folder, resolve_spec
+from model.inference.sampling import Sampling
+from model.voice.options import add_speaking_arguments
+from schemas.cli import Parser, command
+from schemas.config import ConfigError, load_config, parse_config
+from schemas.spec import PipelineSpec
+
+PROMPT_SECONDS = 30.0
+
+
+class Demo:
+    """A model, its voice, and perhaps an ear."""
+
+    def __init__(self, speaker: Speaker, ear: Ear | None, sampling: Sampling, seconds: float) -> None:
+        """
+        Raises:
+            ConfigError: the ear makes other units than the model was trained on.
+        """
+        self.speaker, self.ear, self.sampling, self.seconds = speaker, ear, sampling, seconds
+        units = speaker.trained.units
+        if ear is not None and (units is None or ear.tokenizer not in units.cards):
+            raise ConfigError("the spec makes other units than the model's: give the one that made its shards")
+
+    def answer(self, text: str, recording: bytes | None) -> dict[str, Any]:
+        """What the page shows.
+
+        Raises:
+            ValueError: a sentence for the reader: the recording cannot be read, or holds nothing.
+        """
+        typed = Heard(name="text", text=text, units=None, audio=None)
+        prompt = typed if recording is None else self._hear(recording)
+        (said,) = listen(self.speaker, [prompt], seconds=self.seconds, tokens=80, sampling=self.sampling)
+        spoken = next((item for item in said if item.to_speech), None)
+        written = next(item for item in said if not item.to_speech)
+        return {
+            "heard": None if prompt.audio is None else sound(prompt.audio),
+            "speech": None if spoken is None or spoken.audio is None else sound(self._new_part(spoken)),
+            "text": written.text,
+            "facts": "" if spoken is None else f"{len(spoken.units) - spoken.prompt_frames} new units",
+        }
+
+    def _hear(self, recording: bytes) -> Heard:
+        if self.ear is None:
+            raise ValueError("this model was started without --config and cannot hear")
+        try:
+            units, audio = self.ear.hear(recording, PROMPT_SECONDS)
+        except Exception as error:  # whatever a decoder may say of what a browser sent: the reader is told
+            raise ValueError(f"the recording cannot be read: {error}") from error
+        if not len(units):
+            raise ValueError("the recording is shorter than one unit")
+        return Heard(name="recording", text="", units=units, audio=audio)
+
+    @staticmethod
+    def _new_part(said: Said) -> np.ndarray:
+        assert said.audio is not None
+        first = len(said.audio) * said.prompt_frames // max(len(said.units), 1)
+        rest: np.ndarray = said.audio[first:]
+        return rest if len(rest) else said.audio
+
+
+def sound(audio: np.ndarray) -> str:
+    """A waveform as a data URL."""
+    return f"data:audio/mpeg;base64,{mp3(audio)}"
+
+
+@command
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command."""
+    given = make_parser().parse_args(arguments)
+    speaker = open_speaker(given, given.run)
+    ear = Ear(resolve_spec(load_config(PipelineSpec, given.config), base_folder())) if given.config else None
+    sampling = parse_config(Sampling, {"temperature": given.temperature, "top_p": 0.95}, "the sampling options")
+    demo = Demo(speaker, ear, sampling, given.seconds)
+    facts = run_facts(given.run, speaker.trained)
+    server = make_server(
+        demo.answer, {"name": facts.label, "expectation": facts.expectation, "hears": ear is not None}, given.port
+    )
+    address = f"http://{HOST}:{server.server_port}/"
+    print(f"{address} (Ctrl-C ends it)", flush=True)
+    if given.open:
+        threading.Timer(0.5, webbrowser.open, (address,)).start()
+    try:
+        server.serve_forever()
+    except KeyboardInterrupt:
+        print("ended")
+    finally:
+        server.server_close()
+    return 0
+
+
+def make_parser() -> Parser:
+    """The options."""
+    parser = Parser(__doc__)
+    parser.add_argument("run", metavar="RUN", help="output_dir of a training run, or one of its checkpoints")
+    parser.add_argument("--config", metavar="SPEC", help="the pipeline spec that made the shards, so that it can hear")
+    parser.add_argument("--port", type=int, default=8000, help="0: a free one (default: %(default)s)")
+    parser.add_argument("--seconds", type=float, default=6.0, help="of new speech, at most (default: %(default)s)")
+    parser.add_argument("--temperature", type=float, default=0.8, help="(default: %(default)s)")
+    parser.add_argument("--open", action="store_true", help="show the page in the browser")
+    add_speaking_arguments(parser)
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())
