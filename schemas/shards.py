@@ -8,6 +8,7 @@ A shard is a tar file of WebDataset samples; a sample is one passage: consecutiv
     <key>.patch.npy  int32  [P + 1]  word-aligned patch bounds, tiling [0, T) exactly
     <key>.chars.npy  int32  [C]      optional: frame of each character of `text`, -1 where unknown
     <key>.flac                       optional: the passage's audio, 16 kHz mono
+    <key>.tokens.npy uint16|32 [N]   optional, text-only samples: tokens of the tokenizer whose card the index lists
 
 Words are ordered, do not overlap, and each has at least one frame wherever T >= W.
 """

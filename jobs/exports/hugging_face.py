@@ -6,7 +6,6 @@ One row per sample of the shards (a passage), with its units, words, patches and
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ import pyarrow.parquet as pq
 
 from jobs.exports.spoken import TIMINGS, samples_of_shard
 from model.data.shards import Sample, ShardSet
+from schemas.files import whole_file
 
 WORD = pa.struct([("text", pa.string()), ("start", pa.int32()), ("end", pa.int32()), ("timing", pa.string())])
 SEGMENT = pa.struct(
@@ -39,12 +39,10 @@ AUDIO = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
 def export(shards: ShardSet, out: Path) -> str:
     """Write one `out/data/train-*.parquet` per shard; returns a sentence about it."""
     folder, total, rows = out / "data", len(shards.counts), 0
-    folder.mkdir(parents=True, exist_ok=True)
     for shard in range(total):
         table = _table(shards, shard)
-        partial = folder / ".part"
-        pq.write_table(table, partial, compression="zstd", row_group_size=256)
-        os.replace(partial, folder / f"train-{shard:05d}-of-{total:05d}.parquet")
+        with whole_file(folder / f"train-{shard:05d}-of-{total:05d}.parquet") as partial:
+            pq.write_table(table, partial, compression="zstd", row_group_size=256)
         rows += table.num_rows
     return f"{rows} rows in {total} Parquet files"
 

@@ -20,12 +20,10 @@ def export(shards: ShardSet, out: Path, audio: Path | None) -> str:
     """Write `out/cuts.jsonl.gz`; returns a sentence about it.
 
     Raises:
-        ConfigError: lhotse is not installed, or a file of the audio is not under `audio`.
+        ConfigError: a file of the audio is not under `audio`.
     """
-    try:
-        from lhotse import CutSet
-    except ImportError as error:
-        raise ConfigError("the export to lhotse needs lhotse: install the extra `lhotse`") from error
+    from lhotse import CutSet
+
     out.mkdir(parents=True, exist_ok=True)
     partial, number = out / ".cuts.part.jsonl.gz", 0
     with CutSet.open_writer(partial, overwrite=True) as writer:

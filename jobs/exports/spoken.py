@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections import Counter
 from collections.abc import Iterator
@@ -14,6 +13,7 @@ import numpy as np
 from model.data.compose import segments_of
 from model.data.shards import Sample, ShardSet
 from schemas.audio import SAMPLE_RATE
+from schemas.files import whole_file
 from schemas.shards import TIMING_CODES
 
 TIMINGS = {code: name for name, code in TIMING_CODES.items()}
@@ -178,8 +178,6 @@ def one_word(text: str) -> str:
 
 
 def write_whole(path: Path, text: str) -> None:
-    """Write a file under another name and rename it: a killed export leaves no half file under the right name."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.part")
-    partial.write_text(text, encoding="utf-8")
-    os.replace(partial, path)
+    """Write a text file whole: a killed export leaves no half file under the right name."""
+    with whole_file(path) as partial:
+        partial.write_text(text, encoding="utf-8")

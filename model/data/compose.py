@@ -125,6 +125,11 @@ class Composer:
         """A text document."""
         return self._document([_special(BOS), *self._text(text), _special(EOS)], name)
 
+    def text_of_tokens(self, tokens: np.ndarray, name: str) -> Document:
+        """A text document whose tokens (of this tokenizer) are known."""
+        ids = tokens.astype(np.int32) + self.vocabulary.text_offset
+        return self._document([_special(BOS), _special(TEXT_MARK), _Part(ids=ids), _special(EOS)], name)
+
     def speech(self, utterance: Utterance) -> Document:
         """A speech document."""
         return self._document(

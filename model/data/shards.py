@@ -39,6 +39,8 @@ class Sample:
     """int32 [P + 1]"""
     chars: np.ndarray | None
     """int32 [C], where the shard has character times."""
+    tokens: np.ndarray | None = None
+    """Text tokens [N] (unsigned), where a text shard has them: of the tokenizer whose card the index lists."""
 
 
 class ShardCache:
@@ -216,6 +218,7 @@ class _OpenShard:
                 words=self._array(spans, "words.npy", np.int32, (0, 3)),
                 patch=self._array(spans, "patch.npy", np.int32, (0,)),
                 chars=self._array(spans, "chars.npy", np.int32, (0,)) if "chars.npy" in spans else None,
+                tokens=self._tokens(spans),
             )
             _check_sample(sample)
         except (KeyError, ValueError, ValidationError) as error:
@@ -239,6 +242,14 @@ class _OpenShard:
         array = np.lib.format.read_array(io.BytesIO(self._bytes(spans[name])), allow_pickle=False)
         if array.dtype != dtype:
             raise ValueError(f"{name} is {array.dtype}, expected {np.dtype(dtype)}")
+        return array
+
+    def _tokens(self, spans: dict[str, tuple[int, int]]) -> np.ndarray | None:
+        if "tokens.npy" not in spans:
+            return None
+        array = np.lib.format.read_array(io.BytesIO(self._bytes(spans["tokens.npy"])), allow_pickle=False)
+        if array.dtype not in (np.uint16, np.uint32) or array.ndim != 1:
+            raise ValueError(f"tokens.npy is {array.dtype} {list(array.shape)}, expected uint16 or uint32 [N]")
         return array
 
 

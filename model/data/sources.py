@@ -144,6 +144,8 @@ class Source:
         if isinstance(sample, str):
             return [composer.text(sample, f"{self.name}/{number}")]
         if isinstance(config, TextSource):
+            if sample.tokens is not None and self._has_tokens_of(composer):
+                return [composer.text_of_tokens(sample.tokens, sample.meta.key)]
             return [composer.text(sample.meta.text, sample.meta.key)]
         if not len(sample.units):
             raise ShardError(
@@ -151,6 +153,9 @@ class Source:
             )
         utterances = [utterance_of(sample)] if config.unit == "passage" else segments_of(sample)
         return [self._spoken(utterance, epoch, composer) for utterance in utterances]
+
+    def _has_tokens_of(self, composer: Composer) -> bool:
+        return isinstance(self.samples, ShardSet) and composer.tokenizer.card.card_id in self.samples.index.cards
 
     def _spoken(self, utterance: Utterance, epoch: int, composer: Composer) -> Document:
         config = self.config
