@@ -1,4 +1,10 @@
-"""Write docs/configuration.md: every field of the pipeline spec and of a training run, from the classes that read them."""
+"""Every field of the pipeline spec and of a training run, from the classes that read them.
+
+examples:
+  python -m jobs.configuration                 all of them
+  python -m jobs.configuration beam_size       those with this in their name or meaning
+  python -m jobs.configuration --write         docs/configuration.md
+"""
 
 from __future__ import annotations
 
@@ -9,8 +15,10 @@ from pathlib import Path
 if not __package__:  # started as a script: the code beside it runs, wherever the environment was installed from
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
+from pydantic import BaseModel
+
 from schemas.cli import Parser, command
-from schemas.reference import as_markdown
+from schemas.reference import as_markdown, sections
 from schemas.spec import PipelineSpec
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "configuration.md"
@@ -25,7 +33,7 @@ is an error that names the nearest one.
 run), so that changing it makes exactly what stands on it again. **by content**: what lies at the path counts, not the
 path. **none**: results are the same for every value. A mark on a mapping holds for all inside it.
 
-This page is written by `python -m jobs.configuration`; a test holds it to the code.
+This page is written by `python -m jobs.configuration --write`; a test holds it to the code.
 """
 
 
@@ -39,10 +47,30 @@ def page() -> str:
 @command
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command."""
-    Parser(__doc__).parse_args(arguments)
-    PAGE.write_text(page(), encoding="utf-8")
-    print(f"wrote {PAGE}")
+    parser = Parser(__doc__)
+    parser.add_argument("word", nargs="?", default="", help="only fields that have this in their name or meaning")
+    parser.add_argument("--write", action="store_true", help="write docs/configuration.md instead")
+    given = parser.parse_args(arguments)
+    if given.write:
+        PAGE.write_text(page(), encoding="utf-8")
+        print(f"wrote {PAGE}")
+        return 0
+    from model.training.config import TrainConfig
+
+    for title, cls in (("pipeline spec", PipelineSpec), ("training run", TrainConfig)):
+        found = matching(cls, given.word)
+        print("\n".join([f"{title}:", *(found or ["  nothing with that name"])]))
     return 0
+
+
+def matching(cls: type[BaseModel], word: str) -> list[str]:
+    """Lines for the fields that have `word` in their name or meaning."""
+    return [
+        f"  {section.path + '.' if section.path else ''}{entry.name} = {entry.default}: {entry.type}. {entry.meaning}"
+        for section in sections(cls)
+        for entry in section.fields
+        if word.lower() in f"{entry.name} {entry.meaning}".lower()
+    ]
 
 
 if __name__ == "__main__":

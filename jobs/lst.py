@@ -31,7 +31,7 @@ COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
     },
     "look at them": {
         "inspect": ("jobs.inspect_segment", "a segment's words, units and patches side by side"),
-        "report": ("jobs.report", "one page on a run of the pipeline"),
+        "report": ("jobs.report", "one page on a run, of the pipeline or of training"),
         "verify": ("jobs.verify_dataset", "re-hash every file, check every invariant"),
         "gc": ("jobs.gc", "remove what no commit names"),
         "card": ("jobs.card", "the data card of a shard set"),
@@ -49,7 +49,12 @@ COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
     "use a model": {
         "generate": ("model.generate", "continue text or speech, and hear it"),
         "transfer": ("model.transfer", "speech recognition and synthesis: fine-tune, generate, score"),
+        "listen": ("jobs.hearing.report", "what one model or several say to prompts, as a page with sound"),
+        "demo": ("jobs.hearing.demo", "talk to a model in the browser, on this machine alone"),
         "embeddings": ("model.embeddings", "what patches of words look like"),
+    },
+    "know your settings": {
+        "configuration": ("jobs.configuration", "every field of both configurations, with default and meaning"),
     },
     "score a model": {
         "convert-task": ("jobs.convert_task", "public benchmarks as task files"),

@@ -1,5 +1,7 @@
 """One self-contained HTML page on a finished run: the funnel of audio, rejects, units, patches, speed, models, and six strips.
 
+For a folder of a training run it is the page of that run (`lst listen`).
+
 Written to <output>/report.html. Does nothing when the page there is of the same shards, commits and spec.
 """
 
@@ -36,6 +38,11 @@ INDEX = "shards/index.json"
 @command
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command."""
+    words = list(arguments or ())
+    if words and (Path(words[0]) / "checkpoints").is_dir():
+        from jobs.hearing.report import main as report_training
+
+        return report_training(words)
     parser = spec_parser(__doc__, EXAMPLES)
     parser.add_argument("--force", action="store_true", help="write the page even if it is up to date")
     parser.add_argument("--open", action="store_true", help="show it in the browser")

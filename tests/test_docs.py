@@ -67,7 +67,7 @@ def test_commands_of_a_page_exist(page: Path) -> None:
             assert set(named) <= TARGETS, f"{page.name}: {' '.join(words)}"
             continue
         path = source_of(words)
-        if path is None:
+        if path is None or path.stem in ("x", "X"):  # a placeholder
             continue
         assert path.is_file(), f"{page.name}: {' '.join(words)} runs {path.relative_to(ROOT)}, which is not there"
         text = with_imports(path)

@@ -12,7 +12,7 @@ from schemas.spec import PipelineSpec
 
 
 def test_the_page_is_current() -> None:
-    assert PAGE.read_text(encoding="utf-8") == page(), "run `python -m jobs.configuration`"
+    assert PAGE.read_text(encoding="utf-8") == page(), "run `python -m jobs.configuration --write`"
 
 
 def test_every_field_of_both_configurations_has_a_meaning() -> None:
