@@ -19,7 +19,7 @@ from jobs.runtime.places import local_or_url
 from jobs.runtime.plan import STAGES, Plan, make_plan
 from jobs.runtime.run import run_plan, stages_until
 from jobs.runtime.shard_writer import write_index
-from jobs.runtime.summary import format_plan, format_summary, too_many_rejects
+from jobs.runtime.summary import format_plan, format_summary, format_unreadable, too_many_rejects
 from schemas.cli import command
 from schemas.config import ConfigError
 from schemas.errors import ExitCode
@@ -45,6 +45,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     plan = make_plan(spec, until=last)
     if given.dry_run:
         print(format_plan(plan))
+        if problems := format_unreadable(plan):
+            print(problems)
         return 0
     stages = (given.only,) if given.only else stages_until(last)
     if given.only:

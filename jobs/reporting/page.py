@@ -35,7 +35,7 @@ def render(facts: Facts, title: str, meta: Mapping[str, str], colours: Sequence[
     sections = (
         _headline(facts),
         _section("Where the audio went", _funnel(facts)),
-        _section("Rejects", _rejects(facts.rejects, facts.rejected_seconds)),
+        _section("Rejects", _rejects(facts.rejects, facts.rejected_seconds) + _not_listed(facts)),
         _section("What it looks like", _strips(facts.strips, colours)),
         _section("Units", _usage(facts, colours)),
         _section("Patches", _lengths(facts)),
@@ -145,6 +145,12 @@ LEGEND = (
     ("silence", "patch of silence"),
     ("filler", "patch of speech no word covers"),
 )
+
+
+def _not_listed(facts: Facts) -> str:
+    """Files under the source that were never looked at."""
+    left_out = facts.plan.not_listed
+    return f'<p class="note">Not listed: {clean(left_out)}.</p>' if left_out else ""
 
 
 def _strips(strips: Sequence[SampleStrip], colours: Sequence[str]) -> str:

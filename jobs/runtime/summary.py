@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from jobs.runtime.plan import Plan
 from jobs.runtime.run import Outcome
+from pipeline.source.inventory import unreadable
 from schemas.audio import SAMPLE_RATE
 from schemas.commit import Commit
 
@@ -19,6 +20,10 @@ FUNNEL = {
     "patches": "in patches",
     "shards": "in shards",
 }
+
+
+FIRST_FEW = 5
+"""Sentences that are shown at once; `python -m jobs.rejects` shows them all."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,6 +77,7 @@ def format_plan(plan: Plan) -> str:
         f"output    {plan.spec.output}",
         f"inventory {sum(len(part.items) for part in plan.partitions)} files, {clock(plan.audio_hours())} of audio, "
         f"{len(plan.partitions)} partitions, {len(plan.groups)} shards",
+        *_left_out(plan),
         "",
         f"{'stage':<12} {'partitions':>10} {'committed':>10} {'pending':>8}   fingerprint",
     ]
@@ -79,6 +85,22 @@ def format_plan(plan: Plan) -> str:
         total, pending = len(plan.units_of_work(name)), len(plan.pending(name))
         lines.append(f"{name:<12} {total:>10} {total - pending:>10} {pending:>8}   {stage.fingerprint[:16]}")
     return "\n".join([*lines, "", *format_estimate(plan)])
+
+
+def _left_out(plan: Plan) -> list[str]:
+    """Lines on files that are not listed."""
+    return [f"not listed: {plan.not_listed}"] if plan.not_listed else []
+
+
+def format_unreadable(plan: Plan) -> str:
+    """Which files of the inventory will be rejected, as far as their first bytes tell; "" where none will."""
+    items = [item for partition in plan.partitions for item in partition.items]
+    problems = unreadable(plan.spec.source, items)
+    if not problems:
+        return ""
+    shown = [f"  {uri}: {why}" for uri, why in list(problems.items())[:FIRST_FEW]]
+    rest = [f"  and {len(problems) - FIRST_FEW} more"] if len(problems) > FIRST_FEW else []
+    return "\n".join([f"cannot be read: {len(problems)} of {len(items)} files", *shown, *rest])
 
 
 def format_estimate(plan: Plan) -> list[str]:
@@ -121,6 +143,7 @@ def format_summary(outcome: Outcome) -> str:
     lines.append(
         "rejected     " + (", ".join(f"{count} {code} ({name})" for name, code, count in rejects) or "nothing")
     )
+    lines += _left_out(plan)
     lines += ["", f"{'stage':<12} {'busy':>9} {'x real time':>12} {'busy share':>11}   this run"]
     for name, total in stage_totals.items():
         mine = [commit for commit in plan.commits(name) if commit.partition in outcome.worked_on.get(name, ())]

@@ -23,6 +23,7 @@ class SourceFolder:
         self.filesystem, root = fsspec.core.url_to_fs(uri)
         self.uri = uri
         self.root = str(root).rstrip("/")
+        self.is_local = "file" in _protocols(self.filesystem)
         self._cells = ParquetCells()
         self._lock = threading.Lock()
 

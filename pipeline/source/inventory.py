@@ -5,25 +5,27 @@ from __future__ import annotations
 import hashlib
 import io
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import PurePosixPath
 from typing import BinaryIO
 
 from fsspec.utils import glob_translate
 
-from pipeline.corpora.base import Corpus
+from pipeline.containers.base import AudioError
+from pipeline.containers.layout import lay_out
+from pipeline.corpora.base import Corpus, is_audio
 from pipeline.corpora.read import Entry, read_corpus
 from pipeline.source.decode import header_seconds
 from pipeline.source.folder import SourceFolder, hash_stream
+from pipeline.source.listing import Found, find_files, suffix_of
 from pipeline.source.members import container_of
-from pipeline.source.metadata import FileFacts, read_manifest, read_sidecars
+from pipeline.source.metadata import FileFacts, Problem, read_manifest, read_sidecars
 from schemas.cards import fingerprint
 from schemas.config import ConfigError
 from schemas.spec import Source
-from schemas.tables import InventoryItem
+from schemas.tables import InventoryItem, RejectCode
 
 PROBE_BYTES = 65_536
 PROBE_THREADS = 8
@@ -38,44 +40,83 @@ class Partition:
     items: tuple[InventoryItem, ...]
 
 
+@dataclass(frozen=True, kw_only=True)
+class Listing:
+    """The recordings of a source, sorted by uri, and how many other files there are, by what they are."""
+
+    items: list[InventoryItem]
+    not_listed: Counter[str]
+
+
 def list_source(source: Source) -> list[InventoryItem]:
-    """Every audio file of the source, sorted by uri, with what its header and its manifest or sidecar say.
+    """The items of `survey`.
 
     Raises:
-        ConfigError: the folder is missing or holds no audio, a name is not UTF-8, or the manifest is wrong.
+        ConfigError: as `survey`.
+    """
+    return survey(source).items
+
+
+def survey(source: Source) -> Listing:
+    """Every audio file of the source with what its header and its manifest or sidecar say, and a count of every other file.
+
+    A link that leads nowhere, a row of a manifest that cannot be read, a file that cannot be opened: these are items with a
+    `refused`, and become rejects.
+
+    Raises:
+        ConfigError: the folder is missing or holds no audio, or nothing of the manifest can be used.
     """
     folder = SourceFolder(source.uri)
-    if source.layout != "folder":
-        return _list_corpus(folder, source)
-    names = _list_names(folder, source)
-    suffixes = {suffix.lower() for suffix in source.suffixes}
-    audio = [name for name in names if PurePosixPath(name).suffix.lower() in suffixes]
-    if not audio:
+    if not folder.filesystem.isdir(folder.root):
+        raise ConfigError(f"the source {source.uri} is not a folder: set source.uri to the folder that holds the audio")
+    found = find_files(folder.filesystem, folder.root, local=folder.is_local)
+    return _survey_folder(folder, source, found) if source.layout == "folder" else _survey_corpus(folder, source, found)
+
+
+def _survey_folder(folder: SourceFolder, source: Source, found: Found) -> Listing:
+    matches = re.compile(glob_translate(source.pattern)).match
+    names = [name for name in found.names if matches(name)]
+    audio = [name for name in names if is_audio(name, source)]
+    broken = {name: why for name, why in found.broken.items() if matches(name) and is_audio(name, source)}
+    if not audio and not broken:
         raise ConfigError(
             f"{source.uri} holds no audio: {len(names)} files match {source.pattern!r}, "
-            f"none ends in {', '.join(sorted(suffixes))}"
+            f"none ends in {', '.join(sorted(source.suffixes))}"
         )
-    facts = _facts(folder, source, names, audio)
+    facts, problems, used = _facts(folder, source, names, audio)
     with ThreadPoolExecutor(PROBE_THREADS) as pool:
-        probed = list(pool.map(lambda name: _probe(folder, name, facts.get(name, FileFacts())), audio))
-    return _mark_duplicates(folder, probed)
+        items = list(pool.map(lambda name: _probe(folder, name, facts.get(name, FileFacts())), audio))
+    items = _mark_duplicates(folder, items)
+    items += [_refused(name, "missing", why) for name, why in broken.items()]
+    items += [_refused(problem.place, problem.code, problem.detail) for problem in problems]
+    others = set(names) - set(audio) - used
+    not_listed = Counter(suffix_of(name) for name in others) + found.passed_over
+    not_listed["broken links or odd files"] += len(found.broken) - len(broken)
+    not_listed["outside source.pattern"] += len(found.names) - len(names)
+    return Listing(items=sorted(items, key=lambda item: item.uri), not_listed=+not_listed)
 
 
-def _list_corpus(folder: SourceFolder, source: Source) -> list[InventoryItem]:
-    """What the corpus's own tables name; `source.pattern` chooses among it."""
-    names = _list_names(folder, source.with_updates(pattern="**/*"))
+def _survey_corpus(folder: SourceFolder, source: Source, found: Found) -> Listing:
+    """What the corpus's own tables name; `source.pattern` chooses among it. Audio that no table names is counted."""
     matches = re.compile(glob_translate(source.pattern)).match
-    entries = [
-        entry
-        for entry in read_corpus(Corpus(files=folder, names=names, source=source))
-        if matches(container_of(entry.uri, entry.member))
-    ]
+    rows = read_corpus(Corpus(files=folder, names=found.names, source=source))
+    entries = [entry for entry in rows if matches(entry.uri)]
     if not entries:
         raise ConfigError(
             f"the {source.layout} corpus in {source.uri} names no recording that matches {source.pattern!r}"
         )
+    named = {container_of(entry.uri, entry.member) for entry in rows}
+    not_listed = Counter(
+        f"{suffix_of(name)} that no table names" for name in found.names if is_audio(name, source) and name not in named
+    )
+    not_listed["outside source.pattern"] += len(rows) - len(entries)
     with ThreadPoolExecutor(PROBE_THREADS) as pool:
-        return _mark_duplicates(folder, list(pool.map(lambda entry: _probe_entry(folder, entry), entries)))
+        items = _mark_duplicates(folder, list(pool.map(lambda entry: _probe_entry(folder, entry), entries)))
+    return Listing(items=items, not_listed=+(not_listed + found.passed_over))
+
+
+def _refused(uri: str, code: RejectCode, detail: str) -> InventoryItem:
+    return InventoryItem(uri=uri, bytes=0, probe="", seconds=None, refused=code, detail=detail)
 
 
 def _probe_entry(folder: SourceFolder, entry: Entry) -> InventoryItem:
@@ -102,6 +143,27 @@ def _probe_entry(folder: SourceFolder, entry: Entry) -> InventoryItem:
         refused=refused,
         detail=detail,
     )
+
+
+def unreadable(source: Source, items: Sequence[InventoryItem]) -> dict[str, str]:
+    """uri -> a sentence, for the items that are known to become rejects before anything is decoded.
+
+    Only files whose header told no length are looked at once more.
+    """
+    folder = SourceFolder(source.uri)
+    problems: dict[str, str] = {}
+    for item in items:
+        if item.refused is not None:
+            problems[item.uri] = item.detail or item.refused
+        elif item.seconds is None:
+            try:
+                with folder.open(item.uri, item.member) as file:
+                    lay_out(file)
+            except AudioError as error:
+                problems[item.uri] = error.detail
+            except OSError as error:
+                problems[item.uri] = f"it cannot be opened: {error.strerror or error}"
+    return problems
 
 
 def list_files(source: Source, transcripts: Mapping[str, str]) -> list[InventoryItem]:
@@ -141,42 +203,33 @@ def _hash_items(items: Sequence[InventoryItem]) -> str:
     return fingerprint([item.model_dump(mode="json") for item in items])
 
 
-def _list_names(folder: SourceFolder, source: Source) -> list[str]:
-    if not folder.filesystem.isdir(folder.root):
-        raise ConfigError(f"the source {source.uri} is not a folder: set source.uri to the folder that holds the audio")
-    matches = re.compile(glob_translate(source.pattern)).match
-    names = [path[len(folder.root) + 1 :] for path in folder.filesystem.find(folder.root)]
-    names = sorted(name for name in names if matches(name))
-    for name in names:
-        try:
-            name.encode("utf-8")
-        except UnicodeEncodeError as error:
-            shown = name.encode("utf-8", "backslashreplace").decode()
-            raise ConfigError(f"the file name {shown} is not UTF-8: rename it, tables can only hold UTF-8") from error
-    return names
-
-
-def _facts(folder: SourceFolder, source: Source, names: Sequence[str], audio: Sequence[str]) -> dict[str, FileFacts]:
+def _facts(
+    folder: SourceFolder, source: Source, names: Sequence[str], audio: Sequence[str]
+) -> tuple[dict[str, FileFacts], list[Problem], set[str]]:
+    """What a manifest and sidecars say, what of it cannot be read, and the names that were read."""
     if source.transcripts == "manifest" and source.manifest is None:
         raise ConfigError("source.transcripts is 'manifest' but source.manifest does not name one")
     facts: dict[str, FileFacts] = {}
+    problems: list[Problem] = []
+    used: set[str] = set()
     if source.manifest is not None:
-        facts = read_manifest(folder, source.manifest, with_transcripts=source.transcripts == "manifest")
-        missing = sorted(set(facts) - set(audio))
-        if missing:
-            raise ConfigError(
-                f"{source.manifest} names {len(missing)} files that are not among the audio of {source.uri}, "
-                f"the first is {missing[0]}"
-            )
+        read = read_manifest(folder, source.manifest, audio, with_transcripts=source.transcripts == "manifest")
+        facts, problems = read.facts, read.problems
+        used.add(source.manifest)
     if source.transcripts == "sidecar":
-        for name, text in read_sidecars(folder, names, audio).items():
-            facts[name] = facts.get(name, FileFacts()).with_transcript(text)
-    return facts
+        texts = read_sidecars(folder, names, audio)
+        facts |= {name: facts.get(name, FileFacts()).with_transcript(text) for name, text in texts.texts.items()}
+        problems += texts.problems
+        used |= texts.used
+    return facts, problems, used
 
 
 def _probe(folder: SourceFolder, name: str, facts: FileFacts) -> InventoryItem:
-    with folder.open(name) as file:
-        size, probe, seconds = _probe_file(file)
+    try:
+        with folder.open(name) as file:
+            size, probe, seconds = _probe_file(file)
+    except OSError as error:
+        return _refused(name, "missing", f"it cannot be opened: {error.strerror or error}")
     return InventoryItem(
         uri=name,
         bytes=size,

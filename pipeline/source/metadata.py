@@ -1,20 +1,18 @@
-"""What comes with audio: manifests (.tsv, .jsonl, .parquet) and sidecar transcripts. Their paths are not trusted."""
+"""What comes with audio: manifests (.tsv, .csv, .jsonl, .parquet) and sidecar transcripts. Their paths are not trusted."""
 
 from __future__ import annotations
 
-import csv
-import io
 import json
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import PurePosixPath
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
+from pipeline.corpora.tables import RowError, first_columns, read_lines, read_table, read_text
 from pipeline.source.folder import SourceFolder
+from pipeline.source.listing import Names
 from schemas.config import ConfigError
+from schemas.tables import RejectCode
 
 COLUMNS = {
     "transcript": "transcript",
@@ -40,47 +38,59 @@ class FileFacts:
         return replace(self, transcript=text)
 
 
-def read_manifest(folder: SourceFolder, name: str, *, with_transcripts: bool) -> dict[str, FileFacts]:
-    """Facts by uri.
+@dataclass(frozen=True, kw_only=True)
+class Problem:
+    """A row or a sidecar that cannot be used: it becomes a reject under `place`, and the rest is read."""
+
+    place: str
+    """File and line, such as "train.tsv:17"."""
+    detail: str
+    code: RejectCode = "bad_row"
+
+
+@dataclass(kw_only=True)
+class Read:
+    """Facts by uri, and what could not be read."""
+
+    facts: dict[str, FileFacts] = field(default_factory=dict)
+    problems: list[Problem] = field(default_factory=list)
+
+
+def read_manifest(folder: SourceFolder, name: str, audio: Sequence[str], *, with_transcripts: bool) -> Read:
+    """Facts of the files in `audio`.
 
     Raises:
-        ConfigError: unreadable, an unknown format, no column `file`, a path that leaves the folder, a file named twice.
+        ConfigError: unreadable as a whole, an unknown format, no column `file`, not one row that can be used.
     """
-    _check_inside("source.manifest", name)
     try:
-        with folder.open(name) as file:
-            content = file.read()
-    except OSError as error:
-        raise ConfigError(f"cannot read the manifest {name} in {folder.uri}: {error.strerror or error}") from error
-    facts: dict[str, FileFacts] = {}
-    for row in _manifest_rows(name, content):
-        if not row.get("file"):
-            raise ConfigError(
-                f"{name} needs a column `file` with a path in every row; found {', '.join(map(str, row))}"
-            )
-        uri = _check_inside(name, str(row["file"]))
-        if uri in facts:
-            raise ConfigError(f"{name} names {uri} twice")
-        facts[uri] = _row_facts(row, with_transcripts)
-    return facts
-
-
-def _manifest_rows(name: str, content: bytes) -> Iterable[Mapping[str, Any]]:
-    suffix = PurePosixPath(name).suffix
-    try:
-        if suffix == ".tsv":
-            return list(csv.DictReader(io.StringIO(content.decode("utf-8-sig"), newline=""), dialect="excel-tab"))
-        if suffix == ".jsonl":
-            rows = [json.loads(line) for line in content.decode("utf-8").splitlines() if line.strip()]
-            if not all(isinstance(row, dict) for row in rows):
-                raise ConfigError(f"{name}: every line must be a JSON object")
-            return rows
-        if suffix == ".parquet":
-            rows_read: list[dict[str, Any]] = pq.read_table(io.BytesIO(content)).to_pylist()
-            return rows_read
-    except (UnicodeDecodeError, csv.Error, json.JSONDecodeError, pa.ArrowException) as error:
-        raise ConfigError(f"{name} cannot be read as {suffix}: {error}") from error
-    raise ConfigError(f"{name}: a manifest ends in .tsv, .jsonl or .parquet")
+        _check_inside(name)
+    except ValueError as error:
+        raise ConfigError(f"source.manifest: {error}") from error
+    names, read, named_by = Names(audio), Read(), dict[str, str]()
+    for place, row in read_table(folder, name):
+        if isinstance(row, RowError):
+            read.problems.append(Problem(place=place, detail=row.detail))
+            continue
+        if "file" not in row:
+            raise ConfigError(f"{name} needs a column `file` with a path in every row; found {first_columns(row)}")
+        try:
+            path = _check_inside(str(row["file"] or ""))
+            uri = names.find(path)
+            if uri in named_by:
+                raise ValueError(f"it names {uri} for the second time, after {named_by[uri]}")
+        except ValueError as error:
+            read.problems.append(Problem(place=place, detail=str(error)))
+            continue
+        if uri is None:
+            detail = f"it names {path}, which is not among the audio of {folder.uri}"
+            read.problems.append(Problem(place=place, detail=detail, code="missing"))
+            continue
+        named_by[uri] = place
+        read.facts[uri] = _row_facts(row, with_transcripts)
+    if read.problems and not read.facts:
+        first = read.problems[0]
+        raise ConfigError(f"not one row of {name} can be used; {first.place}: {first.detail}")
+    return read
 
 
 def _row_facts(row: Mapping[str, Any], with_transcripts: bool) -> FileFacts:
@@ -99,41 +109,48 @@ def _row_facts(row: Mapping[str, Any], with_transcripts: bool) -> FileFacts:
     return FileFacts(extra=text, **known)
 
 
-def _check_inside(manifest: str, path: str) -> str:
+def _check_inside(path: str) -> str:
     pure = PurePosixPath(path)
+    if not path.strip():
+        raise ValueError("it names no file")
     if pure.is_absolute() or ".." in pure.parts or "\\" in path or "://" in path:
-        raise ConfigError(f"{manifest} names {path!r}, but paths must be relative and stay inside the source folder")
+        raise ValueError(f"it names {path!r}, but paths must be relative and stay inside the source folder")
     return str(pure)
 
 
-def read_sidecars(folder: SourceFolder, names: Sequence[str], audio: Sequence[str]) -> dict[str, str]:
-    """Transcripts by audio uri: X.txt or X.lab beside X.flac, else its line in a LibriSpeech *.trans.txt.
+@dataclass(kw_only=True)
+class Sidecars:
+    """Transcripts by audio uri, the files that could not be read, and the names of all that were looked into."""
 
-    Raises:
-        ConfigError: a sidecar is not UTF-8.
-    """
-    present = set(names)
+    texts: dict[str, str] = field(default_factory=dict)
+    problems: list[Problem] = field(default_factory=list)
+    used: set[str] = field(default_factory=set)
+
+
+def read_sidecars(folder: SourceFolder, names: Sequence[str], audio: Sequence[str]) -> Sidecars:
+    """X.txt or X.lab beside X.flac, else its line in a LibriSpeech *.trans.txt."""
+    found, present = Sidecars(), Names(names)
     listed: dict[str, str] = {}
     for name in names:
         if name.endswith(".trans.txt"):
-            for line in _read_text(folder, name).splitlines():
-                stem, _, text = line.partition(" ")
-                listed[str(PurePosixPath(name).with_name(stem))] = text.strip()
-    found: dict[str, str] = {}
+            found.used.add(name)
+            try:
+                for _, line in read_lines(folder, name):
+                    stem, *text = line.split(maxsplit=1)
+                    listed[str(PurePosixPath(name).with_name(stem))] = text[0].strip() if text else ""
+            except (ConfigError, ValueError) as error:
+                found.problems.append(Problem(place=name, detail=str(error)))
+    stems = Names(listed)
     for uri in audio:
         stem = str(PurePosixPath(uri).with_suffix(""))
-        sidecar = next((stem + suffix for suffix in (".txt", ".lab") if stem + suffix in present), None)
-        if sidecar is not None:
-            found[uri] = " ".join(_read_text(folder, sidecar).split())
-        elif stem in listed:
-            found[uri] = listed[stem]
+        sidecar = present.find(f"{stem}.txt") or present.find(f"{stem}.lab")
+        if sidecar is None:
+            if (line_of := stems.find(stem)) is not None:
+                found.texts[uri] = listed[line_of]
+            continue
+        found.used.add(sidecar)
+        try:
+            found.texts[uri] = " ".join(read_text(folder, sidecar).split())
+        except ConfigError as error:
+            found.problems.append(Problem(place=sidecar, detail=str(error)))
     return found
-
-
-def _read_text(folder: SourceFolder, name: str) -> str:
-    with folder.open(name) as file:
-        content = file.read()
-    try:
-        return content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise ConfigError(f"the transcript {name} is not UTF-8: {error.reason} at byte {error.start}") from error

@@ -198,12 +198,11 @@ def test_a_manifest_outside_the_folder_is_refused(tmp_path: Path) -> None:
     "name,content,message",
     [
         ("m.tsv", b"path\ttext\na.flac\tx\n", "needs a column `file`"),
-        ("m.tsv", b"file\ttext\na.flac\tx\na.flac\ty\n", "twice"),
         ("m.jsonl", b"[1]\n", "JSON object"),
-        ("m.jsonl", b"{oops\n", "cannot be read as .jsonl"),
+        ("m.jsonl", b"{oops\n", "m.jsonl:1: it is not JSON"),
         ("m.parquet", b"PAR1", "cannot be read as .parquet"),
-        ("m.csv", b"file\na.flac\n", "ends in .tsv, .jsonl or .parquet"),
-        ("m.tsv", b"file\n\xff\xfe\n", "cannot be read as .tsv"),
+        ("m.xlsx", b"file\na.flac\n", "a table ends in .tsv"),
+        ("m.tsv", b"file\n\xff\xfe\n", "m.tsv is not UTF-8"),
     ],
 )
 def test_a_wrong_manifest_is_one_clear_sentence(tmp_path: Path, name: str, content: bytes, message: str) -> None:
@@ -222,12 +221,14 @@ def test_missing_things_are_named(tmp_path: Path) -> None:
     make_source(tmp_path, "a.flac")
     with pytest.raises(ConfigError, match="does not name one"):
         list_source(Source(uri=str(tmp_path), transcripts="manifest"))
-    with pytest.raises(ConfigError, match="cannot read the manifest"):
+    with pytest.raises(ConfigError, match=r"cannot read m\.tsv"):
         list_source(Source(uri=str(tmp_path), manifest="m.tsv"))
 
 
 def test_a_name_that_is_not_utf8_is_refused_with_its_name(tmp_path: Path) -> None:
     make_source(tmp_path, "a.flac")
     shutil.copy(tmp_path / "a.flac", os.fsencode(tmp_path) + b"/caf\xe9.flac")
-    with pytest.raises(ConfigError, match="not UTF-8"):
-        list_source(Source(uri=str(tmp_path)))
+    plain, odd = list_source(Source(uri=str(tmp_path)))
+    assert (plain.uri, plain.refused) == ("a.flac", None)
+    assert (odd.uri, odd.refused) == ("caf\\udce9.flac", "missing")
+    assert "not UTF-8" in (odd.detail or "")
