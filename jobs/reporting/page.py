@@ -35,7 +35,7 @@ def render(facts: Facts, title: str, meta: Mapping[str, str], colours: Sequence[
     sections = (
         _headline(facts),
         _section("Where the audio went", _funnel(facts)),
-        _section("Rejects", _rejects(facts.rejects, facts.rejected_seconds) + _not_listed(facts)),
+        _section("Rejects", _rejects(facts.rejects, facts.rejected_seconds)),
         _section("What it looks like", _strips(facts.strips, colours)),
         _section("Units", _usage(facts, colours)),
         _section("Patches", _lengths(facts)),
@@ -88,9 +88,10 @@ def _funnel(facts: Facts) -> str:
             )
         )
     rows.append(_funnel_row("rejected", 0.0, facts.rejected_seconds, whole, "all stages; each row once"))
+    left_out = f" Not listed: {clean(facts.plan.not_listed)}." if facts.plan.not_listed else ""
     return (
         f'<div class="funnel">{"".join(rows)}</div>'
-        f'<p class="note">{_balance(facts)} Red: rejected by that stage. Between “decoded” and “speech” lie pauses.</p>'
+        f'<p class="note">{_balance(facts)} Red: rejected by that stage. Between “decoded” and “speech” lie pauses.{left_out}</p>'
     )
 
 
@@ -145,12 +146,6 @@ LEGEND = (
     ("silence", "patch of silence"),
     ("filler", "patch of speech no word covers"),
 )
-
-
-def _not_listed(facts: Facts) -> str:
-    """Files under the source that were never looked at."""
-    left_out = facts.plan.not_listed
-    return f'<p class="note">Not listed: {clean(left_out)}.</p>' if left_out else ""
 
 
 def _strips(strips: Sequence[SampleStrip], colours: Sequence[str]) -> str:
