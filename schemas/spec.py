@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import difflib
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Discriminator, Field, Tag, field_validator
+from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 
 from schemas.config import BY_CONTENT, NO_EFFECT, StrictModel, essential
 
@@ -144,11 +144,13 @@ class CtcSpec(StrictModel):
 
     backend: Literal["ctc"] = "ctc"
     """Our Viterbi over the emissions of a letter CTC model."""
-    format: Literal["hf", "torchaudio"] = "hf"
-    """What `model` is: a directory or hub name of a Wav2Vec2ForCTC or HubertForCTC, or the name of a torchaudio bundle, such
-    as WAV2VEC2_ASR_BASE_960H or MMS_FA."""
+    format: Literal["hf", "torchaudio", "whisper"] = "hf"
+    """What `model` is: a directory or hub name of a Wav2Vec2ForCTC or HubertForCTC; the name of a torchaudio bundle, such
+    as WAV2VEC2_ASR_BASE_960H or MMS_FA; a directory with a letter head for the encoder of a Whisper model."""
     model: Annotated[str, BY_CONTENT]
     """See `format`."""
+    encoder: Annotated[str | None, BY_CONTENT] = None
+    """With `format: whisper`: the Whisper directory whose encoder the head reads, mostly that of `transcripts`."""
     min_coverage: float = Field(default=0.5, ge=0, le=1)
     """A segment with a smaller share of directly aligned words is rejected as `align_coverage`."""
     min_score: float = Field(default=0.2, ge=0, le=1)
@@ -162,6 +164,12 @@ class CtcSpec(StrictModel):
     """Windows of one segment per step on a GPU."""
     device: Annotated[Literal["auto", "cpu", "cuda"], NO_EFFECT] = "auto"
     """auto: a GPU where the worker has one."""
+
+    @model_validator(mode="after")
+    def _encoder_where_needed(self) -> Self:
+        if (self.encoder is not None) != (self.format == "whisper"):
+            raise ValueError("`encoder` belongs to `format: whisper`, which needs it: the directory of a Whisper model")
+        return self
 
 
 class WhisperXAlignSpec(StrictModel):

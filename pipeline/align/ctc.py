@@ -9,23 +9,15 @@ import numpy as np
 
 from pipeline.align.base import AlignError, WordTiming
 from pipeline.align.ctc_model import Alphabet, CtcModel
+from pipeline.align.loudness import loud_steps, offset, onset
 from pipeline.align.viterbi import TokenSpan, TooShort, token_spans, viterbi, with_star
+from pipeline.align.whisper_letters import WhisperLetters
 from pipeline.text.tokens import Token
 from schemas.cards import Card
 from schemas.spec import CtcSpec
 
-ENERGY_HOP = 160
-"""10 ms: the step in which the sound after a word's last letter is followed."""
-MAX_TAIL = 3_200
-"""200 ms: how far a word may sound on after its last letter was heard. Models that put a letter on one frame need it."""
 TOUCHING = 640
 """40 ms: words closer than this leave no pause; the first ends where the second begins."""
-MAX_LEAD = 480
-"""30 ms: how far the start of a word after a pause is moved to where sound begins: letters are heard a little after that."""
-LOUD = 0.35
-"""A frame is sound when its level lies this share of the way from the segment's floor to its peak, in decibels."""
-MIN_RANGE = 15.0
-"""Decibels between floor and peak under which a segment has no silence to tell sound from."""
 
 
 class CtcAligner:
@@ -37,11 +29,11 @@ class CtcAligner:
 
     def __init__(self, spec: CtcSpec):
         self._spec = spec
-        self._model = CtcModel(spec)
+        self._model = WhisperLetters(spec) if spec.format == "whisper" else CtcModel(spec)
 
     def card(self) -> Card:
         """Hashes of the model's files and the version of the rules above."""
-        facts = {"files": self._model.files(), "rules": "ctc-viterbi-star-3"}
+        facts = {"files": self._model.files(), "rules": "ctc-viterbi-star-4"}
         return Card(kind="aligner", name=f"ctc-{Path(self._spec.model.partition('@')[0]).name.lower()}", facts=facts)
 
     def open(self) -> None:
@@ -60,7 +52,13 @@ class CtcAligner:
         """
         emissions = self._model.log_probs(audio)
         return align_emissions(
-            emissions, self._model.alphabet, self._model.grid.hop, audio, tokens, self._spec.min_score
+            emissions,
+            self._model.alphabet,
+            self._model.grid.hop,
+            audio,
+            tokens,
+            self._spec.min_score,
+            self._model.letters_fill_sound,
         )
 
 
@@ -71,8 +69,12 @@ def align_emissions(
     audio: np.ndarray,
     tokens: Sequence[Token],
     min_score: float,
+    letters_fill_sound: bool = False,
 ) -> list[WordTiming | None]:
-    """`CtcAligner.align` from float32 [T, labels] log probabilities on; `audio` only tells where sound ends.
+    """`CtcAligner.align` from float32 [T, labels] log probabilities on.
+
+    `letters_fill_sound`: the model was trained to give each letter all of its sound, so that its probabilities say where words
+    begin and end. Otherwise the loudness of the `audio` tells, as far as it can.
 
     Raises:
         AlignError: as `CtcAligner.align`.
@@ -94,20 +96,25 @@ def align_emissions(
         _start(starred, letters[0], column[0], hop) if letters else -1
         for letters, column in zip(words, columns, strict=True)
     ]
-    loud = _loud(audio)
+    loud = loud_steps(audio)
     heard = 0  # where the last letter so far ends
     for index, letters in enumerate(words):
-        if letters:
-            if index == 0 or starts[index] - heard > TOUCHING:
-                starts[index] = _onset(starts[index], heard, letters[0].stop * hop, loud)
-            heard = letters[-1].stop * hop
+        if letters and not letters_fill_sound and (index == 0 or starts[index] - heard > TOUCHING):
+            starts[index] = onset(starts[index], heard, letters[0].stop * hop, loud)
+        heard = letters[-1].stop * hop if letters else heard
     timings: list[WordTiming | None] = []
     for index, (token, letters) in enumerate(zip(tokens, words, strict=True)):
         if not letters:
             timings.append(None)
             continue
         following = next((start for start in starts[index + 1 :] if start >= 0), len(audio))
-        end = _end(letters[-1].stop * hop, following, index == len(tokens) - 1, loud)
+        stop = letters[-1].stop
+        if index < len(tokens) - 1 and following - stop * hop <= TOUCHING:
+            end = following
+        elif letters_fill_sound:
+            end = min(_end_by_letters(starred, stop, alphabet.blank, hop), following)
+        else:
+            end = offset(stop * hop, following, loud)
         end = min(max(end, starts[index] + 1), len(audio))
         is_star = alphabet.star in columns[index]
         timings.append(
@@ -167,44 +174,12 @@ def _start(emissions: np.ndarray, span: TokenSpan, column: int, hop: int) -> int
     return round((frame - 1 + (1 - float(before)) + (1 - float(first))) * hop) if first > 0.5 else frame * hop
 
 
-def _loud(audio: np.ndarray) -> np.ndarray:
-    """bool per 10 ms: whether there is sound, by the segment's own range of levels; nothing where that range tells nothing."""
-    num_steps = len(audio) // ENERGY_HOP
-    if num_steps == 0:
-        return np.zeros(0, bool)
-    steps = audio[: num_steps * ENERGY_HOP].reshape(num_steps, ENERGY_HOP).astype(np.float64)
-    level = 10 * np.log10((steps**2).mean(axis=1) + 1e-10)
-    floor, peak = np.percentile(level, [5, 95])
-    if peak - floor < MIN_RANGE:
-        return np.zeros(0, bool)
-    return np.asarray(level > floor + LOUD * (peak - floor))
-
-
-def _onset(start: int, low: int, high: int, loud: np.ndarray) -> int:
-    """Where the sound of a word after a pause begins: within (low, high), at most MAX_LEAD from its first letter's `start`."""
-    step = own = start // ENERGY_HOP
-    if step >= len(loud):
-        return start
-    if loud[step]:
-        while step > 0 and loud[step - 1] and (step - 1) * ENERGY_HOP >= max(low, start - MAX_LEAD):
-            step -= 1
-    else:
-        while step < len(loud) and not loud[step]:
-            step += 1
-        if step * ENERGY_HOP > min(high - 1, start + MAX_LEAD):
-            return start
-    return start if step == own else step * ENERGY_HOP
-
-
-def _end(last: int, following: int, is_final: bool, loud: np.ndarray) -> int:
-    """Where a word ends: with the sound after its last letter, at the next word at the latest. Blanks do not count as sound."""
-    if not is_final and following - last <= TOUCHING:
-        return following
-    limit = min(following, last + MAX_TAIL)
-    step = last // ENERGY_HOP
-    while step < len(loud) and loud[step] and (step + 1) * ENERGY_HOP <= limit:
-        step += 1
-    return max(last, min(step * ENERGY_HOP, limit)) if step > last // ENERGY_HOP else min(last, following)
+def _end_by_letters(emissions: np.ndarray, stop: int, blank: int, hop: int) -> int:
+    """Where a word before a pause ends, in samples: its last letter's frame and the next, less their shares of silence."""
+    silence = [
+        1 - float(np.exp(emissions[frame, blank])) if frame < len(emissions) else 0.0 for frame in (stop - 1, stop)
+    ]
+    return round((stop - 1 + sum(silence)) * hop)
 
 
 def _char_times(token: Token, times: list[int], end: int) -> tuple[int, ...]:

