@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from pipeline.source.base import AudioReader
-from pipeline.stage import StageResult
+from pipeline.stage import StageResult, refuse, rows_of
 from schemas.arrow import Row
 from schemas.audio import SAMPLE_RATE
 from schemas.cards import Card
@@ -45,8 +45,7 @@ class GivenSegmentsStage:
         """Segments of each recording, ordered and disjoint within a channel."""
         rows: list[Segment] = []
         rejects: list[Reject] = []
-        for recording in tables["recordings"]:
-            assert isinstance(recording, Recording)
+        for recording in rows_of(tables, "recordings", Recording):
             found, refused = self._recording(recording)
             rows += found
             rejects += refused
@@ -130,26 +129,11 @@ def _after(
 
 
 def _part(recording: Recording, code: RejectCode, problem: GivenProblem) -> Reject:
-    return Reject(
-        id=recording.recording_id,
-        part=problem.place,
-        stage=GivenSegmentsStage.name,
-        code=code,
-        detail=f"{problem.place}: {problem.detail}",
-        retriable=False,
-        attempts=1,
-        seconds=problem.seconds,
-    )
+    detail = f"{problem.place}: {problem.detail}"
+    return refuse(recording, GivenSegmentsStage.name, code, detail, part=problem.place, seconds=problem.seconds)
 
 
 def _none_left(recording: Recording, given: Given) -> Reject:
     stated = len(given.segments) + len(given.problems)
-    return Reject(
-        id=recording.recording_id,
-        stage=GivenSegmentsStage.name,
-        code="bad_row",
-        detail=f"{recording.uri}: none of the {stated} rows that speak of it can be used",
-        retriable=False,
-        attempts=1,
-        seconds=recording.num_samples_16k / SAMPLE_RATE,
-    )
+    detail = f"{recording.uri}: none of the {stated} rows that speak of it can be used"
+    return refuse(recording, GivenSegmentsStage.name, "bad_row", detail)

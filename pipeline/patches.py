@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from itertools import pairwise
 
 from pipeline.source.base import AudioReader
-from pipeline.stage import StageResult
+from pipeline.stage import StageResult, rows_of
 from schemas.arrow import Row
 from schemas.audio import PATCH_SILENCE, PATCH_WORD
 from schemas.cards import Card
@@ -90,10 +90,10 @@ class PatchesStage:
     def run(self, tables: Mapping[str, Sequence[Row]], audio: AudioReader) -> StageResult:
         """One row per segment that has both words and units."""
         words: dict[str, list[Word]] = {}
-        for word in tables["words"]:
-            assert isinstance(word, Word)
+        for word in rows_of(tables, "words", Word):
             words.setdefault(word.segment_id, []).append(word)
-        rows = [self._patches(units, words[units.segment_id]) for units in _units(tables) if units.segment_id in words]
+        spoken = [units for units in rows_of(tables, "units", Units) if units.segment_id in words]
+        rows = [self._patches(units, words[units.segment_id]) for units in spoken]
         return StageResult(rows=rows)
 
     def close(self) -> None:
@@ -112,11 +112,3 @@ class PatchesStage:
             word_frames=[edge for span in frames for edge in span],
             policy=f"aligned/silence-{self.spec.silence}",
         )
-
-
-def _units(tables: Mapping[str, Sequence[Row]]) -> list[Units]:
-    rows = []
-    for row in tables["units"]:
-        assert isinstance(row, Units)
-        rows.append(row)
-    return rows

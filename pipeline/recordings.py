@@ -8,10 +8,10 @@ from pipeline.containers.base import AudioError
 from pipeline.source.base import AudioReader
 from pipeline.source.decode import AudioInfo, scan_file
 from pipeline.source.folder import SourceFolder, hash_stream
-from pipeline.stage import StageResult
+from pipeline.stage import StageResult, refuse, rows_of
 from schemas.arrow import Row
 from schemas.cards import Card
-from schemas.given import GivenProblem, load_given
+from schemas.given import load_given
 from schemas.spec import RecordingsSpec, Source
 from schemas.tables import InventoryItem, Recording, Reject, RejectCode, recording_id
 
@@ -45,13 +45,17 @@ class RecordingsStage:
         folder = SourceFolder(self._source.uri)
         rows: list[Recording] = []
         rejects: list[Reject] = []
-        for item in tables["inventory"]:
-            assert isinstance(item, InventoryItem)
+        for item in rows_of(tables, "inventory", InventoryItem):
             try:
                 rows.append(self._record(folder, item))
-                rejects += [_part(item, problem) for problem in load_given(item.given).problems]
+                # Rows of the corpus that speak of this recording and cannot be used; the recording goes on.
+                for problem in load_given(item.given).problems:
+                    detail = f"{problem.place}: {problem.detail}"
+                    rejects.append(
+                        refuse(item, self.name, "bad_row", detail, part=problem.place, seconds=problem.seconds)
+                    )
             except AudioError as error:
-                rejects.append(_reject(item, error))
+                rejects.append(refuse(item, self.name, error.code, f"{item.uri}: {error.detail}"))
         return StageResult(rows=rows, rejects=rejects)
 
     def _record(self, folder: SourceFolder, item: InventoryItem) -> Recording:
@@ -95,29 +99,3 @@ class RecordingsStage:
             member=item.member,
             given=item.given,
         )
-
-
-def _part(item: InventoryItem, problem: GivenProblem) -> Reject:
-    """A row of the corpus that speaks of this recording and cannot be used; the recording goes on."""
-    return Reject(
-        id=item.uri,
-        part=problem.place,
-        stage=RecordingsStage.name,
-        code="bad_row",
-        detail=f"{problem.place}: {problem.detail}",
-        retriable=False,
-        attempts=1,
-        seconds=problem.seconds,
-    )
-
-
-def _reject(item: InventoryItem, error: AudioError) -> Reject:
-    return Reject(
-        id=item.uri,
-        stage=RecordingsStage.name,
-        code=error.code,
-        detail=f"{item.uri}: {error.detail}",
-        retriable=False,
-        attempts=1,
-        seconds=item.seconds or 0.0,
-    )

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.source.base import AudioReader
-from pipeline.stage import StageResult
+from pipeline.stage import StageResult, refuse, rows_of
 from schemas.arrow import Row
 from schemas.audio import SAMPLE_RATE
 from schemas.cards import Card, hash_file
@@ -69,8 +69,7 @@ class SegmentsStage:
         """Segments of each recording, ordered and disjoint; together they hold every sample that is speech to the VAD."""
         rows: list[Segment] = []
         rejects: list[Reject] = []
-        for recording in tables["recordings"]:
-            assert isinstance(recording, Recording)
+        for recording in rows_of(tables, "recordings", Recording):
             channels = range(recording.channels) if self._each else [-1]
             found = [row for channel in channels for row in self._segments(recording, channel, audio)]
             rows += found
@@ -183,12 +182,5 @@ def _row(recording: Recording, channel: int, span: Span, probabilities: np.ndarr
 
 
 def _no_speech(recording: Recording, spec: SegmentsSpec) -> Reject:
-    return Reject(
-        id=recording.recording_id,
-        stage=SegmentsStage.name,
-        code="no_speech",
-        detail=f"{recording.uri}: nothing is speech for {spec.min_speech_ms} ms at a threshold of {spec.threshold:g}",
-        retriable=False,
-        attempts=1,
-        seconds=recording.num_samples_16k / SAMPLE_RATE,
-    )
+    detail = f"{recording.uri}: nothing is speech for {spec.min_speech_ms} ms at a threshold of {spec.threshold:g}"
+    return refuse(recording, SegmentsStage.name, "no_speech", detail)

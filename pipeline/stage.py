@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from pipeline.source.base import AudioReader
 from schemas.arrow import Row
+from schemas.audio import SAMPLE_RATE
 from schemas.cards import Card
-from schemas.tables import Reject
+from schemas.tables import InventoryItem, Recording, Reject, RejectCode, Segment
+
+RowType = TypeVar("RowType", bound=Row)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,3 +57,43 @@ class Stage(Protocol):
     def close(self) -> None:
         """Release what `open` took."""
         ...
+
+
+def rows_of(tables: Mapping[str, Sequence[Row]], name: str, cls: type[RowType]) -> list[RowType]:
+    """The rows of one of a stage's inputs, as what they are."""
+    rows: list[RowType] = []
+    for row in tables[name]:
+        assert isinstance(row, cls), f"the table {name} holds {type(row).__name__}"
+        rows.append(row)
+    return rows
+
+
+def refuse(
+    row: InventoryItem | Recording | Segment,
+    stage: str,
+    code: RejectCode,
+    detail: str,
+    *,
+    part: str = "",
+    seconds: float | None = None,
+) -> Reject:
+    """The reject of a row that a stage does not pass on. `part`: only this piece of it, and the row goes on.
+
+    `seconds` of audio are those of the row unless given.
+    """
+    if isinstance(row, InventoryItem):
+        key, length = row.uri, row.seconds or 0.0
+    elif isinstance(row, Recording):
+        key, length = row.recording_id, row.num_samples_16k / SAMPLE_RATE
+    else:
+        key, length = row.segment_id, (row.end - row.start) / SAMPLE_RATE
+    return Reject(
+        id=key,
+        part=part,
+        stage=stage,
+        code=code,
+        detail=detail,
+        retriable=False,
+        attempts=1,
+        seconds=length if seconds is None else seconds,
+    )

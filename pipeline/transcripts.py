@@ -9,7 +9,7 @@ from itertools import groupby
 from pipeline.asr.base import Heard, Recogniser, Unusable
 from pipeline.asr.given import GivenTranscripts
 from pipeline.source.base import AudioReader
-from pipeline.stage import StageResult
+from pipeline.stage import StageResult, refuse, rows_of
 from schemas.arrow import Row
 from schemas.audio import SAMPLE_RATE
 from schemas.cards import Card
@@ -53,17 +53,16 @@ class TranscriptsStage:
 
     def run(self, tables: Mapping[str, Sequence[Row]], audio: AudioReader) -> StageResult:
         """A transcript per segment, or the reason why there is none."""
-        recordings = {row.recording_id: row for row in tables["recordings"] if isinstance(row, Recording)}
+        recordings = {row.recording_id: row for row in rows_of(tables, "recordings", Recording)}
         rows: list[Transcript] = []
         rejects: list[Reject] = []
-        segments = [row for row in tables["segments"] if isinstance(row, Segment)]
-        for recording, group in groupby(segments, key=lambda segment: segment.recording_id):
+        for recording, group in groupby(rows_of(tables, "segments", Segment), key=lambda segment: segment.recording_id):
             members = list(group)
             results = self._recogniser.transcribe(recordings[recording], members, audio)
             for segment, result in zip(members, results, strict=True):
                 problem = result if isinstance(result, Unusable) else find_problem(self._spec, segment, result)
                 if problem is not None:
-                    rejects.append(_reject(segment, problem))
+                    rejects.append(refuse(segment, self.name, problem.code, problem.detail))
                 elif isinstance(result, Heard):
                     rows.append(self._row(segment, result))
         return StageResult(rows=rows, rejects=rejects)
@@ -112,15 +111,3 @@ def compression_ratio(text: str) -> float:
     """Bytes of UTF-8 per byte of zlib: Whisper's own sign of a text that loops."""
     raw = text.encode("utf-8")
     return len(raw) / len(zlib.compress(raw))
-
-
-def _reject(segment: Segment, problem: Unusable) -> Reject:
-    return Reject(
-        id=segment.segment_id,
-        stage=TranscriptsStage.name,
-        code=problem.code,
-        detail=problem.detail,
-        retriable=False,
-        attempts=1,
-        seconds=(segment.end - segment.start) / SAMPLE_RATE,
-    )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import cast
 
 import numpy as np
 
@@ -11,13 +10,12 @@ from pipeline.codebook.assign import Quantiser
 from pipeline.codebook.folder import load_card, load_centroids
 from pipeline.encode.base import build_encoder
 from pipeline.source.base import AudioReader
-from pipeline.stage import StageResult
+from pipeline.stage import StageResult, refuse, rows_of
 from schemas.arrow import Row
-from schemas.audio import SAMPLE_RATE
 from schemas.cards import Card
 from schemas.config import ConfigError
 from schemas.spec import UnitsSpec
-from schemas.tables import Recording, Reject, RejectCode, Segment, Units
+from schemas.tables import Recording, Reject, Segment, Units
 
 
 class UnitsStage:
@@ -62,10 +60,10 @@ class UnitsStage:
 
     def run(self, tables: Mapping[str, Sequence[Row]], audio: AudioReader) -> StageResult:
         """A row of units per segment; a segment shorter than a frame, or cut off by its recording's end, is a reject."""
-        recordings = {row.recording_id: row for row in cast(Sequence[Recording], tables["recordings"])}
+        recordings = {row.recording_id: row for row in rows_of(tables, "recordings", Recording)}
         rows: list[Units] = []
         rejects: list[Reject] = []
-        for segment in cast(Sequence[Segment], tables["segments"]):
+        for segment in rows_of(tables, "segments", Segment):
             samples = audio.read(recordings[segment.recording_id], segment.channel)[segment.start : segment.end]
             outcome = self._units(segment, samples)
             if isinstance(outcome, Units):
@@ -79,15 +77,14 @@ class UnitsStage:
         expected = (segment.end - segment.start) // self.encoder.hop
         if len(samples) != segment.end - segment.start or expected == 0:
             found = f"{len(samples)} samples where {segment.end - segment.start} were promised, at a hop of {self.encoder.hop}"
-            return _reject(
-                segment, "frame_mismatch", f"{found}: the recording changed or the segment is shorter than a frame"
-            )
+            detail = f"{found}: the recording changed or the segment is shorter than a frame"
+            return refuse(segment, self.name, "frame_mismatch", detail)
         features = self.encoder.encode(samples)
         if len(features) != expected:
             detail = f"the encoder gave {len(features)} frames where {expected} were expected"
-            return _reject(segment, "frame_mismatch", detail)
+            return refuse(segment, self.name, "frame_mismatch", detail)
         if not np.isfinite(features).all():
-            return _reject(segment, "non_finite", "the encoder gave NaN or infinite features")
+            return refuse(segment, self.name, "non_finite", "the encoder gave NaN or infinite features")
         units = self._quantiser.assign(features)
         return Units(
             segment_id=segment.segment_id, num_frames=expected, units=units.tolist(), tokenizer=self._tokenizer_id
@@ -103,15 +100,3 @@ def tokenizer_card(encoder: Card, kmeans: Card) -> Card:
         "hop": encoder.facts["hop"],
     }
     return Card(kind="unit_tokenizer", name=f"{encoder.name}-km{kmeans.facts['num_units']}", facts=facts)
-
-
-def _reject(segment: Segment, code: RejectCode, detail: str) -> Reject:
-    return Reject(
-        id=segment.segment_id,
-        stage=UnitsStage.name,
-        code=code,
-        detail=detail,
-        retriable=False,
-        attempts=1,
-        seconds=(segment.end - segment.start) / SAMPLE_RATE,
-    )

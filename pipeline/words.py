@@ -9,10 +9,9 @@ import numpy as np
 from pipeline.align.base import AlignError, WordAligner
 from pipeline.align.place import place_words
 from pipeline.source.base import AudioReader
-from pipeline.stage import StageResult
+from pipeline.stage import StageResult, refuse, rows_of
 from pipeline.text.tokens import tokenise
 from schemas.arrow import Row
-from schemas.audio import SAMPLE_RATE
 from schemas.cards import Card
 from schemas.spec import CtcSpec, SoundSwallowerSpec, WhisperXAlignSpec
 from schemas.tables import Recording, Reject, RejectCode, Segment, Transcript, Word
@@ -62,18 +61,17 @@ class WordsStage:
 
     def run(self, tables: Mapping[str, Sequence[Row]], audio: AudioReader) -> StageResult:
         """Words of each transcript; a segment whose words are not found well enough is a reject as a whole."""
-        segments = {row.segment_id: row for row in tables["segments"] if isinstance(row, Segment)}
-        recordings = {row.recording_id: row for row in tables["recordings"] if isinstance(row, Recording)}
+        segments = {row.segment_id: row for row in rows_of(tables, "segments", Segment)}
+        recordings = {row.recording_id: row for row in rows_of(tables, "recordings", Recording)}
         rows: list[Word] = []
         rejects: list[Reject] = []
-        for transcript in tables["transcripts"]:
-            assert isinstance(transcript, Transcript)
+        for transcript in rows_of(tables, "transcripts", Transcript):
             segment = segments[transcript.segment_id]
             samples = audio.read(recordings[segment.recording_id], segment.channel)[segment.start : segment.end]
             try:
                 rows += self._words(transcript, samples)
             except _Rejected as error:
-                rejects.append(_reject(segment, error))
+                rejects.append(refuse(segment, self.name, error.code, error.detail))
         return StageResult(rows=rows, rejects=rejects)
 
     def _words(self, transcript: Transcript, samples: np.ndarray) -> list[Word]:
@@ -116,15 +114,3 @@ class _Rejected(Exception):
         super().__init__(detail)
         self.code: RejectCode = code
         self.detail = detail
-
-
-def _reject(segment: Segment, error: _Rejected) -> Reject:
-    return Reject(
-        id=segment.segment_id,
-        stage=WordsStage.name,
-        code=error.code,
-        detail=error.detail,
-        retriable=False,
-        attempts=1,
-        seconds=(segment.end - segment.start) / SAMPLE_RATE,
-    )
