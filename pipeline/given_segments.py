@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 
 from pipeline.source.base import AudioReader
 from pipeline.stage import StageResult, refuse, rows_of
 from schemas.arrow import Row
 from schemas.audio import SAMPLE_RATE
 from schemas.cards import Card
-from schemas.given import Given, GivenProblem, GivenSegment, load_given
+from schemas.given import Given, GivenProblem, GivenSegment, GivenWord, channel_of, load_given
 from schemas.spec import GivenSegmentsSpec
 from schemas.tables import Recording, Reject, RejectCode, Segment, segment_id
 
@@ -54,7 +55,9 @@ class GivenSegmentsStage:
     def _recording(self, recording: Recording) -> tuple[list[Segment], list[Reject]]:
         given = load_given(recording.given)
         whole = not given.segments and not given.problems
-        if whole:
+        if whole and given.words and recording.num_samples_16k > self._spec.max_seconds * SAMPLE_RATE:
+            given, whole = Given(segments=self._from_words(recording, given)), False
+        elif whole:
             given = Given(segments=[GivenSegment(place=recording.uri, start=0, end=None)])
         rows: list[Segment] = []
         parts: list[Reject] = []
@@ -74,6 +77,17 @@ class GivenSegmentsStage:
             return [], [part.model_copy(update={"part": ""}) for part in parts]
         return [], [*(part.model_copy(update={"seconds": 0.0}) for part in parts), _none_left(recording, given)]
 
+    def _from_words(self, recording: Recording, given: Given) -> list[GivenSegment]:
+        """A long recording whose words have times is cut between words."""
+        found: list[GivenSegment] = []
+        for channel in sorted({word[3] for word in given.words}):
+            words = [word for word in given.words if word[3] == channel]
+            for start, end in between_words(
+                words, recording.num_samples_16k, int(self._spec.max_seconds * SAMPLE_RATE)
+            ):
+                found.append(GivenSegment(place=given.words_place, start=start, end=end, channel=channel))
+        return found
+
     def _segment(
         self, recording: Recording, utterance: GivenSegment, whole: bool
     ) -> Segment | tuple[RejectCode, GivenProblem]:
@@ -82,7 +96,7 @@ class GivenSegmentsStage:
         if length < end <= length + TOLERANCE:
             end = length
         seconds = max(0.0, (end - start) / SAMPLE_RATE)
-        channel = -1 if recording.channels == 1 and utterance.channel <= 0 else utterance.channel
+        channel = channel_of(utterance.channel, recording.channels)
 
         def refuse(code: RejectCode, detail: str) -> tuple[RejectCode, GivenProblem]:
             return code, GivenProblem(place=utterance.place, detail=detail, seconds=seconds)
@@ -113,6 +127,29 @@ class GivenSegmentsStage:
             speech_prob=1.0,
             cut_reason="whole" if whole else "given",
         )
+
+
+def between_words(words: Sequence[GivenWord], num_samples: int, most: int) -> list[tuple[int, int]]:
+    """Stretches of at most `most` samples that tile [0, num_samples) and break no word: cut in the middle of the longest pause in
+    the second half of what fits, or of any that fits. A stretch that cannot be cut is longer.
+    """
+    pauses = [
+        ((one[2] + other[1]) // 2, other[1] - one[2])
+        for one, other in pairwise(words)
+        if one[2] <= other[1] < num_samples
+    ]
+    stretches: list[tuple[int, int]] = []
+    start = 0
+    while num_samples - start > most:
+        later = [pause for pause in pauses if pause[0] > start]
+        fits = [pause for pause in later if pause[0] - start <= most]
+        late = [pause for pause in fits if pause[0] - start > most // 2]
+        chosen = max(late or fits or later[:1], key=lambda pause: (pause[1], pause[0]), default=None)
+        if chosen is None:
+            break
+        stretches.append((start, chosen[0]))
+        start = chosen[0]
+    return [*stretches, (start, num_samples)]
 
 
 def _after(

@@ -20,6 +20,8 @@ class GivenSegment(StrictModel):
     text: str | None = None
     language: str | None = None
     speaker: str | None = None
+    id: str | None = None
+    """What the corpus calls the utterance."""
 
 
 class GivenProblem(StrictModel):
@@ -34,6 +36,8 @@ class GivenProblem(StrictModel):
 class Given(StrictModel):
     """Everything with a time that came with one recording."""
 
+    recording: str = ""
+    """What the corpus calls the recording, where that is not its path."""
     segments: list[GivenSegment] = []
     """Ordered by channel and start, as the corpus states them: they may overlap, or reach beyond the audio."""
     problems: list[GivenProblem] = []
@@ -48,6 +52,11 @@ class Given(StrictModel):
         """The JSON of the column: only what is not a default, keys sorted, so that equal content gives equal text."""
         text = self.model_dump_json(exclude_defaults=True)
         return None if text == "{}" else text
+
+
+def channel_of(channel: int, channels: int) -> int:
+    """A channel as segments have it: the only one of a recording is the mix, -1."""
+    return -1 if channels == 1 and channel <= 0 else channel
 
 
 def load_given(column: str | None) -> Given:

@@ -52,6 +52,9 @@ class Source(StrictModel):
     """How the corpus lies on disk (docs/corpora.md). folder: every audio file; the others read the corpus's own tables."""
     roots: Annotated[list[str], BY_CONTENT] = []
     """Other folders and URLs that a corpus's tables may name audio in; whatever else lies outside of `uri` is refused."""
+    words: list[str] = []
+    """Patterns of alignment files in the folder, for `words: {backend: given}`: .TextGrid, .ctm, JSON lines of official LST
+    (.on_the_fly) or slamkit."""
 
 
 class Partitions(StrictModel):
@@ -172,6 +175,15 @@ class CtcSpec(StrictModel):
         return self
 
 
+class GivenWordsSpec(StrictModel):
+    """The words and times that came with the recordings (`source.words`, or the corpus's own)."""
+
+    backend: Literal["given"] = "given"
+    """Alignments made elsewhere: the Montreal Forced Aligner, Kaldi, lhotse, slamkit, official LST."""
+    min_coverage: float = Field(default=0.5, ge=0, le=1)
+    """A segment is rejected as `align_coverage` when a smaller share of its transcript's words has a given time."""
+
+
 class WhisperXAlignSpec(StrictModel):
     """WhisperX's own aligner over the same models, for comparison."""
 
@@ -276,9 +288,9 @@ class Stages(StrictModel):
     """Find speech and cut it."""
     transcripts: Annotated[WhisperXSpec | TranscriptSpec, Field(discriminator="backend")]
     """What is said."""
-    words: Annotated[SoundSwallowerSpec | CtcSpec | WhisperXAlignSpec, Field(discriminator="backend")] = (
-        SoundSwallowerSpec()
-    )
+    words: Annotated[
+        SoundSwallowerSpec | CtcSpec | WhisperXAlignSpec | GivenWordsSpec, Field(discriminator="backend")
+    ] = SoundSwallowerSpec()
     """When each word is said."""
     units: UnitsSpec
     """HuBERT (or MFCC) and k-means."""

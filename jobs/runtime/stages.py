@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from pipeline.given_segments import GivenSegmentsStage
+from pipeline.given_words import GivenWordsStage
 from pipeline.patches import PatchesStage
 from pipeline.recordings import RecordingsStage
 from pipeline.segments import SegmentsStage
 from pipeline.stage import Stage
 from schemas.cards import Card
-from schemas.spec import GivenSegmentsSpec, PipelineSpec, SegmentsSpec
+from schemas.spec import GivenSegmentsSpec, GivenWordsSpec, PipelineSpec, SegmentsSpec
 
 UPSTREAM: dict[str, tuple[str, ...]] = {
     "recordings": (),
@@ -40,7 +41,10 @@ def build_stage(name: str, spec: PipelineSpec) -> Stage:
         return SegmentsStage(stages.segments, channels=stages.recordings.channels)
     if name == "transcripts":
         return TranscriptsStage(stages.transcripts)
+    if isinstance(stages.words, GivenWordsSpec) and name == "words":
+        return GivenWordsStage(stages.words)
     if name == "words":
+        assert not isinstance(stages.words, GivenWordsSpec)
         return WordsStage(stages.words)
     if name == "units":
         return UnitsStage(stages.units)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pipeline.asr.base import Heard, Unusable
 from pipeline.source.base import AudioReader
 from schemas.cards import Card
-from schemas.given import Given, GivenSegment, GivenWord, load_given
+from schemas.given import Given, GivenSegment, GivenWord, channel_of, load_given
 from schemas.spec import TranscriptSpec
 from schemas.tables import Recording, Segment
 
@@ -40,9 +40,7 @@ class GivenTranscripts:
         for utterance in given.segments:  # an end beyond the audio has been cut by the segments stage
             length = recording.num_samples_16k
             end = length if utterance.end is None else min(utterance.end, length)
-            # By its own channel first; where a corpus numbers the one channel and the segment does not, by that.
-            utterances[utterance.channel, utterance.start, end] = utterance
-            utterances.setdefault((max(utterance.channel, 0), utterance.start, end), utterance)
+            utterances.setdefault((channel_of(utterance.channel, recording.channels), utterance.start, end), utterance)
         return [self._one(recording, segment, given, utterances) for segment in segments]
 
     def _one(
@@ -52,9 +50,8 @@ class GivenTranscripts:
         given: Given,
         utterances: dict[tuple[int, int, int], GivenSegment],
     ) -> Heard | Unusable:
-        times = (segment.start, segment.end)
-        own, first = utterances.get((segment.channel, *times)), utterances.get((max(segment.channel, 0), *times))
-        utterance = (own or first) if segment.cut_reason == "given" else None
+        key = (segment.channel, segment.start, segment.end)
+        utterance = utterances.get(key) if segment.cut_reason == "given" else None
         language = (utterance.language if utterance is not None else None) or recording.language_hint or self._language
         text = utterance.text if utterance is not None else None
         is_whole = segment.cut_reason == "whole" and (segment.channel < 0 or recording.channels == 1)

@@ -71,6 +71,10 @@ class CorpusRow:
     license: str | None = None
     words: tuple[GivenWord, ...] = ()
     """Times from the start of the file."""
+    id: str | None = None
+    """What the corpus calls the utterance."""
+    recording: str = ""
+    """What it calls the recording, where that is not its path."""
     extra: Mapping[str, object] = field(default_factory=dict)
     """Whatever else the row says, JSON values."""
     problem: str | None = None

@@ -56,6 +56,7 @@ def _segments(corpus: Corpus, place: str, audio: Any, language: str | None) -> I
             start=start,
             end=end,
             text=text,
+            id=str(segment["sid"]) if segment.get("sid") is not None else None,
             speaker=None if speaker in (None, "N/A") else str(speaker),
         )
 

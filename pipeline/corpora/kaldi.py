@@ -101,6 +101,8 @@ class _Directory:
             text=_value(texts, identity),
             language=_value(languages, identity),
             speaker=_value(speakers, identity),
+            id=identity if start is not None else None,
+            recording=utterance.recording,
         )
 
     def _path(self, name: str) -> str | None:

@@ -144,13 +144,14 @@ def manifest_names(corpus: Corpus, *usual: Sequence[str]) -> list[str]:
     """
     groups = list(usual) if corpus.source.manifest is None else [(corpus.source.manifest,)]
     for group in groups:
-        if found := [name for name in corpus.names if any(_matches(name, pattern) for pattern in group)]:
+        if found := [name for name in corpus.names if any(matching(name, pattern) for pattern in group)]:
             return found
     wanted = " or ".join(pattern for group in groups for pattern in group)
     raise ConfigError(f"{corpus.source.uri} holds no {wanted}: name the corpus's table with source.manifest")
 
 
-def _matches(name: str, pattern: str) -> bool:
+def matching(name: str, pattern: str) -> bool:
+    """Whether a name, or a name and .gz, matches a pattern: `*` stays within a folder, `**/` is any number of them."""
     for suffix in ("", ".gz"):
         if "**/" in pattern:
             if fnmatch(name, pattern.replace("**/", "*") + suffix):

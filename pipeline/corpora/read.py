@@ -79,12 +79,14 @@ class _Recording:
     uri: str
     whole: CorpusRow | None = None
     member: str | None = None
+    recording: str = ""
     segments: list[CorpusRow] = field(default_factory=list)
     problems: list[GivenProblem] = field(default_factory=list)
     words: list[GivenWord] = field(default_factory=list)
 
     def add(self, row: CorpusRow) -> None:
         self.member = self.member or row.member
+        self.recording = self.recording or row.recording
         self.words += row.words
         if row.problem is not None:
             self.problems.append(GivenProblem(place=row.place, detail=row.problem))
@@ -98,6 +100,7 @@ class _Recording:
 
     def entry(self) -> Entry:
         given = Given(
+            recording=self.recording,
             segments=[_segment(row) for row in sorted(self.segments, key=_row_order)],
             problems=self.problems,
             words=sorted(self.words, key=_by_time),
@@ -131,6 +134,7 @@ def _segment(row: CorpusRow) -> GivenSegment:
         text=row.text,
         language=row.language,
         speaker=row.speaker,
+        id=row.id,
     )
 
 

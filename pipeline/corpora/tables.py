@@ -69,16 +69,17 @@ def read_lines(files: Files, name: str) -> Iterator[tuple[int, str]]:
             yield number, line
 
 
-def read_table(files: Files, name: str) -> Iterator[tuple[str, dict[str, Any] | RowError]]:
+def read_table(files: Files, name: str, kind: str | None = None) -> Iterator[tuple[str, dict[str, Any] | RowError]]:
     """(place, row by column name) of a table with a header, by the grammar that its suffix stands for.
 
     .tsv: split at tabs, a quote is a quote. .csv: commas, RFC 4180's quotes. .jsonl (and .json with an object a line).
-    .parquet. A row that cannot be read comes as the RowError that says why.
+    .parquet. `kind` stands for the suffix where the name has another. A row that cannot be read comes as the RowError that
+    says why.
 
     Raises:
         ConfigError: the file cannot be read at all, or its suffix is none of these.
     """
-    suffix = PurePosixPath(name.removesuffix(".gz")).suffix.lower()
+    suffix = kind or PurePosixPath(name.removesuffix(".gz")).suffix.lower()
     if suffix == ".tsv":
         yield from _separated(name, ((number, line.split("\t")) for number, line in read_lines(files, name)))
     elif suffix == ".csv":

@@ -16,7 +16,9 @@ from fsspec.utils import glob_translate
 from pipeline.containers.base import AudioError
 from pipeline.containers.layout import lay_out
 from pipeline.corpora.base import Corpus, is_audio
+from pipeline.corpora.manifests import matching
 from pipeline.corpora.read import Entry, read_corpus
+from pipeline.source.alignments import with_alignments
 from pipeline.source.decode import header_seconds
 from pipeline.source.folder import SourceFolder, hash_stream
 from pipeline.source.listing import Found, find_files, suffix_of
@@ -70,7 +72,12 @@ def survey(source: Source) -> Listing:
     if not folder.filesystem.isdir(folder.root):
         raise ConfigError(f"the source {source.uri} is not a folder: set source.uri to the folder that holds the audio")
     found = find_files(folder.filesystem, folder.root, local=folder.is_local)
-    return _survey_folder(folder, source, found) if source.layout == "folder" else _survey_corpus(folder, source, found)
+    listing = (_survey_folder if source.layout == "folder" else _survey_corpus)(folder, source, found)
+    if not source.words:
+        return listing
+    items = with_alignments(Corpus(files=folder, names=found.names, source=source), listing.items)
+    read = (name for name in found.names if any(matching(name, pattern) for pattern in source.words))
+    return Listing(items=items, not_listed=listing.not_listed - Counter(suffix_of(name) for name in read))
 
 
 def _survey_folder(folder: SourceFolder, source: Source, found: Found) -> Listing:
@@ -100,7 +107,7 @@ def _survey_corpus(folder: SourceFolder, source: Source, found: Found) -> Listin
     """What the corpus's own tables name; `source.pattern` chooses among it. Audio that no table names is counted."""
     matches = re.compile(glob_translate(source.pattern)).match
     rows = read_corpus(Corpus(files=folder, names=found.names, source=source))
-    entries = [entry for entry in rows if matches(entry.uri)]
+    entries = [entry for entry in rows if matches(container_of(entry.uri, entry.member))]
     if not entries:
         raise ConfigError(
             f"the {source.layout} corpus in {source.uri} names no recording that matches {source.pattern!r}"

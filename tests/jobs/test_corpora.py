@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import shutil
+import tarfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -9,6 +12,8 @@ import numpy as np
 import pytest
 import soundfile
 
+from jobs.export import main
+from jobs.exports.spoken import seconds
 from jobs.prepare_task import run_here
 from jobs.runtime.plan import Plan, make_plan
 from jobs.runtime.summary import totals
@@ -16,6 +21,7 @@ from schemas.arrow import RowType
 from schemas.config import parse_config
 from schemas.spec import PipelineSpec
 from schemas.tables import TABLES, Patches, Segment, Transcript, Units, Word
+from tests.jobs.runtime.test_plan import run_here as run_all
 from tests.jobs.small_corpus import DEMO, document, make_centroids
 
 SPOKEN = {
@@ -86,3 +92,56 @@ def test_rows_that_cannot_be_used_are_rejects_beside_the_segments(
     assert [(row.part, row.code) for row in rejects] == [("segments:6", "bad_row"), ("segments:7", "bad_row")]  # type: ignore[attr-defined]
     assert (commit.rows_in, commit.rows_out, commit.rows_rejected) == (1, 1, 0)
     assert totals([commit]).rejects == {"bad_row": 2}
+
+
+def shards_of(folder: Path, corpus: Path, **source: object) -> dict[str, bytes]:
+    """The members of the shards of a corpus whose words are given, by name."""
+    if not (folder.parent / "centroids").exists():
+        make_centroids(folder.parent / "centroids")
+    raw = document(corpus, folder, folder.parent / "centroids")
+    raw["source"] = {"uri": str(corpus), **source}
+    raw["stages"] |= {"segments": {"backend": "given"}, "words": {"backend": "given"}}
+    plan, _ = run_all(parse_config(PipelineSpec, raw, origin="test"))
+    assert plan.is_complete()
+    return {
+        member.name: tar.extractfile(member).read()  # type: ignore[union-attr]
+        for path in sorted((folder / "shards").glob("*.tar"))
+        for tar in [tarfile.open(path)]
+        for member in tar.getmembers()
+    }
+
+
+@pytest.mark.parametrize(
+    "form, pattern",
+    [("textgrid", "*.TextGrid"), ("ctm", "*.ctm"), ("lst-jsonl", "*.on_the_fly"), ("slamkit", "*.jsonl")],
+)
+def test_exported_words_come_back_as_they_went(form: str, pattern: str, tmp_path: Path) -> None:
+    """Words -> shards -> an export -> `words: given` -> shards: equal units, bounds and words, to the frame."""
+    corpus = tmp_path / "corpus"
+    corpus.mkdir()
+    name = "sense_and_sensibility_0870.flac"
+    shutil.copy(DEMO / name, corpus / name)
+    words = SPOKEN[name].split()
+    edges = np.linspace(2_000, 110_000, 2 * len(words)).astype(int)
+    rows = [
+        f"{name[:-5]} 1 {seconds(int(a))} {seconds(int(b - a))} {word}\n"
+        for word, a, b in zip(words, edges[::2], edges[1::2], strict=True)
+    ]
+    (corpus / "first.ctm").write_text("".join(rows))
+    first = shards_of(tmp_path / "one", corpus, words=["first.ctm"])
+    (corpus / "first.ctm").unlink()
+    assert main([str(tmp_path / "one/shards/index.json"), "--to", form, "--out", str(tmp_path / "export")]) == 0
+    for path in (tmp_path / "export").glob(pattern):
+        content = path.read_text()
+        if form in ("lst-jsonl", "slamkit"):  # their rows go by segments; the segment is the whole recording
+            row = json.loads(content)
+            content = json.dumps({**row, "file_id": name[:-5], "file_name": name}) + "\n"
+        (corpus / path.name).write_text(content)
+    second = shards_of(tmp_path / "two", corpus, words=[pattern])
+    assert first.keys() == second.keys()
+    for member in first:
+        if member.endswith(".json"):
+            one, other = json.loads(first[member]), json.loads(second[member])
+            assert one == other
+        else:
+            assert first[member] == second[member], member
