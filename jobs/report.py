@@ -29,7 +29,7 @@ from schemas.spec import PipelineSpec
 EXAMPLES = """  python jobs/report.py --config configs/demo.yaml
   python jobs/report.py --config configs/demo.yaml --force --open
 """
-CODE = ("report.py", "reporting/facts.py", "reporting/page.py", "reporting/strips.py", "reporting/report.css")
+CODE = ("report.py", *(f"reporting/{name}" for name in ("facts.py", "models.py", "page.py", "strips.py", "report.css")))
 """What decides how a page looks: a page of older code is written again."""
 PAGE = "report.html"
 INDEX = "shards/index.json"
@@ -64,19 +64,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def read_index(store: Store, command: str) -> bytes:
-    """The bytes of the shard index.
+def read_index(store: Store, command: str) -> bytes | None:
+    """The bytes of the shard index; None where the run has none yet, or was ended by its rejects.
 
     Raises:
-        ConfigError: there is none yet; the sentence holds `command`, which makes it.
+        ConfigError: nothing was done yet; the sentence holds `command`, which does it.
     """
     try:
         return store.read_bytes(INDEX)
     except (FileNotFoundError, NotADirectoryError) as error:
-        raise ConfigError(f"there are no finished shards in {local_or_url(store.root)} yet: run {command}") from error
+        if not store.names("commits/recordings"):
+            raise ConfigError(
+                f"there are no finished shards in {local_or_url(store.root)} yet: run {command}"
+            ) from error
+        return None
 
 
-def identity(spec: PipelineSpec, store: Store, index: bytes) -> dict[str, str]:
+def identity(spec: PipelineSpec, store: Store, index: bytes | None) -> dict[str, str]:
     """What a page belongs to, cheap to find out: the index, the commits by name and size, the spec, and this code.
 
     Commits count because rejects and times can change while the shards stay as they are.
@@ -88,8 +92,8 @@ def identity(spec: PipelineSpec, store: Store, index: bytes) -> dict[str, str]:
     commits = sorted((name.rsplit("/", 3)[1:], entry["size"]) for name, entry in found.items())
     code = [hash_file(Path(__file__).parent / name) for name in CODE]
     return {
-        "lst-index-fingerprint": ShardIndex.model_validate_json(index).fingerprint,
-        "lst-index-sha256": hashlib.sha256(index).hexdigest(),
+        "lst-index-fingerprint": ShardIndex.model_validate_json(index).fingerprint if index is not None else "none",
+        "lst-index-sha256": hashlib.sha256(index or b"").hexdigest(),
         "lst-report": fingerprint({"code": code, "spec": spec.model_dump(mode="json"), "commits": commits}),
     }
 
@@ -104,20 +108,20 @@ def read_identity(store: Store, wanted: dict[str, str]) -> dict[str, str]:
     return {name: stated[name] for name in wanted if name in stated}
 
 
-def build(spec: PipelineSpec, index: bytes, meta: dict[str, str]) -> bytes:
+def build(spec: PipelineSpec, index: bytes | None, meta: dict[str, str]) -> bytes:
     """The page.
 
     Raises:
         ConfigError: the index belongs to other settings, or what it lists is gone.
     """
-    from jobs.reporting.facts import gather, load_index
+    from jobs.reporting.facts import gather, load_index, no_index
     from jobs.reporting.page import render
     from jobs.reporting.strips import unit_colours
     from jobs.runtime.plan import make_plan
     from pipeline.codebook.folder import load_centroids
 
     plan = make_plan(spec)
-    facts = gather(plan, load_index(plan, index))
+    facts = gather(plan, load_index(plan, index) if index is not None else no_index(plan))
     try:
         centroids = load_centroids(spec.stages.units.centroids)[0]
     except ConfigError:  # the plan needs only their card, and colours only look better with them

@@ -13,6 +13,7 @@ import soundfile
 
 from jobs.reporting.strips import Strip, StripWord
 from jobs.runtime.plan import Plan
+from jobs.runtime.stages import unit_tokenizer_of
 from jobs.runtime.summary import FUNNEL, StageTotals, totals
 from pipeline.containers.base import AudioError
 from pipeline.source.audio import SourceAudio
@@ -262,6 +263,19 @@ class _SourceAudioOf:
     def _rows(self, row: type[RowType], partition: str) -> list[RowType]:
         commit = self._plan.store.read_commit(row.TABLE, self._plan.stages[row.TABLE].fingerprint, partition)
         return self._plan.store.read_table(row, commit.outputs[row.TABLE])
+
+
+def no_index(plan: Plan) -> ShardIndex:
+    """The index of a run that has no shards yet."""
+    cards = plan.stages["shards"].cards
+    return ShardIndex(
+        kind="speech",
+        fingerprint=plan.stages["shards"].fingerprint,
+        **unit_tokenizer_of(cards),
+        cards={card.card_id: card for card in cards},
+        shards=[],
+        totals=dict.fromkeys(("samples", "frames", "words", "patches", "seconds", "bytes"), 0),
+    )
 
 
 def load_index(plan: Plan, data: bytes) -> ShardIndex:

@@ -4,21 +4,19 @@ from __future__ import annotations
 
 import base64
 import io
-import json
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from importlib.resources import files
-from typing import Any
 
 import numpy as np
 import soundfile
 
 from jobs.reporting.facts import Facts, RejectGroup, SampleStrip
+from jobs.reporting.models import count_text, models, recordings, seconds_text
 from jobs.reporting.strips import bar_chart, clean, draw_strip
 from jobs.runtime.places import local_or_url
 from jobs.runtime.summary import FUNNEL
 from schemas.audio import PATCH_FILLER, PATCH_SILENCE, PATCH_WORD, SAMPLE_RATE
-from schemas.cards import Card
 
 PATCH_NAMES = {PATCH_WORD: "word", PATCH_SILENCE: "silence", PATCH_FILLER: "filler"}
 BAR_LIMIT = 512
@@ -36,11 +34,9 @@ def render(facts: Facts, title: str, meta: Mapping[str, str], colours: Sequence[
         _headline(facts),
         _section("Where the audio went", _funnel(facts)),
         _section("Rejects", _rejects(facts.rejects, facts.rejected_seconds)),
-        _section("What it looks like", _strips(facts.strips, colours)),
-        _section("Units", _usage(facts, colours)),
-        _section("Patches", _lengths(facts)),
+        *(_of_shards(facts, colours) if facts.index.shards else ()),
         _section("Time per stage", _speed(facts)),
-        _section("Models and licences", _licences(facts) + _cards(facts.index.cards.values())),
+        _section("Models and licences", recordings(facts) + models(facts.index.cards.values())),
     )
     return (
         f'<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n{tags}'
@@ -49,6 +45,15 @@ def render(facts: Facts, title: str, meta: Mapping[str, str], colours: Sequence[
         '<meta name="color-scheme" content="light dark">\n'
         f"<title>{clean(title)}</title>\n<style>\n{style}</style>\n</head>\n<body>\n<main>\n"
         f"<h1>{clean(title)}</h1>\n{''.join(sections)}{_footer(facts)}</main>\n</body>\n</html>\n"
+    )
+
+
+def _of_shards(facts: Facts, colours: Sequence[str]) -> tuple[str, ...]:
+    """What only a finished set has."""
+    return (
+        _section("What it looks like", _strips(facts.strips, colours)),
+        _section("Units", _usage(facts, colours)),
+        _section("Patches", _lengths(facts)),
     )
 
 
@@ -65,7 +70,7 @@ def _headline(facts: Facts) -> str:
         (f"{totals['words']:,}", "words"),
         (f"{totals['frames']:,}", f"units of {1000 * facts.index.hop / SAMPLE_RATE:g} ms"),
         (f"{totals['patches']:,}", f"patches, {per_patch:.1f} units each"),
-        (f"{totals['samples']:,}", f"samples in {_count(len(facts.index.shards), 'shard')}"),
+        (f"{totals['samples']:,}", f"samples in {count_text(len(facts.index.shards), 'shard')}"),
     )
     return (
         '<div class="tiles">'
@@ -109,6 +114,8 @@ def _funnel_row(label: str, kept: float, rejected: float, whole: float, title: s
 
 def _balance(facts: Facts) -> str:
     """Whether speech went to shards or to rejects and nowhere else, in a sentence."""
+    if not facts.index.shards:
+        return "There are no shards: the run is not finished, was ended by its rejects, or rejected everything."
     speech, shards = (facts.stages[name].hours_out * 3600 for name in ("segments", "shards"))
     early = sum(group.seconds for group in facts.rejects if group.stage in ("recordings", "segments"))
     lost = facts.rejected_seconds - early
@@ -130,7 +137,7 @@ def _rejects(groups: Sequence[RejectGroup], seconds: float) -> str:
         rest = f'<li class="note">and {more} more</li>' if more else ""
         parts.append(
             f"<details{' open' if len(groups) <= 4 else ''}><summary><b>{clean(group.code)}</b> "
-            f"{_count(group.count, 'row')} of {clean(group.stage)}, {seconds_text(group.seconds)}</summary>"
+            f"{count_text(group.count, 'row')} of {clean(group.stage)}, {seconds_text(group.seconds)}</summary>"
             f"<ul>{sentences}{rest}</ul></details>"
         )
     return "".join(parts)
@@ -165,7 +172,7 @@ def _strips(strips: Sequence[SampleStrip], colours: Sequence[str]) -> str:
         f'<span><i class="key bound"></i>patch bound</span>{join}</div>'
     )
     return (
-        f"<p>{_count(len(strips), 'window')}, drawn from the shards: what the model will read. Point at a box to see what "
+        f"<p>{count_text(len(strips), 'window')}, drawn from the shards: what the model will read. Point at a box to see what "
         f"it is. Times are seconds of the sample; each waveform is as high as its own peak.</p>"
         + legend
         + "".join(_strip(item, colours) for item in strips)
@@ -256,7 +263,8 @@ def _length_chart(name: str, lengths: Counter[int], frame: float) -> str:
     if not counts[-1]:
         counts = counts[:-1]
     titles = [
-        f"{number * frame:.2f} s ({_count(number, 'unit')}): {count}" for number, count in enumerate(counts.tolist(), 1)
+        f"{number * frame:.2f} s ({count_text(number, 'unit')}): {count}"
+        for number, count in enumerate(counts.tolist(), 1)
     ]
     if len(counts) > limit:
         titles[-1] = f"longer than {limit * frame:.2f} s: {counts[-1]}"
@@ -266,7 +274,7 @@ def _length_chart(name: str, lengths: Counter[int], frame: float) -> str:
     if len(counts) > limit:
         ticks = [(place, text) for place, text in ticks if place < 0.88] + [((limit + 0.5) / len(counts), "more")]
     caption = (
-        f"<b>{_count(len(values), f'{name} patch', 'es')}</b>, median {np.median(values) * frame:.2f} s, "
+        f"<b>{count_text(len(values), f'{name} patch', 'es')}</b>, median {np.median(values) * frame:.2f} s, "
         f"mean {values.mean() * frame:.2f} s ({values.mean():.1f} units), longest {values.max() * frame:.2f} s"
     )
     return _chart(caption, bar_chart(counts.tolist(), titles, name), ticks, f"{int(counts.max())} patches")
@@ -294,56 +302,9 @@ def _speed(facts: Facts) -> str:
     )
 
 
-def _licences(facts: Facts) -> str:
-    rows = "".join(
-        f"<tr><th>{clean(name)}</th><td>{_count(count, 'file')}</td><td>{seconds_text(seconds)}</td></tr>"
-        for name, (count, seconds) in facts.licences.items()
-    )
-    return f'<h3>Recordings</h3><table class="licences"><tbody>{rows}</tbody></table><h3>Models</h3>'
-
-
-def _cards(cards: Iterable[Card]) -> str:
-    return f'<div class="cards">{"".join(_card(card) for card in sorted(cards, key=lambda card: card.card_id))}</div>'
-
-
-def _card(card: Card) -> str:
-    licence = card.notes.get("license") or card.notes.get("licence") or "not stated"
-    notes = {key: _brief(value) for key, value in card.notes.items()}
-    rest = f"<h4>notes</h4><pre>{_json(notes)}</pre>" if notes else ""
-    return (
-        f'<div class="card"><span class="kind">{clean(card.kind.replace("_", " "))}</span><b>{clean(card.name)}</b>'
-        f"<span>licence: {clean(str(licence))}</span><code>{clean(card.card_id)}</code>"
-        f"<details><summary>what decides its output</summary><pre>{_json(card.facts)}</pre>{rest}</details></div>"
-    )
-
-
-def _json(value: Any) -> str:
-    lines = json.dumps(value, indent=1, ensure_ascii=False, sort_keys=True).split("\n")
-    return "\n".join(map(clean, lines))
-
-
-def _brief(value: Any) -> Any:
-    """A long list as its length: the counts of 500 centroids say nothing on a page."""
-    return f"{len(value)} values" if isinstance(value, list) and len(value) > 12 else value
-
-
 def _footer(facts: Facts) -> str:
     place = local_or_url(facts.plan.spec.output)
     return (
         f"<footer>Read from <code>{clean(place)}</code>, index <code>{facts.index.fingerprint[:16]}</code>. "
         "Every number comes from the commits and the shards themselves.</footer>\n"
     )
-
-
-def seconds_text(seconds: float) -> str:
-    """Seconds as a person reads them: 312.2 s, 12 min 07 s, 12 h 05 min."""
-    if seconds < 600:
-        return f"{seconds:.1f} s"
-    whole = round(seconds)
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60:02d} s"
-    return f"{whole // 3600:,} h {whole // 60 % 60:02d} min"
-
-
-def _count(number: int, noun: str, plural: str = "s") -> str:
-    return f"{number:,} {noun}{'' if number == 1 else plural}"

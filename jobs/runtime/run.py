@@ -19,6 +19,7 @@ from typing import Any
 from tqdm import tqdm
 
 from jobs.runtime.plan import STAGES, Plan, refresh, retire, write_inventory
+from jobs.runtime.rejects import SPEC, ended_by_rejects
 from jobs.runtime.session import ray_session
 from schemas.config import ConfigError
 
@@ -49,6 +50,7 @@ def run_plan(plan: Plan, stages: Sequence[str], show_progress: bool | None = Non
     plan.store.check_writable()
     retire(plan)
     write_inventory(plan)
+    plan.store.write_bytes(SPEC, plan.spec.model_dump_json(indent=1).encode("utf-8"))
     pending = {stage: set(plan.pending(stage)) for stage in stages}
     outcome = Outcome(plan=plan, worked_on=pending, seconds=0.0, start_up_seconds=0.0, stopped=False)
     rows = _rows(plan, stages)
@@ -56,7 +58,8 @@ def run_plan(plan: Plan, stages: Sequence[str], show_progress: bool | None = Non
         with ray_session() as ray, stop_on_signal(plan) as stop:
             check_cluster(plan, stages, ray.cluster_resources())
             outcome.start_up_seconds = time.perf_counter() - begin
-            with progress(plan, stages, enabled=sys.stderr.isatty() if show_progress is None else show_progress):
+            bar = progress(plan, stages, enabled=sys.stderr.isatty() if show_progress is None else show_progress)
+            with bar, ended_by_rejects(plan, stages, stop.run_id):
                 _execute(plan, stages, rows, stop.run_id)
         outcome.stopped = stop.requested
     refresh(plan)

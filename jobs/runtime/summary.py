@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from dataclasses import dataclass
 
+from jobs.runtime.places import local_or_url
 from jobs.runtime.plan import Plan
+from jobs.runtime.rejects import FIRST_FEW, allowance, few_lines
 from jobs.runtime.run import Outcome
 from pipeline.source.inventory import unreadable
 from schemas.audio import SAMPLE_RATE
@@ -20,10 +23,6 @@ FUNNEL = {
     "patches": "in patches",
     "shards": "in shards",
 }
-
-
-FIRST_FEW = 5
-"""Sentences that are shown at once; `python -m jobs.rejects` shows them all."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -143,6 +142,7 @@ def format_summary(outcome: Outcome) -> str:
     lines.append(
         "rejected     " + (", ".join(f"{count} {code} ({name})" for name, code, count in rejects) or "nothing")
     )
+    lines += few_lines(plan, f"lst rejects {local_or_url(plan.spec.output)}")
     lines += _left_out(plan)
     lines += ["", f"{'stage':<12} {'busy':>9} {'x real time':>12} {'busy share':>11}   this run"]
     for name, total in stage_totals.items():
@@ -159,14 +159,17 @@ def format_summary(outcome: Outcome) -> str:
 
 
 def too_many_rejects(plan: Plan) -> str | None:
-    """A sentence if any stage rejected more than the spec allows, else None."""
+    """What is to be done if any stage rejected more than the spec allows, else None."""
     for name in plan.stages:
         total = totals(plan.commits(name))
         if total.reject_rate > plan.spec.max_reject_rate:
             codes = ", ".join(f"{count} {code}" for code, count in total.rejects.most_common())
+            enough = min(1.0, math.ceil(total.reject_rate * 100 + 1e-9) / 100)
+            early = "" if plan.is_complete() else "the run was ended before its end; "
             return (
                 f"{name} rejected {total.reject_rate:.1%} of its input ({codes}), more than max_reject_rate "
-                f"{plan.spec.max_reject_rate:.1%}: look at the rejects table, mend the input or raise the limit"
+                f"{plan.spec.max_reject_rate:.1%} ({allowance(plan.spec.max_reject_rate, total.rows_in)}): {early}mend the "
+                f"input, or accept this with max_reject_rate={enough:g}, and run the same command again. What is done stays done"
             )
     return None
 

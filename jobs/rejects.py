@@ -1,0 +1,104 @@
+"""What a run rejected, and why: one line each, from the commits of its settings. Reads, and changes nothing but with --retry.
+
+OUTPUT is the folder that a run writes to; its last run's settings are taken. With --config those of a spec are.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections import Counter
+from collections.abc import Sequence
+
+if not __package__:  # started as a script: the code beside it runs, wherever the environment was installed from
+    from pathlib import Path
+
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
+
+from jobs.runtime.cli import load_spec, spec_parser
+from jobs.runtime.places import local_or_url
+from jobs.runtime.plan import STAGES, Plan, make_plan
+from jobs.runtime.rejects import SPEC, one_line, read_rejects
+from jobs.runtime.store import Store
+from schemas.cli import command
+from schemas.config import ConfigError, apply_override, parse_config
+from schemas.spec import PipelineSpec
+from schemas.tables import Reject
+
+EXAMPLES = """  lst rejects runs/demo
+  lst rejects --config configs/demo.yaml --stage recordings --code decode_error
+  lst rejects runs/demo --code stage_error --traceback
+  lst rejects runs/demo --code stage_error --retry       then run the job again
+"""
+
+
+@command
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command."""
+    parser = spec_parser(__doc__, EXAMPLES)
+    parser.set_defaults(config=None)
+    parser.add_argument("--stage", choices=STAGES, metavar="STAGE", help=f"of one stage alone: {', '.join(STAGES)}")
+    parser.add_argument("--code", metavar="CODE", help="with one code alone, such as decode_error")
+    parser.add_argument("--traceback", action="store_true", help="with where the stage failed (stage_error)")
+    parser.add_argument(
+        "--retry", action="store_true", help="forget those that may pass another time; the next run does them"
+    )
+    given = parser.parse_args(arguments)
+    plan = make_plan(_spec_of(given))
+    rejects = [
+        reject
+        for reject in read_rejects(plan, [given.stage] if given.stage else None)
+        if given.code in (None, reject.code)
+    ]
+    if given.retry:
+        return _retry(plan, {(reject.stage, reject.id) for reject in rejects if reject.retriable})
+    for reject in rejects:
+        print(one_line(reject))
+        if given.traceback and reject.traceback:
+            print(reject.traceback)
+    counts = Counter((reject.stage, reject.code) for reject in rejects)
+    for (stage, code), count in counts.most_common():
+        print(f"{count} {code} ({stage})", file=sys.stderr)
+    if not rejects:
+        print(f"{local_or_url(plan.spec.output)}: nothing was rejected")
+    return 0
+
+
+def _spec_of(given: argparse.Namespace) -> PipelineSpec:
+    """The spec of --config, else the one that the last run left in OUTPUT.
+
+    Raises:
+        ConfigError: neither is there, or both.
+    """
+    outputs = [word for word in given.overrides if "=" not in word]
+    if given.config is not None and not outputs:
+        return load_spec(given)
+    if given.config is not None or len(outputs) != 1:
+        raise ConfigError("say which run: lst rejects OUTPUT, or lst rejects --config SPEC")
+    try:
+        document = json.loads(Store(outputs[0]).read_bytes(SPEC))
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise ConfigError(f"{outputs[0]} is no output of a run: it has no {SPEC}") from error
+    for override in given.overrides:
+        if override not in outputs:
+            apply_override(document, override)
+    return parse_config(PipelineSpec, document, origin=f"{outputs[0]}/{SPEC}")
+
+
+def _retry(plan: Plan, rejects: set[tuple[str, str]]) -> int:
+    """Remove the commits that hold these rejects, and what stands on them no longer counts."""
+    forgotten = 0
+    for stage in plan.stages:
+        wanted = {identity for name, identity in rejects if name == stage}
+        for commit in plan.commits(stage) if wanted else ():
+            table = plan.store.read_table(Reject, commit.outputs["rejects"]) if commit.rows_rejected else []
+            if any(reject.id in wanted for reject in table):
+                plan.store.remove(plan.store.commit_path(stage, commit.fingerprint, commit.partition))
+                forgotten += 1
+    print(f"{len(rejects)} rejects in {forgotten} partitions are forgotten: run the job again to do them")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,150 @@
+"""A reject is seen where it happens: in the terminal, by `lst rejects`, in a report without shards; a bad run ends early."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+
+import pytest
+
+import jobs.rejects as rejects_command
+import jobs.report as report
+from jobs.runtime.job import Job, stop_path
+from jobs.runtime.plan import Plan, make_plan, refresh, write_inventory
+from jobs.runtime.rejects import SPEC, RejectRate, allowance, ended_by_rejects, few_lines, is_too_high, read_rejects
+from jobs.runtime.summary import format_plan, format_unreadable, too_many_rejects
+from jobs.runtime.worker import StageWorker
+from pipeline import words
+from schemas.spec import PipelineSpec
+from tests.jobs.runtime.test_plan import run_here
+from tests.jobs.small_corpus import make_spec, write_spec
+
+BROKEN = ("torn.flac", "text.flac", "nothing.flac")
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> tuple[PipelineSpec, Plan]:
+    """Five recordings and three files that are none."""
+    folder = tmp_path_factory.mktemp("rejects")
+    spec = make_spec(folder)
+    whole = (folder / "audio" / "sense_and_sensibility_0880.flac").read_bytes()
+    for name, content in zip(BROKEN, (whole[: len(whole) // 2], b"a letter", b""), strict=True):
+        (folder / "audio" / name).write_bytes(content)
+    plan, _ = run_here(spec)
+    plan.store.write_bytes(SPEC, plan.spec.model_dump_json().encode())
+    return spec, plan
+
+
+def test_every_reject_is_listed_with_its_sentence(
+    run: tuple[PipelineSpec, Plan], capsys: pytest.CaptureFixture[str]
+) -> None:
+    spec, plan = run
+    config = write_spec(Path(spec.output).parent / "s.yaml", json.loads(spec.model_dump_json()))
+    for line in ([spec.output], ["--config", str(config)]):
+        assert rejects_command.main(line) == 0
+        lines = capsys.readouterr().out.splitlines()
+        assert len(lines) == len(list(read_rejects(plan))) == 3
+        assert all(any(name in line for line in lines) for name in BROKEN)
+    assert rejects_command.main([spec.output, "--code", "empty"]) == 0
+    assert capsys.readouterr().out.splitlines() == ["recordings empty: nothing.flac: the file has zero bytes"]
+    assert rejects_command.main([spec.output, "--stage", "words"]) == 0
+    assert "nothing was rejected" in capsys.readouterr().out
+
+
+def test_an_output_of_no_run_is_one_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert rejects_command.main([str(tmp_path)]) == 2
+    assert rejects_command.main([]) == 2
+    assert "lst rejects OUTPUT" in capsys.readouterr().err
+
+
+def test_the_first_sentences_and_the_way_to_the_rest_are_shown(run: tuple[PipelineSpec, Plan]) -> None:
+    lines = few_lines(run[1], "lst rejects HERE")
+    assert len(lines) == 4
+    assert lines[-1].endswith("all of them: lst rejects HERE")
+
+
+def test_the_bound_says_what_it_means_for_few_rows(run: tuple[PipelineSpec, Plan]) -> None:
+    assert allowance(0.05, 3) == "5.0% of 3 rows is 0.2, so not one"
+    assert allowance(0.05, 100) == "5.0% of 100 rows is 5"
+    complaint = too_many_rejects(run[1]) or ""
+    assert complaint.startswith("recordings rejected 37.5% of its input")
+    assert "max_reject_rate=0.38" in complaint
+    accepted = run[1].spec.with_updates(max_reject_rate=0.38)
+    assert too_many_rejects(make_plan(accepted)) is None
+
+
+def test_a_dry_run_tells_what_cannot_be_read_as_far_as_headers_do(run: tuple[PipelineSpec, Plan]) -> None:
+    said = format_unreadable(run[1])
+    assert said.startswith("cannot be read: 2 of 8 files")
+    assert "not listed" not in format_plan(run[1])
+
+
+# ending early ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_rate_is_passed_when_it_is_certain_or_measured() -> None:
+    assert is_too_high(1, 1, 3, 0.05), "one of three files can not become less than 5 %"
+    assert not is_too_high(1, 1, 100, 0.05)
+    assert not is_too_high(4, 20, None, 0.05), "twenty rows say little"
+    assert not is_too_high(5, 60, None, 0.05), "as by chance"
+    assert is_too_high(40, 200, None, 0.05)
+    assert not is_too_high(1000, 1000, 1000, 1.0)
+
+
+def test_workers_are_asked_to_stop_once_the_rate_is_passed(
+    run: tuple[PipelineSpec, Plan], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, plan = run
+    strict = make_plan(plan.spec.with_updates(max_reject_rate=0.1))
+    generous = make_plan(plan.spec.with_updates(max_reject_rate=0.5))
+    assert RejectRate(strict, ["recordings"]).is_passed()
+    assert not RejectRate(generous, ["recordings", "words"]).is_passed()
+    monkeypatch.setattr("jobs.runtime.rejects.FIRST_FEW", 2)
+    strict.done["recordings"] = set()  # as if this run were doing them
+    with ended_by_rejects(strict, ["recordings"], "early"):
+        for _ in range(300):
+            if strict.store.exists(stop_path("early")):
+                break
+            time.sleep(0.02)
+    assert strict.store.exists(stop_path("early"))
+    strict.store.remove(stop_path("early"))
+    assert capsys.readouterr().err.count("rejected: recordings") == 2
+
+
+def test_a_report_is_written_where_there_are_no_shards(tmp_path: Path, run: tuple[PipelineSpec, Plan]) -> None:
+    spec = run[0].with_updates(output=str(tmp_path / "out"))
+    plan = make_plan(spec)
+    write_inventory(plan)
+    worker = StageWorker(Job.of(plan, "run"), "recordings")
+    for partition in plan.partitions:
+        worker.work(partition.name)
+    assert report.main(["--config", str(write_spec(tmp_path / "s.yaml", json.loads(spec.model_dump_json())))]) == 0
+    page = (tmp_path / "out/report.html").read_text(encoding="utf-8")
+    assert all(name in page for name in BROKEN)
+    assert "There are no shards" in page
+
+
+def test_what_may_pass_another_time_is_done_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    spec = make_spec(tmp_path, max_reject_rate=1.0)
+    honest = words.tokenise
+
+    def broken(text: str, language: str = "en") -> object:
+        if "selfish" in text:
+            raise RuntimeError("out of sorts")
+        return honest(text, language)
+
+    monkeypatch.setattr(words, "tokenise", broken)
+    plan, _ = run_here(spec)
+    (reject,) = read_rejects(plan, ["words"])
+    assert (reject.code, reject.retriable) == ("stage_error", True)
+    assert "out of sorts" in reject.detail
+    assert "in broken" in (reject.traceback or "")
+    assert plan.is_complete(), "its neighbours are in the shards"
+    monkeypatch.setattr(words, "tokenise", honest)
+    plan.store.write_bytes(SPEC, spec.model_dump_json().encode())
+    assert rejects_command.main([spec.output, "--code", "stage_error", "--retry"]) == 0
+    refresh(plan)
+    assert plan.pending("words")
+    again, _ = run_here(spec)
+    assert list(read_rejects(again)) == []
