@@ -31,7 +31,7 @@ COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
     },
     "look at them": {
         "inspect": ("jobs.inspect_segment", "a segment's words, units and patches side by side"),
-        "rejects": ("jobs.rejects", "what a run rejected, and why"),
+        "rejects": ("jobs.reporting.rejects", "what a run rejected, and why"),
         "report": ("jobs.report", "one page on a run, of the pipeline or of training"),
         "verify": ("jobs.verify_dataset", "re-hash every file, check every invariant"),
         "gc": ("jobs.gc", "remove what no commit names"),

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-import jobs.rejects as rejects_command
 import jobs.report as report
+import jobs.reporting.rejects as rejects_command
 from jobs.runtime.job import Job, stop_path
 from jobs.runtime.plan import Plan, make_plan, refresh, write_inventory
 from jobs.runtime.rejects import SPEC, RejectRate, allowance, ended_by_rejects, few_lines, is_too_high, read_rejects

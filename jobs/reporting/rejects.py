@@ -14,7 +14,7 @@ from collections.abc import Sequence
 if not __package__:  # started as a script: the code beside it runs, wherever the environment was installed from
     from pathlib import Path
 
-    sys.path[0] = str(Path(__file__).resolve().parents[1])
+    sys.path[0] = str(Path(__file__).resolve().parents[2])
 
 from jobs.runtime.cli import load_spec, spec_parser
 from jobs.runtime.places import local_or_url
