@@ -5,8 +5,8 @@
     torchrun --nproc-per-node 8 -m model.train configs/train/1b.yaml          eight processes, sharded
     python -m model.train configs/train/tiny.yaml --dry-run                   sizes, data and budget; nothing is trained
 
-Run the same command again to go on from the last checkpoint, on as many processes as you like. SIGTERM and SIGUSR1 write a
-checkpoint and end the run with exit code 75 (try again).
+Run the same command again to go on from the last checkpoint, on as many processes as you like. A signal (SIGINT,
+SIGTERM, SIGUSR1) ends the run with a checkpoint and exit code 75 (try again).
 """
 
 from __future__ import annotations

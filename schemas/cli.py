@@ -16,6 +16,7 @@ import os
 import signal
 import sys
 import threading
+import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -29,6 +30,8 @@ EXTRAS = {"whisperx": "whisperx", "fairseq": "fairseq", "lm_eval": "lm-eval", "l
 """Package -> the extra of ours that brings it."""
 STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 """Ctrl-C, a scheduler's end, a scheduler's warning before it."""
+AGAIN = 1.0
+"""Seconds after which a second signal is one more, and not the first as a launcher passed it on."""
 
 Main = Callable[[Sequence[str] | None], int]
 
@@ -127,10 +130,14 @@ def _stopping() -> Iterator[None]:
         yield
         return
 
+    begun: list[float] = []
+
     def stop(number: int, _: FrameType | None) -> None:
-        for other in STOPPING:
-            signal.signal(other, _end_at_once)
-        raise Stopped(signal.Signals(number).name)
+        if not begun:
+            begun.append(time.monotonic())
+            raise Stopped(signal.Signals(number).name)
+        if time.monotonic() - begun[0] > AGAIN:
+            os._exit(ExitCode.TRY_AGAIN)
 
     before = {number: signal.signal(number, stop) for number in STOPPING}
     try:
@@ -138,10 +145,6 @@ def _stopping() -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-def _end_at_once(number: int, _: FrameType | None) -> None:
-    os._exit(ExitCode.TRY_AGAIN)
 
 
 def explain(error: BaseException) -> tuple[ExitCode, str] | None:

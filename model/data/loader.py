@@ -8,8 +8,10 @@ twice, nothing is exchanged, and a lane's state is a few integers that travel wi
 from __future__ import annotations
 
 import itertools
+import multiprocessing
 import signal
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
 
@@ -24,7 +26,9 @@ from model.data.packing import Choice, PackingConfig, Piece, fill, pack, rest_of
 from model.data.shards import ShardError
 from model.data.sources import Source
 from model.network.batch import Batch
+from schemas.cli import STOPPING
 from schemas.config import ConfigError
+from schemas.processes import end_with_parent, obey_the_parent_alone
 
 Patcher = Callable[[Document, int, np.random.Generator], tuple[np.ndarray, np.ndarray]]
 """(document, step, generator) -> (latent_id int [n], closed bool [n])."""
@@ -224,10 +228,19 @@ def _as_it_is(item: Any) -> Any:
     return item
 
 
-def _leave_signals_to_the_trainer(_: int) -> None:
-    """A scheduler signals the whole process group; the trainer decides when its workers end."""
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
-        signal.signal(number, signal.SIG_IGN)
+def _begin_worker(_: int) -> None:
+    end_with_parent()
+    obey_the_parent_alone()
+
+
+@contextmanager
+def _signals_blocked() -> Iterator[None]:
+    """A signal that comes while workers are forked waits: a worker would meet it with the trainer's handlers."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 class Loader:
@@ -251,10 +264,15 @@ class Loader:
             num_workers=placement.workers,
             prefetch_factor=8 if placement.workers else None,
             multiprocessing_context="fork" if placement.workers else None,
-            worker_init_fn=_leave_signals_to_the_trainer,
+            worker_init_fn=_begin_worker,
             generator=torch.Generator(),  # keeps DataLoader off the global one
         )
-        self._items = iter(self._loader)
+        self.waiting = False
+        """Whether `step` is waiting for data, so that breaking it off leaves everything as it was before."""
+        others = set(multiprocessing.active_children())
+        with _signals_blocked():
+            self._items = iter(self._loader)
+        self._workers = set(multiprocessing.active_children()) - others
 
     def step(self) -> list[Batch]:
         """This rank's micro-batches of the next step.
@@ -262,14 +280,20 @@ class Loader:
         Raises:
             ShardError: a shard is missing, truncated or damaged.
         """
-        batches = []
-        for _ in range(self.placement.batches // self.placement.world):
-            item = next(self._items)
-            if isinstance(item, _Failed):
-                raise ShardError(item.message)
-            lane, arrays, state = item
+        batches, states = [], {}
+        self.waiting = True
+        try:
+            for _ in range(self.placement.batches // self.placement.world):
+                item = next(self._items)
+                if isinstance(item, _Failed):
+                    raise ShardError(item.message)
+                lane, arrays, state = item
+                states[lane] = state
+                batches.append(arrays.batch())
+        finally:
+            self.waiting = False
+        for lane, state in states.items():  # all or none
             self._states[lane] = state
-            batches.append(arrays.batch())
         return batches
 
     def states(self) -> dict[int, dict[str, Any]]:
@@ -278,8 +302,10 @@ class Loader:
         return {lane: asdict(self._states[lane]) for lane in owned}
 
     def close(self) -> None:
-        """End the workers."""
-        del self._items
+        """End the workers; a second time nothing happens."""
+        for worker in self._workers:
+            worker.terminate()  # else DataLoader waits for each until it has finished what it is loading
+        self._items = iter(())
 
 
 def fixed_batches(stream: Stream, count: int, step: int) -> list[Batch]:

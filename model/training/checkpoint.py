@@ -11,6 +11,7 @@ Any number of ranks can read what any other number wrote. Nothing in it is a pic
 from __future__ import annotations
 
 import json
+import logging
 import os
 import platform
 import re
@@ -27,10 +28,12 @@ from torch.distributed.checkpoint.metadata import TensorStorageMetadata
 from torch.distributed.checkpoint.state_dict_loader import load as dcp_load
 from torch.distributed.checkpoint.state_dict_saver import save as dcp_save
 
-from model.training.config import CheckpointConfig
+from model.training.config import CheckpointConfig, TrainConfig, differences, flatten, identity
 from model.training.distributed import Ranks
 from schemas.config import ConfigError
 from schemas.errors import DataError
+
+log = logging.getLogger(__name__)
 
 FORMAT = 1
 NAME = re.compile(r"step-(\d{8})")
@@ -152,6 +155,27 @@ def read_facts(path: Path) -> dict[str, Any]:
     if not isinstance(facts, dict) or facts.get("format") != FORMAT:
         raise CheckpointError(f"{file} is not of checkpoint format {FORMAT}, which this code reads")
     return facts
+
+
+def check_same_run(path: Path, facts: dict[str, Any], config: TrainConfig, data: dict[str, Any]) -> None:
+    """Refuse a checkpoint of other data, another model or other settings; say what else has changed.
+
+    Raises:
+        ConfigError: it cannot be gone on from; the sentence names the fields.
+    """
+    if changed := differences(flatten(facts["data"]), flatten(data)):
+        raise ConfigError(f"cannot resume from {path}: the data has changed ({'; '.join(changed)})")
+    if changed := differences(facts["identity"], identity(config)):
+        raise ConfigError(
+            f"cannot resume from {path}: {'; '.join(changed)}. Change it back, or choose another output_dir"
+        )
+    for name, version in versions().items():
+        before = facts["versions"].get(name)
+        if before != version:
+            log.warning("%s was %s and is now %s: losses may differ slightly", name, before, version)
+    budget = config.budget.model_dump()
+    if facts["config"]["budget"] != budget:
+        log.warning("the budget was %s and is now %s: the schedule follows it", facts["config"]["budget"], budget)
 
 
 def load(path: Path, tensors: dict[str, torch.Tensor], ranks: Ranks) -> None:

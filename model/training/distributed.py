@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,6 +14,8 @@ import torch.distributed as dist
 from torch import nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, fully_shard
+
+from schemas.processes import end_with_parent
 
 
 @dataclass(frozen=True)
@@ -56,6 +59,8 @@ def ranks() -> Iterator[Ranks]:
     Without those variables there is one process and no group. A group that exists already (Ray Train) is used and left alone.
     """
     world = int(os.environ.get("WORLD_SIZE", "1"))
+    if "TORCHELASTIC_RUN_ID" in os.environ:  # torchrun dies of SIGUSR1 and SIGKILL without a word to its ranks
+        end_with_parent(signal.SIGTERM)
     device = torch.device("cpu")
     if torch.cuda.is_available():
         device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))

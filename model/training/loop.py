@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import logging
-import signal
-import threading
 import time
-from types import FrameType
 from typing import Any
 
 import torch
 import yaml
 
 from model.data.sources import Corpus
+from model.training.checkpoint import CheckpointError
 from model.training.config import TrainConfig
 from model.training.distributed import Ranks, ranks
 from model.training.metrics import Metrics, Progress, read_rows, summary
-from model.training.run import Run
+from model.training.run import NonFiniteError, Run
+from model.training.signals import Signals
 from schemas.errors import ExitCode
 
 log = logging.getLogger(__name__)
@@ -25,31 +24,51 @@ log = logging.getLogger(__name__)
 def train(config: TrainConfig) -> ExitCode:
     """Run `config` to the end of its budget, or until a signal. Returns DONE or TRY_AGAIN.
 
+    However it ends, no process of it is left, and a checkpoint of the last step where that can be written.
+
     Raises:
         ConfigError, ShardError, CheckpointError, NonFiniteError: each with a sentence to act on.
+        Stopped: a signal came before the first step, or while one process alone waited for data.
     """
     if config.threads:
         torch.set_num_threads(config.threads)
-    with ranks() as group, Signals() as signals:
+    with ranks() as group:
         run = Run(config, open_corpus(config, group), group)
-        run.resume()
-        report = Report(run)
-        clock = Clock(config, run)
-        while not run.finished:
-            row = run.step()
-            if clock.validation_due():
-                row.update(run.validate())
-            report.write(row)
-            stop = signals.anywhere(group)
-            if clock.checkpoint_due(group) or stop or run.finished:
+        try:
+            run.resume()
+            with Signals(lambda: group.world == 1 and run.waits_for_data) as signals:
+                _follow(run, signals)
+        except (CheckpointError, NonFiniteError):
+            raise
+        except BaseException:
+            if group.world == 1 and run.worth_saving:  # several ranks write together, and one that raises is alone
+                log.warning("saving step %d before ending", run.steps)
                 run.save()
-                clock.saved()
-            if stop and not run.finished:
-                log.info("stopped at step %d by a signal; run the same command to go on", run.steps)
-                break
-        report.close()
-        run.close()
-        return ExitCode.DONE if run.finished else ExitCode.TRY_AGAIN
+            raise
+        finally:
+            run.close()
+    return ExitCode.DONE if run.finished else ExitCode.TRY_AGAIN
+
+
+def _follow(run: Run, signals: Signals) -> None:
+    """The steps, until the budget is used up or a signal came to some rank."""
+    report, clock, group = Report(run), Clock(run.config, run), run.ranks
+    stop = False
+    while not run.finished and not stop:
+        row = run.step()
+        if clock.validation_due():
+            row.update(run.validate())
+        report.write(row)
+        stop = signals.anywhere(group)
+        if stop:
+            signals.in_time()
+        if clock.checkpoint_due(group) or stop or run.finished:
+            run.save()
+            clock.saved()
+            stop = stop or signals.anywhere(group)  # one that came while saving need not wait for another step
+    if not run.finished:
+        log.info("stopped at step %d by a signal; run the same command to go on", run.steps)
+    report.close()
 
 
 def open_corpus(config: TrainConfig, group: Ranks) -> Corpus:
@@ -60,31 +79,6 @@ def open_corpus(config: TrainConfig, group: Ranks) -> Corpus:
     if group.is_main:
         group.barrier()
     return corpus
-
-
-class Signals:
-    """SIGTERM and SIGUSR1 as a flag that all ranks agree on."""
-
-    def __init__(self) -> None:
-        self._received = False
-        self._previous: dict[int, Any] = {}
-
-    def __enter__(self) -> Signals:
-        if threading.current_thread() is threading.main_thread():  # Ray Train calls from another
-            for number in (signal.SIGTERM, signal.SIGUSR1):
-                self._previous[number] = signal.signal(number, self._receive)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for number, handler in self._previous.items():
-            signal.signal(number, handler)
-
-    def _receive(self, number: int, frame: FrameType | None) -> None:
-        self._received = True
-
-    def anywhere(self, group: Ranks) -> bool:
-        """Whether any rank was signalled."""
-        return group.sum([float(self._received)])[0] > 0
 
 
 class Clock:

@@ -76,9 +76,12 @@ class Optimisers:
                 )
             )
         self._peaks = [group["lr"] for group in self._groups()]
+        self.updates = 0
+        """Begun in this process."""
 
     def step(self, factor: float) -> None:
         """One update with every learning rate at `factor` times its peak; gradients are cleared."""
+        self.updates += 1  # before it is made: what breaks off in between is told from what is whole
         for group, peak in zip(self._groups(), self._peaks, strict=True):
             group["lr"] = peak * factor
         for part in self._parts:

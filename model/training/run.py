@@ -20,9 +20,9 @@ from model.network.batch import Batch
 from model.network.config import ModelConfig
 from model.network.init import init_weights
 from model.network.lst import build_model
-from model.training.checkpoint import latest, load, read_facts, retain, save, versions
+from model.training.checkpoint import check_same_run, latest, load, read_facts, retain, save, versions
 from model.training.compiling import compile_blocks, compile_feed_forward
-from model.training.config import TrainConfig, differences, flatten, identity
+from model.training.config import TrainConfig, identity
 from model.training.distributed import Ranks, reshard, shard
 from model.training.first_weights import set_weights
 from model.training.metrics import Row, bits_per_second, gemm_flops
@@ -79,6 +79,7 @@ class Run:
         self._peak = sum(ranks.gather(gemm_flops(ranks.device, dtype)))
         self._validation: list[Batch] | None = None
         self._loader: Loader | None = None
+        self._saved_at = self._updates_before = 0
 
     # -- what a step is ---------------------------------------------------------------------------------------------
 
@@ -96,6 +97,25 @@ class Run:
         """Whether a limit is met."""
         limit = self.config.budget.seconds
         return self.progress >= 1 or (limit is not None and self.consumed["seconds"] >= limit)
+
+    @property
+    def _updates(self) -> int:
+        """Updates of the weights that have been counted as steps."""
+        return int(self.consumed["steps"] - self.consumed["skipped"])
+
+    @property
+    def waits_for_data(self) -> bool:
+        """Whether nothing is under way but that: to break it off leaves the run as it was after its last step."""
+        return self._loader is not None and self._loader.waiting and self._is_whole
+
+    @property
+    def worth_saving(self) -> bool:
+        """Whether there are steps since the last checkpoint and weights, counts and loader are of the same step."""
+        return self.steps > self._saved_at and self._is_whole
+
+    @property
+    def _is_whole(self) -> bool:
+        return self.optimisers.updates == self._updates - self._updates_before
 
     def step(self) -> Row:
         """One optimiser step over the next global batch.
@@ -224,13 +244,14 @@ class Run:
         if self._validation is None:
             stream = make_stream(self.config, self.corpus, "validation")
             last = self.config.curriculum_steps or 0
-            self._validation = fixed_batches(stream, count, last)[self.ranks.rank :: world] if count else []
+            batches = fixed_batches(stream, count, last) if count else []
+            self._validation = batches[self.ranks.rank :: world] or batches[:1]  # a rank without one goes along
         totals = torch.zeros(4, dtype=torch.float64, device=self.ranks.device)
         self.module.eval()
         for number in range(
             -(-count // world)
         ):  # every rank makes as many passes: sharded weights are gathered together
-            extra = number >= len(self._validation)
+            extra = number * world + self.ranks.rank >= count
             batch = self._validation[0 if extra else number]
             with torch.no_grad(), self._autocast():
                 sums = self.module(batch.to(self.ranks.device))
@@ -272,6 +293,7 @@ class Run:
         }
         folder = self.folder / "checkpoints"
         path = save(folder, self.steps, self._tensors(), facts, self.ranks)
+        self._saved_at = self.steps
         if self.ranks.is_main:
             retain(folder, self.config.checkpoint)
         return path
@@ -291,35 +313,17 @@ class Run:
                     "choose another output_dir or remove them"
                 )
             facts = read_facts(newest)
-            self._compare(newest, facts)
+            check_same_run(newest, facts, self.config, self.corpus.fingerprint())
             load(newest, self._tensors(), self.ranks)
             self.consumed = facts["consumed"]
             states = [LaneState.from_json(state) for state in facts["lanes"]]
+            self._saved_at, self._updates_before = self.steps, self._updates
             log.info("resumed from %s", newest)
         elif self.config.init_from:
             set_weights(self.module, self.config.init_from, self.corpus, self.ranks)
         data = self.config.data
         place = Placement(self.ranks.rank, self.ranks.world, self.config.global_microbatches, data.lanes, data.workers)
         self._loader = Loader(make_stream(self.config, self.corpus, "train"), place, self.steps, states)
-
-    def _compare(self, path: Path, facts: dict[str, Any]) -> None:
-        """Refuse a checkpoint of other data, another model or other settings."""
-        changed = differences(flatten(facts["data"]), flatten(self.corpus.fingerprint()))
-        if changed:
-            raise ConfigError(f"cannot resume from {path}: the data has changed ({'; '.join(changed)})")
-        changed = differences(facts["identity"], identity(self.config))
-        if changed:
-            raise ConfigError(
-                f"cannot resume from {path}: {'; '.join(changed)}. Change it back, or choose another output_dir"
-            )
-        for name, version in versions().items():
-            if facts["versions"].get(name) != version:
-                log.warning(
-                    "%s was %s and is now %s: losses may differ slightly", name, facts["versions"].get(name), version
-                )
-        budget = self.config.budget.model_dump()
-        if facts["config"]["budget"] != budget:
-            log.warning("the budget was %s and is now %s: the schedule follows it", facts["config"]["budget"], budget)
 
     def _tensors(self) -> dict[str, torch.Tensor]:
         weights = {f"model.{name}": parameter for name, parameter in self.module.named_parameters()}

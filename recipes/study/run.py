@@ -247,7 +247,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = parser.parse_args(arguments)
     torch.set_num_threads(1)
     steady_memory()
-    logging.getLogger("model.training.run").setLevel(
+    logging.getLogger("model.training.checkpoint").setLevel(
         logging.ERROR
     )  # each branch has another budget than its trunk, and means it
     study = load_study(given.config, given.overrides)
