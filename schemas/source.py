@@ -20,6 +20,7 @@ Layout = Literal[
     "mls",
     "gigaspeech",
     "kaldi",
+    "lhotse",
     "webdataset",
     "parquet",
 ]

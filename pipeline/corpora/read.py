@@ -9,6 +9,7 @@ from pipeline.corpora.audiobooks import librilight, librispeech, mls
 from pipeline.corpora.base import Corpus, CorpusRow, Layout
 from pipeline.corpora.gigaspeech import gigaspeech
 from pipeline.corpora.kaldi import kaldi
+from pipeline.corpora.lhotse_sets import lhotse
 from pipeline.corpora.manifests import audiofolder, common_voice, ljspeech, manifest, nemo, peoples_speech, voxpopuli
 from pipeline.corpora.parquet import parquet
 from pipeline.corpora.tars import webdataset
@@ -28,6 +29,7 @@ LAYOUTS: dict[str, Layout] = {
     "mls": mls,
     "gigaspeech": gigaspeech,
     "kaldi": kaldi,
+    "lhotse": lhotse,
     "webdataset": webdataset,
     "parquet": parquet,
 }

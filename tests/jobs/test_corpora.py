@@ -111,12 +111,8 @@ def shards_of(folder: Path, corpus: Path, **source: object) -> dict[str, bytes]:
     }
 
 
-@pytest.mark.parametrize(
-    "form, pattern",
-    [("textgrid", "*.TextGrid"), ("ctm", "*.ctm"), ("lst-jsonl", "*.on_the_fly"), ("slamkit", "*.jsonl")],
-)
-def test_exported_words_come_back_as_they_went(form: str, pattern: str, tmp_path: Path) -> None:
-    """Words -> shards -> an export -> `words: given` -> shards: equal units, bounds and words, to the frame."""
+def with_words(tmp_path: Path) -> tuple[Path, str]:
+    """One recording and a CTM of its words; the folder, and the name of the recording."""
     corpus = tmp_path / "corpus"
     corpus.mkdir()
     name = "sense_and_sensibility_0870.flac"
@@ -128,6 +124,16 @@ def test_exported_words_come_back_as_they_went(form: str, pattern: str, tmp_path
         for word, a, b in zip(words, edges[::2], edges[1::2], strict=True)
     ]
     (corpus / "first.ctm").write_text("".join(rows))
+    return corpus, name
+
+
+@pytest.mark.parametrize(
+    "form, pattern",
+    [("textgrid", "*.TextGrid"), ("ctm", "*.ctm"), ("lst-jsonl", "*.on_the_fly"), ("slamkit", "*.jsonl")],
+)
+def test_exported_words_come_back_as_they_went(form: str, pattern: str, tmp_path: Path) -> None:
+    """Words -> shards -> an export -> `words: given` -> shards: equal units, bounds and words, to the frame."""
+    corpus, name = with_words(tmp_path)
     first = shards_of(tmp_path / "one", corpus, words=["first.ctm"])
     (corpus / "first.ctm").unlink()
     assert main([str(tmp_path / "one/shards/index.json"), "--to", form, "--out", str(tmp_path / "export")]) == 0
@@ -145,3 +151,13 @@ def test_exported_words_come_back_as_they_went(form: str, pattern: str, tmp_path
             assert one == other
         else:
             assert first[member] == second[member], member
+
+
+def test_shards_come_back_from_lhotse(tmp_path: Path) -> None:
+    """Shards -> cuts with alignments, written by lhotse -> shards: the same bytes, for the cuts point into the same audio."""
+    corpus, _ = with_words(tmp_path)
+    first = shards_of(tmp_path / "one", corpus, words=["first.ctm"])
+    index = str(tmp_path / "one/shards/index.json")
+    assert main([index, "--to", "lhotse", "--audio", str(corpus), "--out", str(tmp_path / "export")]) == 0
+    shutil.copy(tmp_path / "export/cuts.jsonl.gz", corpus / "cuts.jsonl.gz")
+    assert shards_of(tmp_path / "two", corpus, layout="lhotse") == first

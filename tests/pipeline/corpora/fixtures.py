@@ -346,6 +346,58 @@ def parquet(folder: Path) -> Made:
     )
 
 
+def lhotse(folder: Path) -> Made:
+    """By lhotse itself: supervisions in a long recording, cuts of another, Shar; a command, a cut of features, a missing file."""
+    from lhotse import CutSet, MonoCut, Recording, SupervisionSegment
+    from lhotse.audio import AudioSource
+    from lhotse.supervision import AlignmentItem
+
+    voice(folder / "wav/long.wav", seconds=2.5, format="WAV")
+    recording = Recording.from_file(folder / "wav/long.wav", recording_id="long")
+    rows = (("u1", 0.25, 0.5, "one", "en", "ann"), ("u2", 1.0, 0.7501, "two", "de", None))
+    supervisions = [
+        SupervisionSegment(
+            id=name, recording_id="long", start=start, duration=length, text=said, language=language, speaker=speaker,
+            alignment={"word": [AlignmentItem(said, start + 0.1, 0.125)]},
+        )
+        for name, start, length, said, language, speaker in rows
+    ]  # fmt: skip
+    whole = MonoCut(id="c", start=0, duration=2.5, channel=0, recording=recording, supervisions=supervisions)
+    trimmed = [*CutSet.from_cuts([whole]).trim_to_supervisions(keep_overlapping=False)]
+    shell = recording.with_path_prefix("")
+    shell.id, shell.sources = "shell", [AudioSource(type="command", channels=[0], source=f"touch {folder}/pwned")]
+    gone = Recording(
+        id="gone",
+        sources=[AudioSource(type="file", channels=[0], source="wav/gone.wav")],
+        sampling_rate=16_000,
+        num_samples=8000,
+        duration=0.5,
+    )
+    bad = [
+        MonoCut(id=name, start=0, duration=0.5, channel=0, recording=source, supervisions=[])
+        for name, source in (("x", shell), ("y", None), ("z", gone))
+    ]
+    (folder / "data").mkdir()
+    CutSet.from_cuts([*trimmed, *bad]).to_file(folder / "data/all_cuts.jsonl.gz")
+    (folder / "shar").mkdir()
+    CutSet.from_cuts([trimmed[1]]).to_shar(str(folder / "shar"), fields={"recording": "flac"})
+    return Made(
+        said={
+            "wav/long.wav": [
+                Said(text="one", language="en", speaker="ann", start=4000, end=12_000),
+                Said(text="two", language="de", start=16_000, end=28_002),
+            ],
+            "shar/recording.000000.tar#u2.flac": [Said(text="two", language="de", start=0, end=12_002)],
+        },
+        rejects={
+            "data/all_cuts.jsonl.gz:3": "bad_row",
+            "data/all_cuts.jsonl.gz:4": "missing",
+            "wav/gone.wav": "missing",
+            "shar/cuts.000000.jsonl.gz:1": "bad_row",
+        },
+    )
+
+
 MAKERS: dict[str, Callable[[Path], Made]] = {
     maker.__name__: maker
     for maker in (
@@ -361,6 +413,7 @@ MAKERS: dict[str, Callable[[Path], Made]] = {
         nemo,
         kaldi,
         manifest,
+        lhotse,
         webdataset,
         parquet,
     )
