@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Mapping, Sequence
-from itertools import groupby
 
 from pipeline.asr.base import Heard, Recogniser, Unusable
 from pipeline.asr.given import GivenTranscripts
@@ -56,15 +55,13 @@ class TranscriptsStage:
         recordings = {row.recording_id: row for row in rows_of(tables, "recordings", Recording)}
         rows: list[Transcript] = []
         rejects: list[Reject] = []
-        for recording, group in groupby(rows_of(tables, "segments", Segment), key=lambda segment: segment.recording_id):
-            members = list(group)
-            results = self._recogniser.transcribe(recordings[recording], members, audio)
-            for segment, result in zip(members, results, strict=True):
-                problem = result if isinstance(result, Unusable) else find_problem(self._spec, segment, result)
-                if problem is not None:
-                    rejects.append(refuse(segment, self.name, problem.code, problem.detail))
-                elif isinstance(result, Heard):
-                    rows.append(self._row(segment, result))
+        cuts = [(recordings[segment.recording_id], segment) for segment in rows_of(tables, "segments", Segment)]
+        for (_, segment), result in zip(cuts, self._recogniser.transcribe(cuts, audio), strict=True):
+            problem = result if isinstance(result, Unusable) else find_problem(self._spec, segment, result)
+            if problem is not None:
+                rejects.append(refuse(segment, self.name, problem.code, problem.detail))
+            elif isinstance(result, Heard):
+                rows.append(self._row(segment, result))
         return StageResult(rows=rows, rejects=rejects)
 
     def _row(self, segment: Segment, heard: Heard) -> Transcript:

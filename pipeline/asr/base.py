@@ -30,7 +30,7 @@ class Unusable:
 
 
 class Recogniser(Protocol):
-    """A source of text: opened once per worker, then the segments of one recording at a time."""
+    """A source of text: opened once per worker, then the segments of one partition at a time."""
 
     def card(self) -> Card:
         """What it is; cheap, nothing is loaded.
@@ -44,10 +44,8 @@ class Recogniser(Protocol):
         """Load the model."""
         ...
 
-    def transcribe(
-        self, recording: Recording, segments: Sequence[Segment], audio: AudioReader
-    ) -> Sequence[Heard | Unusable]:
-        """One result per segment, each independent of the other segments."""
+    def transcribe(self, cuts: Sequence[tuple[Recording, Segment]], audio: AudioReader) -> Sequence[Heard | Unusable]:
+        """One result per segment, each independent of the other segments. Segments of a recording follow each other."""
         ...
 
     def close(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import groupby
 
 from pipeline.asr.base import Heard, Unusable
 from pipeline.source.base import AudioReader
@@ -31,10 +32,15 @@ class GivenTranscripts:
     def close(self) -> None:
         """Nothing to release."""
 
-    def transcribe(
-        self, recording: Recording, segments: Sequence[Segment], audio: AudioReader
-    ) -> Sequence[Heard | Unusable]:
+    def transcribe(self, cuts: Sequence[tuple[Recording, Segment]], audio: AudioReader) -> Sequence[Heard | Unusable]:
         """The text of each segment, in the language that the corpus states, else the spec's."""
+        return [
+            text
+            for recording, members in groupby(cuts, key=lambda cut: cut[0])
+            for text in self._recording(recording, [segment for _, segment in members])
+        ]
+
+    def _recording(self, recording: Recording, segments: Sequence[Segment]) -> list[Heard | Unusable]:
         given = load_given(recording.given)
         utterances: dict[tuple[int, int, int], GivenSegment] = {}
         for utterance in given.segments:  # an end beyond the audio has been cut by the segments stage

@@ -7,13 +7,13 @@ import io
 import os
 from collections.abc import Sequence
 from functools import lru_cache
-from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from pipeline.asr.base import Heard, Unusable
+from pipeline.networks.ahead import made_ahead
 from pipeline.source.base import AudioReader
 from schemas.cards import Card, hash_directory
 from schemas.config import ConfigError
@@ -31,7 +31,8 @@ class WhisperXRecogniser:
     """Whisper in a CTranslate2 directory, through `whisperx.asr`.
 
     On a CPU segments go one by one: a batch gains next to nothing there, and one by one a segment's text cannot depend on
-    its neighbours. On CUDA the segments of one recording form batches of `batch_size`.
+    its neighbours. On CUDA all segments of a partition, of whatever recordings, go through in batches of `batch_size`, and the
+    next batch is decoded and turned into features while one is heard. Whisper pads each to 30 s, so lengths do not matter.
     """
 
     def __init__(self, spec: WhisperXSpec) -> None:
@@ -80,41 +81,42 @@ class WhisperXRecogniser:
         """Release the model."""
         self._pipeline = None
 
-    def transcribe(
-        self, recording: Recording, segments: Sequence[Segment], audio: AudioReader
-    ) -> Sequence[Heard | Unusable]:
+    def transcribe(self, cuts: Sequence[tuple[Recording, Segment]], audio: AudioReader) -> Sequence[Heard | Unusable]:
         """Text and mean log-probability per token of each segment; the language is detected where none is given."""
-        results: list[Heard] = []
-        for first in range(0, len(segments), self._batch_size):
-            batch = [
-                audio.read(recording, segment.channel)[segment.start : segment.end]
-                for segment in segments[first : first + self._batch_size]
-            ]
-            results += self._transcribe_batch(batch, recording.language_hint)
-        return results
+        size = self._batch_size
+        batches = [cuts[first : first + size] for first in range(0, len(cuts), size)]
 
-    def _transcribe_batch(self, batch: Sequence[np.ndarray], hint: str | None) -> list[Heard]:
-        import torch
+        def read(batch: Sequence[tuple[Recording, Segment]]) -> tuple[list[Any], list[str | None]]:
+            cut = [audio.read(recording, row.channel)[row.start : row.end] for recording, row in batch]
+            return [self._features(samples) for samples in cut], [recording.language_hint for recording, _ in batch]
+
+        made = made_ahead(read, batches, ahead=size > 1)
+        return [heard for features, hints in made for heard in self._transcribe_batch(features, hints)]
+
+    def _features(self, samples: np.ndarray) -> Any:
         from whisperx.audio import N_SAMPLES, log_mel_spectrogram
 
+        num_mels = self._pipeline.model.feat_kwargs.get("feature_size") or 80
+        return log_mel_spectrogram(samples, num_mels, padding=N_SAMPLES - len(samples))
+
+    def _transcribe_batch(self, features: Sequence[Any], hints: Sequence[str | None]) -> list[Heard]:
+        import torch
+
         whisper = self._pipeline.model
-        num_mels = whisper.feat_kwargs.get("feature_size") or 80
-        mels = [log_mel_spectrogram(samples, num_mels, padding=N_SAMPLES - len(samples)) for samples in batch]
-        languages = [self._language(mel, hint) for mel in mels]
-        results: list[Heard] = []
-        for (language, probability), group in groupby(zip(languages, mels, strict=True), key=lambda pair: pair[0]):
-            features = torch.stack([mel for _, mel in group])
-            heard = whisper.generate_segment_batched(features, self._tokenizer(language), self._pipeline.options)
-            results += [
-                Heard(
+        languages = [self._language(mel, hint) for mel, hint in zip(features, hints, strict=True)]
+        results: dict[int, Heard] = {}
+        for language in dict.fromkeys(name for name, _ in languages):  # one call for all of a language
+            places = [place for place, (name, _) in enumerate(languages) if name == language]
+            batch = torch.stack([features[place] for place in places])
+            heard = whisper.generate_segment_batched(batch, self._tokenizer(language), self._pipeline.options)
+            for place, text, logprob in zip(places, heard["text"], heard["avg_logprob"], strict=True):
+                results[place] = Heard(
                     text=text.strip(),
                     language=language,
-                    language_prob=probability,
+                    language_prob=languages[place][1],
                     avg_logprob=round(float(logprob), LOGPROB_DIGITS),
                 )
-                for text, logprob in zip(heard["text"], heard["avg_logprob"], strict=True)
-            ]
-        return results
+        return [results[place] for place in range(len(features))]
 
     def _language(self, mel: Any, hint: str | None) -> tuple[str, float | None]:
         """(language, probability): the spec's, the only one that the model knows, the manifest's, or the detected one."""

@@ -1,20 +1,24 @@
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 
 import jiwer
 import numpy as np
 import pytest
+import torch
 
 from pipeline.asr.base import Heard, Unusable
 from pipeline.asr.whisperx import WhisperXRecogniser, model_directory
+from pipeline.networks.ahead import made_ahead
 from pipeline.text.tokens import tokenise
 from pipeline.transcripts import TranscriptsStage, compression_ratio, find_problem
 from schemas.cards import Card
 from schemas.config import ConfigError
 from schemas.spec import TranscriptSpec, WhisperXSpec
-from schemas.tables import Segment, Transcript, segment_id
+from schemas.tables import Recording, Segment, Transcript, segment_id
 from tests.pipeline.conftest import DemoTables
 
 SHORT = ("sense_and_sensibility_0870.flac", "sense_and_sensibility_0930.flac")
@@ -70,9 +74,9 @@ class Parrot:
 
     def close(self) -> None: ...
 
-    def transcribe(self, recording: object, segments: Sequence[Segment], audio: object) -> Sequence[Heard | Unusable]:
-        said, self._says = self._says[: len(segments)], self._says[len(segments) :]
-        return said
+    def transcribe(self, cuts: Sequence[object], audio: object) -> Sequence[Heard | Unusable]:
+        assert len(cuts) == len(self._says)
+        return self._says
 
 
 def test_each_segment_is_a_transcript_or_a_reject(demo: DemoTables) -> None:
@@ -212,12 +216,76 @@ def test_a_batch_gives_the_texts_of_its_members(
     members = [demo.segment_of(name) for name in SHORT]
     recordings = {row.recording_id: row for row in demo.recordings}
     audio = [demo.audio.read(recordings[row.recording_id])[row.start : row.end].copy() for row in members]
-    batched = recogniser._transcribe_batch(audio, None)
-    singly = [heard for samples in audio for heard in recogniser._transcribe_batch([samples], None)]
+    features = [recogniser._features(samples) for samples in audio]
+    batched = recogniser._transcribe_batch(features, [None] * len(features))
+    singly = [heard for mel in features for heard in recogniser._transcribe_batch([mel], [None])]
     assert [heard.text for heard in batched] == [heard.text for heard in singly]
     np.testing.assert_allclose(
         [heard.avg_logprob or 0 for heard in batched], [heard.avg_logprob or 0 for heard in singly], atol=2e-4
     )
+
+
+class CountingWhisper:
+    """Stands where a model on a GPU would: says which rows came together. Features are the rows' own numbers."""
+
+    def __init__(self) -> None:
+        self.calls: list[list[int]] = []
+        self.model = SimpleNamespace(is_multilingual=True)
+        self.hf_tokenizer = SimpleNamespace(token_to_id=lambda token: 1)
+
+    def generate_segment_batched(
+        self, batch: torch.Tensor, tokenizer: object, options: object
+    ) -> dict[str, list[object]]:
+        self.calls.append(batch.tolist())
+        return {"text": [f"row {row}" for row in batch.tolist()], "avg_logprob": [-0.5] * len(batch)}
+
+
+def test_a_gpu_gets_full_batches_across_recordings(monkeypatch: pytest.MonkeyPatch) -> None:
+    """1,000 ten-second files: more than 14 of 16 rows a call, each row's text its own, languages apart."""
+    recogniser = WhisperXRecogniser(WhisperXSpec(model="unused", batch_size=16))
+    whisper = CountingWhisper()
+    recogniser._pipeline, recogniser._batch_size = SimpleNamespace(model=whisper, options=None), 16
+    monkeypatch.setattr(recogniser, "_features", lambda samples: torch.tensor(int(samples[0])))
+    monkeypatch.setattr(recogniser, "_tokenizer", lambda language: language)
+    cuts = [
+        (
+            Recording(
+                recording_id=f"{number:016d}", uri=f"{number}.wav", source="t", bytes=0, sha256="0" * 64, codec="",
+                sample_rate=16_000, channels=1, num_samples=160_000, num_samples_16k=160_000,
+                language_hint="de" if number < 100 else "en",
+            ),
+            Segment(
+                segment_id=f"{number:016d}-0-160000", recording_id=f"{number:016d}", channel=-1, start=0, end=160_000,
+                speech_prob=1.0, cut_reason="whole",
+            ),
+        )
+        for number in range(1000)
+    ]  # fmt: skip
+    audio = SimpleNamespace(read=lambda recording, channel: np.full(160_000, int(recording.recording_id), np.float32))
+    heard = recogniser.transcribe(cuts, audio)
+    assert [item.text for item in heard if isinstance(item, Heard)] == [f"row {number}" for number in range(1000)]
+    assert [item.language for item in heard if isinstance(item, Heard)] == ["de"] * 100 + ["en"] * 900
+    assert 1000 / len(whisper.calls) >= 14
+
+
+def test_the_next_batch_is_made_while_one_is_heard() -> None:
+    """The second is made while the first is at the consumer's, and never further than one ahead."""
+    made: list[int] = []
+    ready = [threading.Event() for _ in range(4)]
+
+    def make(item: int) -> int:
+        made.append(item)
+        ready[item].set()
+        return 10 * item
+
+    results = []
+    for position, result in enumerate(made_ahead(make, range(4), ahead=True)):
+        if position < 3:
+            assert ready[position + 1].wait(10), "nothing is made while the consumer works"
+        assert len(made) <= position + 2
+        results.append(result)
+    assert results == [0, 10, 20, 30]
+    assert list(made_ahead(make, [1, 2], ahead=False)) == [10, 20]
 
 
 @pytest.mark.slow
