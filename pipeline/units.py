@@ -99,4 +99,6 @@ def tokenizer_card(encoder: Card, kmeans: Card) -> Card:
         "num_units": kmeans.facts["num_units"],
         "hop": encoder.facts["hop"],
     }
-    return Card(kind="unit_tokenizer", name=f"{encoder.name}-km{kmeans.facts['num_units']}", facts=facts)
+    licences = {str(card.notes["license"]) for card in (encoder, kmeans) if "license" in card.notes}
+    notes = {"license": " and ".join(sorted(licences))} if licences else {}
+    return Card(kind="unit_tokenizer", name=f"{encoder.name}-km{kmeans.facts['num_units']}", facts=facts, notes=notes)

@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.encode.hubert_weights import HubertFacts, hubert_facts, load_hubert
+from pipeline.encode.hubert_weights import FIELD_OF_SPEC, HubertFacts, hubert_facts, load_hubert
 from pipeline.networks.model_files import torch_device
+from pipeline.networks.resolver import Wanted, licence_notes
 from pipeline.networks.windowed import Windowing, run_windowed
 from schemas.cards import Card
 from schemas.config import ConfigError
@@ -51,6 +52,7 @@ class HubertEncoder:
             raise ConfigError(
                 f"{self.spec.model} has {facts.num_layers} layers, but the spec says layer: {self.spec.layer}"
             )
+        wanted = Wanted(field=FIELD_OF_SPEC, form=self.spec.format, name=self.spec.model)
         return Card(
             kind="encoder",
             name=f"{Path(self.spec.model.partition('@')[0]).stem.lower()}-l{self.spec.layer}",
@@ -62,7 +64,7 @@ class HubertEncoder:
                 "window_seconds": self.spec.window_seconds,
                 "context_seconds": self.spec.context_seconds,
             },
-            notes={"format": self.spec.format, "dim": facts.dim},
+            notes={"format": self.spec.format, "dim": facts.dim, **licence_notes(wanted)},
         )
 
     def open(self) -> None:

@@ -29,7 +29,12 @@ class MfccEncoder:
     def card(self) -> Card:
         """The features are code alone, so the card names the code: torchaudio's version is a note, not a fact."""
         facts = {"features": "kaldi-mfcc-13-d-dd", "average": "hop", "hop": self.hop, "dim": self.dim}
-        return Card(kind="encoder", name="mfcc", facts=facts, notes={"torchaudio": version("torchaudio")})
+        return Card(
+            kind="encoder",
+            name="mfcc",
+            facts=facts,
+            notes={"torchaudio": version("torchaudio"), "license": "no weights"},
+        )
 
     def open(self) -> None:
         """Nothing to load but the libraries, which takes seconds that are no work on the first segment."""

@@ -17,6 +17,7 @@ from pipeline.encode.base import build_encoder
 from pipeline.encode.hubert import HubertEncoder
 from pipeline.networks.windows import ConvGrid, plan_windows
 from schemas.config import ConfigError
+from schemas.errors import ModelError
 from schemas.spec import HubertSpec
 
 KERNELS, STRIDES = [10, 3, 3, 3, 3, 2, 2], [5, 2, 2, 2, 2, 2, 2]
@@ -188,7 +189,7 @@ def test_a_wrong_hop_a_missing_layer_and_another_model_are_sentences(models, tmp
         build_encoder(HubertSpec(model=models["group", 1], layer=2)).card()
     with pytest.raises(ConfigError, match="has 3 layers"):
         build_encoder(HubertSpec(model=models["group", 0], layer=4)).card()
-    with pytest.raises(ConfigError, match=r"a directory .* or a name on the hub"):
+    with pytest.raises(ModelError, match=r"no directory.*cache.*jobs\.fetch_models"):
         build_encoder(HubertSpec(model=str(tmp_path / "none"), layer=1)).card()
     other = tmp_path / "other"
     shutil.copytree(models["group", 0], other)
