@@ -4,7 +4,10 @@
     python -m model.score task.jsonl --checkpoint runs/lst --directions 'S->S,T->T' --against runs/plain --json scores.json
 
 Endings are compared by the sum of their log-likelihood given the prompt (sum), by that per token or unit (token), per second of
-speech or character of text (length), and by slamkit's mean over prompt and ending (whole). Intervals: 95 %, items resampled.
+speech or character of text (length), and by slamkit's mean over prompt and ending (whole). Where items come as twins (two
+prompts, the same two endings), how often each prompt likes its own ending better than the other prompt does stands below:
+there, what an ending costs by itself cancels. Intervals: 95 %, clusters of items resampled; p: exact sign test, Holm's over the
+rows of a table.
 docs/scoring.md says what the documents look like and what a model is told about patches.
 """
 
@@ -14,7 +17,7 @@ import argparse
 import json
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, get_args
 
@@ -22,7 +25,19 @@ import torch
 from tqdm import tqdm
 
 from model.inference.trained import load_trained
-from model.scoring.accuracy import accuracy, difference, groups_of, select
+from model.scoring.accuracy import (
+    Twins,
+    accuracy,
+    difference,
+    groups_of,
+    holm,
+    mean_margin,
+    preference,
+    preference_difference,
+    select,
+    sign_test,
+    twins_of,
+)
 from model.scoring.documents import DIRECTIONS, Direction
 from model.scoring.scorer import NORMALISATIONS, Scored, score_task
 from model.training.checkpoint import versions
@@ -55,21 +70,28 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "versions": versions(),
         "model": facts,
         "accuracies": accuracies(scored),
+        "preferences": preferences(scored),
         "items": [asdict(item) for item in scored],
     }
-    _print_accuracies(f"{task.header.task}: {given.checkpoint} at step {facts['step']}", report["accuracies"])
+    title = f"{task.header.task}: {given.checkpoint} at step {facts['step']}"
+    _print_accuracies(title, report["accuracies"])
+    _print_preferences(f"{title}: twins", report["preferences"])
     if given.against:
         other, other_facts = _score(task, given.against, directions, given)
         report["against"] = {
             "model": other_facts,
             "accuracies": accuracies(other),
+            "preferences": preferences(other),
             "items": [asdict(item) for item in other],
         }
         report["differences"] = accuracies(scored, other)
-        _print_accuracies(
-            f"{task.header.task}: {given.against} at step {other_facts['step']}", report["against"]["accuracies"]
-        )
-        _print_accuracies(f"{given.checkpoint} less {given.against}, paired", report["differences"])
+        report["preference_differences"] = preferences(scored, other)
+        title = f"{task.header.task}: {given.against} at step {other_facts['step']}"
+        _print_accuracies(title, report["against"]["accuracies"])
+        _print_preferences(f"{title}: twins", report["against"]["preferences"])
+        title = f"{given.checkpoint} less {given.against}, paired"
+        _print_accuracies(title, report["differences"])
+        _print_preferences(f"{title}: twins", report["preference_differences"])
     _print_left_out(task, scored, directions)
     if given.json:
         Path(given.json).parent.mkdir(parents=True, exist_ok=True)
@@ -154,6 +176,51 @@ def accuracies(scored: Sequence[Scored], other: Sequence[Scored] | None = None) 
                     {"direction": direction, "group": group or ALL, "normalisation": normalisation, **asdict(interval)}
                 )
     return rows
+
+
+def preferences(scored: Sequence[Scored], other: Sequence[Scored] | None = None) -> list[dict[str, Any]]:
+    """A row per direction and group that has twins: preference and mean margin, or what they differ from those of `other`."""
+    rows = []
+    for direction in dict.fromkeys(item.direction for item in scored):
+        twins = twins_of(select(scored, direction))
+        groups = list(dict.fromkeys(pair.group for pair in twins))
+        theirs = None if other is None else twins_of(select(other, direction))
+        for group in [*groups, None] if len(groups) > 1 else [None] * len(groups):
+            mine = [pair for pair in twins if group in (None, pair.group)]
+            base = None if theirs is None else [pair for pair in theirs if group in (None, pair.group)]
+            rows.append({"direction": direction, "group": group or ALL, **_preference(mine, base)})
+    for row, p in zip(rows, holm([row["p"] for row in rows]), strict=True):
+        row["p_holm"] = p
+    return rows
+
+
+def _preference(twins: list[Twins], other: list[Twins] | None) -> dict[str, Any]:
+    clusters = [pair.cluster for pair in twins]
+    if other is None:
+        found, margins = preference(twins), [pair.margin for pair in twins]
+    else:
+        found = preference_difference(twins, other)
+        margins = [a.margin - b.margin for a, b in zip(twins, other, strict=True)]
+    nats = mean_margin([replace(pair, margin=margin) for pair, margin in zip(twins, margins, strict=True)])
+    return {
+        "preference": asdict(found),
+        "nats": asdict(nats),
+        "p": sign_test(margins, clusters),
+    }
+
+
+def _print_preferences(title: str, rows: Sequence[dict[str, Any]]) -> None:
+    if not rows:
+        return
+    width = max(len(row["group"]) for row in rows)
+    print(f"\n{title}")
+    print(f"{'':6} {'group':{width}} {'twins':>6}  {'preference':{CELL}}{'nats per ending':{CELL}}{'p (Holm)':>9}")
+    for row in rows:
+        cells = "".join(
+            f"{row[name]['value']:6.3f} [{row[name]['low']:.3f}, {row[name]['high']:.3f}]".ljust(CELL)
+            for name in ("preference", "nats")
+        )
+        print(f"{row['direction']:6} {row['group']:{width}} {row['nats']['items']:6}  {cells}{row['p_holm']:9.3g}")
 
 
 def _print_accuracies(title: str, rows: Sequence[dict[str, Any]]) -> None:

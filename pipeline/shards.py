@@ -122,13 +122,13 @@ def build_sample(
     )
     members: dict[str, bytes | str] = {
         "__key__": passage.key,
-        "json": _json_bytes(meta),
-        "units.npy": _npy_bytes(np.asarray(arrays.units, dtype=np.uint16)),
-        "words.npy": _npy_bytes(np.asarray(arrays.words, dtype=np.int32).reshape(-1, 3)),
-        "patch.npy": _npy_bytes(np.asarray([*arrays.bounds, arrays.frames], dtype=np.int32)),
+        "json": json_bytes(meta),
+        "units.npy": npy_bytes(np.asarray(arrays.units, dtype=np.uint16)),
+        "words.npy": npy_bytes(np.asarray(arrays.words, dtype=np.int32).reshape(-1, 3)),
+        "patch.npy": npy_bytes(np.asarray([*arrays.bounds, arrays.frames], dtype=np.int32)),
     }
     if any(time >= 0 for time in arrays.chars):
-        members["chars.npy"] = _npy_bytes(np.asarray(arrays.chars, dtype=np.int32))
+        members["chars.npy"] = npy_bytes(np.asarray(arrays.chars, dtype=np.int32))
     if spec.audio:
         assert audio is not None
         members["flac"] = _flac_bytes(passage, audio)
@@ -191,13 +191,15 @@ def write_shard(samples: Iterable[dict[str, bytes | str]]) -> bytes:
     return buffer.getvalue()
 
 
-def _json_bytes(meta: SampleMeta) -> bytes:
+def json_bytes(meta: SampleMeta) -> bytes:
+    """A sample's `.json` member: equal facts give equal bytes."""
     return json.dumps(meta.model_dump(mode="json"), sort_keys=True, ensure_ascii=False, separators=(",", ":")).encode(
         "utf-8"
     )
 
 
-def _npy_bytes(array: np.ndarray) -> bytes:
+def npy_bytes(array: np.ndarray) -> bytes:
+    """An array as a `.npy` member of the oldest format, without pickles."""
     buffer = io.BytesIO()
     np.lib.format.write_array(buffer, array, version=(1, 0), allow_pickle=False)
     return buffer.getvalue()

@@ -99,6 +99,9 @@ class TaskItem(StrictModel):
     endings: list[Segment] = Field(min_length=2)
     answer: int = Field(ge=0)
     """Index of the right ending."""
+    cluster: str | None = None
+    """Items that share a prompt, endings or a story name the same cluster: intervals resample clusters whole. None: the item
+    stands alone. Two items of a cluster with the same two endings and the answer swapped are twins."""
     notes: dict[str, Any] = {}
     """Voice, skeleton and the like. Nothing reads it."""
 

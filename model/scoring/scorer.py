@@ -6,6 +6,8 @@ Shape suffixes: N elements, R rows with a target.
 from __future__ import annotations
 
 import copy
+import hashlib
+import json
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -72,6 +74,14 @@ class Scored:
     direction: Direction
     answer: int
     endings: tuple[EndingScore, ...]
+    cluster: str = ""
+    """Items of one cluster share a story and are resampled together; an item without one is its own."""
+    choice: str = ""
+    """Names the endings: items of a cluster with equal `choice` have the same endings in the same order."""
+
+    def __post_init__(self) -> None:
+        if not self.cluster:
+            object.__setattr__(self, "cluster", self.id)
 
     def point(self, normalisation: Normalisation) -> float:
         """1 where the right ending is the likeliest, 0 where it is not, 1 / n where it is one of n that tie."""
@@ -181,6 +191,8 @@ class Scorer:
                 direction=direction,
                 answer=item.answer,
                 endings=tuple(next(scores) for _ in members),
+                cluster=item.cluster or item.id,
+                choice=choice_name(item),
             )
             for item, direction, members in group
         ]
@@ -248,6 +260,12 @@ class Scorer:
         nll, likeliest = nll_R.tolist(), likeliest_R.tolist()
         edges = np.cumsum([0] + [len(piece) - 1 for piece in pieces]).tolist()
         return [Row(nll=nll[a:b], likeliest=likeliest[a:b]) for a, b in pairwise(edges)]
+
+
+def choice_name(item: TaskItem) -> str:
+    """Names an item's endings by their content: twins have the same."""
+    contents = [[e.text, e.audio, e.units] for e in item.endings]
+    return hashlib.sha256(json.dumps(contents).encode()).hexdigest()[:12]
 
 
 def check_cards(task: Task, trained: Trained, patching: Patching) -> None:

@@ -20,7 +20,7 @@ from recipes.stories.world import Ending, Event
 T = TypeVar("T")
 
 NUM_EVENTS = 4
-"""The first is always an arrival."""
+"""Of a story, unless a corpus says otherwise. The first is always an arrival."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,9 +41,20 @@ class Pair:
     style: Style
 
 
-def draw_pair(rung: str, rng: np.random.Generator) -> Pair:
-    """A random pair of a rung."""
-    return Pair(rung=rung, stories=RUNGS[rung](rng), style=Style.draw(rng))
+def draw_pair(rung: str, rng: np.random.Generator, num_events: int = NUM_EVENTS) -> Pair:
+    """A random pair of a rung, of stories of `num_events` sentences before the ending.
+
+    Raises:
+        ValueError: the rung's stories cannot be so short.
+    """
+    if num_events < least_events(rung):
+        raise ValueError(f"stories of rung {rung!r} have at least {least_events(rung)} events, not {num_events}")
+    return Pair(rung=rung, stories=RUNGS[rung](rng, num_events), style=Style.draw(rng, num_events + 1))
+
+
+def least_events(rung: str) -> int:
+    """The fewest events in which a rung can be told: those on two places after the arrival need four."""
+    return 4 if rung in ("unsolved", "order", "holder", "binding") else 2
 
 
 def _pick(rng: np.random.Generator, options: tuple[T, ...] | list[T]) -> T:
@@ -66,17 +77,19 @@ def _people(rng: np.random.Generator) -> tuple[str, str, str]:
 
 def _slots(rng: np.random.Generator) -> tuple[int, int]:
     """Two of the three places after the arrival, in order."""
-    skipped = int(rng.integers(1, NUM_EVENTS))
-    first, second = (slot for slot in range(1, NUM_EVENTS) if slot != skipped)
+    skipped = int(rng.integers(1, 4))
+    first, second = (slot for slot in range(1, 4) if slot != skipped)
     return first, second
 
 
 class _Draft:
     """A story of which some events are set; the rest becomes things of no consequence."""
 
-    def __init__(self, rng: np.random.Generator, place: str, core: dict[int, Event], neutral: bool = False) -> None:
+    def __init__(
+        self, rng: np.random.Generator, num_events: int, place: str, core: dict[int, Event], neutral: bool = False
+    ) -> None:
         """`neutral`: nothing but the arrival may give the place away."""
-        self.rng, self.place, self.neutral = rng, place, neutral
+        self.rng, self.num_events, self.place, self.neutral = rng, num_events, place, neutral
         self.core = core
         self.used = {event.thing for event in core.values()}
 
@@ -84,7 +97,7 @@ class _Draft:
         """All events; fillers touch nothing that the core or `reserved` names."""
         self.used |= set(reserved)
         first = Event(kind="arrive", where=self.place)
-        return (first, *(self.core.get(slot) or self._filler() for slot in range(1, NUM_EVENTS)))
+        return (first, *(self.core.get(slot) or self._filler() for slot in range(1, self.num_events)))
 
     def _filler(self) -> Event:
         kind = _pick(self.rng, FILLERS_NEUTRAL if self.neutral else FILLERS)
@@ -133,13 +146,13 @@ def _place(rng: np.random.Generator) -> str:
     return _pick(rng, tuple(PLACES))
 
 
-def topic(rng: np.random.Generator) -> tuple[Story, Story]:
+def topic(rng: np.random.Generator, num_events: int) -> tuple[Story, Story]:
     """The same people elsewhere, with other things: the wrong ending is another story's."""
     people, who = _people(rng), int(rng.integers(2))
     places = _two(rng, tuple(PLACES))
     stories, endings = [], []
     for place, other in (places, places[::-1]):
-        slot = int(rng.integers(1, NUM_EVENTS))
+        slot = int(rng.integers(1, num_events))
         if rng.random() < 0.5:
             own = [key for key in problems_at(place) if PROBLEMS[key].places and key not in problems_at(other)]
             thing = _pick(rng, own)
@@ -150,37 +163,37 @@ def topic(rng: np.random.Generator) -> tuple[Story, Story]:
         else:
             thing = _pick(rng, [thing for thing in PLACES[place].things if thing not in PLACES[other].things])
             core, ending = Event(kind="take", who=who, thing=thing), Ending(kind="carry", who=who, thing=thing)
-        stories.append(_Draft(rng, place, {slot: core}).events())
+        stories.append(_Draft(rng, num_events, place, {slot: core}).events())
         endings.append(ending)
     return _both(people, stories[0], stories[1], (endings[0], endings[1]))
 
 
-def _consequence(rng: np.random.Generator, slot: int) -> tuple[Story, Story]:
+def _consequence(rng: np.random.Generator, num_events: int, slot: int) -> tuple[Story, Story]:
     people, place, who = _people(rng), _place(rng), int(rng.integers(2))
     problems = _two(rng, problems_at(place))
     cores = [Event(kind="problem", who=who, thing=problem) for problem in problems]
-    first = _Draft(rng, place, {slot: cores[0]}).events()
+    first = _Draft(rng, num_events, place, {slot: cores[0]}).events()
     first_ending, second_ending = (Ending(kind="solve", who=who, thing=problem) for problem in problems)
     return _both(people, first, _swap(first, {slot: cores[1]}), (first_ending, second_ending))
 
 
-def last(rng: np.random.Generator) -> tuple[Story, Story]:
+def last(rng: np.random.Generator, num_events: int) -> tuple[Story, Story]:
     """What follows from the last event."""
-    return _consequence(rng, NUM_EVENTS - 1)
+    return _consequence(rng, num_events, num_events - 1)
 
 
-def early(rng: np.random.Generator) -> tuple[Story, Story]:
+def early(rng: np.random.Generator, num_events: int) -> tuple[Story, Story]:
     """What follows from the first event; two events of no consequence lie between."""
-    return _consequence(rng, 1)
+    return _consequence(rng, num_events, 1)
 
 
-def object_(rng: np.random.Generator) -> tuple[Story, Story]:
+def object_(rng: np.random.Generator, num_events: int) -> tuple[Story, Story]:
     """The ending names the thing that was taken, or another thing of such a place."""
     people, place, who = _people(rng), _place(rng), int(rng.integers(2))
     things = _two(rng, _pick(rng, [PLACES[place].things, THINGS]))
-    slot = int(rng.integers(1, NUM_EVENTS))
+    slot = int(rng.integers(1, num_events))
     cores = [Event(kind="take", who=who, thing=thing) for thing in things]
-    first = _Draft(rng, place, {slot: cores[0]}).events(reserved=things)
+    first = _Draft(rng, num_events, place, {slot: cores[0]}).events(reserved=things)
     endings = (
         Ending(kind="carry", who=who, thing=things[0]),
         Ending(kind="carry", who=who, thing=things[1]),
@@ -188,14 +201,14 @@ def object_(rng: np.random.Generator) -> tuple[Story, Story]:
     return _both(people, first, _swap(first, {slot: cores[1]}), endings)
 
 
-def spot(rng: np.random.Generator) -> tuple[Story, Story]:
+def spot(rng: np.random.Generator, num_events: int) -> tuple[Story, Story]:
     """The ending names where the thing was put, or another spot of this place that the story does not name."""
     people, place, who = _people(rng), _place(rng), int(rng.integers(2))
     thing = _pick(rng, _pick(rng, [PLACES[place].things, THINGS]))
     spots = _two(rng, PLACES[place].spots)
-    slot = int(rng.integers(1, NUM_EVENTS))
+    slot = int(rng.integers(1, num_events))
     cores = [Event(kind="put", who=who, thing=thing, where=where) for where in spots]
-    first = _Draft(rng, place, {slot: cores[0]}, neutral=True).events()
+    first = _Draft(rng, num_events, place, {slot: cores[0]}, neutral=True).events()
     endings = (
         Ending(kind="find", who=who, thing=thing, where=spots[0]),
         Ending(kind="find", who=who, thing=thing, where=spots[1]),
@@ -203,11 +216,11 @@ def spot(rng: np.random.Generator) -> tuple[Story, Story]:
     return _both(people, first, _swap(first, {slot: cores[1]}), endings)
 
 
-def place(rng: np.random.Generator) -> tuple[Story, Story]:
+def place(rng: np.random.Generator, num_events: int) -> tuple[Story, Story]:
     """The ending names the place, which only the first sentence does; the rest could happen anywhere."""
     people, who = _people(rng), int(rng.integers(2))
     places = _two(rng, tuple(PLACES))
-    first = _Draft(rng, places[0], {}, neutral=True).events()
+    first = _Draft(rng, num_events, places[0], {}, neutral=True).events()
     endings = (
         Ending(kind="leave", who=who, where=places[0]),
         Ending(kind="leave", who=who, where=places[1]),
@@ -215,10 +228,10 @@ def place(rng: np.random.Generator) -> tuple[Story, Story]:
     return _both(people, first, _swap(first, {0: Event(kind="arrive", where=places[1])}), endings)
 
 
-def person(rng: np.random.Generator) -> tuple[Story, Story]:
+def person(rng: np.random.Generator, num_events: int) -> tuple[Story, Story]:
     """The ending names one of the story's people, or a stranger who goes by the same pronoun."""
     people = _people(rng)
-    events = _Draft(rng, _place(rng), {}).events()
+    events = _Draft(rng, num_events, _place(rng), {}).events()
     here, stranger = Ending(kind="smile", who=0), Ending(kind="smile", who=2)
     return (
         Story(events=events, people=people, endings=(here, stranger)),
@@ -226,7 +239,7 @@ def person(rng: np.random.Generator) -> tuple[Story, Story]:
     )
 
 
-def unsolved(rng: np.random.Generator) -> tuple[Story, Story]:
+def unsolved(rng: np.random.Generator, num_events: int) -> tuple[Story, Story]:
     """Two problems arise and one is solved; the ending solves the other, or the solved one again."""
     people, where = _people(rng), _place(rng)
     problems = _two(rng, problems_at(where))
@@ -237,11 +250,11 @@ def unsolved(rng: np.random.Generator) -> tuple[Story, Story]:
     }
     solve = [Event(kind="solve", who=who, thing=problem) for who, problem in zip(whos, problems, strict=True)]
     endings = [Ending(kind="solve", who=event.who, thing=event.thing) for event in solve]
-    first = _Draft(rng, where, {**rise, 3: solve[0]}).events()
+    first = _Draft(rng, num_events, where, {**rise, 3: solve[0]}).events()
     return _both(people, first, _swap(first, {3: solve[1]}), (endings[1], endings[0]))
 
 
-def order(rng: np.random.Generator) -> tuple[Story, Story]:
+def order(rng: np.random.Generator, num_events: int) -> tuple[Story, Story]:
     """A device is switched twice; the ending gives its last state, or the one before."""
     people, where = _people(rng), _place(rng)
     device = _pick(rng, PLACES[where].devices)
@@ -254,7 +267,7 @@ def order(rng: np.random.Generator) -> tuple[Story, Story]:
             for slot, who, state in zip(slots, whos, states, strict=True)
         }
 
-    first = _Draft(rng, where, switches(("on", "off"))).events()
+    first = _Draft(rng, num_events, where, switches(("on", "off"))).events()
     who = int(rng.integers(2))
     endings = (
         Ending(kind="state", who=who, thing=device, where="off"),
@@ -263,7 +276,7 @@ def order(rng: np.random.Generator) -> tuple[Story, Story]:
     return _both(people, first, _swap(first, switches(("off", "on"))), endings)
 
 
-def holder(rng: np.random.Generator) -> tuple[Story, Story]:
+def holder(rng: np.random.Generator, num_events: int) -> tuple[Story, Story]:
     """Each of two people takes a thing; the ending says which one a person has."""
     people, where = _people(rng), _place(rng)
     things = _two(rng, _pick(rng, [PLACES[where].things, THINGS]))
@@ -275,7 +288,7 @@ def holder(rng: np.random.Generator) -> tuple[Story, Story]:
             for number, (slot, thing) in enumerate(zip(slots, given, strict=True))
         }
 
-    first = _Draft(rng, where, takes(things)).events()
+    first = _Draft(rng, num_events, where, takes(things)).events()
     asked = int(rng.integers(2))
     held = things if asked == leader else things[::-1]
     endings = (
@@ -285,7 +298,7 @@ def holder(rng: np.random.Generator) -> tuple[Story, Story]:
     return _both(people, first, _swap(first, takes(things[::-1])), endings)
 
 
-def binding(rng: np.random.Generator) -> tuple[Story, Story]:
+def binding(rng: np.random.Generator, num_events: int) -> tuple[Story, Story]:
     """Each of two people puts a thing somewhere; the ending says where one of the things is."""
     people, where = _people(rng), _place(rng)
     things = _two(rng, _pick(rng, [PLACES[where].things, THINGS]))
@@ -298,7 +311,7 @@ def binding(rng: np.random.Generator) -> tuple[Story, Story]:
             for number, slot in enumerate(slots)
         }
 
-    first = _Draft(rng, where, puts(spots), neutral=True).events()
+    first = _Draft(rng, num_events, where, puts(spots), neutral=True).events()
     asked, who = int(rng.integers(2)), int(rng.integers(2))
     endings = (
         Ending(kind="find", who=who, thing=things[asked], where=spots[asked]),
@@ -307,7 +320,7 @@ def binding(rng: np.random.Generator) -> tuple[Story, Story]:
     return _both(people, first, _swap(first, puts(spots[::-1])), endings)
 
 
-RUNGS: dict[str, Callable[[np.random.Generator], tuple[Story, Story]]] = {
+RUNGS: dict[str, Callable[[np.random.Generator, int], tuple[Story, Story]]] = {
     "topic": topic,
     "last": last,
     "early": early,

@@ -218,6 +218,7 @@ def _pair_items(task: TaskConfig, pair: ToldPair, index: int) -> Iterator[TaskIt
     for side, prompt in enumerate(pair.prompts):
         yield TaskItem(
             id=f"{pair.rung}-{index:05d}-{'ab'[side]}",
+            cluster=f"{pair.rung}-{index:05d}",
             group=pair.rung,
             prompt=segment(" ".join(prompt), f"prompt-{side}"),
             endings=endings,

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from model.data.draws import generator
-from recipes.stories.cloze import Pair, Story, draw_pair
+from recipes.stories.cloze import NUM_EVENTS, Pair, Story, draw_pair
 from recipes.stories.splits import Split, split_of
 from recipes.stories.telling import tell, tell_ending
 from recipes.stories.world import replay
@@ -38,14 +38,16 @@ class ToldPair:
     endings: tuple[str, str]
 
 
-def training_story(seed: int, stream: str, index: int, mix: Mapping[str, float]) -> ToldStory:
+def training_story(
+    seed: int, stream: str, index: int, mix: Mapping[str, float], num_events: int = NUM_EVENTS
+) -> ToldStory:
     """Story number `index` of a stream ("text", "speech") of the training split; rungs are drawn by the weights `mix`."""
     rng = generator(seed, "story", stream, index)
     rungs = list(mix)
     edges = np.cumsum([mix[rung] for rung in rungs])
     rung = rungs[int(np.searchsorted(edges, rng.random() * edges[-1], side="right"))]
     while True:
-        pair, side = draw_pair(rung, rng), int(rng.integers(2))
+        pair, side = draw_pair(rung, rng, num_events), int(rng.integers(2))
         story = pair.stories[side]
         if split_of(story.events) == "train":
             break
@@ -56,11 +58,11 @@ def training_story(seed: int, stream: str, index: int, mix: Mapping[str, float])
     return ToldStory(rung=rung, story=story, sentences=sentences)
 
 
-def cloze_pair(seed: int, split: Split, rung: str, index: int) -> ToldPair:
+def cloze_pair(seed: int, split: Split, rung: str, index: int, num_events: int = NUM_EVENTS) -> ToldPair:
     """Pair number `index` of a rung; both of its stories belong to the split."""
     rng = generator(seed, "cloze", split, rung, index)
     while True:
-        pair = draw_pair(rung, rng)
+        pair = draw_pair(rung, rng, num_events)
         if all(split_of(story.events) == split for story in pair.stories):
             return _told(pair)
 

@@ -71,7 +71,6 @@ SMILE = (
 )
 LINKS = ("", "", "", "Then ", "After that ", "A little later ", "Soon ", "Next ")
 """What a sentence within a story may begin with."""
-SENTENCES = 5
 
 FORMS = {
     "she": {"his": "her", "him": "her", "he": "She"},
@@ -86,9 +85,9 @@ class Style:
     draws: np.ndarray
 
     @classmethod
-    def draw(cls, rng: np.random.Generator) -> Style:
-        """A random style."""
-        return cls(draws=rng.random((SENTENCES, 3)))
+    def draw(cls, rng: np.random.Generator, sentences: int) -> Style:
+        """A random style of so many sentences, the ending included."""
+        return cls(draws=rng.random((sentences, 3)))
 
     def pick(self, options: tuple[str, ...], sentence: int, column: int = 0) -> str:
         """One of the options; the same for options of equal number."""
@@ -116,7 +115,7 @@ def tell(events: tuple[Event, ...], people: tuple[str, ...], style: Style) -> li
 
 def tell_ending(ending: Ending, people: tuple[str, ...], style: Style) -> str:
     """The sentence of an ending."""
-    template = style.pick(_ending_wordings(ending), SENTENCES - 1)
+    template = style.pick(_ending_wordings(ending), len(style.draws) - 1)
     return template.format(**_values(ending.who, ending.thing, ending.where, people))
 
 

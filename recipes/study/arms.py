@@ -12,6 +12,7 @@ from model.describe import Mix, count_mix
 from model.network.config import ModelConfig
 from model.network.vocabulary import Vocabulary
 from model.training.config import BudgetConfig, TrainConfig
+from model.training.optim import OptimiserConfig
 from recipes.study.facts import ArmFacts, Facts
 from recipes.study.settings import Arm, Control, Study
 from schemas.config import parse_config
@@ -23,14 +24,25 @@ ENDLESS = 1e18
 def model_of(study: Study, arm: Arm, mix: Mix) -> ModelConfig:
     """The arm's model; `mix` is what its layers are matched on, where they are."""
     assert isinstance(study.model, ModelConfig)
+    changed = _merged(study.model.model_dump(), arm.model)
+    model = parse_config(ModelConfig, changed, "arms.*.model") if arm.model else study.model
     if arm.kind == "lst":
-        return study.model.with_updates(text_path=arm.text_path) if arm.text_path else study.model
+        return model.with_updates(text_path=arm.text_path) if arm.text_path else model
     if arm.layers == "as lst":
-        return plain_like(study.model)
+        return plain_like(model)
     units = read_index(study.data.speech).num_units
-    lst = study.model.with_vocabulary(Vocabulary(num_text=study.data.text_tokens, num_units=units))
+    lst = model.with_vocabulary(Vocabulary(num_text=study.data.text_tokens, num_units=units))
     matched = match_plain(lst, arm.layers, (count_mix(lst, mix), count_mix(plain_like(lst), mix)))
     return matched.with_updates(vocabulary=None)  # the run's own, as every arm's
+
+
+def _merged(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    """`base` with the keys of `changes`, mapping by mapping."""
+    result = dict(base)
+    for key, value in changes.items():
+        inner = result.get(key)
+        result[key] = _merged(inner, value) if isinstance(inner, dict) and isinstance(value, dict) else value
+    return result
 
 
 def shared_folder(study: Study) -> Path:
@@ -83,7 +95,7 @@ def training_of(
         "curriculum_steps": steps if isinstance(arm.patches, CurriculumConfig) else None,
         "packing": {"elements": training.elements, "latents": latents, "min_piece": 8},
         "global_microbatches": training.global_microbatches,
-        "optimiser": {**training.optimiser.model_dump(), "lr": lr},
+        "optimiser": _with_rate(arm.optimiser or training.optimiser, lr),
         "schedule": {
             "kind": "wsd", "warmup_steps": training.warmup_steps, "decay_share": training.decay_share, "min_ratio": 0.0,
         },
@@ -95,6 +107,14 @@ def training_of(
         "log": {"level": "warning", "progress": False, "tensorboard": False},
     }  # fmt: skip
     return parse_config(TrainConfig, document, f"arm {name}")
+
+
+def _with_rate(optimiser: OptimiserConfig, lr: float) -> dict[str, Any]:
+    """The optimiser at a rate: Muon's and that of its AdamW alike, which `match_rms_adamw` makes comparable."""
+    document = {**optimiser.model_dump(), "lr": lr}
+    if "adamw" in document:
+        document["adamw"] = {**document["adamw"], "lr": lr}
+    return document
 
 
 def mix_of(study: Study) -> Mix:

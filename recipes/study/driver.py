@@ -57,10 +57,10 @@ class Watch:
             self.say("  ".join(parts))
 
 
-def begin(config: TrainConfig) -> Run:
+def begin(config: TrainConfig, device: str = "cpu") -> Run:
     """A run at its last checkpoint, or at its start."""
     torch.set_num_threads(config.threads or 1)
-    run = Run(config, Corpus(config.data), Ranks(0, 1, torch.device("cpu")))
+    run = Run(config, Corpus(config.data), Ranks(0, 1, torch.device(device)))
     run.resume()
     run.consumed.setdefault("core_seconds", 0.0)
     return run
@@ -103,6 +103,7 @@ def leave_trunk(
     watch: Watch,
     observe: Observe,
     every: float,
+    device: str = "cpu",
 ) -> None:
     """Train the trunk to where `target` leaves it, planting each branch on the way; nothing is done where it has begun.
 
@@ -113,12 +114,12 @@ def leave_trunk(
     """
     if latest(target / "checkpoints") is not None:
         return
-    run = begin(trunk)
+    run = begin(trunk, device)
     if _passed(run, dict(branches)[target], share):
         watch.say(f"{target} is gone and its trunk has grown past it: the trunk begins again")
         run.close()
         shutil.rmtree(run.folder)
-        run = begin(trunk)
+        run = begin(trunk, device)
     for folder, budget in branches:
         if latest(folder / "checkpoints") is None and not _passed(run, budget, share):
             advance(run, budget, share, watch, observe, every)

@@ -57,12 +57,13 @@ def losses(module: SpeechTextModel, held: HeldOut) -> dict[str, float]:
     training = module.training
     module.eval()
     for kind, pieces in held.pieces.items():
-        sums = torch.zeros(4, dtype=torch.float64)
+        device = next(module.parameters()).device
+        sums = torch.zeros(4, dtype=torch.float64, device=device)
         for group in _groups(pieces):
             config = PackingConfig(
                 elements=max(4, sum(map(len, group))), latents=max(4, sum(p.num_latents for p in group)), min_piece=2
             )
-            found = module(pack(group, config))
+            found = module(pack(group, config).to(device))
             sums += torch.stack([x.double() for x in (found.nll_text, found.nll_unit, found.num_text, found.num_unit)])
         nll_text, nll_unit, num_text, _ = sums.tolist()
         if kind != "speech":

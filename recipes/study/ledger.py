@@ -51,9 +51,11 @@ class Ledger:
 
 
 def machine() -> dict[str, str | float]:
-    """What the figures were taken on. No names: a page that is published says cores, not hosts."""
+    """What the figures were taken on. No names: a page that is published says cores, not hosts. `device`: a GPU, where this
+    process used one; core seconds are then those of the core that fed it."""
     return {
         "processor": platform.machine(),
+        "device": torch.cuda.get_device_name() if torch.cuda.is_initialized() else "cpu",
         "cores": float(os.cpu_count() or 0),
         "threads": float(torch.get_num_threads()),
         "load": round(os.getloadavg()[0], 2),

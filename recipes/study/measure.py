@@ -11,26 +11,38 @@ import torch
 from model.inference.trained import load_trained
 from model.scoring.documents import DIRECTIONS
 from model.scoring.scorer import NORMALISATIONS, Scored, score_task
+from recipes.study.choices import log_probs, task_facts
 from recipes.study.heldout import losses, open_held_out
+from recipes.study.ledger import Ledger
 from recipes.study.settings import Study
+from schemas.cards import hash_file
 from schemas.tasks import Task, read_task
 
 POINTS = {0.0: "0", 0.5: "5", 1.0: "1"}
 
 
-def measure(study: Study, run: Path) -> dict[str, Any]:
+def measure(study: Study, run: Path, device: str = "cpu") -> dict[str, Any]:
     """Held-out losses, and for each task, group and direction the points of every item, of a run's newest checkpoint."""
     torch.set_num_threads(1)
     began = time.process_time()
-    trained = load_trained(run)
+    trained = load_trained(run, device)
     held = open_held_out(trained.config, study.measures.held_out_documents)
-    found: dict[str, Any] = {"held_out": losses(trained.module, held), "step": trained.step, "tasks": {}}
+    found: dict[str, Any] = {"held_out": losses(trained.module, held), "step": trained.step, "tasks": {}, "choices": {}}
     for wanted in study.measures.tasks:
         task = first_items(read_task(wanted.path), wanted.items_per_group)
         scored = score_task(trained, task, DIRECTIONS, precision="fp32")
         found["tasks"][task.header.task] = points_of(scored)
+        found["choices"][task.header.task] = log_probs(scored, _facts_of(study, task, scored))
     found["core_seconds_of_measuring"] = time.process_time() - began
     return found
+
+
+def _facts_of(study: Study, task: Task, scored: list[Scored]) -> dict[str, Any]:
+    """The record of what the task is, written by the first run that scores it; each ending counts in units and text tokens."""
+    ledger, name = Ledger(study.results_dir), f"tasks/{task.header.task}"
+    if not ledger.has(name):
+        ledger.write(name, {"sha256": hash_file(task.path) if task.path else None, **task_facts(scored)})
+    return ledger.read(name)
 
 
 def first_items(task: Task, per_group: int) -> Task:

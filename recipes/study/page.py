@@ -259,7 +259,8 @@ class Page:
         return cells
 
     def _rates(self) -> str:
-        rates, records = self.study.training.rates, self.ledger.all("rates")
+        records = self.ledger.all("rates")
+        rates = sorted({rate for arm in self.study.arms for rate in self.study.rates_of(arm)})
         if len(rates) == 1:
             return "One rate for all arms, without a grid."
         rows = []

@@ -47,7 +47,7 @@ def units(study: Study, facts: Facts) -> Iterator[Unit]:
     ends early leaves whole comparisons. An arm's grid comes before its first run."""
     for number in range(max(len(arm.seeds) for arm in study.arms.values())):
         for arm, settings in study.arms.items():
-            if number == 0 and len(study.training.rates) > 1:
+            if number == 0 and len(study.rates_of(arm)) > 1:
                 yield from _grid(study, facts, arm)
             if number < len(settings.seeds):
                 for control in study.controls if arm != study.baseline else study.controls[:1]:
@@ -64,7 +64,7 @@ def units(study: Study, facts: Facts) -> Iterator[Unit]:
 def _grid(study: Study, facts: Facts, arm: str) -> Iterator[Unit]:
     mine, training = facts.arms[arm], study.training
     elements = training.rate_share * elements_of(budget_of(study, facts, arm, "compute"), mine)
-    for lr in training.rates:
+    for lr in study.rates_of(arm):
         yield Unit(kind="rates", arm=arm, lr=lr, seconds=elements * mine.seconds_per_element)
 
 

@@ -34,6 +34,7 @@ from recipes.study.arms import (
     training_of,
     unit_bpe_path,
 )
+from recipes.study.crew import run_crew
 from recipes.study.driver import OutOfTime, Watch, advance, begin, curve, leave_trunk
 from recipes.study.facts import Facts, bpe_shares, measure_facts
 from recipes.study.heldout import choice_of_rate, losses, open_held_out
@@ -41,7 +42,7 @@ from recipes.study.ledger import Ledger
 from recipes.study.measure import measure
 from recipes.study.memory import steady_memory
 from recipes.study.plan import Unit, describe_plan, run_name, units
-from recipes.study.settings import Control, Study, load_study
+from recipes.study.settings import Arm, Control, Study, load_study
 from schemas.cli import Parser, command
 from schemas.config import ConfigError, parse_config
 from schemas.errors import ExitCode
@@ -54,8 +55,8 @@ ROUNDS, STEPS = 3, 4
 class Work:
     """A study with its records: what every unit of work needs."""
 
-    def __init__(self, study: Study, watch: Watch) -> None:
-        self.study, self.watch = study, watch
+    def __init__(self, study: Study, watch: Watch, device: str = "cpu") -> None:
+        self.study, self.watch, self.device = study, watch, device
         self.ledger = Ledger(study.results_dir)
         self.runs = Path(study.runs_dir)
 
@@ -114,7 +115,7 @@ class Work:
         """A run of an arm of which only the first steps are taken. `latents` 0: as many as elements."""
         training = self.study.training
         return training_of(
-            self.study, name, seed=1, lr=training.rates[0], budget=BudgetConfig(elements=ENDLESS),
+            self.study, name, seed=1, lr=self.study.rates_of(name)[0], budget=BudgetConfig(elements=ENDLESS),
             latents=latents or training.elements, steps=1000, shares=shares, folder=self.runs / "facts" / name,
         )  # fmt: skip
 
@@ -139,7 +140,7 @@ class Work:
 
     def rate_of(self, arm: str) -> float:
         """The learning rate that the grid chose for an arm."""
-        rates = self.study.training.rates
+        rates = self.study.rates_of(arm)
         if len(rates) == 1:
             return rates[0]
         scores = {lr: self.ledger.read(f"rates/{arm}-{lr:g}")["score"] for lr in rates}
@@ -160,7 +161,7 @@ class Work:
         full = budget_of(self.study, self.facts, unit.arm, "compute")
         budget = BudgetConfig(**{name: share * limit for name, limit in full.limits().items()})
         config = self.config(unit, budget, unit.lr, self.runs / unit.name, share)
-        run = begin(config)
+        run = begin(config, self.device)
         advance(run, budget, 1.0, self.watch, lambda _: {}, 2.0)
         held = open_held_out(run.config, self.study.measures.curve_documents)
         assert hasattr(run.module, "head_rows")
@@ -185,8 +186,10 @@ class Work:
         trunk = self.config(unit, BudgetConfig(elements=ENDLESS), lr, self.runs / f"{unit.arm}-s{unit.seed}-trunk")
         every = 1 / study.measures.curve_points
         observe = self._observer(config)
-        leave_trunk(trunk, [(folders[c], budgets[c]) for c in order], target, share, self.watch, observe, every)
-        run = begin(config)
+        leave_trunk(
+            trunk, [(folders[c], budgets[c]) for c in order], target, share, self.watch, observe, every, self.device
+        )
+        run = begin(config, self.device)
         advance(run, budgets[unit.control], 1.0, self.watch, observe, every)
         run.close()
         return {
@@ -196,7 +199,7 @@ class Work:
             "lr": lr,
             "config": run.config.model_dump(mode="json"),
             "consumed": run.consumed,
-            "measures": measure(study, target),
+            "measures": measure(study, target, self.device),
             "curve": curve(target, 60),
         }
 
@@ -221,7 +224,7 @@ class Work:
         if latest(folder / "checkpoints") is None:
             self.watch.say(f"the checkpoint of {name} is gone: it is trained again from its record")
             config = parse_config(TrainConfig, self.ledger.read(f"runs/{name}")["config"], name)
-            run = begin(config)
+            run = begin(config, self.device)
             advance(run, config.budget, 1.0, self.watch, lambda _: {}, 2.0)
             run.close()
         return {"arm": unit.arm, "seed": unit.seed, **word_errors(self.study, folder, self.runs / unit.name)}
@@ -229,7 +232,8 @@ class Work:
 
 def _kind_of(record: dict[str, Any], arm: str) -> dict[str, Any]:
     """What an arm is, its seeds apart: they may be added to."""
-    return {name: value for name, value in record["study"]["arms"].get(arm, {}).items() if name != "seeds"}
+    found = record["study"]["arms"].get(arm)
+    return {} if found is None else Arm.model_validate(found).model_dump(mode="json", exclude={"seeds"})
 
 
 @command
@@ -243,6 +247,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--hours", type=float, help="end the sitting after so many hours (exit code 75: there is more to do)"
     )
+    parser.add_argument(
+        "--jobs", type=int, default=1, metavar="N", help="so many single-threaded processes side by side"
+    )
+    parser.add_argument("--device", default="cpu", help="cuda: train and measure on a GPU (default: %(default)s)")
+    parser.add_argument("--unit", metavar="NAME", help="this unit of work alone, such as runs/static-s1-compute")
     parser.add_argument("--page", action="store_true", help="render the page from the records there are, and stop")
     given = parser.parse_args(arguments)
     torch.set_num_threads(1)
@@ -251,7 +260,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         logging.ERROR
     )  # each branch has another budget than its trunk, and means it
     study = load_study(given.config, given.overrides)
-    work = Work(study, Watch(given.hours, lambda line: print(line, file=sys.stderr, flush=True)))
+    work = Work(study, Watch(given.hours, lambda line: print(line, file=sys.stderr, flush=True)), given.device)
     if given.page:
         _render(study, given.config)
         return 0
@@ -260,14 +269,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if unknown := set(only) - set(study.arms):
         raise ConfigError(f"no arm {', '.join(sorted(unknown))}; there are {', '.join(study.arms)}")
     wanted = [unit for unit in units(study, work.facts) if unit.arm in only]
+    if given.unit:
+        wanted = [unit for unit in wanted if unit.name == given.unit]
+        if not wanted:
+            raise ConfigError(f"the plan has no unit {given.unit}; --dry-run lists them")
     if given.dry_run:
         print(describe_plan(study, work.facts, work.ledger, wanted))
         return 0
-    return sitting(work, wanted, given.config)
+    if given.jobs > 1:
+        again = [sys.executable, "-m", "recipes.study.run", given.config, *given.overrides, "--device", given.device]
+        code = run_crew(again, wanted, work.ledger, given.jobs, given.hours)
+        _render(study, given.config)
+        return code
+    return sitting(work, wanted, given.config, render=not given.unit)
 
 
-def sitting(work: Work, wanted: list[Unit], config: str) -> int:
-    """Do what has no record yet; the page is rendered anew at the end, and after a unit when it is a minute old."""
+def sitting(work: Work, wanted: list[Unit], config: str, render: bool = True) -> int:
+    """Do what has no record yet; with `render` the page is written anew at the end, and after a unit when it is a minute old."""
     rendered = time.monotonic()
     for number, unit in enumerate(wanted, start=1):
         if work.ledger.has(unit.name):
@@ -278,12 +296,14 @@ def sitting(work: Work, wanted: list[Unit], config: str) -> int:
             work.do(unit)
         except OutOfTime:
             work.watch.say(f"the sitting is over within {unit.name}; run the same command to go on")
-            _render(work.study, config)
+            if render:
+                _render(work.study, config)
             return ExitCode.TRY_AGAIN
-        if time.monotonic() - rendered > 60:
+        if render and time.monotonic() - rendered > 60:
             rendered = time.monotonic()
             _render(work.study, config)
-    _render(work.study, config)
+    if render:
+        _render(work.study, config)
     return 0
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -74,6 +74,12 @@ class Arm(StrictModel):
     """LST: another path of text than the study's model has."""
     layers: Literal["as lst", "parameters", "flops"] = "as lst"
     """Plain: as many layers as LST's global part (the paper's rule), or so many that parameters or operations match."""
+    model: dict[str, Any] = {}
+    """What differs from the study's model, such as `{patch_decoder: {num_layers: 3}}`. A plain arm has its global part alone."""
+    optimiser: OptimiserConfig | None = None
+    """Another than the study's; `lr` is replaced by each value of the grid."""
+    rates: list[float] | None = Field(None, min_length=1)
+    """Another grid than the study's."""
     seeds: list[int] = Field(min_length=1)
 
 
@@ -94,6 +100,8 @@ class Measures(StrictModel):
     """Per kind, for the curves."""
     curve_points: int = Field(ge=2)
     tasks: list[ScoredTask]
+    loss_documents: int = Field(0, ge=0)
+    """Held-out documents of speech for the tables of where the loss lies and what context is worth; 0: none."""
     asr_steps: int = Field(0, ge=0)
     """Steps of fine-tuning on transcription from each arm's compute-controlled checkpoint; 0: none."""
     asr_lr: float = Field(5e-4, gt=0)
@@ -141,6 +149,10 @@ class Study(StrictModel):
     def baseline(self) -> str:
         """The first arm's name."""
         return next(iter(self.arms))
+
+    def rates_of(self, arm: str) -> list[float]:
+        """The arm's grid of learning rates."""
+        return self.arms[arm].rates or self.training.rates
 
 
 def load_study(path: str | Path, overrides: list[str]) -> Study:

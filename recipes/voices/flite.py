@@ -93,21 +93,24 @@ def speak(text: str, voice: str) -> np.ndarray:
 
 
 def synthesise(sentence: str, voice: str) -> Utterance | None:
-    """Speak a sentence; None where flite's words are not the sentence's (it reads some spellings in its own way).
+    """Speak a sentence, a final period or none; its words come in lower case, as flite names them.
+
+    None where flite's words are not the sentence's (it reads numbers and some spellings in its own way).
 
     Raises:
         OSError: the flite libraries are not installed.
     """
     segments = []
+    sentence = sentence.removesuffix(".")
     with _spoken(sentence + ".", voice) as (utterance, audio):
         flite = _library()
         item = flite.relation_head(flite.utt_relation(utterance, b"Segment"))
         while item:
             name = flite.ffeature_string(item, b"name").decode()
-            word = flite.ffeature_string(item, b"R:SylStructure.parent.parent.name").decode()
+            word = flite.ffeature_string(item, b"R:SylStructure.parent.parent.name").decode().lower()
             segments.append((name, round(flite.ffeature_float(item, b"end") * SAMPLE_RATE), word))
             item = flite.item_next(item)
-    words = words_of(sentence)
+    words = words_of(sentence.lower())
     phones = _assign(segments, words, len(audio))
     return None if phones is None else Utterance(voice=f"flite-{voice}", words=words, audio=audio, phones=phones)
 

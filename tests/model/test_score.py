@@ -79,6 +79,45 @@ def test_tables_and_figures_that_can_be_traced(folder: Path, capsys: pytest.Capt
     assert report["items"][0]["endings"][0]["log_prob"] == scored[0].endings[0].log_prob < 0
 
 
+def test_twins_are_told_by_their_preference(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Items of a cluster with swapped answers make a row of their own, in the table and in the file, with paired differences."""
+    task = read_task(folder / "task.jsonl")
+    prompts = [item.prompt for item in task.items[:4]]
+    endings = [ending.model_dump() for ending in task.items[0].endings]
+    items = [
+        task.items[0].with_updates(
+            id=f"{pair}-{side}",
+            cluster=str(pair),
+            answer=side,
+            prompt=prompts[pair + side].model_dump(),
+            endings=endings,
+        )
+        for pair in range(2)
+        for side in range(2)
+    ]
+    write_task(folder / "twins.jsonl", task.header, items)
+    newest = latest(folder / "run" / "checkpoints")
+    assert newest is not None
+    older = str(newest.with_name("step-00000002"))
+    arguments = [str(folder / "twins.jsonl"), "--checkpoint", str(folder / "run"), "--against", older]
+    assert main([*arguments, "--json", str(folder / "twins.json")]) == 0
+    report = json.loads((folder / "twins.json").read_text())
+    shown = capsys.readouterr().out
+    for name, scores in (("preferences", report["items"]), ("against", report["against"]["items"])):
+        rows = report[name] if name == "preferences" else report["against"]["preferences"]
+        assert [row["direction"] for row in rows] == ["S->S", "T->T", "S->T", "T->S"]
+        for row in rows:
+            lp = [[e["log_prob"] for e in item["endings"]] for item in scores if item["direction"] == row["direction"]]
+            margins = [lp[i][0] + lp[i + 1][1] - lp[i][1] - lp[i + 1][0] for i in (0, 2)]
+            assert row["nats"]["value"] == pytest.approx(sum(margins) / 4, abs=1e-5)
+            assert row["preference"]["clusters"] == 2
+    paired = report["preference_differences"]
+    assert paired[0]["nats"]["value"] == pytest.approx(
+        report["preferences"][0]["nats"]["value"] - report["against"]["preferences"][0]["nats"]["value"], abs=1e-5
+    )
+    assert "nats per ending" in shown
+
+
 def test_what_does_not_fit_is_refused(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     task = read_task(folder / "task.jsonl")
     (ours,) = task.header.cards or {}

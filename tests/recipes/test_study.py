@@ -22,6 +22,7 @@ from recipes.study.readings import accuracy, at, difference
 from recipes.study.rerun import compare, train_again
 from recipes.study.run import Work, main
 from recipes.study.settings import Control, Study, load_study
+from schemas.config import ConfigError
 from schemas.tasks import Segment, TaskHeader, TaskItem, write_task
 from tests.synthetic_shards import WORDS, write_speech_shards
 
@@ -176,7 +177,7 @@ def test_a_finished_study_is_not_run_again(finished: Path, monkeypatch: pytest.M
     study = load_study(finished, [])
     ledger = Ledger(study.results_dir)
     before = {path: path.stat().st_mtime_ns for path in ledger.folder.rglob("*.json")}
-    assert len(before) == 1 + 1 + 2 * 3
+    assert len(before) == 1 + 1 + 1 + 2 * 3, "facts, what the task is, a plain run, two arms under three controls"
     monkeypatch.setattr(Work, "do", lambda *_: pytest.fail("a finished unit of work was run again"))
     assert main([str(finished)]) == 0
     assert {path: path.stat().st_mtime_ns for path in ledger.folder.rglob("*.json")} == before
@@ -285,3 +286,64 @@ def test_accuracies_of_a_record_are_those_of_its_points() -> None:
     assert (easy.value, both.value, more.value) == (0.625, 0.3125, 0.3125)
     assert both.low <= both.value <= both.high
     assert accuracy(record, "t", "S->S") is None
+
+
+def test_log_likelihoods_outlive_the_checkpoint() -> None:
+    """What a record keeps gives the same choices and twins; a unit BPE's own counts of units come back too."""
+    from dataclasses import replace
+
+    from model.scoring.accuracy import twins_of
+    from model.scoring.scorer import EndingScore, Scored
+    from recipes.study.choices import log_probs, read_scored, task_facts
+
+    def ending(log_prob: float, elements: int) -> EndingScore:
+        return EndingScore(log_prob=log_prob, elements=elements, length=0.2 * elements, joint=-9.0, joint_elements=9)
+
+    scored = [
+        Scored(
+            id=f"{pair}-{side}", group="g", direction=direction, answer=side, cluster=str(pair), choice=f"c{pair}",
+            endings=(ending(-1.25 - pair - side, 5), ending(-2.5 + pair, 7)),
+        )
+        for direction in ("S->S", "T->T") for pair in range(3) for side in range(2)
+    ]  # fmt: skip
+    facts = json.loads(json.dumps(task_facts(scored)))
+    back = read_scored(facts, json.loads(json.dumps(log_probs(scored, facts))))
+    assert [s.point("token") for s in back] == [s.point("token") for s in scored]
+    assert twins_of(back) == twins_of(scored)
+    shorter = [replace(s, endings=(ending(-1.0, 3), ending(-2.0, 4))) for s in scored]
+    back = read_scored(facts, log_probs(shorter, facts))
+    assert [e.elements for e in back[0].endings] == [3, 4]
+
+
+def test_an_arm_may_differ_in_its_model_and_optimiser() -> None:
+    """Changes are merged mapping by mapping, a plain arm keeps its global part, and a field that is none is refused."""
+    from model.describe import Mix
+    from recipes.study.arms import model_of
+    from recipes.study.settings import Arm
+
+    study = small_study()
+    mix = Mix(interleaved=1.0, speech=0.5, context=64)
+    arm = Arm.model_validate(
+        {"kind": "lst", "patches": STATIC, "seeds": [1], "model": {"patch_decoder": {"num_layers": 3}}}
+    )
+    changed = model_of(study, arm, mix)
+    assert changed.patch_decoder is not None
+    assert changed.patch_decoder.num_layers == 3
+    assert changed.patch_decoder.dim == MODEL["patch_decoder"]["dim"]
+    assert changed.patch_encoder == study.model.patch_encoder
+    wrong = arm.model_copy(update={"model": {"patch_decoder": {"num_layer": 3}}})
+    with pytest.raises(ConfigError, match="num_layers"):
+        model_of(study, wrong, mix)
+
+
+def test_several_units_of_work_side_by_side(tmp_path: Path) -> None:
+    """Two processes at a time do what one does: the grid before the run, every record once, the same figures."""
+    overrides = [
+        "arms={plain: {kind: plain, patches: {policy: static, size: 4}, seeds: [1]}}",
+        "training.rates=[0.003, 0.004]",
+    ]
+    config = write_study(tmp_path)
+    assert main([str(config), *overrides, "controls=[compute]", "--jobs", "2"]) == 0
+    ledger = Ledger(tmp_path / "results")
+    assert set(ledger.all("rates")) == {"plain-0.003", "plain-0.004"}
+    assert set(ledger.all("runs")) == {"plain-s1-compute"}

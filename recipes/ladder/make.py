@@ -1,0 +1,139 @@
+"""Make a ladder: speech shards, text and tasks, without audio, aligner or pipeline.
+
+    python -m recipes.ladder.make configs/stories/ladder-lex3.yaml
+
+Equal configurations give equal bytes. Needs the flite libraries (Debian: libflite1).
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from pipeline.own_units import SpokenUnits, write_own_units
+from recipes.ladder.settings import LadderConfig, Probe
+from recipes.ladder.speech import HOP, Speaker, Spoken, forms, words_of
+from recipes.ladder.tasks import Item, SpokenText, draw_items, sentences_of
+from recipes.stories.generate import training_story
+from recipes.voices import flite
+from schemas.cli import Parser, command
+from schemas.config import ConfigError, load_config
+from schemas.tasks import Segment, TaskHeader, TaskItem, write_task
+
+FIT_STORIES = 1500
+"""Stories whose sentences the units are fitted on."""
+
+
+def story(config: LadderConfig, stream: str, number: int) -> tuple[str, ...]:
+    """The sentences of a training story."""
+    mix = dict.fromkeys(config.rungs, 1.0)
+    events = config.events[number % len(config.events)]
+    return training_story(config.seed, stream, number, mix, events).sentences
+
+
+def make(config: LadderConfig) -> dict[str, float]:
+    """Write the ladder; returns what it holds."""
+    out = Path(config.output)
+    speaker = Speaker(config)
+    told = [(story(config, "speech", n), config.voices[n % len(config.voices)]) for n in range(config.speech_stories)]
+    said = [(sentence, voice) for sentences, voice in told for sentence in sentences]
+    speaker.learn(said, fit=sum(len(sentences) for sentences, _ in told[:FIT_STORIES]))
+    spoken = speaker.speak(said)
+    samples = (
+        _sample(f"{config.name}-{number:06d}", [spoken[sentence, voice] for sentence in sentences], sentences)
+        for number, (sentences, voice) in enumerate(told)
+        if all((sentence, voice) in spoken for sentence in sentences)
+    )
+    cards = speaker.cards()
+    index = write_own_units(out / "shards", samples, num_units=speaker.num_units, hop=HOP, cards=cards)
+    text = (" ".join(story(config, "text", number)) + "\n\n" for number in range(config.text_stories))
+    (out / "train.txt").write_text("".join(text), encoding="utf-8")
+    facts = {**index.totals, "text_stories": config.text_stories}
+    for task in config.tasks:
+        header = TaskHeader(
+            task=f"{config.name}-{task.split}", cards={card.card_id: card for card in cards},
+            num_units=speaker.num_units, hop=HOP, notes={"seed": config.seed, "events": config.events},
+        )  # fmt: skip
+        facts[f"{task.split}_items"] = write_task(out / f"{task.split}.jsonl", header, _task(config, task, speaker))
+    (out / "ladder.json").write_text(json.dumps(facts, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+    return facts
+
+
+def _sample(key: str, parts: Sequence[Spoken], sentences: Sequence[str]) -> SpokenUnits:
+    """A story's sentences end to end."""
+    segment = joined(parts, sentences)
+    return SpokenUnits(
+        key=key, text=" ".join(sentences), char_spans=[span for span, _ in segment[1]], units=segment[0],
+        word_frames=[frames for _, frames in segment[1]],
+    )  # fmt: skip
+
+
+def joined(
+    parts: Sequence[Spoken], sentences: Sequence[str]
+) -> tuple[np.ndarray, list[tuple[tuple[int, int], tuple[int, int]]]]:
+    """Units of sentences end to end, and where each word stands in the text (a space between sentences) and in the units."""
+    words: list[tuple[tuple[int, int], tuple[int, int]]] = []
+    frame = character = 0
+    for part, sentence in zip(parts, sentences, strict=True):
+        for (first, last), (start, end) in zip(words_of(sentence), part.word_frames, strict=True):
+            words.append(((first + character, last + character), (start + frame, end + frame)))
+        frame += len(part.units)
+        character += len(sentence) + 1
+    return np.concatenate([part.units for part in parts]), words
+
+
+def _task(config: LadderConfig, task: Probe, speaker: Speaker) -> Iterator[TaskItem]:
+    """The first `pairs` whole clusters of each rung."""
+    items = list(draw_items(config, task))
+    spoken = speaker.speak(sentences_of(items))
+    whole: dict[str, list[Item]] = {}
+    for item in items:
+        whole.setdefault(item.cluster, []).append(item)
+    kept: dict[str, int] = {}
+    for members in whole.values():
+        group = members[0].group
+        complete = len(members) == 2 and all(key in spoken for key in sentences_of(members))
+        if complete and kept.get(group, 0) < task.pairs:
+            kept[group] = kept.get(group, 0) + 1
+            for item in members:
+                yield TaskItem(
+                    id=item.id, group=item.group, cluster=item.cluster, prompt=_segment(item.prompt, spoken),
+                    endings=[_segment(ending, spoken) for ending in item.endings], answer=item.answer,
+                )  # fmt: skip
+    short = {rung: kept.get(rung, 0) for rung in (*config.rungs, *config.probes) if kept.get(rung, 0) < task.pairs}
+    if short:
+        raise ConfigError(f"only so many pairs of {task.split} can be told and spoken: {short}; lower tasks.pairs")
+
+
+def _segment(said: SpokenText, spoken: dict[tuple[str, str], Spoken]) -> Segment:
+    sentences, voice = said
+    units, words = joined([spoken[sentence, voice] for sentence in sentences], sentences)
+    names = [form for sentence in sentences for form in forms(sentence)]
+    return Segment(
+        text=" ".join(sentences),
+        units=units.tolist(),
+        words=[(name, start, end) for name, (_, (start, end)) in zip(names, words, strict=True)],
+    )
+
+
+@command
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command line."""
+    parser = Parser(__doc__)
+    parser.add_argument("config", help="a ladder of configs/stories/")
+    parser.add_argument("overrides", nargs="*", metavar="a.b=c", help="fields to set, read as YAML")
+    given = parser.parse_args(arguments)
+    config = load_config(LadderConfig, given.config, given.overrides)
+    if not flite.available():
+        raise ConfigError("flite is not installed (Debian package libflite1): nothing can speak the ladder")
+    facts = make(config)
+    print(", ".join(f"{name} {value:,.0f}" for name, value in facts.items()), f"-> {config.output}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,79 @@
+"""What a ladder is made of: `configs/stories/ladder*.yaml`, read strictly."""
+
+from __future__ import annotations
+
+from typing import Literal, Self
+
+from pydantic import Field, field_validator, model_validator
+
+from recipes.stories.cloze import RUNGS, least_events
+from recipes.stories.voices import NAMES
+from schemas.config import StrictModel
+
+PROBES = ("word", "syntax", "voice")
+"""Rungs that no story tells: a pseudo-word in an ending, two of its words exchanged, an ending in another voice."""
+
+
+class PhoneUnits(StrictModel):
+    """The oracle: every 40 ms the phone that the synthesiser speaks."""
+
+    kind: Literal["phones"]
+
+
+class MfccUnits(StrictModel):
+    """Clusters of MFCC features, fitted on the ladder's own speech."""
+
+    kind: Literal["mfcc"]
+    num_units: int = Field(gt=1, le=1000)
+    renditions: int | None = Field(None, ge=1)
+    """Each word is spoken in so many unit strings, its most frequent ones; None: as it comes, in each sentence anew."""
+    learn_from: int = Field(40, ge=1)
+    """Occurrences of each word that its renditions are counted in; not read with `renditions: null`."""
+
+
+class Probe(StrictModel):
+    """A task file of one split."""
+
+    split: Literal["dev", "test"]
+    pairs: int = Field(gt=0)
+    """Per rung; a pair is two items. Pair n is the same in every ladder of one seed and story length."""
+
+
+class LadderConfig(StrictModel):
+    """A ladder. Everything but `output` decides the bytes that are written."""
+
+    output: str
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9-]*$")
+    seed: int
+    events: list[int] = Field(min_length=1)
+    """Sentences of a story before its ending; stories take them in turns."""
+    rungs: list[str] = Field(min_length=1)
+    """Of stories, told alike often in training and scored each by itself."""
+    probes: list[str] = []
+    """Rungs of PROBES beside them. `voice` needs two voices."""
+    speech_stories: int = Field(gt=0)
+    text_stories: int = Field(gt=0)
+    voices: list[str] = Field(min_length=1)
+    """Of flite, taken in turns: kal16, awb, rms, slt."""
+    units: PhoneUnits | MfccUnits = Field(discriminator="kind")
+    tasks: list[Probe]
+
+    @field_validator("voices")
+    @classmethod
+    def _voices_are_known(cls, voices: list[str]) -> list[str]:
+        if unknown := set(voices) - set(NAMES["flite"]):
+            raise ValueError(f"no voice {', '.join(sorted(unknown))} of flite; there are {', '.join(NAMES['flite'])}")
+        return voices
+
+    @model_validator(mode="after")
+    def _rungs_can_be_told(self) -> Self:
+        if unknown := [rung for rung in self.rungs if rung not in RUNGS]:
+            raise ValueError(f"no rung {', '.join(unknown)}; there are {', '.join(RUNGS)}")
+        if unknown := [probe for probe in self.probes if probe not in PROBES]:
+            raise ValueError(f"no probe {', '.join(unknown)}; there are {', '.join(PROBES)}")
+        short = [rung for rung in self.rungs if min(self.events) < least_events(rung)]
+        if short:
+            raise ValueError(f"rungs {', '.join(short)} need {max(map(least_events, short))} events")
+        if "voice" in self.probes and len(self.voices) < 2:
+            raise ValueError("the probe voice needs a second voice")
+        return self

@@ -1,0 +1,109 @@
+"""A ladder's shards and tasks: twins that share their endings, splits apart, bytes that come again."""
+
+from pathlib import Path
+
+import pytest
+
+from model.data.shards import ShardSet
+from recipes.ladder.make import main, make, story
+from recipes.ladder.settings import LadderConfig
+from recipes.ladder.speech import PAD, words_of
+from recipes.stories.cloze import draw_pair
+from recipes.voices import flite
+from schemas.config import ConfigError, parse_config
+from schemas.tasks import read_task
+
+needs_flite = pytest.mark.skipif(not flite.available(), reason="flite is not installed (Debian package libflite1)")
+
+
+def config(folder: Path, **other: object) -> LadderConfig:
+    """A ladder of seconds."""
+    document = {
+        "output": str(folder), "name": "small", "seed": 3, "events": [2, 3], "rungs": ["person", "place"],
+        "probes": ["word", "syntax"], "speech_stories": 12, "text_stories": 5, "voices": ["kal16"],
+        "units": {"kind": "phones"}, "tasks": [{"split": "dev", "pairs": 3}], **other,
+    }  # fmt: skip
+    return parse_config(LadderConfig, document, "ladder")
+
+
+@needs_flite
+def test_shards_and_tasks_say_the_same(tmp_path: Path) -> None:
+    """Words lie where the units say so, twins share both endings, and a second making has the same bytes."""
+    ladder = config(tmp_path / "a")
+    make(ladder)
+    shards = ShardSet(str(tmp_path / "a" / "shards" / "index.json"))
+    sample = shards.read(0, 0)
+    assert sample.meta.text == " ".join(story(ladder, "speech", 0))
+    spoken = [sample.meta.text[start:end] for start, end in sample.meta.words]
+    assert spoken == [sample.meta.text[start:end] for start, end in words_of(sample.meta.text)]
+    assert len(sample.words) == len(spoken)
+    assert all(unit == 0 for unit in sample.units[:PAD]), "a sentence begins with silence"
+    task = read_task(tmp_path / "a" / "dev.jsonl")
+    assert len(task.items) == 2 * 3 * 4
+    for first, second in zip(task.items[::2], task.items[1::2], strict=True):
+        assert first.cluster == second.cluster
+        if first.group in ("person", "place"):
+            assert first.endings == second.endings
+            assert (first.answer, second.answer) == (0, 1)
+            assert first.prompt != second.prompt
+    make(config(tmp_path / "b"))
+    names = ["shards/index.json", "dev.jsonl", "train.txt"]
+    assert all((tmp_path / "a" / n).read_bytes() == (tmp_path / "b" / n).read_bytes() for n in names)
+
+
+@needs_flite
+def test_renditions_bound_how_a_word_sounds(tmp_path: Path) -> None:
+    """With one rendition a word has the same units wherever it is said; two voices have their own, and a rung of their own."""
+    units = {"kind": "mfcc", "num_units": 20, "renditions": 1, "learn_from": 2}
+    make(config(tmp_path, units=units, voices=["kal16", "awb"], probes=["voice"], speech_stories=24))
+    heard: dict[tuple[str, int], set[tuple[int, ...]]] = {}
+    shards = ShardSet(str(tmp_path / "shards" / "index.json"))
+    for number in range(shards.counts[0]):
+        sample = shards.read(0, number)
+        voice = int(sample.meta.key.rsplit("-", 1)[1]) % 2
+        for (start, end), (first, last) in zip(sample.meta.words, sample.words[:, :2].tolist(), strict=True):
+            key = sample.meta.text[start:end].lower(), voice
+            heard.setdefault(key, set()).add(tuple(sample.units[first:last].tolist()))
+    assert max(len(found) for found in heard.values()) == 1
+    assert heard["the", 0] != heard["the", 1]
+    items = [item for item in read_task(tmp_path / "dev.jsonl").items if item.group == "voice"]
+    assert len(items) == 6
+    assert all(item.endings[0].text == item.endings[1].text for item in items)
+    assert all(item.endings[0].units != item.endings[1].units for item in items)
+
+
+@pytest.mark.parametrize(
+    "other, says",
+    [
+        ({"rungs": ["peson"]}, "no rung peson"),
+        ({"rungs": ["holder"]}, "need 4 events"),
+        ({"voices": ["bdl"]}, "no voice bdl"),
+        ({"probes": ["voice"]}, "second voice"),
+    ],
+)
+def test_what_cannot_be_told_is_refused(tmp_path: Path, other: dict[str, object], says: str) -> None:
+    with pytest.raises(ConfigError, match=says):
+        config(tmp_path, **other)
+
+
+def test_a_story_too_short_for_its_rung_is_refused() -> None:
+    import numpy as np
+
+    with pytest.raises(ValueError, match="at least 4 events"):
+        draw_pair("binding", np.random.default_rng(0), 2)
+
+
+def test_an_unknown_config_is_one_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([str(tmp_path / "none.yaml")]) == 2
+    assert "cannot read the configuration" in capsys.readouterr().err
+
+
+@needs_flite
+@pytest.mark.parametrize("sentence", ["Anna took the ball.", "anna took the ball", "At last Tom, Anna and Carl left."])
+def test_flite_speaks_capitals_and_periods(sentence: str) -> None:
+    """Capitals and a final period change neither the words nor the audio."""
+    spoken, plain = (flite.synthesise(s, "kal16") for s in (sentence, sentence.lower().rstrip(".")))
+    assert spoken is not None
+    assert plain is not None
+    assert spoken.words == plain.words
+    assert (spoken.audio == plain.audio).all()
