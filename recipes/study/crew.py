@@ -7,8 +7,8 @@ import sys
 import time
 from collections.abc import Sequence
 
-from recipes.study.ledger import Ledger
 from recipes.study.plan import Unit
+from recipes.study.records.ledger import Ledger
 
 POLL_SECONDS = 0.5
 

@@ -7,12 +7,12 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from model.scoring.accuracy import Interval
-from recipes.study import paper
-from recipes.study.charts import draw_accuracies, draw_curves
 from recipes.study.facts import Facts
-from recipes.study.ledger import Ledger
 from recipes.study.plan import units
-from recipes.study.readings import Record, accuracy, at, difference, directions_in, run_of, spread, tasks_in
+from recipes.study.records import paper
+from recipes.study.records.charts import draw_accuracies, draw_curves
+from recipes.study.records.ledger import Ledger
+from recipes.study.records.readings import Record, accuracy, at, difference, directions_in, run_of, spread, tasks_in
 from recipes.study.settings import Control, Study
 
 TITLES: dict[Control, str] = {

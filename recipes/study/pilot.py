@@ -23,9 +23,9 @@ from model.scoring.scorer import score_task
 from model.training.config import BudgetConfig, TrainConfig
 from recipes.study.arms import shared_folder
 from recipes.study.driver import Watch, advance, begin
-from recipes.study.ledger import Ledger
 from recipes.study.memory import steady_memory
-from recipes.study.readings import NORMALISATION
+from recipes.study.records.ledger import Ledger
+from recipes.study.records.readings import NORMALISATION
 from recipes.study.settings import Study, load_study
 from schemas.cli import Parser, command
 from schemas.config import parse_config

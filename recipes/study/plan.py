@@ -8,7 +8,7 @@ from typing import Literal
 
 from recipes.study.arms import budget_of, elements_of
 from recipes.study.facts import Facts
-from recipes.study.ledger import Ledger
+from recipes.study.records.ledger import Ledger
 from recipes.study.settings import Control, Study
 
 MEASURING = 0.15

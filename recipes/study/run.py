@@ -38,10 +38,10 @@ from recipes.study.crew import run_crew
 from recipes.study.driver import OutOfTime, Watch, advance, begin, curve, leave_trunk
 from recipes.study.facts import Facts, bpe_shares, measure_facts
 from recipes.study.heldout import choice_of_rate, losses, open_held_out
-from recipes.study.ledger import Ledger
 from recipes.study.measure import measure
 from recipes.study.memory import steady_memory
 from recipes.study.plan import Unit, describe_plan, run_name, units
+from recipes.study.records.ledger import Ledger
 from recipes.study.settings import Arm, Control, Study, load_study
 from schemas.cli import Parser, command
 from schemas.config import ConfigError, parse_config

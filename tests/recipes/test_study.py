@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 from recipes.study import driver
 from recipes.study.arms import budget_of, elements_of
 from recipes.study.facts import ArmFacts, Facts
-from recipes.study.ledger import Ledger
 from recipes.study.page import render
 from recipes.study.plan import units
-from recipes.study.readings import accuracy, at, difference
+from recipes.study.records.ledger import Ledger
+from recipes.study.records.readings import accuracy, at, difference
 from recipes.study.rerun import compare, train_again
 from recipes.study.run import Work, main
 from recipes.study.settings import Control, Study, load_study
@@ -294,7 +294,7 @@ def test_log_likelihoods_outlive_the_checkpoint() -> None:
 
     from model.scoring.accuracy import twins_of
     from model.scoring.scorer import EndingScore, Scored
-    from recipes.study.choices import log_probs, read_scored, task_facts
+    from recipes.study.records.choices import log_probs, read_scored, task_facts
 
     def ending(log_prob: float, elements: int) -> EndingScore:
         return EndingScore(log_prob=log_prob, elements=elements, length=0.2 * elements, joint=-9.0, joint_elements=9)

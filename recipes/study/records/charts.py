@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from recipes.study.readings import Record, accuracy, points, tasks_in
+from recipes.study.records.readings import Record, accuracy, points, tasks_in
 
 PANELS = {
     "held_speech_bits_per_second": "bits per second of speech",
