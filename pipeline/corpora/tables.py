@@ -86,7 +86,7 @@ def read_table(files: Files, name: str, kind: str | None = None) -> Iterator[tup
         yield from _csv(name, read_text(files, name))
     elif suffix in (".jsonl", ".json"):
         for number, line in read_lines(files, name):
-            yield f"{name}:{number}", _json_row(f"{name}:{number}", line)
+            yield f"{name}:{number}", json_row(f"{name}:{number}", line)
     elif suffix == ".parquet":
         try:
             rows: list[dict[str, Any]] = pq.read_table(io.BytesIO(read_bytes(files, name))).to_pylist()
@@ -126,7 +126,8 @@ def _csv(name: str, text: str) -> Iterator[tuple[str, dict[str, Any] | RowError]
         yield broken.place, broken
 
 
-def _json_row(place: str, line: str) -> dict[str, Any] | RowError:
+def json_row(place: str, line: str) -> dict[str, Any] | RowError:
+    """A line as a JSON object, strictly; else the RowError that says why it is none."""
     try:
         row = json.loads(line, parse_constant=_no_constant)
         if "\\ud" in line.lower():
