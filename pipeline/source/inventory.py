@@ -16,6 +16,7 @@ from fsspec.utils import glob_translate
 from pipeline.containers.base import AudioError
 from pipeline.containers.layout import lay_out
 from pipeline.corpora.base import Corpus, is_audio
+from pipeline.corpora.guess import with_advice
 from pipeline.corpora.manifests import matching
 from pipeline.corpora.read import Entry, read_corpus
 from pipeline.source.alignments import with_alignments
@@ -97,7 +98,7 @@ def _survey_folder(folder: SourceFolder, source: Source, found: Found) -> Listin
     items += [_refused(name, "missing", why) for name, why in broken.items()]
     items += [_refused(problem.place, problem.code, problem.detail) for problem in problems]
     others = set(names) - set(audio) - used
-    not_listed = Counter(suffix_of(name) for name in others) + found.passed_over
+    not_listed = with_advice(Counter(suffix_of(name) for name in others), names, source) + found.passed_over
     not_listed["broken links or odd files"] += len(found.broken) - len(broken)
     not_listed["outside source.pattern"] += len(found.names) - len(names)
     return Listing(items=sorted(items, key=lambda item: item.uri), not_listed=+not_listed)

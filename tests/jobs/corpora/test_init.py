@@ -1,0 +1,72 @@
+"""`lst init` recognises every layout by itself, and its spec reads what was promised."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from jobs.corpora.init import main
+from pipeline.source.inventory import list_source, survey
+from pipeline.source.listing import describe
+from schemas.config import load_config
+from schemas.given import load_given
+from schemas.source import Source
+from schemas.spec import GivenSegmentsSpec, GivenWordsSpec, PipelineSpec, TranscriptSpec, WhisperXSpec
+from tests.pipeline.corpora.fixtures import MAKERS, text, voice
+
+
+@pytest.mark.parametrize("layout", sorted(MAKERS.keys() - {"manifest"}))
+def test_every_layout_is_recognised(layout: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Layout, recordings and utterances of the spec are those of the corpus; `manifest` has a name that only a user knows."""
+    made = MAKERS[layout](tmp_path / "my corpus")
+    out = tmp_path / "new/spec.yaml"
+    assert main([str(tmp_path / "my corpus"), "--out", str(out)]) == 0
+    spec = load_config(PipelineSpec, out)
+    assert (spec.source.layout, spec.source.name) == (layout, "my-corpus")
+    items = list_source(spec.source.with_updates(**made.spec))
+    said = [len(rows) for rows in made.said.values() if any(row.text for row in rows)]
+    assert isinstance(spec.stages.transcripts, TranscriptSpec if said else WhisperXSpec)
+    found = {item.uri: load_given(item.given).segments for item in items if item.uri in made.said}
+    assert found.keys() == made.said.keys()
+    timed = any(found.values())
+    assert isinstance(spec.stages.segments, GivenSegmentsSpec) == bool(said or timed)
+    told = capsys.readouterr().out
+    assert f"It looks like layout {layout}, by " in told
+    assert ("utterances with times" in told) == timed
+    assert ("roots: []" in out.read_text()) == bool(made.spec)
+
+
+def test_a_text_beside_every_recording_is_noticed_and_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for number in range(3):
+        voice(tmp_path / f"2024/{number}.wav", number, format="WAV")
+        text(tmp_path / f"2024/{number}.txt", "so it is")
+    text(tmp_path / "2024/0.TextGrid", "x")
+    told = describe(survey(Source(uri=str(tmp_path / "2024"))).not_listed)
+    assert "3 .txt (3 of 3 recordings have a .txt beside them: set source.transcripts: sidecar)" in told
+    assert '1 of 3 recordings have a .TextGrid beside them: list them in source.words: ["**/*.TextGrid"]' in told
+    assert (
+        "beside"
+        not in describe(survey(Source(uri=str(tmp_path / "2024"), transcripts="sidecar")).not_listed).partition(".txt")[
+            2
+        ]
+    )
+    assert main([str(tmp_path / "2024"), "--out", str(tmp_path / "s.yaml")]) == 0
+    assert "3 of 3 recordings have a text beside them" in capsys.readouterr().out
+    spec = load_config(PipelineSpec, tmp_path / "s.yaml")
+    assert (spec.source.name, spec.source.layout, spec.source.transcripts) == ("2024", "folder", "sidecar")
+    assert spec.source.words == ["**/*.TextGrid"]
+    assert isinstance(spec.stages.words, GivenWordsSpec)
+
+
+def test_what_cannot_be_looked_at_is_one_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "empty").mkdir()
+    voice(tmp_path / "audio/a.wav")
+    assert main([str(tmp_path / "empty")]) == 2
+    assert main([str(tmp_path / "nowhere")]) == 2
+    text(tmp_path / "s.yaml", "mine")
+    assert main([str(tmp_path / "audio"), "--out", str(tmp_path / "s.yaml")]) == 2
+    told = capsys.readouterr().err
+    for sentence in ("holds no audio and no corpus that is known", "is not a folder", "is there already"):
+        assert sentence in told
+    assert (tmp_path / "s.yaml").read_text() == "mine"
