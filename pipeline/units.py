@@ -9,6 +9,7 @@ import numpy as np
 from pipeline.codebook.assign import Quantiser
 from pipeline.codebook.folder import load_card, load_centroids
 from pipeline.encode.base import build_encoder
+from pipeline.networks.ahead import made_ahead
 from pipeline.source.base import AudioReader
 from pipeline.stage import StageResult, refuse, rows_of
 from schemas.arrow import Row
@@ -16,6 +17,9 @@ from schemas.cards import Card
 from schemas.config import ConfigError
 from schemas.spec import UnitsSpec
 from schemas.tables import Recording, Reject, Segment, Units
+
+CHUNK_BATCHES = 8
+"""Batches that are read at once, to be sorted by length."""
 
 
 class UnitsStage:
@@ -61,25 +65,58 @@ class UnitsStage:
     def run(self, tables: Mapping[str, Sequence[Row]], audio: AudioReader) -> StageResult:
         """A row of units per segment; a segment shorter than a frame, or cut off by its recording's end, is a reject."""
         recordings = {row.recording_id: row for row in rows_of(tables, "recordings", Recording)}
+        segments = rows_of(tables, "segments", Segment)
+        size = self.encoder.batch_size
+        chunks = [
+            segments[first : first + size * CHUNK_BATCHES] for first in range(0, len(segments), size * CHUNK_BATCHES)
+        ]
+
+        def read(chunk: Sequence[Segment]) -> list[tuple[Segment, np.ndarray]]:
+            return [
+                (row, audio.read(recordings[row.recording_id], row.channel)[row.start : row.end].copy())
+                for row in chunk
+            ]
+
         rows: list[Units] = []
         rejects: list[Reject] = []
-        for segment in rows_of(tables, "segments", Segment):
-            samples = audio.read(recordings[segment.recording_id], segment.channel)[segment.start : segment.end]
-            outcome = self._units(segment, samples)
-            if isinstance(outcome, Units):
-                rows.append(outcome)
-            else:
-                rejects.append(outcome)
+        for cuts in made_ahead(read, chunks, ahead=size > 1):
+            for outcome in self._chunk(cuts, size):
+                if isinstance(outcome, Units):
+                    rows.append(outcome)
+                else:
+                    rejects.append(outcome)
         return StageResult(rows=rows, rejects=rejects)
 
-    def _units(self, segment: Segment, samples: np.ndarray) -> Units | Reject:
-        assert self._quantiser is not None, "open() comes before run()"
+    def _chunk(self, cuts: Sequence[tuple[Segment, np.ndarray]], size: int) -> list[Units | Reject]:
+        """The outcome of each segment; clips of like length go through the encoder together, so that little is padding."""
+        outcomes: dict[int, Units | Reject] = {}
+        usable: list[int] = []
+        for place, (segment, samples) in enumerate(cuts):
+            problem = self._problem(segment, samples)
+            if problem is None:
+                usable.append(place)
+            else:
+                outcomes[place] = problem
+        usable.sort(key=lambda place: len(cuts[place][1]))
+        for first in range(0, len(usable), size):
+            places = usable[first : first + size]
+            clips = [cuts[place][1] for place in places]
+            features = self.encoder.encode_batch(clips) if size > 1 else [self.encoder.encode(clip) for clip in clips]
+            for place, frames in zip(places, features, strict=True):
+                outcomes[place] = self._units(cuts[place][0], frames)
+        return [outcomes[place] for place in range(len(cuts))]
+
+    def _problem(self, segment: Segment, samples: np.ndarray) -> Reject | None:
         expected = (segment.end - segment.start) // self.encoder.hop
         if len(samples) != segment.end - segment.start or expected == 0:
             found = f"{len(samples)} samples where {segment.end - segment.start} were promised, at a hop of {self.encoder.hop}"
             detail = f"{found}: the recording changed or the segment is shorter than a frame"
             return refuse(segment, self.name, "frame_mismatch", detail)
-        features = self.encoder.encode(samples)
+        return None
+
+    def _units(self, segment: Segment, features: np.ndarray) -> Units | Reject:
+        assert self._quantiser is not None, "open() comes before run()"
+        expected = (segment.end - segment.start) // self.encoder.hop
         if len(features) != expected:
             detail = f"the encoder gave {len(features)} frames where {expected} were expected"
             return refuse(segment, self.name, "frame_mismatch", detail)
@@ -99,4 +136,6 @@ def tokenizer_card(encoder: Card, kmeans: Card) -> Card:
         "num_units": kmeans.facts["num_units"],
         "hop": encoder.facts["hop"],
     }
-    return Card(kind="unit_tokenizer", name=f"{encoder.name}-km{kmeans.facts['num_units']}", facts=facts)
+    licences = {str(card.notes["license"]) for card in (encoder, kmeans) if "license" in card.notes}
+    notes = {"license": " and ".join(sorted(licences))} if licences else {}
+    return Card(kind="unit_tokenizer", name=f"{encoder.name}-km{kmeans.facts['num_units']}", facts=facts, notes=notes)

@@ -72,7 +72,7 @@ SourceConfig = Annotated[
 
 class TokenizerConfig(StrictModel):
     path: str
-    """A `tokenizer.json`, a SentencePiece model, or a directory that holds either."""
+    """A `tokenizer.json`, a SentencePiece model, a directory that holds either, or the hub name of one that was fetched."""
     train_size: int | None = None
     """Where `path` does not exist: train a byte-level BPE of so many tokens on the sources' text and write it there."""
 

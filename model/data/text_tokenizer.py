@@ -10,6 +10,7 @@ import numpy as np
 
 from schemas.cards import Card, hash_file
 from schemas.config import ConfigError
+from schemas.models.hub import folder_of
 
 
 class TextTokenizer(Protocol):
@@ -28,12 +29,13 @@ class TextTokenizer(Protocol):
 
 
 def load_tokenizer(path: str | Path) -> TextTokenizer:
-    """The tokenizer in a file (`*.json` or a SentencePiece `*.model`) or in a directory that holds either.
+    """The tokenizer in a file (`*.json` or a SentencePiece `*.model`), or in a directory that holds either; a hub name
+    (`owner/name[@revision]`) is the directory that it has in this machine's cache.
 
     Raises:
         ConfigError: there is none, or the file is not what its name says.
     """
-    path = Path(path)
+    path = folder_of(str(path)) or Path(path)
     if path.is_dir():
         found = [path / name for name in ("tokenizer.json", "tokenizer.model") if (path / name).is_file()]
         if not found:
@@ -41,8 +43,8 @@ def load_tokenizer(path: str | Path) -> TextTokenizer:
         path = found[0]
     if not path.is_file():
         raise ConfigError(
-            f"the text tokenizer {path} does not exist; give a tokenizer.json or a SentencePiece model, "
-            "or train one with `python jobs/train_tokenizer.py`"
+            f"the text tokenizer {path} does not exist; give a tokenizer.json or a SentencePiece model, a hub name that was "
+            "fetched (`python -m jobs.fetch_models --config ...`), or train one with `python jobs/train_tokenizer.py`"
         )
     try:
         return _HuggingFace(path) if path.suffix == ".json" else _SentencePiece(path)

@@ -15,6 +15,7 @@ from model.network.base import SpeechTextModel
 from model.training.checkpoint import latest, load, read_facts
 from model.training.distributed import Ranks
 from schemas.config import ConfigError, parse_config
+from schemas.models.hub import folder_of
 
 log = logging.getLogger(__name__)
 
@@ -27,7 +28,7 @@ def set_weights(module: nn.Module, source: str, corpus: Corpus, ranks: Ranks) ->
         ConfigError: there is nothing to start from, its shapes are not the model's, or its text tokens or units are others.
         CheckpointError: the checkpoint cannot be read.
     """
-    path = Path(source)
+    path = folder_of(source) or Path(source)
     folder = path if (path / "checkpoint.json").exists() else latest(path / "checkpoints")
     if folder is not None:
         _same_vocabulary(folder, read_facts(folder), corpus)

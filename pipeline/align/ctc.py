@@ -12,6 +12,7 @@ from pipeline.align.ctc_model import Alphabet, CtcModel
 from pipeline.align.loudness import loud_steps, offset, onset
 from pipeline.align.viterbi import TokenSpan, TooShort, token_spans, viterbi, with_star
 from pipeline.align.whisper_letters import WhisperLetters
+from pipeline.networks.resolver import ctc_model, licence_notes
 from pipeline.text.tokens import Token
 from schemas.cards import Card
 from schemas.spec import CtcSpec
@@ -34,7 +35,8 @@ class CtcAligner:
     def card(self) -> Card:
         """Hashes of the model's files and the version of the rules above."""
         facts = {"files": self._model.files(), "rules": "ctc-viterbi-star-4"}
-        return Card(kind="aligner", name=f"ctc-{Path(self._spec.model.partition('@')[0]).name.lower()}", facts=facts)
+        name = f"ctc-{Path(self._spec.model.partition('@')[0]).name.lower()}"
+        return Card(kind="aligner", name=name, facts=facts, notes=licence_notes(ctc_model(self._spec)))
 
     def open(self) -> None:
         """Load the model."""

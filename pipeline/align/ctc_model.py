@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.networks.model_files import model_directory, read_json, torch_device, weight_hashes
+from pipeline.networks.resolver import bundle_file, bundle_of
 from pipeline.networks.windowed import Windowing, run_windowed
 from pipeline.networks.windows import ConvGrid
 from schemas.cards import hash_directory
@@ -86,7 +87,9 @@ class CtcModel:
             ConfigError: the model is missing or incomplete.
         """
         if self.spec.format == "torchaudio":
-            return {_bundle(self.spec.model)._path: "torchaudio"}
+            bundle = _bundle(self.spec.model)
+            bundle_file(bundle, "words.model")
+            return {bundle._path: "torchaudio"}
         directory = model_directory(self.spec.model, "words.model")
         if not (directory / "vocab.json").is_file():
             raise ConfigError(f"{directory} has no vocab.json: the letters of its CTC head are not known")
@@ -100,6 +103,7 @@ class CtcModel:
         """
         self._device = torch_device(self.spec.device)
         if self.spec.format == "torchaudio":
+            bundle_file(_bundle(self.spec.model), "words.model")  # torchaudio would fetch it
             self._open_bundle(_bundle(self.spec.model))
         else:
             self._open_directory(model_directory(self.spec.model, "words.model"))
@@ -217,9 +221,7 @@ def read_log_priors(path: Path, labels: tuple[str, ...]) -> np.ndarray:
 
 
 def _bundle(name: str) -> Any:
-    import torchaudio
-
-    bundle = getattr(torchaudio.pipelines, name, None)
+    bundle = bundle_of(name)
     if not hasattr(bundle, "get_labels"):
         raise ConfigError(f"torchaudio has no CTC bundle {name!r}; WAV2VEC2_ASR_BASE_960H and MMS_FA are two of them")
     return bundle

@@ -11,6 +11,7 @@ import numpy as np
 
 from pipeline.align.base import AlignError, WordTiming
 from pipeline.networks.model_files import model_directory, torch_device, weight_hashes
+from pipeline.networks.resolver import Wanted, licence_notes
 from pipeline.text.tokens import Token
 from schemas.audio import SAMPLE_RATE
 from schemas.cards import Card, hash_file
@@ -38,7 +39,10 @@ class WhisperXAligner:
         if (directory / "vocab.json").is_file():
             files["vocab.json"] = hash_file(directory / "vocab.json")
         return Card(
-            kind="aligner", name=f"whisperx-{directory.name.lower()}", facts={"files": files, "whisperx": _version()}
+            kind="aligner",
+            name=f"whisperx-{directory.name.lower()}",
+            facts={"files": files, "whisperx": _version()},
+            notes=licence_notes(Wanted(field="words.model", form="hf", name=self._spec.model)),
         )
 
     def open(self) -> None:

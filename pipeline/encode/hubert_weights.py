@@ -11,10 +11,13 @@ from typing import Any
 from pipeline.encode.fairseq_checkpoint import FairseqHubert, read_fairseq_hubert
 from pipeline.networks.attention_reach import FIELD, limit_attention
 from pipeline.networks.model_files import model_directory, read_json, weight_hashes
+from pipeline.networks.resolver import Wanted, bundle_file, bundle_of, place_of
 from pipeline.networks.windows import ConvGrid
 from schemas.cards import hash_file
 from schemas.config import ConfigError
 from schemas.spec import HubertSpec
+
+FIELD_OF_SPEC = "units.encoder.model"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,7 +40,7 @@ def hubert_facts(spec: HubertSpec) -> HubertFacts:
         ConfigError: missing, unreadable, or not a HuBERT.
     """
     if spec.format == "hf":
-        directory = model_directory(spec.model, "encoder.model")
+        directory = model_directory(spec.model, FIELD_OF_SPEC)
         config = read_json(directory / "config.json")
         if config.get("model_type") != "hubert":
             raise ConfigError(
@@ -50,6 +53,7 @@ def hubert_facts(spec: HubertSpec) -> HubertFacts:
         return _facts(config, weight_hashes(directory), normalise=wanted)
     if spec.format == "torchaudio":
         bundle = _bundle(spec.model)
+        bundle_file(bundle, FIELD_OF_SPEC)
         return _facts(_torchaudio_config(bundle._params), {bundle._path: "torchaudio"})
     checkpoint = _fairseq(spec)
     return _facts(_fairseq_config(checkpoint), {"checkpoint": hash_file(spec.model)})
@@ -62,9 +66,10 @@ def load_hubert(spec: HubertSpec, num_layers: int) -> Any:
         ConfigError: missing, unreadable, or weights that do not fit the configuration.
     """
     if spec.format == "hf":
-        model = _from_directory(model_directory(spec.model, "encoder.model"))
+        model = _from_directory(model_directory(spec.model, FIELD_OF_SPEC))
     elif spec.format == "torchaudio":
         bundle = _bundle(spec.model)
+        bundle_file(bundle, FIELD_OF_SPEC)  # torchaudio would fetch it
         model = _build(_torchaudio_config(bundle._params), _rename(bundle.get_model().state_dict(), _TORCHAUDIO_NAMES))
     else:
         checkpoint = _fairseq(spec)
@@ -228,9 +233,7 @@ def _rename(weights: dict[str, Any], rules: tuple[tuple[str, str], ...]) -> dict
 
 
 def _bundle(name: str) -> Any:
-    import torchaudio
-
-    bundle = getattr(torchaudio.pipelines, name, None)
+    bundle = bundle_of(name)
     if not hasattr(bundle, "_params"):
         raise ConfigError(
             f"torchaudio has no bundle {name!r}; HUBERT_BASE, HUBERT_LARGE and HUBERT_XLARGE are those meant here"
@@ -239,9 +242,7 @@ def _bundle(name: str) -> Any:
 
 
 def _fairseq(spec: HubertSpec) -> FairseqHubert:
-    if not Path(spec.model).is_file():
-        raise ConfigError(f"no fairseq checkpoint {spec.model!r}: give the path of a .pt file")
-    return read_fairseq_hubert(Path(spec.model))
+    return read_fairseq_hubert(Path(place_of(Wanted(field=FIELD_OF_SPEC, form="fairseq", name=spec.model))))
 
 
 def _some(names: list[Any]) -> str:

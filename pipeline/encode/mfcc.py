@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from importlib.metadata import version
 
 import numpy as np
@@ -22,6 +23,7 @@ class MfccEncoder:
     """Kaldi MFCC (13, dither 0, c0 instead of energy) with deltas of first and second order, averaged over the hop."""
 
     dim = 3 * NUM_CEPSTRA
+    batch_size = 1
 
     def __init__(self, spec: MfccSpec):
         self.hop: int = spec.hop
@@ -29,7 +31,12 @@ class MfccEncoder:
     def card(self) -> Card:
         """The features are code alone, so the card names the code: torchaudio's version is a note, not a fact."""
         facts = {"features": "kaldi-mfcc-13-d-dd", "average": "hop", "hop": self.hop, "dim": self.dim}
-        return Card(kind="encoder", name="mfcc", facts=facts, notes={"torchaudio": version("torchaudio")})
+        return Card(
+            kind="encoder",
+            name="mfcc",
+            facts=facts,
+            notes={"torchaudio": version("torchaudio"), "license": "no weights"},
+        )
 
     def open(self) -> None:
         """Nothing to load but the libraries, which takes seconds that are no work on the first segment."""
@@ -37,6 +44,10 @@ class MfccEncoder:
 
     def close(self) -> None:
         """Nothing to release."""
+
+    def encode_batch(self, clips: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """Features of each clip."""
+        return [self.encode(clip) for clip in clips]
 
     def encode(self, audio: np.ndarray) -> np.ndarray:
         """Features of float32 [n] samples at 16 kHz: float32 [n // hop, 39]."""

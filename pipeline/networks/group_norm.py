@@ -14,12 +14,12 @@ BLOCK = 1 << 20
 
 
 class Affine(torch.nn.Module):
-    """scale [C] and shift [C] over [B, C, T]: a normalisation whose statistics are already known."""
+    """scale and shift [C, 1], or [B, C, 1] for rows with their own, over [B, C, T]: a norm whose statistics are known already."""
 
     def __init__(self, scale: np.ndarray, shift: np.ndarray) -> None:
         super().__init__()
-        self.register_buffer("scale", torch.from_numpy(scale).float()[:, None])
-        self.register_buffer("shift", torch.from_numpy(shift).float()[:, None])
+        self.register_buffer("scale", torch.from_numpy(scale).float()[..., None])
+        self.register_buffer("shift", torch.from_numpy(shift).float()[..., None])
 
     def forward(self, hidden: torch.Tensor) -> torch.Tensor:
         """[B, C, T] -> [B, C, T]"""
@@ -27,8 +27,9 @@ class Affine(torch.nn.Module):
 
 
 @contextmanager
-def whole_audio_norm(layer: Any, padded: np.ndarray) -> Iterator[None]:
-    """While it lasts, the group norm of a first convolution layer (`conv`, `layer_norm`) uses the statistics of `padded`.
+def whole_audio_norm(layer: Any, *waves: np.ndarray) -> Iterator[None]:
+    """While it lasts, the group norm of a first convolution layer (`conv`, `layer_norm`) uses the statistics of a whole wave:
+    those of the one given for all rows, or of several, one per row of the batches that go through.
 
     Each output of that layer is linear in the samples it sees (10 of them, every 5 samples), so the mean and the variance of
     each channel follow from the mean and the covariance of those 10: a cheap pass over the audio instead of one through the
@@ -38,19 +39,25 @@ def whole_audio_norm(layer: Any, padded: np.ndarray) -> Iterator[None]:
     if not isinstance(norm, torch.nn.GroupNorm):
         yield
         return
-    convolution = layer.conv
-    mean, covariance = patch_statistics(padded, convolution.kernel_size[0], convolution.stride[0])
+    parts = [_affine(layer.conv, norm, wave) for wave in waves]
+    scale, shift = (np.stack(column) if len(waves) > 1 else column[0] for column in zip(*parts, strict=True))
+    layer.layer_norm = Affine(scale, shift).to(layer.conv.weight.device, layer.conv.weight.dtype)
+    try:
+        yield
+    finally:
+        layer.layer_norm = norm
+
+
+def _affine(convolution: Any, norm: torch.nn.GroupNorm, wave: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Scale and shift of each channel, float64 [C]."""
+    mean, covariance = patch_statistics(wave, convolution.kernel_size[0], convolution.stride[0])
     weight = convolution.weight.detach()[:, 0].double().cpu().numpy()
     bias = 0.0 if convolution.bias is None else convolution.bias.detach().double().cpu().numpy()
     centre = weight @ mean + bias
     variance = np.einsum("ci,ij,cj->c", weight, covariance, weight).clip(min=0)
     scale = norm.weight.detach().double().cpu().numpy() / np.sqrt(variance + norm.eps)
     shift = norm.bias.detach().double().cpu().numpy() - centre * scale
-    layer.layer_norm = Affine(scale, shift).to(convolution.weight.device)
-    try:
-        yield
-    finally:
-        layer.layer_norm = norm
+    return scale, shift
 
 
 def patch_statistics(samples: np.ndarray, kernel: int, stride: int) -> tuple[np.ndarray, np.ndarray]:

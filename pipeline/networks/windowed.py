@@ -54,7 +54,7 @@ def run_windowed(
     windows = plan_windows(num_frames, windowing.core, windowing.context)
     if not windows:
         return frames
-    padded = np.pad(audio if normalise is None else _normalised(audio, normalise), grid.margin)
+    padded = np.pad(audio if normalise is None else normalised(audio, normalise), grid.margin)
     if len(windows) == 1:
         frames[:] = forward([padded])[0]
         return frames
@@ -74,6 +74,7 @@ def _kept(output: np.ndarray, window: Window) -> np.ndarray:
     return output[window.keep_start - window.start : window.keep_stop - window.start]
 
 
-def _normalised(audio: np.ndarray, epsilon: float) -> np.ndarray:
+def normalised(audio: np.ndarray, epsilon: float) -> np.ndarray:
+    """Zero mean and unit variance: float32 [n]."""
     mean, variance = audio.mean(dtype=np.float64), audio.var(dtype=np.float64)
     return ((audio - np.float32(mean)) / np.float32(np.sqrt(variance + epsilon))).astype(np.float32)

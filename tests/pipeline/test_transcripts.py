@@ -17,6 +17,7 @@ from pipeline.text.tokens import tokenise
 from pipeline.transcripts import TranscriptsStage, compression_ratio, find_problem
 from schemas.cards import Card
 from schemas.config import ConfigError
+from schemas.errors import ModelError
 from schemas.spec import TranscriptSpec, WhisperXSpec
 from schemas.tables import Recording, Segment, Transcript, segment_id
 from tests.pipeline.conftest import DemoTables
@@ -126,10 +127,10 @@ def test_given_text_has_the_manifests_language(demo: DemoTables) -> None:
         assert {row.language for row in rows if isinstance(row, Transcript)} == {language}
 
 
-def test_a_missing_model_names_both_ways(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"make models.*hub name"):
+def test_a_missing_model_says_how_to_get_it(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=r"no directory.*jobs\.fetch_models"):
         TranscriptsStage(WhisperXSpec(model=str(tmp_path / "nowhere"))).cards()
-    with pytest.raises(ConfigError, match=r"make models.*hub name"):
+    with pytest.raises(ModelError, match=r"in this machine's cache.*jobs\.fetch_models"):
         model_directory("somebody/no-such-model")
 
 
@@ -151,7 +152,7 @@ def test_a_hub_name_is_found_in_this_machines_cache(name: str, tmp_path: Path, m
 def test_an_incomplete_model_names_the_missing_file(tmp_path: Path) -> None:
     (tmp_path / "model.bin").write_bytes(b"x")
     (tmp_path / "config.json").write_text("{}")
-    with pytest.raises(ConfigError, match=r"tokenizer\.json missing"):
+    with pytest.raises(ModelError, match=r"lacks tokenizer\.json"):
         model_directory(str(tmp_path))
 
 

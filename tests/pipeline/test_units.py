@@ -97,3 +97,25 @@ def test_centroids_of_another_encoder_are_refused(tmp_path):
     write_centroids(tmp_path, centroids, kmeans_card("test", centroids, {"encoder": fitted_at_20_ms}))
     with pytest.raises(ConfigError, match="were fitted on features of encoder-mfcc"):
         UnitsStage(UnitsSpec(encoder=MfccSpec(hop=640), centroids=str(tmp_path))).cards()
+
+
+def test_a_gpu_gets_full_batches_of_like_lengths_and_the_table_does_not_show_it(stage, monkeypatch):
+    """As with 16 clips per step: the same rows in the same order, more than 14 clips a step, little of it padding."""
+    generator = np.random.default_rng(1)
+    ends = [int(end) for end in generator.integers(1_000, 48_000, 400)]
+    segments = [segment("ab"[number % 2], 0, end) for number, end in enumerate(ends)]
+    tables = {"segments": segments, "recordings": RECORDINGS}
+    alone = stage.run(tables, Reader(AUDIO))
+    steps: list[list[int]] = []
+
+    def encode_batch(clips):
+        steps.append([len(clip) for clip in clips])
+        return [stage.encoder.encode(clip) for clip in clips]
+
+    monkeypatch.setattr(stage.encoder, "batch_size", 16, raising=False)
+    monkeypatch.setattr(stage.encoder, "encode_batch", encode_batch)
+    together = stage.run(tables, Reader(AUDIO))
+    assert together == alone
+    assert len(together.rows) == len(segments)
+    assert np.mean([len(step) for step in steps]) >= 14
+    assert sum(map(sum, steps)) / sum(max(step) * len(step) for step in steps) > 0.85

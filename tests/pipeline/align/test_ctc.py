@@ -17,6 +17,7 @@ from pipeline.align.ctc_model import Alphabet, CtcModel
 from pipeline.text.tokens import tokenise
 from pipeline.words import WordsStage
 from schemas.config import ConfigError
+from schemas.errors import ModelError
 from schemas.spec import CtcSpec
 from schemas.tables import Recording, Segment, Transcript, segment_id
 
@@ -314,7 +315,7 @@ def test_the_stage_runs_on_real_speech_and_every_word_is_in_bounds(delimiter, tm
 
 
 def test_missing_pieces_are_sentences(tmp_path):
-    with pytest.raises(ConfigError, match="no directory"):
+    with pytest.raises(ModelError, match="no directory"):
         CtcAligner(CtcSpec(model=str(tmp_path / "none"))).card()
     path = Path(save_ctc(tmp_path / "m"))
     card = CtcAligner(CtcSpec(model=str(path))).card()

@@ -20,6 +20,7 @@ from pipeline.networks.letter_head import LetterHead
 from pipeline.networks.whisper_encoder import WhisperEncoder, hash_tensors, read_ctranslate2
 from pipeline.text.tokens import tokenise
 from schemas.config import ConfigError
+from schemas.errors import ModelError
 from schemas.spec import CtcSpec
 
 ROOT = Path(__file__).parents[3]
@@ -141,7 +142,7 @@ def test_a_head_refuses_the_encoder_of_another_whisper(head: Path, whisper: Path
 
 
 def test_what_is_missing_is_said_before_anything_is_loaded(head: Path, whisper: Path, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="make models"):
+    with pytest.raises(ModelError, match=r"words\.encoder: there is no directory.*jobs\.fetch_models"):
         CtcAligner(CtcSpec(format="whisper", model=str(head), encoder=str(tmp_path / "none"))).card()
     (head / "config.json").write_text('{"model_type": "wav2vec2"}', encoding="utf-8")
     with pytest.raises(ConfigError, match="no letter head"):

@@ -17,7 +17,7 @@ from transformers import (
 from pipeline.align.base import AlignError, WordTiming
 from pipeline.align.whisperx import WhisperXAligner, _without_overlap
 from pipeline.text.tokens import tokenise
-from schemas.config import ConfigError
+from schemas.errors import ModelError
 from schemas.spec import WhisperXAlignSpec
 
 LABELS = ("<pad>", "<unk>", "|", "'", *"abcdefghijklmnopqrstuvwxyz")
@@ -70,7 +70,7 @@ def test_overlaps_from_rounding_give_way_to_the_earlier_word():
 
 
 def test_a_missing_model_is_a_sentence(tmp_path):
-    with pytest.raises(ConfigError, match="no directory"):
+    with pytest.raises(ModelError, match="no directory"):
         WhisperXAligner(WhisperXAlignSpec(model=str(tmp_path / "none"))).card()
 
 

@@ -17,6 +17,7 @@ from pipeline.encode.base import build_encoder
 from pipeline.encode.hubert import HubertEncoder
 from pipeline.networks.windows import ConvGrid, plan_windows
 from schemas.config import ConfigError
+from schemas.errors import ModelError
 from schemas.spec import HubertSpec
 
 KERNELS, STRIDES = [10, 3, 3, 3, 3, 2, 2], [5, 2, 2, 2, 2, 2, 2]
@@ -188,7 +189,7 @@ def test_a_wrong_hop_a_missing_layer_and_another_model_are_sentences(models, tmp
         build_encoder(HubertSpec(model=models["group", 1], layer=2)).card()
     with pytest.raises(ConfigError, match="has 3 layers"):
         build_encoder(HubertSpec(model=models["group", 0], layer=4)).card()
-    with pytest.raises(ConfigError, match=r"a directory .* or a name on the hub"):
+    with pytest.raises(ModelError, match=r"no directory.*cache.*jobs\.fetch_models"):
         build_encoder(HubertSpec(model=str(tmp_path / "none"), layer=1)).card()
     other = tmp_path / "other"
     shutil.copytree(models["group", 0], other)
@@ -287,3 +288,24 @@ def test_a_bin_file_is_read_as_weights_alone(models, tmp_path):
     with pytest.raises(ConfigError, match="cannot be loaded"):
         build_encoder(HubertSpec(model=str(bad), layer=2)).open()
     assert not witness.exists()
+
+
+@pytest.mark.parametrize("key", [("group", 0), ("group", 1), ("layer", 0), ("layer", 1)])
+@settings(max_examples=15, deadline=None)
+@given(lengths=st.lists(st.integers(0, 40_000), min_size=1, max_size=5), seed=st.integers(0, 99))
+def test_a_padded_batch_gives_the_features_of_its_members(encoders, key, lengths, seed):
+    """Of clips of any lengths, loud and quiet ones, some longer than a window, some shorter than a frame."""
+    generator = np.random.default_rng(seed)
+    clips = [(generator.standard_normal(length) * generator.uniform(0.001, 1)).astype(np.float32) for length in lengths]
+    together = encoders[key].encode_batch(clips)
+    for clip, features in zip(clips, together, strict=True):
+        alone = encoders[key].encode(clip)
+        assert features.shape == alone.shape
+        np.testing.assert_allclose(features, alone, atol=3e-4)
+
+
+def test_padding_would_be_seen_without_mask_or_statistics(encoders):
+    """The test above can fail: the same padding, with neither, moves the features of the shorter clip."""
+    encoder = encoders["group", 0]
+    padded = encoder.encode(np.concatenate([AUDIO[:9_600], np.zeros(12_800, np.float32)]))[: 9_600 // 320]
+    assert np.abs(padded - encoder.encode(AUDIO[:9_600])).max() > 1e-2

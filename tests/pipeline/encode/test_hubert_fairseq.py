@@ -14,6 +14,7 @@ import torch
 from pipeline.encode.base import build_encoder
 from pipeline.encode.fairseq_checkpoint import parse_conv_layers, read_fairseq_hubert
 from schemas.config import ConfigError
+from schemas.errors import ModelError
 from schemas.spec import HubertSpec
 
 CONVOLUTIONS = "[(16,10,5)] + [(16,3,2)] * 4 + [(16,2,2)] * 2"
@@ -137,7 +138,7 @@ def test_what_is_no_checkpoint_is_a_sentence(tmp_path):
     torch.save({"model": {}, "cfg": {"model": {"_name": "wav2vec2"}, "task": {}}}, tmp_path / "w2v.pt")
     with pytest.raises(ConfigError, match="'wav2vec2'; the encoder needs a HuBERT"):
         read_fairseq_hubert(tmp_path / "w2v.pt")
-    with pytest.raises(ConfigError, match="no fairseq checkpoint"):
+    with pytest.raises(ModelError, match="no fairseq checkpoint"):
         build_encoder(HubertSpec(format="fairseq", model=str(tmp_path / "none.pt"), layer=1)).card()
     (tmp_path / "raw.pt").write_bytes(pickle.dumps({"model": Malicious(tmp_path / "witness")}))
     with pytest.raises(ConfigError, match="was refused"):
