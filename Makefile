@@ -44,7 +44,7 @@ train: shards ## train the smallest LST on those shards, under runs/train-tiny
 	@$(PY) -m model.train $(TRAIN)
 
 test: models ## the tests that fit in CI
-	@$(PY) -m pytest -m "not slow and not gpu"
+	@$(PY) -m pytest -m "not slow and not gpu" -n 2 --dist loadgroup
 
 test-all: models ## every test this machine can run
 	@$(PY) -m pytest
