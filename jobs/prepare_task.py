@@ -23,10 +23,12 @@ if not __package__:  # started as a script: the code beside it runs, wherever th
 
 from jobs.runtime.cli import load_spec
 from jobs.runtime.job import Job
+from jobs.runtime.limits import cuda_stages
 from jobs.runtime.plan import Plan, plan_items, refresh, retire, write_inventory
 from jobs.runtime.run import stages_until
 from jobs.runtime.stages import unit_tokenizer_of
 from jobs.runtime.worker import StageWorker
+from pipeline.networks.model_files import torch_device
 from pipeline.source.inventory import list_files
 from schemas.arrow import RowType
 from schemas.cli import Parser, command
@@ -128,6 +130,8 @@ def make_task_plan(spec: PipelineSpec, task: Task) -> Plan:
 
 def run_here(plan: Plan) -> None:
     """Bring every stage to completion in this process, partition by partition; each is committed as it ends."""
+    for _ in cuda_stages(plan.spec):
+        torch_device("cuda")  # known now, and not after the stages before it
     plan.store.check_writable()
     retire(plan)
     write_inventory(plan)

@@ -22,22 +22,22 @@ from schemas.unit_bpe import UnitBpe
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command."""
     parser = Parser(__doc__)
-    parser.add_argument("--index", required=True, help="index.json of a set of speech shards")
+    parser.add_argument("--shards", required=True, help="index.json of a set of speech shards")
     parser.add_argument(
-        "--output", type=Path, required=True, help="where to write the tokenizer, such as unit-bpe-1k.json"
+        "--out", type=Path, required=True, help="where to write the tokenizer, such as unit-bpe-1k.json"
     )
     parser.add_argument("--size", type=int, default=1000, help="tokens, units included (default: %(default)s)")
     parser.add_argument(
         "--sequences", type=int, default=100_000, help="at most this many segments (default: %(default)s)"
     )
     given = parser.parse_args(arguments)
-    index = read_index(given.index)
-    bpe = UnitBpe.train(islice(unit_sequences(given.index, index), given.sequences), index.num_units, given.size)
-    given.output.parent.mkdir(parents=True, exist_ok=True)
-    bpe.save(given.output)
-    sample = list(islice(unit_sequences(given.index, index), 100))
+    index = read_index(given.shards)
+    bpe = UnitBpe.train(islice(unit_sequences(given.shards, index), given.sequences), index.num_units, given.size)
+    given.out.parent.mkdir(parents=True, exist_ok=True)
+    bpe.save(given.out)
+    sample = list(islice(unit_sequences(given.shards, index), 100))
     units, tokens = sum(map(len, sample)), sum(len(bpe.encode(sequence)) for sequence in sample)
-    print(f"{given.output}: {bpe.size} tokens, {units / max(tokens, 1):.2f} units per token on {len(sample)} segments")
+    print(f"{given.out}: {bpe.size} tokens, {units / max(tokens, 1):.2f} units per token on {len(sample)} segments")
     return 0
 
 

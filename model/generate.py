@@ -33,7 +33,7 @@ from model.inference.trained import load_trained, run_folder
 from model.training.metrics import read_rows
 from model.voice.options import add_speaking_arguments, open_synthesiser
 from model.voice.synthesiser import Synthesiser, write_wav
-from schemas.cli import Parser, command
+from schemas.cli import Parser, command, count, out_file, utf8
 from schemas.config import ConfigError, parse_config
 from schemas.tasks import read_task
 
@@ -85,7 +85,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     facts = statistics(results, run.seconds, per_second)
     print(_facts_line(facts))
     if synthesise is not None:
-        speak(Path(given.wav), prompts, results, synthesise)
+        speak(given.wav, prompts, results, synthesise)
     if given.json:
         document = {
             "checkpoint": given.checkpoint,
@@ -93,7 +93,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             "statistics": facts,
             "rows": rows,
         }
-        Path(given.json).write_text(json.dumps(document, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        given.json.write_text(json.dumps(document, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     return 0
 
 
@@ -140,8 +140,8 @@ def _speech(source: str) -> tuple[str, str, np.ndarray]:
             raise ConfigError(f"{path} has no item {key or 'at all'} with a prompt of units")
         return items[0].id, items[0].prompt.text, np.asarray(items[0].prompt.units)
     shards = ShardSet(path)
-    for shard, count in enumerate(shards.counts):
-        for number in range(count):
+    for shard, size in enumerate(shards.counts):
+        for number in range(size):
             sample = shards.read(shard, number)
             if len(sample.units) and (not key or sample.meta.key == key):
                 return sample.meta.key, sample.meta.text, sample.units
@@ -218,7 +218,7 @@ def make_parser() -> Parser:
     parser = Parser(__doc__)
     parser.add_argument("--checkpoint", required=True, help="a run's output_dir, or one of its checkpoints")
     parser.add_argument(
-        "--prompt", action="append", default=[], metavar="TEXT", help="a text to continue; may be repeated"
+        "--prompt", type=utf8, action="append", default=[], metavar="TEXT", help="a text to continue; may be repeated"
     )
     parser.add_argument("--speech", action="append", default=[], metavar="SOURCE", help="speech to continue; see above")
     parser.add_argument("--prompt-seconds", type=float, metavar="S", help="only the beginning of the speech prompts")
@@ -228,15 +228,17 @@ def make_parser() -> Parser:
     parser.add_argument("--top-p", type=float, metavar="P")
     parser.add_argument("--seed", type=int, default=0, help="(default: %(default)s)")
     parser.add_argument(
-        "--batch", type=int, default=1, metavar="N", help="continuations of each prompt (default: %(default)s)"
+        "--batch", type=count, default=1, metavar="N", help="continuations of each prompt (default: %(default)s)"
     )
     parser.add_argument("--max-units", type=int, default=250, help="new units of a row (default: %(default)s)")
     parser.add_argument("--max-tokens", type=int, default=100, help="new text tokens of a row (default: %(default)s)")
     parser.add_argument("--patching", default="auto", help="auto, static:4 or dynamic:2:8 (default: %(default)s)")
     parser.add_argument("--stream", action="store_true", help="print every element as it comes")
-    parser.add_argument("--wav", metavar="OUT", help="speak it; with several rows OUT-0.wav, OUT-1.wav, ...")
-    parser.add_argument("--json", metavar="OUT", help="write everything")
-    parser.add_argument("--threads", type=int, help="CPU threads; torch's choice otherwise")
+    parser.add_argument(
+        "--wav", type=out_file, metavar="OUT", help="speak it; with several rows OUT-0.wav, OUT-1.wav, ..."
+    )
+    parser.add_argument("--json", type=out_file, metavar="OUT", help="write everything")
+    parser.add_argument("--threads", type=count, help="CPU threads; torch's choice otherwise")
     add_speaking_arguments(parser)
     return parser
 

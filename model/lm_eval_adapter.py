@@ -4,7 +4,7 @@
     python -m model.lm_eval_adapter --checkpoint runs/train-tiny --tasks my_task --include-path my_tasks --json results.json
 
 Tasks that compare likelihoods (multiple_choice, loglikelihood, loglikelihood_rolling) can be run; those that generate cannot.
-From Python: `import model.lm_eval_adapter` registers the model "lst" with lm_eval.
+From Python: `import model.scoring.harness` registers the model "lst" with lm_eval.
 """
 
 from __future__ import annotations
@@ -12,64 +12,8 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Any
 
-from model.inference.trained import load_trained
-from model.scoring.scorer import Precision, Scorer, make_scorer
-from schemas.cli import Parser, command
-
-try:
-    from lm_eval import simple_evaluate
-    from lm_eval.api.model import LM
-    from lm_eval.api.registry import register_model
-    from lm_eval.tasks import TaskManager
-    from lm_eval.utils import make_table
-except ImportError as error:
-    raise ImportError("lm_eval is not installed: run `pip install 'latent-speech-text[lm-eval]'`") from error
-
-
-@register_model("lst")
-class LatentSpeechText(LM):
-    """A checkpoint as lm_eval sees it: text in, log-likelihoods out."""
-
-    def __init__(
-        self,
-        checkpoint: str = "",
-        precision: Precision = "fp64",
-        device: str = "cpu",
-        max_elements: int = 8192,
-        scorer: Scorer | None = None,
-        **_: Any,
-    ) -> None:
-        """`checkpoint`: a run or one of its checkpoints; or a scorer that is ready. lm_eval passes its own settings too (batch
-        size and the like), which mean nothing here.
-
-        Raises:
-            CheckpointError, ConfigError: see `load_trained`.
-        """
-        super().__init__()
-        if scorer is None:
-            scorer = make_scorer(load_trained(checkpoint, device), "auto", precision, int(max_elements))
-        self.scorer = scorer
-
-    def loglikelihood(self, requests: list[Any], disable_tqdm: bool = False) -> list[tuple[float, bool]]:
-        """Of each continuation given its context, and whether it is the greedy one."""
-        del disable_tqdm
-        return self.scorer.score_text([request.args for request in requests])
-
-    def loglikelihood_rolling(self, requests: list[Any], disable_tqdm: bool = False) -> list[float]:
-        """Of whole texts, each as one document."""
-        del disable_tqdm
-        return [value for value, _ in self.scorer.score_text([("", request.args[0]) for request in requests])]
-
-    def generate_until(self, requests: list[Any], disable_tqdm: bool = False) -> list[str]:
-        """Refused.
-
-        Raises:
-            ValueError: always.
-        """
-        raise ValueError("tasks that generate text are not supported here; choose tasks that compare likelihoods")
+from schemas.cli import Parser, command, count, out_file
 
 
 @command
@@ -82,11 +26,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--num-fewshot", type=int, help="examples before each question; the task's own number otherwise"
     )
-    parser.add_argument("--limit", type=int, help="only the first N questions of each task")
+    parser.add_argument("--limit", type=count, help="only the first N questions of each task")
     parser.add_argument("--precision", choices=["fp64", "fp32"], default="fp64", help="fp32 on a GPU (default: fp64)")
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--json", metavar="OUT", help="write lm_eval's results")
+    parser.add_argument("--json", type=out_file, metavar="OUT", help="write lm_eval's results")
     given = parser.parse_args(arguments)
+    from lm_eval import simple_evaluate
+    from lm_eval.tasks import TaskManager
+    from lm_eval.utils import make_table
+
+    from model.scoring.harness import LatentSpeechText
+
     model = LatentSpeechText(given.checkpoint, given.precision, given.device)
     found = simple_evaluate(
         model=model,
@@ -99,7 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     print(make_table(found))
     if given.json:
         kept = {key: found[key] for key in ("results", "n-samples", "versions", "higher_is_better")}
-        Path(given.json).write_text(json.dumps(kept, indent=1, default=str) + "\n", encoding="utf-8")
+        given.json.write_text(json.dumps(kept, indent=1, default=str) + "\n", encoding="utf-8")
     return 0
 
 

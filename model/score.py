@@ -18,7 +18,6 @@ import json
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, replace
-from pathlib import Path
 from typing import Any, get_args
 
 import torch
@@ -42,7 +41,7 @@ from model.scoring.documents import DIRECTIONS, Direction
 from model.scoring.scorer import NORMALISATIONS, Scored, score_task
 from model.training.checkpoint import versions
 from schemas.cards import hash_file
-from schemas.cli import Parser, command
+from schemas.cli import Parser, command, count, out_file
 from schemas.config import ConfigError
 from schemas.tasks import Task, read_task
 
@@ -94,8 +93,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _print_preferences(f"{title}: twins", report["preference_differences"])
     _print_left_out(task, scored, directions)
     if given.json:
-        Path(given.json).parent.mkdir(parents=True, exist_ok=True)
-        Path(given.json).write_text(json.dumps(report, ensure_ascii=False) + "\n", encoding="utf-8")
+        given.json.write_text(json.dumps(report, ensure_ascii=False) + "\n", encoding="utf-8")
         print(f"wrote {given.json}")
     return 0
 
@@ -119,10 +117,12 @@ def _parser() -> Parser:
         choices=["fp64", "fp32"],
         help="default: fp64 on a CPU, where batching then does not show; fp32 on a GPU",
     )
-    parser.add_argument("--max-elements", type=int, default=8192, metavar="N", help="of a batch (default: %(default)s)")
+    parser.add_argument(
+        "--max-elements", type=count, default=8192, metavar="N", help="of a batch (default: %(default)s)"
+    )
     parser.add_argument("--device", default="cpu", help="(default: %(default)s)")
-    parser.add_argument("--threads", type=int, help="CPU threads; torch's choice otherwise")
-    parser.add_argument("--json", metavar="OUT", help="write every item's scores and all accuracies")
+    parser.add_argument("--threads", type=count, help="CPU threads; torch's choice otherwise")
+    parser.add_argument("--json", type=out_file, metavar="OUT", help="write every item's scores and all accuracies")
     return parser
 
 

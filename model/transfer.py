@@ -3,9 +3,9 @@
 Fine-tuning documents are `BOS <s> units <t> text EOS` (asr) and `BOS <t> text <s> units EOS` (tts), the loss on the answer alone.
 
 examples:
-  python -m model.transfer finetune asr --from runs/x --data runs/y/shards/index.json --steps 500 --output runs/x-asr
-  python -m model.transfer asr --checkpoint runs/x-asr --data runs/y/shards/index.json --limit 200
-  python -m model.transfer tts --checkpoint runs/x-tts --task test-units.jsonl --speak-with runs/y/shards/index.json --wav-dir out
+  python -m model.transfer finetune asr --from runs/x --shards runs/y/shards/index.json --steps 500 --out runs/x-asr
+  python -m model.transfer asr --checkpoint runs/x-asr --shards runs/y/shards/index.json --limit 200
+  python -m model.transfer tts --checkpoint runs/x-tts --task units.jsonl --voice-shards runs/y/shards/index.json --wav-dir out
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from model.training.loop import train
 from model.voice.options import add_speaking_arguments, open_synthesiser
 from model.voice.recognition import ErrorRates, Recogniser, error_rates
 from model.voice.synthesiser import Synthesiser, write_wav
-from schemas.cli import Parser, command
+from schemas.cli import Parser, command, count, out_file
 
 Kind = Literal["asr", "tts"]
 
@@ -220,7 +220,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = _parser().parse_args(arguments)
     if given.command == "finetune":
         config = finetune_config(
-            given.source, kind=given.kind, data=given.data, steps=given.steps, output_dir=given.output, lr=given.lr,
+            given.source, kind=given.kind, data=given.shards, steps=given.steps, output_dir=given.out, lr=given.lr,
             seed=given.seed, unit=given.unit,
         )  # fmt: skip
         return train(config)
@@ -228,14 +228,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if given.task:
         examples = examples_of_task(given.task, given.limit)
     else:
-        examples = examples_of_shards(given.data, given.unit, given.limit)
+        examples = examples_of_shards(given.shards, given.unit, given.limit)
     if given.command == "asr":
         result = evaluate_asr(trained, examples, patching=given.patching, batch=given.batch, progress=_show)
     else:
         result = _speak(trained, examples, given)
     print(summary(result))
     if given.json:
-        Path(given.json).write_text(json.dumps(asdict(result), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        given.json.write_text(json.dumps(asdict(result), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     return 0
 
 
@@ -282,20 +282,20 @@ def _parser() -> Parser:
     tune = commands.add_parser("finetune", help="train a checkpoint on one of the two formats")
     tune.add_argument("kind", choices=["asr", "tts"])
     tune.add_argument("--from", dest="source", required=True, metavar="RUN", help="a run, or one of its checkpoints")
-    tune.add_argument("--data", required=True, metavar="INDEX", help="the index.json of speech shards")
-    tune.add_argument("--output", required=True, metavar="DIR", help="the new run's directory")
-    tune.add_argument("--steps", type=int, required=True)
+    tune.add_argument("--shards", required=True, metavar="INDEX", help="the index.json of speech shards")
+    tune.add_argument("--out", required=True, metavar="DIR", help="the new run's directory")
+    tune.add_argument("--steps", type=count, required=True)
     tune.add_argument("--lr", type=float, default=2e-4, help="(default: %(default)s)")
     for name, what in (("asr", "write what is said, and count the errors"), ("tts", "speak, and let Whisper listen")):
         command = commands.add_parser(name, help=what)
         command.add_argument("--checkpoint", required=True, help="a fine-tuned run, or one of its checkpoints")
         source = command.add_mutually_exclusive_group(required=True)
-        source.add_argument("--data", metavar="INDEX", help="speech shards")
+        source.add_argument("--shards", metavar="INDEX", help="speech shards")
         source.add_argument("--task", metavar="FILE", help="a prepared task: its prompts and right endings")
-        command.add_argument("--limit", type=int, metavar="N", help="the first N utterances")
-        command.add_argument("--batch", type=int, default=16, help="(default: %(default)s)")
+        command.add_argument("--limit", type=count, metavar="N", help="the first N utterances")
+        command.add_argument("--batch", type=count, default=16, help="(default: %(default)s)")
         command.add_argument("--patching", default="auto", help="auto, static:4 or dynamic:2:8 (default: %(default)s)")
-        command.add_argument("--json", metavar="OUT", help="write the result, every hypothesis included")
+        command.add_argument("--json", type=out_file, metavar="OUT", help="write the result, every hypothesis included")
         if name == "tts":
             add_speaking_arguments(command)
             command.add_argument("--whisper", default="models/whisper-tiny.en", help="(default: %(default)s)")

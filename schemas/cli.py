@@ -11,6 +11,7 @@ Nothing heavy is imported here, and commands import what is heavy once their lin
 from __future__ import annotations
 
 import argparse
+import errno
 import functools
 import os
 import signal
@@ -20,6 +21,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn, Protocol
 
@@ -85,6 +87,38 @@ def count(text: str) -> int:
     if number < 1:
         raise argparse.ArgumentTypeError(f"{text} is not a whole number from 1 on")
     return number
+
+
+def utf8(text: str) -> str:
+    """A text that stands on the command line itself."""
+    if any("\udc80" <= char <= "\udcff" for char in text):  # how Python keeps bytes that are none
+        raise argparse.ArgumentTypeError("the text is not UTF-8")
+    return text
+
+
+def out_file(text: str) -> Path:
+    """A file that will be written: its folder is made now, so that a mistake in it costs no work.
+
+    Raises:
+        OSError: nothing can be written there.
+    """
+    path = Path(text)
+    if path.is_dir():
+        raise argparse.ArgumentTypeError(f"{path} is a folder; name a file in it")
+    writable_folder(path.parent)
+    return path
+
+
+def writable_folder(path: Path) -> Path:
+    """The folder, made where it is missing.
+
+    Raises:
+        OSError: it cannot be made, or not be written to.
+    """
+    path.mkdir(parents=True, exist_ok=True)
+    if not os.access(path, os.W_OK | os.X_OK):
+        raise PermissionError(errno.EACCES, "nothing can be written to this folder", str(path))
+    return path
 
 
 def command(main: Main) -> Command:

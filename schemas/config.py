@@ -137,3 +137,10 @@ def _describe(origin: str, problem: Any) -> str:
     where = ".".join(str(part) for part in problem["loc"])
     message = str(problem["msg"]).removeprefix("Value error, ")
     return f"{origin}: {where + ': ' if where else ''}{message}"
+
+
+def in_short(error: Exception) -> str:
+    """The reason in one line: of the many lines of a pydantic error, the first problem."""
+    if isinstance(error, ValidationError):
+        return _describe("its content", error.errors()[0])
+    return str(error).splitlines()[0] if str(error) else type(error).__name__

@@ -11,7 +11,7 @@ from typing import IO
 import fsspec
 import numpy as np
 
-from schemas.config import ConfigError
+from schemas.config import ConfigError, in_short
 from schemas.shards import SampleMeta, ShardIndex
 
 
@@ -59,7 +59,7 @@ def read_index(path: str) -> ShardIndex:
         with fsspec.open(path, "rb") as file:
             index = ShardIndex.model_validate(json.load(file))
     except (OSError, ValueError) as error:
-        raise ConfigError(f"cannot read the shard index {path}: {error}") from error
+        raise ConfigError(f"cannot read the shard index {path}: {in_short(error)}") from error
     if index.kind != "speech":
         raise ConfigError(f"{path} is a set of text: a unit BPE needs speech shards")
     return index

@@ -6,6 +6,8 @@ import os
 import sys
 import threading
 
+from schemas.spec import PipelineSpec
+
 
 def limit_threads(count: int) -> None:
     """Set the number of threads of the BLAS libraries and of torch, which read it when they are loaded.
@@ -16,6 +18,12 @@ def limit_threads(count: int) -> None:
         os.environ[name] = str(count)
     if "torch" in sys.modules:
         sys.modules["torch"].set_num_threads(count)
+
+
+def cuda_stages(spec: PipelineSpec) -> list[str]:
+    """The stages that ask for CUDA by name (`auto` takes what there is)."""
+    parts = {"transcripts": spec.stages.transcripts, "words": spec.stages.words, "units": spec.stages.units.encoder}
+    return [stage for stage, part in parts.items() if getattr(part, "device", None) == "cuda"]
 
 
 class Watchdog:

@@ -18,6 +18,7 @@ from typing import Any
 
 from tqdm import tqdm
 
+from jobs.runtime.limits import cuda_stages
 from jobs.runtime.plan import STAGES, Plan, refresh, retire, write_inventory
 from jobs.runtime.rejects import SPEC, ended_by_rejects
 from jobs.runtime.session import ray_session
@@ -44,9 +45,10 @@ def run_plan(plan: Plan, stages: Sequence[str], show_progress: bool | None = Non
     The progress bar is shown on a terminal, unless `show_progress` decides.
 
     Raises:
-        ConfigError: the output cannot be written, or the worker pools do not fit the cluster.
+        ConfigError: the output cannot be written, a stage wants CUDA and has no GPU, or the worker pools do not fit the cluster.
     """
     begin = time.perf_counter()
+    check_devices(plan, stages)
     plan.store.check_writable()
     retire(plan)
     write_inventory(plan)
@@ -110,6 +112,16 @@ def cpu_shares(plan: Plan, stages: Sequence[str], cpus: float) -> dict[str, floa
         stage: item.cpus if item.cpus is not None else max(int(share * 100) / 100, 0.01)
         for stage, item in wanted.items()
     }
+
+
+def check_devices(plan: Plan, stages: Sequence[str]) -> None:
+    """Raises ConfigError where a stage wants CUDA and its workers would not be given a GPU to see."""
+    for stage in cuda_stages(plan.spec):
+        if stage in stages and not plan.spec.resource(stage).gpus:
+            raise ConfigError(
+                f"stages.{stage} has device: cuda and resources.{stage}.gpus is 0, so that its workers see no GPU",
+                f"set resources.{stage}.gpus=1, or device: auto",
+            )
 
 
 def check_cluster(plan: Plan, stages: Sequence[str], resources: dict[str, float]) -> None:

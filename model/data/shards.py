@@ -18,6 +18,7 @@ import numpy as np
 from pydantic import ValidationError
 
 from schemas.cards import fingerprint
+from schemas.config import in_short
 from schemas.errors import DataError, ExitCode
 from schemas.shards import SHARD_FORMAT, SampleMeta, ShardEntry, ShardIndex, on_the_grid
 
@@ -303,7 +304,7 @@ def read_index(url: str) -> ShardIndex:
         missing = isinstance(error, FileNotFoundError)
         hint = " (has `make shards` finished? the index is written last)" if missing else ""
         code = ExitCode.CONFIGURATION if missing else None
-        raise ShardError(f"cannot read the shard index {url}: {error}{hint}", code=code) from error
+        raise ShardError(f"cannot read the shard index {url}: {in_short(error)}{hint}", code=code) from error
     if index.format != SHARD_FORMAT:
         raise ShardError(f"the shard index {url} has format {index.format}; this code reads {SHARD_FORMAT}")
     return index

@@ -55,13 +55,28 @@ class Trained:
         return Composer(tokenizer, self.module.vocabulary, token_starts=False, unit_bpe=bpe)
 
 
+def check_device(device: torch.device | str) -> None:
+    """
+    Raises:
+        ConfigError: this machine has no such device.
+    """
+    try:
+        wanted = torch.device(device)
+    except RuntimeError as error:
+        raise ConfigError(f"{str(device)!r} is no device", "write cpu, cuda or cuda:1") from error
+    have = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if wanted.type == "cuda" and (wanted.index or 0) >= have:
+        raise ConfigError(f"there is no device {wanted} here: torch sees {have} GPUs", "write cpu, or another number")
+
+
 def load_trained(path: str | Path, device: torch.device | str = "cpu") -> Trained:
     """The model of a run (its newest checkpoint) or of one checkpoint, in eval mode; optimiser state is not read.
 
     Raises:
         CheckpointError: there is no checkpoint, or it cannot be read.
-        ConfigError: it was written by another version of this code.
+        ConfigError: it was written by another version of this code, or there is no such device.
     """
+    check_device(device)
     path = Path(path)
     folder = path if (path / "checkpoint.json").exists() else latest(path / "checkpoints")
     if folder is None:

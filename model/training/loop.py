@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,6 +17,7 @@ from model.training.distributed import Ranks, ranks
 from model.training.metrics import Metrics, Progress, read_rows, summary
 from model.training.run import NonFiniteError, Run
 from model.training.signals import Signals
+from schemas.cli import writable_folder
 from schemas.errors import ExitCode
 
 log = logging.getLogger(__name__)
@@ -30,6 +32,7 @@ def train(config: TrainConfig) -> ExitCode:
         ConfigError, ShardError, CheckpointError, NonFiniteError: each with a sentence to act on.
         Stopped: a signal came before the first step, or while one process alone waited for data.
     """
+    writable_folder(Path(config.output_dir))
     if config.threads:
         torch.set_num_threads(config.threads)
     with ranks() as group:

@@ -17,10 +17,10 @@ WEIGHTS = ("*.safetensors", "*.pt", "*.pth", "g_*")
 
 
 def add_speaking_arguments(parser: argparse.ArgumentParser) -> None:
-    """--speak-with and --vocoder, and what they need."""
+    """--voice-shards and --vocoder, and what they need."""
     group = parser.add_argument_group("voice")
     group.add_argument(
-        "--speak-with",
+        "--voice-shards",
         metavar="INDEX",
         help="speech shards whose recordings are joined (default: the model's training data)",
     )
@@ -53,7 +53,7 @@ def open_synthesiser(given: argparse.Namespace, trained: Trained) -> Synthesiser
             )
         return voice
     spoken = (source for source in trained.config.data.sources if source.kind != "text")
-    index = given.speak_with or next(source.data for source in spoken)
+    index = given.voice_shards or next(source.data for source in spoken)
     shards = ShardSet(index)
     theirs, ours = (
         {name for name, card in cards.items() if card.kind == "unit_tokenizer"}

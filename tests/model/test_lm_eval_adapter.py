@@ -16,7 +16,7 @@ pytest.importorskip("lm_eval")
 def test_requests_are_answered_in_their_order() -> None:
     from lm_eval.api.registry import get_model
 
-    from model.lm_eval_adapter import LatentSpeechText
+    from model.scoring.harness import LatentSpeechText
 
     assert get_model("lst") is LatentSpeechText
     ready = scorer(Bigram(torch.randn(VOCABULARY.size, VOCABULARY.size)))

