@@ -16,7 +16,8 @@ from schemas.shards import TIMING_CODES, SampleMeta, SegmentSpan
 from schemas.spec import ShardsSpec
 from schemas.tables import Patches, Recording, Segment, Transcript, Units, Word
 
-VERSION = 1
+VERSION = 2
+SEVERAL_LANGUAGES = "mul"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,12 +108,16 @@ def build_sample(
     arrays = _Arrays()
     for part in passage.parts:
         arrays.add(part, hop)
+    languages = [part.transcript.language for part in passage.parts]
+    spans = arrays.spans
+    if len(set(languages)) > 1:
+        spans = [span.with_updates(language=language) for span, language in zip(spans, languages, strict=True)]
     meta = SampleMeta(
         key=passage.key,
         recording_id=passage.recording.recording_id,
         uri=passage.recording.uri,
-        segments=arrays.spans,
-        language=passage.parts[0].transcript.language,
+        segments=spans,
+        language=languages[0] if len(set(languages)) == 1 else SEVERAL_LANGUAGES,
         text=arrays.text,
         words=arrays.char_spans,
         patch_kind=arrays.kind,
@@ -193,9 +198,8 @@ def write_shard(samples: Iterable[dict[str, bytes | str]]) -> bytes:
 
 def json_bytes(meta: SampleMeta) -> bytes:
     """A sample's `.json` member: equal facts give equal bytes."""
-    return json.dumps(meta.model_dump(mode="json"), sort_keys=True, ensure_ascii=False, separators=(",", ":")).encode(
-        "utf-8"
-    )
+    fields = meta.model_dump(mode="json", exclude_none=True)
+    return json.dumps(fields, sort_keys=True, ensure_ascii=False, separators=(",", ":")).encode("utf-8")
 
 
 def npy_bytes(array: np.ndarray) -> bytes:

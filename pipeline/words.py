@@ -36,7 +36,7 @@ class WordsStage:
     """Aligns each segment's transcript to its audio. Rejects: align_failed, align_coverage."""
 
     name = "words"
-    version = 1
+    version = 2
     inputs: tuple[str, ...] = ("transcripts", "segments", "recordings")
 
     def __init__(

@@ -34,6 +34,8 @@ class SegmentSpan(StrictModel):
     end: int
     frame_start: int
     frame_end: int
+    language: str | None = None
+    """Where the segments of the passage are in several languages; else the passage's."""
 
 
 class SampleMeta(StrictModel):
@@ -45,6 +47,7 @@ class SampleMeta(StrictModel):
     uri: str
     segments: list[SegmentSpan]
     language: str
+    """Of all segments; `mul` (ISO 639-2) where they are in several, and each segment then has its own."""
     text: str
     """The transcripts of the segments, joined by a space."""
     words: list[tuple[int, int]]

@@ -13,6 +13,7 @@ from pipeline.align.loudness import loud_steps, offset, onset
 from pipeline.align.viterbi import TokenSpan, TooShort, token_spans, viterbi, with_star
 from pipeline.align.whisper_letters import WhisperLetters
 from pipeline.networks.resolver import ctc_model, licence_notes
+from pipeline.text.romanise import check_romaniser, is_romanised, romanised
 from pipeline.text.tokens import Token
 from schemas.cards import Card
 from schemas.spec import CtcSpec
@@ -34,12 +35,18 @@ class CtcAligner:
 
     def card(self) -> Card:
         """Hashes of the model's files and the version of the rules above."""
-        facts = {"files": self._model.files(), "rules": "ctc-viterbi-star-4"}
+        facts = {"files": self._model.files(), "rules": "ctc-viterbi-star-5"}
         name = f"ctc-{Path(self._spec.model.partition('@')[0]).name.lower()}"
         return Card(kind="aligner", name=name, facts=facts, notes=licence_notes(ctc_model(self._spec)))
 
     def open(self) -> None:
-        """Load the model."""
+        """Load the model.
+
+        Raises:
+            ConfigError: its letters are romanised and uroman is not installed.
+        """
+        if is_romanised(self._spec):
+            check_romaniser(self._spec.model)
         self._model.open()
 
     def close(self) -> None:
@@ -53,12 +60,13 @@ class CtcAligner:
             AlignError: too short for its letters, or they are not what is heard (the message says the score).
         """
         emissions = self._model.log_probs(audio)
+        spoken = [romanised(token) for token in tokens] if is_romanised(self._spec) else tokens
         return align_emissions(
             emissions,
             self._model.alphabet,
             self._model.grid.hop,
             audio,
-            tokens,
+            spoken,
             self._spec.min_score,
             self._model.letters_fill_sound,
         )
@@ -84,6 +92,7 @@ def align_emissions(
     targets, owners = _targets(tokens, alphabet)
     if not (owners >= 0).any():
         raise AlignError("the transcript has no characters to align")
+    _check_script(tokens, targets, owners, alphabet)
     starred = _with_silence(with_star(emissions, alphabet.letters), alphabet)
     try:
         path = viterbi(starred, targets, alphabet.blank)
@@ -144,6 +153,17 @@ def _targets(tokens: Sequence[Token], alphabet: Alphabet) -> tuple[np.ndarray, n
             targets += columns
             owners += [index] * len(columns)
     return np.array(targets, np.int64), np.array(owners, np.int64)
+
+
+def _check_script(tokens: Sequence[Token], targets: np.ndarray, owners: np.ndarray, alphabet: Alphabet) -> None:
+    """Raises AlignError where the model lacks most of the letters: a star fits everything, so it would align with anything."""
+    letters = targets[owners >= 0]
+    unknown = int((letters == alphabet.star).sum())
+    if 2 * unknown > len(letters) and any(character.isalpha() for token in tokens for character in token.text):
+        raise AlignError(
+            f"the model has no letters for {unknown} of the {len(letters)} characters of the transcript, which begins "
+            f"{tokens[0].text[:20]!r}: another script than the model's. MMS_FA (torchaudio) aligns romanised text of any script"
+        )
 
 
 def _with_silence(emissions: np.ndarray, alphabet: Alphabet) -> np.ndarray:

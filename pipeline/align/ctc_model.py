@@ -6,6 +6,7 @@ import pickle
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -46,21 +47,29 @@ class Alphabet:
         return np.array(spoken, np.int64)
 
     def _is_letter(self, index: int, label: str) -> bool:
-        return index not in (self.blank, self.delimiter) and len(label) == 1 and (label.isalnum() or label in "'’")
+        spoken = len(label) == 1 and (label.isalnum() or label in "'’" or unicodedata.category(label)[0] == "M")
+        return spoken and index not in (self.blank, self.delimiter)
 
     def columns(self, word: str) -> list[int]:
-        """A column per character: itself, in the model's case, without its accent, or the star."""
-        return [self._column(character) for character in word]
+        """The columns of a word's characters: each as it is where the model has it, else as it may write it, else the star.
 
-    def _column(self, character: str) -> int:
-        bare = unicodedata.normalize("NFD", character)[:1]
-        for form in (character, character.upper(), character.lower(), bare, bare.upper(), bare.lower()):
-            index = self._index.get(form)
-            if index is not None:
-                return index
-        return self.star
+        Tried in turn: either case; decomposed; without its accents; spelled out (\u00df as ss, a ligature as its letters). A
+        mark that is no sound of its own (a virama, the vowels of Arabic and Hebrew) is left out where the model has none.
+        """
+        return [column for character in word for column in self._columns(character)]
 
-    @property
+    def _columns(self, character: str) -> list[int]:
+        parts = unicodedata.normalize("NFD", character)
+        folded = unicodedata.normalize("NFKD", character).casefold()
+        apostrophes = {"'": "\u2019", "\u2019": "'"}
+        for form in (character, apostrophes.get(character, character), parts, parts[:1], folded, folded[:1]):
+            for cased in (form, form.upper(), form.lower()):
+                columns = [self._index.get(part) for part in cased]
+                if columns and None not in columns:
+                    return [column for column in columns if column is not None]
+        return [] if unicodedata.combining(character) else [self.star]
+
+    @cached_property
     def _index(self) -> dict[str, int]:
         return {label: index for index, label in enumerate(self.labels) if self._is_letter(index, label)}
 

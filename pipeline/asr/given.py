@@ -7,6 +7,7 @@ from itertools import groupby
 
 from pipeline.asr.base import Heard, Unusable
 from pipeline.source.base import AudioReader
+from pipeline.text.languages import language_code
 from schemas.cards import Card
 from schemas.given import Given, GivenSegment, GivenWord, channel_of, load_given
 from schemas.spec import TranscriptSpec
@@ -66,7 +67,7 @@ class GivenTranscripts:
         if text is None and given.words:
             text = " ".join(word[0] for word in words_of(given.words, segment))
         if text is not None and text.strip():
-            return Heard(text=" ".join(text.split()), language=language)
+            return Heard(text=" ".join(text.split()), language=language_code(language))
         if utterance is not None:
             return Unusable(code="empty_transcript", detail=f"{utterance.place} gives no text")
         if given.segments:

@@ -16,6 +16,7 @@ from pipeline.asr.base import Heard, Unusable
 from pipeline.networks.ahead import made_ahead
 from pipeline.networks.resolver import NEEDED, Wanted, licence_notes, place_of
 from pipeline.source.base import AudioReader
+from pipeline.text.languages import language_code
 from schemas.cards import Card, hash_directory
 from schemas.config import ConfigError
 from schemas.spec import WhisperXSpec
@@ -38,6 +39,7 @@ class WhisperXRecogniser:
         self._spec = spec
         self._pipeline: Any = None
         self._batch_size = 1
+        self._language_of_spec = None if spec.language is None else language_code(spec.language)
 
     def card(self) -> Card:
         """The hashes of the model's files."""
@@ -78,7 +80,7 @@ class WhisperXRecogniser:
                 threads=int(os.environ.get("OMP_NUM_THREADS") or os.cpu_count() or 1),
             )
         self._batch_size = 1 if device == "cpu" else self._spec.batch_size
-        if self._spec.language is not None and not self._knows(self._spec.language):
+        if self._language_of_spec is not None and not self._knows(self._language_of_spec):
             raise ConfigError(f"transcripts.language is {self._spec.language!r}, which {folder.name} does not know")
 
     def close(self) -> None:
@@ -125,12 +127,12 @@ class WhisperXRecogniser:
     def _language(self, mel: Any, hint: str | None) -> tuple[str, float | None]:
         """(language, probability): the spec's, the only one that the model knows, the manifest's, or the detected one."""
         whisper = self._pipeline.model
-        if self._spec.language is not None:
-            return self._spec.language, None
+        if self._language_of_spec is not None:
+            return self._language_of_spec, None
         if not whisper.model.is_multilingual:
             return "en", None
-        if hint is not None and self._knows(hint):
-            return hint, None
+        if hint is not None and self._knows(language_code(hint)):
+            return language_code(hint), None
         token, probability = whisper.model.detect_language(whisper.encode(mel))[0][0]
         return token.removeprefix("<|").removesuffix("|>"), round(float(probability), LOGPROB_DIGITS)
 

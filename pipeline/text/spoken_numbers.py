@@ -63,7 +63,7 @@ def year(value: int) -> list[str]:
 def say_number(match: re.Match[str]) -> list[str]:
     """The words for a match of NUMBER."""
     digits = match["whole"].replace(",", "")
-    value = int(digits)
+    value = int(digits) if len(digits) <= len(str(LARGEST)) else LARGEST  # Python itself refuses the longest
     if value >= LARGEST or (len(digits) > 1 and digits[0] == "0" and not match["minutes"]):
         words = [ONES[int(digit)] for digit in digits]
     elif match["ordinal"]:

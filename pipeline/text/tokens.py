@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
-import re
 import unicodedata
+from collections.abc import Iterator
 from dataclasses import dataclass
 
+import regex
+
+from pipeline.text.languages import language_code
+from pipeline.text.other_numbers import match_number, say_number_in
+from pipeline.text.segmentation import NO_SPACES, words_of_run
 from pipeline.text.spoken_numbers import NUMBER, say_number
 
 SYMBOLS = {
@@ -21,11 +26,17 @@ SYMBOLS = {
 SCRIPT_WITHOUT_SPACES = r"[\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]"
 """Kana and Han: a character is a token of its own, for no space says where a word ends."""
 
-# A run without white space and dashes between words; a hyphen inside a word ("well-known") does not end it.
-CHUNK = re.compile(rf"{SCRIPT_WITHOUT_SPACES}|(?:(?!--|{SCRIPT_WITHOUT_SPACES})[^\s—\u2013…])+")
-LETTERS = re.compile(r"[^\W\d_][^\W\d_\u0300-\u036f]*(?:[\u0300-\u036f]+[^\W\d_]*)*(?:['\u2019][^\W\d_]+)*['\u2019]?")
-INITIALS = re.compile(r"(?:[^\W\d_]\.){2,}")
-LEADING_APOSTROPHE = re.compile(r"['\u2019](?=[^\W\d_])")
+# A run without white space and dashes between words; a hyphen inside a word ("well-known") does not end it. Marks (a vowel of
+# Hindi, a dakuten) belong to the character before them.
+CHUNK = regex.compile(rf"{SCRIPT_WITHOUT_SPACES}\p{{M}}*|(?:(?!--|{SCRIPT_WITHOUT_SPACES})[^\s—\u2013…])+")
+UNSPOKEN = "\u00ad\u0640\u061c\u200b-\u200f\u202a-\u202e\u2060-\u2069\ufeff"
+"""Soft hyphen, tatweel, joiners, marks of direction, byte order mark: written inside words and never said."""
+INNER = rf"[\p{{L}}\p{{M}}{UNSPOKEN}]"
+LETTERS = regex.compile(rf"\p{{L}}{INNER}*(?:['\u2019]\p{{L}}{INNER}*)*['\u2019]?")
+INITIALS = regex.compile(r"(?:\p{L}\p{M}*\.){2,}")
+LEADING_APOSTROPHE = regex.compile(r"['\u2019](?=\p{L})")
+DIGITS = regex.compile(r"\d+")
+HIDDEN = regex.compile(f"[{UNSPOKEN}]+")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,15 +53,31 @@ class Token:
 def tokenise(text: str, language: str = "en") -> list[Token]:
     """The words of a transcript in order, without the punctuation around them.
 
-    Every letter and digit of `text` is in exactly one token. Digits and symbols are spoken out in English ("en") alone.
+    Every letter and digit of `text` is in exactly one token, with the marks on it. Scripts without spaces are cut by
+    character (Han, kana) or by ICU's dictionaries (Thai, Lao, Khmer, Burmese). Symbols are spoken out in English alone,
+    numbers in the languages that num2words knows.
     """
+    language = language_code(language)
     tokens = []
-    for chunk in CHUNK.finditer(text):
-        start, end = _trim(text, chunk.start(), chunk.end())
+    for first, stop in _chunks(text):
+        start, end = _trim(text, first, stop)
         if start < end:
-            spoken = _speak(text[start:end], english=language == "en")
+            spoken = _speak(text[start:end], language)
             tokens.append(Token(text=text[start:end], char_start=start, char_end=end, spoken=tuple(spoken)))
     return tokens
+
+
+def _chunks(text: str) -> Iterator[tuple[int, int]]:
+    """[start, end) of what may be words, punctuation still around them."""
+    for chunk in CHUNK.finditer(text):
+        place = chunk.start()
+        for run in NO_SPACES.finditer(text, *chunk.span()):
+            if place < run.start():
+                yield place, run.start()
+            yield from ((run.start() + start, run.start() + end) for start, end in words_of_run(run[0]))
+            place = run.end()
+        if place < chunk.end():
+            yield place, chunk.end()
 
 
 def _trim(text: str, start: int, end: int) -> tuple[int, int]:
@@ -58,7 +85,7 @@ def _trim(text: str, start: int, end: int) -> tuple[int, int]:
     original_start, original_end = start, end
     while start < end and not _is_spoken(text[start]):
         start += 1
-    while end > start and not _is_spoken(text[end - 1]):
+    while end > start and not (_is_spoken(text[end - 1]) or unicodedata.category(text[end - 1])[0] == "M"):
         end -= 1
     if start == end:
         return start, start
@@ -71,7 +98,7 @@ def _trim(text: str, start: int, end: int) -> tuple[int, int]:
 
 
 def _is_spoken(character: str) -> bool:
-    return character.isalnum() or character in "$£€%&+=@" or unicodedata.category(character) == "Mn"
+    return character.isalnum() or character in "$£€%&+=@"
 
 
 def _is_elision(word: str) -> bool:
@@ -89,31 +116,40 @@ def _is_elision(word: str) -> bool:
     )
 
 
-def _speak(word: str, *, english: bool) -> list[str]:
+def _speak(word: str, language: str) -> list[str]:
     spoken: list[str] = []
-    position = 0
+    position, english = 0, language == "en"
     while position < len(word):
         if english and (number := NUMBER.match(word, position)):
             spoken += say_number(number)
             position = number.end()
+        elif not english and (number := match_number(word, position, language)):
+            spoken += say_number_in(number, language)
+            position = number.end()
         elif initials := INITIALS.match(word, position):
-            spoken += [letter.lower() for letter in initials[0] if letter != "."]
+            spoken += [_plain(letter, language) for letter in initials[0].split(".") if letter]
             position = initials.end()
         elif letters := LETTERS.match(word, position):
-            spoken.append(_plain(letters[0]))
+            spoken.append(_plain(letters[0], language))
             position = letters.end()
         elif english and word[position] in SYMBOLS:
             spoken.append(SYMBOLS[word[position]])
             position += 1
         else:
-            run = re.compile(r"\d+").match(word, position)
+            run = DIGITS.match(word, position)
             if run:
                 spoken.append(run[0])
             position = run.end() if run else position + 1
     if spoken and word[0] in "'\u2019" and not spoken[0].startswith("'"):
         spoken[0] = "'" + spoken[0]
-    return spoken or [_plain(word)]
+    return [part for part in spoken if part] or [_plain(word, language) or word]
 
 
-def _plain(word: str) -> str:
-    return unicodedata.normalize("NFC", word).replace("\u2019", "'").casefold()
+def _plain(word: str, language: str) -> str:
+    """Small letters, composed; nothing is folded that a model may have a letter for (\u00df, the final sigma, a vowel's mark)."""
+    if language in ("tr", "az"):
+        word = word.replace("I", "\u0131").replace("\u0130", "i")
+    word = HIDDEN.sub("", word.replace("\u2019", "'").lower())
+    composed = unicodedata.normalize("NFC", word)
+    # Composing also sorts marks (those of Hebrew are not written in that order): where it does nothing else, leave them.
+    return composed if len(composed) != len(word) or sorted(composed) != sorted(word) else str(word)

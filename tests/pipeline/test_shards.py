@@ -4,6 +4,7 @@ import io
 import json
 import tarfile
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.patches import aligned_patches, word_frames
-from pipeline.shards import SegmentRecord, build_sample, passages, records, write_shard
+from pipeline.shards import Passage, SegmentRecord, build_sample, passages, records, write_shard
 from schemas.shards import SampleMeta
 from schemas.spec import ShardsSpec
 from schemas.tables import Patches, Recording, Segment, Transcript, Units, Word, segment_id
@@ -187,3 +188,19 @@ def test_records_are_the_segments_with_patches() -> None:
         [made[1].patches],
     )
     assert found == {made[1].segment.segment_id: made[1]}
+
+
+def test_segments_say_their_language_where_a_passage_has_several() -> None:
+    """German in an English recording must be told apart, and a passage of one language must not change a byte."""
+    one, two = make_record("a", 0, 30, ["ja"]), make_record("a", 40 * HOP, 20, ["ja"])
+    german = replace(two, transcript=two.transcript.with_updates(language="de"))
+
+    def meta(*parts: SegmentRecord) -> dict[str, object]:
+        passage = Passage(recording=make_recording("a"), parts=parts)
+        return dict(json.loads(build_sample(passage, ShardsSpec(), HOP, {}, None)["json"]))
+
+    same, several = meta(one, two), meta(one, german)
+    assert same["language"] == "en"
+    assert all("language" not in span for span in same["segments"])  # type: ignore[attr-defined]
+    assert several["language"] == "mul"
+    assert [span["language"] for span in several["segments"]] == ["en", "de"]  # type: ignore[attr-defined]
