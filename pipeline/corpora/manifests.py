@@ -1,4 +1,4 @@
-"""Layouts with a row per utterance: manifests, NeMo, Common Voice, VoxPopuli, AudioFolder, LJSpeech, People's Speech."""
+"""Layouts with a row per utterance: manifests, Common Voice, VoxPopuli, AudioFolder, LJSpeech, People's Speech."""
 
 from __future__ import annotations
 
@@ -40,12 +40,6 @@ def manifest(corpus: Corpus) -> Iterator[CorpusRow]:
         yield from table_rows(corpus, name, base="")
 
 
-def nemo(corpus: Corpus) -> Iterator[CorpusRow]:
-    """JSON lines of audio_filepath, offset, duration, text; paths are relative to the manifest, as NeMo reads them."""
-    for name in manifest_names(corpus, ("*manifest*.json", "*manifest*.jsonl", "**/*manifest*.json")):
-        yield from table_rows(corpus, name, base=posixpath.dirname(name))
-
-
 def common_voice(corpus: Corpus) -> Iterator[CorpusRow]:
     """clips/*.mp3 and validated.tsv (or the .tsv that `source.manifest` names) with `path` and `sentence`."""
     for name in manifest_names(corpus, *COMMON_VOICE):
@@ -60,11 +54,11 @@ def voxpopuli(corpus: Corpus) -> Iterator[CorpusRow]:
         folder = posixpath.dirname(name)
         for place, row in read_table(corpus.files, name):
             if isinstance(row, RowError):
-                yield _broken(row)
+                yield broken_row(row)
                 continue
             identity = str(row.get("id") or row.get("id_") or "")
             if not identity:
-                raise _unknown_columns(name, row, "the id of an utterance", ("id", "id_"))
+                raise unknown_columns(name, row, "the id of an utterance", ("id", "id_"))
             text = row.get("normalized_text") or row.get("normed_text") or row.get("raw_text")
             merged = {
                 **row,
@@ -115,7 +109,7 @@ def peoples_speech(corpus: Corpus) -> Iterator[CorpusRow]:
         folder = folder if any(other.startswith(folder + "/") for other in corpus.names) else posixpath.dirname(name)
         for place, row in read_table(corpus.files, name):
             if isinstance(row, RowError):
-                yield _broken(row)
+                yield broken_row(row)
                 continue
             data = row.get("training_data")
             if (
@@ -170,11 +164,11 @@ def table_rows(corpus: Corpus, name: str, base: str) -> Iterator[CorpusRow]:
     known = False
     for place, row in read_table(corpus.files, name):
         if isinstance(row, RowError):
-            yield _broken(row)
+            yield broken_row(row)
             continue
         known = known or any(column in row for column in AUDIO)
         if not known:
-            raise _unknown_columns(name, row, "the audio", AUDIO)
+            raise unknown_columns(name, row, "the audio", AUDIO)
         yield row_of(corpus, base, place, row)
 
 
@@ -187,11 +181,16 @@ def row_of(corpus: Corpus, base: str, place: str, row: Mapping[str, Any]) -> Cor
         uri = audio_uri(corpus, base, path)
     except ValueError as error:
         return CorpusRow(audio="", place=place, problem=str(error))
+    return timed_row(row, audio=uri, place=place)
+
+
+def timed_row(row: Mapping[str, Any], *, audio: str, place: str, member: str | None = None) -> CorpusRow:
+    """A row about this audio, with its times; what cannot be understood of them makes it a problem."""
     try:
         start, end = _times(row)
     except ValueError as error:
-        return CorpusRow(audio=uri, place=place, problem=str(error))
-    return replace(facts_of(row, audio=uri, place=place), start=start, end=end)
+        return CorpusRow(audio=audio, member=member, place=place, problem=str(error))
+    return replace(facts_of(row, audio=audio, member=member, place=place), start=start, end=end)
 
 
 def facts_of(row: Mapping[str, Any], *, audio: str, place: str, member: str | None = None) -> CorpusRow:
@@ -232,7 +231,8 @@ def _text(value: Any) -> str | None:
     return None if value is None else str(value).strip() or None
 
 
-def _broken(error: RowError) -> CorpusRow:
+def broken_row(error: RowError) -> CorpusRow:
+    """A row that cannot be read, as a problem."""
     return CorpusRow(audio="", place=error.place, problem=error.detail)
 
 
@@ -240,5 +240,6 @@ def _with_defaults(row: CorpusRow, license: str) -> CorpusRow:
     return row if row.license or row.problem else replace(row, license=license)
 
 
-def _unknown_columns(name: str, row: Mapping[str, Any], what: str, columns: Sequence[str]) -> ConfigError:
+def unknown_columns(name: str, row: Mapping[str, Any], what: str, columns: Sequence[str]) -> ConfigError:
+    """What was looked for, and what there is."""
     return ConfigError(f"{name} has no column for {what}: looked for {', '.join(columns)}; it has {first_columns(row)}")

@@ -10,7 +10,8 @@ from pipeline.corpora.base import Corpus, CorpusRow, Layout
 from pipeline.corpora.gigaspeech import gigaspeech
 from pipeline.corpora.kaldi import kaldi
 from pipeline.corpora.lhotse_sets import lhotse
-from pipeline.corpora.manifests import audiofolder, common_voice, ljspeech, manifest, nemo, peoples_speech, voxpopuli
+from pipeline.corpora.manifests import audiofolder, common_voice, ljspeech, manifest, peoples_speech, voxpopuli
+from pipeline.corpora.nemo import nemo
 from pipeline.corpora.parquet import parquet
 from pipeline.corpora.tars import webdataset
 from schemas.given import Given, GivenProblem, GivenSegment, GivenWord

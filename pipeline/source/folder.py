@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import os
 import threading
 from typing import BinaryIO
 
@@ -44,9 +45,11 @@ class SourceFolder:
             return open(path, "rb") if local else io.BytesIO(filesystem.cat_file(path))
         if member.startswith("tar:"):
             offset, size = tar_slice(member)
-            if local:
+            if local and os.path.getsize(path) >= offset + size:
                 return io.BufferedReader(Slice(open(path, "rb"), offset, offset + size, owns=True))
-            return io.BytesIO(filesystem.cat_file(path, start=offset, end=offset + size))
+            if not local and len(content := filesystem.cat_file(path, start=offset, end=offset + size)) == size:
+                return io.BytesIO(content)
+            raise OSError(f"{name} has become shorter since it was listed")
         with self._lock, filesystem.open(path, "rb") as file:
             return io.BytesIO(self._cells.read(path, file, member))
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from pipeline.corpora.base import CorpusRow, to_samples
 from pipeline.corpora.read import _row_order, _segment
-from pipeline.given_segments import TOLERANCE, GivenSegmentsStage
+from pipeline.given_segments import GivenSegmentsStage
 from pipeline.transcripts import TranscriptsStage
 from schemas.given import Given, GivenSegment
 from schemas.spec import GivenSegmentsSpec, TranscriptSpec
@@ -69,7 +69,7 @@ def test_every_row_is_a_segment_at_its_own_times_or_a_reject_with_its_place(
         assert item.end is not None
         assert (segment.start, segment.channel) == (item.start, item.channel)
         assert segment.end in (item.end, milliseconds * 16)
-        assert item.end - segment.end <= TOLERANCE
+        assert item.end - segment.end <= 640
         assert item.place not in parts
     for one, other in pairwise(segments):
         assert one.channel != other.channel or one.end <= other.start
@@ -87,10 +87,10 @@ def test_a_text_over_thirty_seconds_is_one_segment_up_to_the_limit_that_is_set()
 
 
 def test_an_end_that_is_rounded_up_is_cut_at_the_end_of_the_recording() -> None:
-    came = [GivenSegment(place="a:1", start=0, end=SECOND + TOLERANCE, text="x")]
+    came = [GivenSegment(place="a:1", start=0, end=SECOND + 640, text="x")]
     segments, _ = stage(recording(SECOND, Given(segments=came)))
     assert [row.end for row in segments] == [SECOND]
-    came = [GivenSegment(place="a:1", start=0, end=SECOND + TOLERANCE + 1, text="x")]
+    came = [GivenSegment(place="a:1", start=0, end=SECOND + 641, text="x")]
     segments, rejects = stage(recording(SECOND, Given(segments=came)))
     assert not segments
     assert [reject.part for reject in rejects] == ["a:1", ""]

@@ -19,6 +19,7 @@ from pipeline.corpora.read import LAYOUTS
 from pipeline.given_segments import GivenSegmentsStage
 from pipeline.recordings import RecordingsStage
 from pipeline.source.audio import SourceAudio
+from pipeline.source.folder import SourceFolder
 from pipeline.source.inventory import list_source
 from pipeline.transcripts import TranscriptsStage
 from schemas.config import ConfigError
@@ -207,9 +208,41 @@ def test_a_member_is_hashed_and_decoded_as_if_it_were_a_file(tmp_path: Path) -> 
         np.testing.assert_array_equal(one.read(row), other.read(same))
 
 
+def test_a_tar_that_is_cut_after_it_was_listed_is_an_error_and_no_endless_read(tmp_path: Path) -> None:
+    write_tar(tmp_path / "a.tar", [("1.flac", spoken(1)), ("2.flac", spoken(2))])
+    one, other = list_source(Source(uri=str(tmp_path), layout="webdataset"))
+    (tmp_path / "a.tar").write_bytes((tmp_path / "a.tar").read_bytes()[:12_000])
+    folder = SourceFolder(str(tmp_path))
+    assert len(folder.open(one.uri, one.member).read()) == one.bytes
+    with pytest.raises(OSError, match="has become shorter"):
+        folder.open(other.uri, other.member)
+
+
 def test_a_parquet_file_without_audio_is_one_sentence(tmp_path: Path) -> None:
     pq.write_table(pa.table({"file": ["a.wav"], "text": ["x"]}), tmp_path / "a.parquet")
     with pytest.raises(
         ConfigError, match=r"looked for a struct with `bytes` .* it has file \(string\), text \(string\)"
     ):
         list_source(Source(uri=str(tmp_path), layout="parquet"))
+
+
+def test_nemos_tarred_data_are_read_by_their_manifest(tmp_path: Path) -> None:
+    """A row names a member of the tar of its shard; what the manifest does not name is not read; a lost tar costs its rows."""
+    write_tar(tmp_path / "audio_0.tar", [("a_b.wav", spoken(0, seconds=1.0)), ("unnamed.wav", spoken(1))])
+    write_tar(tmp_path / "audio_1.tar", [("c.wav", spoken(2))])
+    rows: list[dict[str, object]] = [
+        {"audio_filepath": "c.wav", "duration": 0.5, "text": "third", "shard_id": 1},
+        {"audio_filepath": "a_b.wav", "offset": 0.5, "duration": 0.25, "text": "second", "shard_id": 0},
+        {"audio_filepath": "a_b.wav", "offset": 0.0, "duration": 0.25, "text": "first", "shard_id": 0},
+        {"audio_filepath": "d.wav", "duration": 0.25, "text": "lost", "shard_id": 0},
+        {"audio_filepath": "e.wav", "duration": 0.25, "text": "lost", "shard_id": 2},
+    ]
+    text(tmp_path / "tarred_audio_manifest.json", lines(rows))
+    recordings, segments, transcripts, rejects = first_stages(Source(uri=str(tmp_path), layout="nemo"))
+    uris = {row.recording_id: row.uri for row in recordings}
+    said = {row.segment_id: row.text for row in transcripts}
+    assert {(uris[row.recording_id], row.start, said[row.segment_id]) for row in segments} == {
+        ("audio_0.tar#a_b.wav", 0, "first"), ("audio_0.tar#a_b.wav", 8000, "second"), ("audio_1.tar#c.wav", 0, "third")
+    }  # fmt: skip
+    places = {f"tarred_audio_manifest.json:{number}": "missing" for number in (4, 5)}
+    assert {reject.id: reject.code for reject in rejects} == places

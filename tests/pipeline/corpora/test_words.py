@@ -20,7 +20,7 @@ from pipeline.source.inventory import list_source
 from pipeline.transcripts import TranscriptsStage
 from schemas.given import Given, load_given
 from schemas.spec import GivenSegmentsSpec, GivenWordsSpec, Source, TranscriptSpec
-from schemas.tables import Recording, Reject, Segment, Transcript, Word
+from schemas.tables import Recording, Reject, Segment, Transcript, Word, segment_id
 from tests.pipeline.corpora.fixtures import lines, text, voice
 from tests.pipeline.corpora.test_layouts import first_stages
 from tests.pipeline.test_given_segments import SECOND, recording
@@ -327,3 +327,23 @@ def test_lhotse_alignments_are_read_on_the_clock_that_they_fit(tmp_path: Path) -
     assert [word[1:3] for word in load_given(recordings[0].given).words] == [(24_000, 25_600), (27_200, 28_800)]
     assert [(row.start, row.end) for row in segments] == [(24_000, 32_000)]
     assert [row.text for row in transcripts] == ["w w"]
+
+
+def test_a_text_is_divided_among_segments_by_the_times_of_its_words() -> None:
+    """Segments of speech detection: each gets the words whose middle it holds, and no word is in two."""
+    came = Given(words=[(f"w{number}", number * 8000 + 1000, number * 8000 + 7000, -1) for number in range(10)])
+    row = recording(80_000, came, text=" ".join(f"W{number}" for number in range(10)))
+    segments = [
+        Segment(
+            segment_id=segment_id(row.recording_id, start, end), recording_id=row.recording_id, channel=-1, start=start,
+            end=end, speech_prob=0.9, cut_reason="silence",
+        )
+        for start, end in ((640, 27_520), (31_360, 79_360))
+    ]  # fmt: skip
+    tables = {"recordings": [row], "segments": segments}
+    said = TranscriptsStage(TranscriptSpec()).run(tables, Samples())
+    assert [item.text for item in cast(list[Transcript], list(said.rows))] == ["w0 w1 w2", "w4 w5 w6 w7 w8 w9"]
+    words = GivenWordsStage(GivenWordsSpec()).run({**tables, "transcripts": list(said.rows)}, Samples())
+    assert [(word.start, word.end) for word in cast(list[Word], list(words.rows))][:4] == [
+        (360, 6360), (8360, 14_360), (16_360, 22_360), (1640, 7640)
+    ]  # fmt: skip
