@@ -50,7 +50,7 @@ COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
         "train-on-ray": ("jobs.train_lst", "the same on a Ray cluster"),
         "plots": ("model.plots", "loss curves of several runs"),
         "describe": ("model.describe", "parameters, operations and caches of a model"),
-        "export-model": ("model.export", "a run's weights as safetensors"),
+        "export-model": ("model.export", "a run as a folder that others load, or on a hub"),
     },
     "use a model": {
         "generate": ("model.generate", "continue text or speech, and hear it"),

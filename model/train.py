@@ -69,7 +69,7 @@ def describe(config: TrainConfig) -> str:
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line."""
     parser = Parser(__doc__, epilog=as_help(TrainConfig))
-    parser.add_argument("config", help="a file of configs/train/")
+    parser.add_argument("config", help="a file of configs/train/, or the folder of a run that goes on")
     parser.add_argument("overrides", nargs="*", metavar="a.b=c", help="fields to set, read as YAML")
     parser.add_argument("--dry-run", action="store_true", help="print sizes, data and budget, and stop")
     given = parser.parse_args(arguments)

@@ -35,12 +35,7 @@ def load_tokenizer(path: str | Path) -> TextTokenizer:
     Raises:
         ConfigError: there is none, or the file is not what its name says.
     """
-    path = folder_of(str(path)) or Path(path)
-    if path.is_dir():
-        found = [path / name for name in ("tokenizer.json", "tokenizer.model") if (path / name).is_file()]
-        if not found:
-            raise ConfigError(f"{path} holds neither tokenizer.json nor tokenizer.model")
-        path = found[0]
+    path = tokenizer_file(path)
     if not path.is_file():
         raise ConfigError(
             f"the text tokenizer {path} does not exist; give a tokenizer.json or a SentencePiece model, a hub name that was "
@@ -50,6 +45,21 @@ def load_tokenizer(path: str | Path) -> TextTokenizer:
         return _HuggingFace(path) if path.suffix == ".json" else _SentencePiece(path)
     except Exception as error:  # both libraries raise bare Exception or RuntimeError on a bad file
         raise ConfigError(f"{path} is not a text tokenizer that can be read: {error}") from error
+
+
+def tokenizer_file(path: str | Path) -> Path:
+    """The file that a path or hub name of a tokenizer stands for; the path itself where there is none.
+
+    Raises:
+        ConfigError: it is a directory without a tokenizer.
+    """
+    place = folder_of(str(path)) or Path(path)
+    if place.is_dir():
+        found = [place / name for name in ("tokenizer.json", "tokenizer.model") if (place / name).is_file()]
+        if not found:
+            raise ConfigError(f"{place} holds neither tokenizer.json nor tokenizer.model")
+        return found[0]
+    return place
 
 
 class _HuggingFace:

@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub import split_torch_state_dict_into_shards
 from safetensors import safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 
 from model.network.base import SpeechTextModel
 from model.network.config import ModelConfig, StackConfig
@@ -21,6 +22,7 @@ from model.network.init import assign
 from model.network.lst import build_model
 from model.network.vocabulary import NUM_SPECIAL
 from schemas.config import parse_config
+from schemas.files import whole_file
 
 MODEL_TYPE = "latent_speech_text"
 WEIGHTS, INDEX, CONFIG = "model.safetensors", "model.safetensors.index.json", "config.json"
@@ -45,8 +47,31 @@ def load(folder: str | Path) -> SpeechTextModel:
     config = parse_config(ModelConfig, settings["model"], origin=str(Path(folder) / CONFIG))
     with torch.device("meta"):
         model = build_model(config, seed=0)
-    model.load_state_dict(load_file(Path(folder) / WEIGHTS), assign=True)
+    with ExitStack() as stack:
+        read = _open_weights(Path(folder), stack)
+        model.load_state_dict({name: read(name) for name in model.state_dict()}, assign=True)
     return model
+
+
+def write_weights(folder: Path, weights: dict[str, torch.Tensor], shard_bytes: int = 5 * 10**9) -> None:
+    """Write safetensors as the Hugging Face hub has them: one file, or shards of at most `shard_bytes` and their index."""
+    split = split_torch_state_dict_into_shards(
+        weights, filename_pattern="model{suffix}.safetensors", max_shard_size=shard_bytes
+    )
+    folder.mkdir(parents=True, exist_ok=True)
+    for old in folder.glob("model*.safetensors*"):
+        old.unlink()
+    for file, names in split.filename_to_tensors.items():
+        with whole_file(folder / file) as partial:
+            save_file({name: weights[name] for name in names}, partial, metadata={"format": "pt"})
+    if split.is_sharded:
+        write_json(folder / INDEX, {"metadata": split.metadata, "weight_map": split.tensor_to_filename})
+
+
+def write_json(path: Path, value: dict[str, Any]) -> None:
+    """Write a JSON file whole."""
+    with whole_file(path) as partial:
+        partial.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
 
 
 def export_llama(model: SpeechTextModel, folder: str | Path) -> None:
@@ -212,7 +237,5 @@ def _read_config(folder: str | Path) -> dict[str, Any]:
 
 
 def _write(folder: str | Path, settings: dict[str, Any], weights: dict[str, torch.Tensor]) -> None:
-    path = Path(folder)
-    path.mkdir(parents=True, exist_ok=True)
-    save_file(weights, path / WEIGHTS, metadata={"format": "pt"})
-    (path / CONFIG).write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
+    write_weights(Path(folder), weights)
+    write_json(Path(folder) / CONFIG, settings)

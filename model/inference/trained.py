@@ -11,15 +11,20 @@ import torch
 from model.data.compose import Composer
 from model.data.sources import UnitFacts
 from model.data.text_tokenizer import load_tokenizer
+from model.exchange.folder import read_run
+from model.exchange.hf import load as load_folder
+from model.exchange.remote import local_copy
 from model.network.base import SpeechTextModel
 from model.network.config import ModelConfig
 from model.network.lst import build_model
 from model.training.checkpoint import CheckpointError, latest, load, read_facts
 from model.training.config import TrainConfig
 from model.training.distributed import Ranks
+from model.training.parts import with_own_parts
 from schemas.cards import hash_file
 from schemas.config import ConfigError, parse_config
 from schemas.errors import ExitCode
+from schemas.models.hub import folder_of
 from schemas.unit_bpe import UnitBpe
 
 
@@ -35,6 +40,8 @@ class Trained:
     """What made the units it was trained on; None where there were none, or where older code wrote the checkpoint."""
     data: dict[str, Any]
     """`Corpus.fingerprint()` of the run."""
+    root: Path
+    """The run, or the exported folder: it has copies of the tokenizer and the unit BPE."""
 
     def composer(self) -> Composer:
         """Makes documents as training did, with the run's own text tokenizer and unit BPE.
@@ -42,7 +49,7 @@ class Trained:
         Raises:
             ConfigError: one of them is missing or is not the one that the run was trained with.
         """
-        settings = self.config.data
+        settings = with_own_parts(self.config.data, self.root)
         tokenizer = load_tokenizer(settings.tokenizer.path)
         if tokenizer.card.card_id != self.data["tokenizer"]:
             raise ConfigError(
@@ -70,18 +77,24 @@ def check_device(device: torch.device | str) -> None:
 
 
 def load_trained(path: str | Path, device: torch.device | str = "cpu") -> Trained:
-    """The model of a run (its newest checkpoint) or of one checkpoint, in eval mode; optimiser state is not read.
+    """The model of a run (its newest checkpoint), of one checkpoint, or of an exported folder, in eval mode and fp32; optimiser
+    state is not read. A URL (`s3://bucket/run`) or a hub name of an exported folder is one too; a URL is copied first.
 
     Raises:
         CheckpointError: there is no checkpoint, or it cannot be read.
         ConfigError: it was written by another version of this code, or there is no such device.
     """
     check_device(device)
-    path = Path(path)
+    path = local_copy(str(path)) if "://" in str(path) else folder_of(str(path)) or Path(path)
+    exported = read_run(path)
+    if exported is not None:
+        module = load_folder(path).float().to(device)
+        return _trained(module, exported, path, f"{path}/config.json")
     folder = path if (path / "checkpoint.json").exists() else latest(path / "checkpoints")
     if folder is None:
         raise CheckpointError(
-            f"{path} is neither a checkpoint nor a run with one under checkpoints/", code=ExitCode.CONFIGURATION
+            f"{path} is neither a checkpoint nor a run with one under checkpoints/, nor an exported folder",
+            code=ExitCode.CONFIGURATION,
         )
     facts = read_facts(folder)
     config = parse_config(TrainConfig, facts["config"], f"{folder}/checkpoint.json")
@@ -91,9 +104,19 @@ def load_trained(path: str | Path, device: torch.device | str = "cpu") -> Traine
     module.to_empty(device=device)
     weights = {f"model.{name}": parameter.detach() for name, parameter in module.named_parameters()}
     load(folder, weights, Ranks(0, 1, torch.device(device)))
+    return _trained(module, facts, run_folder(folder), f"{folder}/checkpoint.json")
+
+
+def _trained(module: SpeechTextModel, facts: dict[str, Any], root: Path, origin: str) -> Trained:
     made = facts.get("units")
-    units = None if made is None else parse_config(UnitFacts, made, f"{folder}/checkpoint.json")
-    return Trained(module=module.eval(), config=config, step=int(facts["step"]), units=units, data=facts["data"])
+    return Trained(
+        module=module.eval(),
+        config=parse_config(TrainConfig, facts["config"], origin),
+        step=int(facts["step"]),
+        units=None if made is None else parse_config(UnitFacts, made, origin),
+        data=facts["data"],
+        root=root,
+    )
 
 
 def run_folder(path: str | Path) -> Path:

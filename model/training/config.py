@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -140,11 +141,14 @@ class TrainConfig(StrictModel):
 
 
 def load_train_config(path: str | Path, overrides: list[str]) -> TrainConfig:
-    """Read a run's YAML; a `model` that names a file is replaced by what the file says.
+    """Read a run's YAML; a `model` that names a file is replaced by what the file says. A run's folder stands for the config.yaml
+    in it, with the folder as `output_dir`: so it goes on wherever it was moved to.
 
     Raises:
         ConfigError: see `load_config`.
     """
+    if (Path(path) / "config.yaml").is_file():
+        path, overrides = Path(path) / "config.yaml", [f"output_dir={json.dumps(str(path))}", *overrides]
     config = load_config(TrainConfig, path, overrides)
     if isinstance(config.model, ModelConfig):
         return config

@@ -10,8 +10,11 @@ import torch
 from torch import nn
 
 from model.data.sources import Corpus, UnitFacts
+from model.exchange.folder import read_run
 from model.exchange.hf import init_from
+from model.exchange.hf import load as load_folder
 from model.network.base import SpeechTextModel
+from model.network.init import WRAPPERS, assign
 from model.training.checkpoint import latest, load, read_facts
 from model.training.distributed import Ranks
 from schemas.config import ConfigError, parse_config
@@ -29,6 +32,12 @@ def set_weights(module: nn.Module, source: str, corpus: Corpus, ranks: Ranks) ->
         CheckpointError: the checkpoint cannot be read.
     """
     path = folder_of(source) or Path(source)
+    exported = read_run(path)
+    if exported is not None:
+        _same_vocabulary(path, exported, corpus)
+        _copy_weights(module, path)
+        log.info("started from the exported weights of %s", path)
+        return
     folder = path if (path / "checkpoint.json").exists() else latest(path / "checkpoints")
     if folder is not None:
         _same_vocabulary(folder, read_facts(folder), corpus)
@@ -39,9 +48,20 @@ def set_weights(module: nn.Module, source: str, corpus: Corpus, ranks: Ranks) ->
         touched = init_from(cast(SpeechTextModel, module), path)
     except ValueError as error:
         raise ConfigError(
-            f"init_from {source}: {error}. It takes a run, a checkpoint, or a Llama text model"
+            f"init_from {source}: {error}. It takes a run, a checkpoint, an exported folder, or a Llama text model"
         ) from error
     log.info("started %d of %d parameters from %s", len(touched), len(list(module.parameters())), path)
+
+
+def _copy_weights(module: nn.Module, folder: Path) -> None:
+    theirs = load_folder(folder).state_dict()
+    for name, parameter in module.named_parameters():
+        for wrapper in WRAPPERS:
+            name = name.replace(wrapper, "")
+        if name not in theirs or theirs[name].shape != parameter.shape:
+            what = list(theirs[name].shape) if name in theirs else "no such tensor"
+            raise ConfigError(f"init_from {folder}: {name} is {list(parameter.shape)}, the folder has {what}")
+        assign(parameter, theirs[name])
 
 
 def _same_vocabulary(folder: Path, facts: dict[str, Any], corpus: Corpus) -> None:

@@ -15,6 +15,7 @@ from model.training.checkpoint import CheckpointError
 from model.training.config import TrainConfig
 from model.training.distributed import Ranks, ranks
 from model.training.metrics import Metrics, Progress, read_rows, summary
+from model.training.parts import keep_parts, with_own_parts
 from model.training.run import NonFiniteError, Run
 from model.training.signals import Signals
 from schemas.cli import writable_folder
@@ -76,10 +77,13 @@ def _follow(run: Run, signals: Signals) -> None:
 
 def open_corpus(config: TrainConfig, group: Ranks) -> Corpus:
     """The data; the main rank goes first, since it may have a tokenizer to train."""
+    folder = Path(config.output_dir)
     if not group.is_main:
         group.barrier()
-    corpus = Corpus(config.data)
+    data = with_own_parts(config.data, folder)
+    corpus = Corpus(data)
     if group.is_main:
+        keep_parts(folder, data)
         group.barrier()
     return corpus
 

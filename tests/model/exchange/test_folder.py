@@ -1,0 +1,200 @@
+"""A run is one folder, and so is what is exported of it: moved, on object storage, on a hub, or without this project's code."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import fsspec
+import pytest
+import torch
+import yaml
+
+from model.data.patching import OnlinePatcher
+from model.exchange.remote import push
+from model.export import export_run
+from model.export import main as export
+from model.inference.trained import Trained, load_trained
+from model.network.vocabulary import BOS, EOS, SPEECH_MARK, TEXT_MARK
+from model.train import main as train
+from model.training.config import load_train_config
+from model.training.loop import train as run_training
+from schemas.errors import ConfigError, DataError
+from tests.fake_hub import fake_hub
+from tests.model.training.training_runs import parsed, run_document, write_data
+
+SCRIPT = """
+import json, sys, torch
+from transformers import AutoModelForCausalLM
+model = AutoModelForCausalLM.from_pretrained(sys.argv[1], trust_remote_code=True).eval()
+ids = torch.tensor(json.loads(sys.argv[2]))
+with torch.inference_mode():
+    output = model(ids, labels=ids)
+ours = sorted(name for name in sys.modules if name.split(".")[0] in ("model", "schemas", "pipeline", "jobs"))
+torch.save({"logits": output.logits, "loss": output.loss, "ours": ours, "dtype": str(model.dtype)}, sys.argv[3])
+"""
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with data, a tokenizer beside it, and a run of four steps whose next checkpoint would be its sixth."""
+    folder = tmp_path_factory.mktemp("folder")
+    write_data(folder / "data")
+    document = run_document(folder / "data", folder / "run")
+    document["budget"] = {"steps": 4}
+    assert run_training(parsed(document, folder / "run.yaml")) == 0
+    return folder
+
+
+@pytest.fixture
+def moved(place: Path, tmp_path: Path) -> Path:
+    """The run in another folder, where the tokenizer that its configuration names is not to be found."""
+    shutil.copytree(place / "run", tmp_path / "moved")
+    for path in [tmp_path / "moved" / "config.yaml", *(tmp_path / "moved" / "checkpoints").glob("*/checkpoint.json")]:
+        path.write_text(path.read_text().replace(str(place / "data" / "tokenizer.json"), "/gone/tokenizer.json"))
+    return tmp_path / "moved"
+
+
+def rows(trained: Trained) -> list[list[int]]:
+    """Two sequences of both modalities, one shorter and padded."""
+    first = trained.module.vocabulary.unit_offset
+    units = [first + unit for unit in (3, 3, 7, 9, 9, 9, 12, 1, 0)]
+    return [
+        [BOS, SPEECH_MARK, *units, TEXT_MARK, 30, 31, EOS],
+        [BOS, TEXT_MARK, 40, 41, 42, SPEECH_MARK, *units[:5], 0, 0, 0, 0],
+    ]
+
+
+def ours(trained: Trained, ids: list[list[int]]) -> torch.Tensor:
+    """Logits by the model's own cached steps, element by element: another path than the packed batch."""
+    from model.inference.patching import make_patching
+    from model.inference.session import Session
+
+    policy: Any = make_patching("auto", trained.config.patches).ending
+    session = Session(trained.module, policy, len(ids), packed=False)
+    assert isinstance(session.patchers[0], OnlinePatcher)
+    return torch.stack([session.feed([row[n] for row in ids]) for n in range(len(ids[0]))], dim=1)
+
+
+def same_model(a: Trained, b: Trained) -> None:
+    for name, tensor in a.module.state_dict().items():
+        assert torch.equal(tensor, b.module.state_dict()[name]), name
+    assert a.composer().tokenizer.card == b.composer().tokenizer.card
+    assert (a.step, a.units, a.data) == (b.step, b.units, b.data)
+
+
+def test_a_moved_run_is_used_with_its_own_tokenizer(place: Path, moved: Path) -> None:
+    same_model(load_trained(place / "run"), load_trained(moved))
+
+
+def test_a_moved_run_goes_on_as_it_would_have_where_it_was(place: Path, moved: Path, tmp_path: Path) -> None:
+    shutil.copytree(place / "run", tmp_path / "stayed")
+    assert train([str(tmp_path / "stayed"), "budget.steps=6"]) == 0
+    assert train([str(moved), "budget.steps=6"]) == 0
+    same_model(load_trained(tmp_path / "stayed"), load_trained(moved))
+    assert load_trained(moved).step == 6
+
+
+def test_a_run_and_an_export_on_object_storage_are_used(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LST_CACHE", str(tmp_path / "cache"))
+    assert export([str(place / "run"), "--out", str(tmp_path / "export")]) == 0
+    files = fsspec.filesystem("memory")
+    for name, folder in (("run", place / "run"), ("export", tmp_path / "export")):
+        files.put(str(folder), f"/bucket/{name}", recursive=True)
+        same_model(load_trained(place / "run"), load_trained(f"memory://bucket/{name}"))
+    steps = list((tmp_path / "cache").rglob("checkpoint.json"))
+    assert len(steps) == 1, "the newest checkpoint alone is copied"
+
+
+@pytest.mark.parametrize("dtype", ["fp32", "bf16"])
+def test_exported_weights_give_the_same_logits_without_our_code(dtype: str, place: Path, tmp_path: Path) -> None:
+    trained = load_trained(place / "run")
+    out = tmp_path / "export"
+    export_run(trained, out, dtype=dtype, shard_bytes=20_000, license="apache-2.0")
+    assert len(list(out.glob("model-*.safetensors"))) > 1
+    ids = rows(trained)
+    (tmp_path / "script.py").write_text(SCRIPT)
+    environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"} | {"HF_HOME": str(tmp_path / "home")}
+    command = [sys.executable, "-I", str(tmp_path / "script.py"), str(out), json.dumps(ids), str(tmp_path / "out.pt")]
+    result = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr[-3000:]
+    found = torch.load(tmp_path / "out.pt")
+    assert found["ours"] == []
+    assert found["dtype"] == {"fp32": "torch.float32", "bf16": "torch.bfloat16"}[dtype]
+    assert torch.isfinite(found["loss"])
+    expected = ours(trained, ids)
+    real = torch.tensor(ids) != 0
+    near = {"rtol": 1e-4, "atol": 1e-4} if dtype == "fp32" else {"rtol": 0.1, "atol": 0.1}
+    torch.testing.assert_close(found["logits"].float()[real], expected.float()[real], **near)
+    assert not found["logits"][~real].any()
+
+
+def test_an_export_is_scored_exported_and_started_from_like_its_run(place: Path, tmp_path: Path) -> None:
+    trained = load_trained(place / "run")
+    export_run(trained, tmp_path / "a", dtype="fp32", shard_bytes=20_000, license="")
+    again = load_trained(tmp_path / "a")
+    same_model(trained, again)
+    export_run(again, tmp_path / "b", dtype="fp32", shard_bytes=10**9, license="")
+    same_model(trained, load_trained(tmp_path / "b"))
+    document = run_document(place / "data", tmp_path / "next") | {"init_from": str(tmp_path / "a")}
+    document["budget"], document["optimiser"] = {"steps": 1}, {"kind": "adamw", "lr": 1e-30}
+    document["optimiser"]["weight_decay"] = 0.0
+    assert run_training(parsed(document, tmp_path / "next.yaml")) == 0
+    for name, tensor in load_trained(tmp_path / "next").module.state_dict().items():
+        torch.testing.assert_close(tensor, trained.module.state_dict()[name])
+
+
+def test_init_from_another_shape_is_a_sentence(place: Path, tmp_path: Path) -> None:
+    export_run(load_trained(place / "run"), tmp_path / "a", dtype="fp32", shard_bytes=10**9, license="")
+    document = run_document(place / "data", tmp_path / "next") | {"init_from": str(tmp_path / "a")}
+    document["model"]["global_transformer"]["num_layers"] = 3
+    with pytest.raises(ConfigError, match=r"init_from .*global_transformer\.layers\.2.* no such tensor"):
+        run_training(parsed(document, tmp_path / "next.yaml"))
+
+
+def test_the_card_says_what_the_run_knows(place: Path, tmp_path: Path) -> None:
+    export_run(load_trained(place / "run"), tmp_path / "small", dtype="bf16", shard_bytes=10**9, license="mit")
+    text = (tmp_path / "small" / "README.md").read_text()
+    assert yaml.safe_load(text.split("---")[1])["license"] == "mit"
+    for line in (
+        "| patches in training | curriculum |",
+        "| patches here | policy static, size 4 |",
+        "| unit_tokenizer | random |",
+        "| steps | 4 |",
+    ):
+        assert line in text, line
+
+
+def test_a_folder_goes_to_a_hub_and_comes_back(place: Path, tmp_path: Path) -> None:
+    (tmp_path / "served").mkdir()
+    with fake_hub(tmp_path / "served") as hub:
+        environment = {
+            **os.environ,
+            **hub.environment(tmp_path / "home"),
+            "HF_TOKEN": "hf_test",
+            "PYTHONPATH": os.getcwd(),
+        }
+        command = [sys.executable, "-m", "model.export", str(place / "run"), "--out", str(tmp_path / "out")]
+        result = subprocess.run(
+            [*command, "--push-to-hub", "me/small"], env=environment, capture_output=True, text=True, check=False
+        )
+        assert result.returncode == 0, result.stderr
+        assert f"sent it to {hub.url}/me/small" in result.stdout
+    same_model(load_trained(place / "run"), load_trained(tmp_path / "served" / "me" / "small"))
+
+
+def test_a_hub_that_does_not_take_it_is_a_sentence(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"the hub did not take .* as me/small.*hf auth login"):
+        push(tmp_path, "me/small", private=True)  # tests/conftest.py keeps the client offline
+
+
+def test_a_runs_folder_is_its_configuration(place: Path) -> None:
+    config = load_train_config(place / "run", ["seed=9"])
+    assert (config.output_dir, config.seed) == (str(place / "run"), 9)
