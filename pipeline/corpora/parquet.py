@@ -8,7 +8,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.corpora.base import Corpus, CorpusRow
+from pipeline.corpora.base import Corpus, CorpusRow, audio_uri
 from pipeline.corpora.manifests import facts_of, manifest_names
 from schemas.config import ConfigError
 
@@ -18,13 +18,13 @@ def parquet(corpus: Corpus) -> Iterator[CorpusRow]:
     for name in manifest_names(corpus, ("**/*.parquet",)):
         try:
             with corpus.files.open_ranged(name) as file:
-                yield from _file(name, pq.ParquetFile(file))
+                yield from _file(corpus, name, pq.ParquetFile(file))
         except (pa.ArrowException, OSError) as error:
             detail = f"{name} cannot be read as Parquet, fetch it again: {error}"
             yield CorpusRow(audio="", place=name, code="decode_error", problem=detail)
 
 
-def _file(name: str, file: Any) -> Iterator[CorpusRow]:
+def _file(corpus: Corpus, name: str, file: Any) -> Iterator[CorpusRow]:
     schema: pa.Schema = file.schema_arrow
     column = _audio_column(name, schema)
     others = [field.name for field in schema if field.name != column]
@@ -32,10 +32,27 @@ def _file(name: str, file: Any) -> Iterator[CorpusRow]:
     for group in range(file.num_row_groups):
         rows = file.metadata.row_group(group).num_rows
         facts = file.read_row_group(group, columns=others).to_pylist() if others else [{}] * rows
+        paths = _paths(file, group, column)
         for index, row in enumerate(facts):
             uri = f"{name}#{first + index:08d}"
-            yield facts_of(row, audio=uri, member=f"parquet:{group}:{index}:{column}", place=uri)
+            if paths is None:
+                yield facts_of(row, audio=uri, member=f"parquet:{group}:{index}:{column}", place=uri)
+                continue
+            try:
+                yield facts_of(row, audio=audio_uri(corpus, "", paths[index] or ""), place=uri)
+            except ValueError as error:
+                yield CorpusRow(audio="", place=uri, code="missing", problem=f"it holds no audio bytes, and {error}")
         first += rows
+
+
+def _paths(file: Any, group: int, column: str) -> list[str | None] | None:
+    """The paths beside the bytes, where a row group has no bytes at all (`datasets` saves local files so); else None."""
+    metadata = file.metadata.row_group(group)
+    chunks = {metadata.column(index).path_in_schema: metadata.column(index) for index in range(metadata.num_columns)}
+    held, path = chunks.get(f"{column}.bytes"), f"{column}.path"
+    if held is None or path not in chunks or not held.is_stats_set or held.statistics.null_count != metadata.num_rows:
+        return None
+    return [row["path"] for row in file.read_row_group(group, columns=[path])[column].to_pylist()]
 
 
 def _audio_column(name: str, schema: pa.Schema) -> str:

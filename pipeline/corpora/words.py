@@ -74,7 +74,10 @@ class _Reader:
         self._unknown: set[tuple[str, str]] = set()
         for uri, given in recordings.items():
             stem = _stem(uri)
-            for name in dict.fromkeys((uri, stem, PurePosixPath(stem).name, given.recording)):
+            member = stem.rpartition("#")[2]  # of a container; the whole name elsewhere
+            for name in dict.fromkeys(
+                (uri, stem, PurePosixPath(stem).name, PurePosixPath(member).name, given.recording)
+            ):
                 self._by_name[name].append(uri)
             for segment in given.segments:
                 if segment.id is not None:

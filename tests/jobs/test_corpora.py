@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import soundfile
 
@@ -23,6 +25,7 @@ from schemas.spec import PipelineSpec
 from schemas.tables import TABLES, Patches, Segment, Transcript, Units, Word
 from tests.jobs.runtime.test_plan import run_here as run_all
 from tests.jobs.small_corpus import DEMO, document, make_centroids
+from tests.pipeline.corpora.fixtures import write_tar
 
 SPOKEN = {
     line.split("\t")[0]: line.split("\t")[-1]
@@ -161,3 +164,28 @@ def test_shards_come_back_from_lhotse(tmp_path: Path) -> None:
     assert main([index, "--to", "lhotse", "--audio", str(corpus), "--out", str(tmp_path / "export")]) == 0
     shutil.copy(tmp_path / "export/cuts.jsonl.gz", corpus / "cuts.jsonl.gz")
     assert shards_of(tmp_path / "two", corpus, layout="lhotse") == first
+
+
+@pytest.mark.parametrize("layout", ["webdataset", "parquet"])
+def test_recordings_in_containers_give_the_shards_of_the_same_files(layout: str, tmp_path: Path) -> None:
+    """Through every stage: what lies in a tar or a Parquet file gives the units, words and patches of the file itself."""
+    corpus, name = with_words(tmp_path)
+    one = shards_of(tmp_path / "one", corpus, words=["first.ctm"])
+    inside = tmp_path / "inside"
+    inside.mkdir()
+    words = (corpus / "first.ctm").read_text()
+    content = (corpus / name).read_bytes()
+    if layout == "webdataset":
+        write_tar(inside / "a.tar", [(f"deep/{name}", content), ("other.txt", b"nothing")])
+    else:
+        pq.write_table(pa.table({"audio": [{"bytes": content, "path": name}]}), inside / "a.parquet")
+        words = words.replace(name[:-5], "a.parquet#00000000")
+    (inside / "first.ctm").write_text(words)
+    other = shards_of(tmp_path / "two", inside, layout=layout, words=["first.ctm"])
+    assert one.keys() == other.keys()
+    for member in one:
+        if member.endswith(".json"):
+            assert json.loads(one[member]) | {"uri": ""} == json.loads(other[member]) | {"uri": ""}
+            assert json.loads(other[member])["uri"].startswith("a.")
+        else:
+            assert one[member] == other[member]

@@ -246,3 +246,21 @@ def test_nemos_tarred_data_are_read_by_their_manifest(tmp_path: Path) -> None:
     }  # fmt: skip
     places = {f"tarred_audio_manifest.json:{number}": "missing" for number in (4, 5)}
     assert {reject.id: reject.code for reject in rejects} == places
+
+
+def test_parquet_that_names_files_instead_of_holding_them(tmp_path: Path) -> None:
+    """As `datasets` saves a column of local files: their paths are read where the spec allows, else each is a reject."""
+    voice(tmp_path / "audio/a.flac")
+    (tmp_path / "corpus").mkdir()
+    rows = [
+        {"bytes": None, "path": f"{tmp_path}/audio/a.flac"},
+        {"bytes": None, "path": "/etc/passwd"},
+        {"bytes": None, "path": None},
+    ]
+    column = pa.array(rows, pa.struct([("bytes", pa.binary()), ("path", pa.string())]))
+    pq.write_table(pa.table({"audio": column, "text": ["so", "no", "no"]}), tmp_path / "corpus/a.parquet")
+    source = Source(uri=str(tmp_path / "corpus"), layout="parquet", roots=[str(tmp_path / "audio")])
+    recordings, _, transcripts, rejects = first_stages(source)
+    assert [row.uri for row in recordings] == [f"{tmp_path}/audio/a.flac"]
+    assert [row.text for row in transcripts] == ["so"]
+    assert {reject.id: reject.code for reject in rejects} == {f"a.parquet#{row:08d}": "missing" for row in (1, 2)}
