@@ -125,7 +125,7 @@ def end_of_audio(data: ByteReader) -> int:
     """Where the tags at the end of a file begin (its size where there are none): ID3v1, an APE tag that ends in a footer."""
     stop = data.size
     for _ in range(3):
-        if data.at(stop - 128, 3) == b"TAG" and stop >= 128:
+        if stop >= 128 and data.at(stop - 128, 3) == b"TAG":
             stop -= 128
             continue
         foot = data.at(stop - 32, 32) if stop >= 32 else b""

@@ -6,13 +6,13 @@ import contextlib
 import io
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import BinaryIO
+from typing import BinaryIO, cast
 
 import numpy as np
 import soundfile
 import soxr
 
-from pipeline.containers.base import AudioError, Piece, damaged, open_piece
+from pipeline.containers.base import AudioError, Piece, Slice, damaged, open_piece
 from pipeline.containers.layout import lay_out
 from pipeline.containers.pcm import check_rate
 from pipeline.source.libav import SoundStream, libav_seconds, open_libav
@@ -143,17 +143,17 @@ def header_seconds(file: BinaryIO) -> float | None:
     A guess, by which work is planned and nothing else; nothing is decoded.
     """
     size = file.seek(0, io.SEEK_END)
-    file.seek(0)
+    whole = cast(BinaryIO, Slice(file, 0, size))  # which takes the odd seeks that a damaged header makes a decoder try
     seconds = None
     with (
         contextlib.suppress(soundfile.LibsndfileError, OSError, RuntimeError, ValueError),
-        soundfile.SoundFile(file) as sound,
+        soundfile.SoundFile(whole) as sound,
     ):
         if 0 < sound.frames < UNKNOWN_LENGTH and sound.samplerate > 0:
             seconds = sound.frames / sound.samplerate
     if seconds is None:
-        file.seek(0)
-        seconds = libav_seconds(file)
+        whole.seek(0)
+        seconds = libav_seconds(whole)
     return seconds if seconds is not None and seconds * LEAST_BITS_PER_SECOND <= size * 8 else None
 
 
