@@ -253,6 +253,13 @@ class Stages(StrictModel):
     shards: ShardsSpec = ShardsSpec()
     """WebDataset shards for training."""
 
+    @model_validator(mode="after")
+    def _whisper_hears_thirty_seconds(self) -> Self:
+        if self.transcripts.backend == "whisperx" and self.segments.max_seconds > 30:
+            longest = f"segments.max_seconds is {self.segments.max_seconds:g}"
+            raise ValueError(f"{longest} and Whisper hears 30 s at once: set stages.segments.max_seconds to 30 or less")
+        return self
+
 
 class Resources(StrictModel):
     """Per stage: how many workers, and what each asks of the cluster. Changes nothing in the results."""

@@ -117,7 +117,8 @@ def _segments(guess: Guess, has_text: bool) -> list[str]:
     if not has_text and not guess.utterances:
         return ["  segments:", "    backend: silero # speech is found and packed into at most 30 s"]
     why = "the corpus's own utterances" if guess.utterances else "a recording is one segment"
-    return ["  segments:", f"    backend: given # {why}", "    max_seconds: 60 # longer ones are rejects"]
+    longest = "60 # longer ones are rejects" if has_text else "30 # what Whisper hears at once; longer ones are rejects"
+    return ["  segments:", f"    backend: given # {why}", f"    max_seconds: {longest}"]
 
 
 def _transcripts(has_text: bool, language: str) -> list[str]:

@@ -9,7 +9,7 @@ import pytest
 from jobs.corpora.init import main
 from pipeline.source.inventory import list_source, survey
 from pipeline.source.listing import describe
-from schemas.config import load_config
+from schemas.config import ConfigError, load_config
 from schemas.given import load_given
 from schemas.source import Source
 from schemas.spec import GivenSegmentsSpec, GivenWordsSpec, PipelineSpec, TranscriptSpec, WhisperXSpec
@@ -70,3 +70,15 @@ def test_what_cannot_be_looked_at_is_one_sentence(tmp_path: Path, capsys: pytest
     for sentence in ("holds no audio and no corpus that is known", "is not a folder", "is there already"):
         assert sentence in told
     assert (tmp_path / "s.yaml").read_text() == "mine"
+
+
+def test_utterances_without_texts_are_as_long_as_whisper_hears(tmp_path: Path) -> None:
+    voice(tmp_path / "c/x.wav", seconds=1.0, format="WAV")
+    text(tmp_path / "c/wav.scp", "x x.wav\n")
+    text(tmp_path / "c/segments", "u x 0 0.5\n")
+    assert main([str(tmp_path / "c"), "--out", str(tmp_path / "s.yaml")]) == 0
+    spec = load_config(PipelineSpec, tmp_path / "s.yaml")
+    assert isinstance(spec.stages.segments, GivenSegmentsSpec)
+    assert isinstance(spec.stages.transcripts, WhisperXSpec)
+    with pytest.raises(ConfigError, match="Whisper hears 30 s at once"):
+        load_config(PipelineSpec, tmp_path / "s.yaml", ["stages.segments.max_seconds=31"])
