@@ -14,20 +14,23 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 if not __package__:  # started as a script: the code beside it runs, wherever the environment was installed from
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from jobs.runtime.places import base_folder, resolve
 from jobs.runtime.session import start_embedded, this_checkout
-from model.training.config import TrainConfig, load_train_config
 from schemas.cli import Parser, command
 from schemas.errors import ConfigError, ExitCode, TryAgain
+
+if TYPE_CHECKING:
+    from model.training.config import TrainConfig
 
 
 def train_worker(settings: dict[str, Any]) -> None:
     """What each Ray Train worker does: the trainer, in the process group that Ray has made."""
+    from model.training.config import TrainConfig
     from model.training.loop import train
 
     if train(TrainConfig.model_validate(settings)) == ExitCode.TRY_AGAIN:
@@ -56,6 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--cpus", type=float, default=1, help="CPUs per rank")
     parser.add_argument("--retries", type=int, default=3, help="restarts after a worker has died")
     given = parser.parse_args(arguments)
+    from model.training.config import load_train_config
 
     config = absolute(load_train_config(given.config, given.overrides), base_folder())
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")

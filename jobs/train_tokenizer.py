@@ -10,15 +10,15 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 if not __package__:  # started as a script: the code beside it runs, wherever the environment was installed from
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from model.data.shards import ShardCache, ShardSet
-from model.data.sources import Samples, all_texts
-from model.data.text_file import TextFile
-from model.data.text_tokenizer import load_tokenizer, train_bpe
 from schemas.cli import Parser, command
+
+if TYPE_CHECKING:
+    from model.data.sources import Samples
 
 
 @command
@@ -30,6 +30,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, required=True, help="the tokenizer.json to write")
     parser.add_argument("--cache-dir", help="local copies of remote shards")
     given = parser.parse_args(arguments)
+    from model.data.shards import ShardCache, ShardSet
+    from model.data.sources import all_texts
+    from model.data.text_file import TextFile
+    from model.data.text_tokenizer import load_tokenizer, train_bpe
+
     cache = ShardCache(given.cache_dir, 50_000_000_000) if given.cache_dir else None
     samples: list[Samples] = [TextFile(d, 2000) if d.endswith(".txt") else ShardSet(d, cache) for d in given.data]
     tokenizer = load_tokenizer(train_bpe(all_texts(samples), given.size, given.out))

@@ -9,18 +9,18 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import yaml
 from pydantic import Field
 
-from model.cost.flops import Counts, flops_by_part, forward_flops
-from model.cost.presets import count_parameters, empty_model, match_plain, plain_like
-from model.network.base import SpeechTextModel
-from model.network.config import ModelConfig
-from model.network.vocabulary import Vocabulary
 from schemas.cli import Parser, command
 from schemas.config import StrictModel, load_config, parse_config
+
+if TYPE_CHECKING:
+    from model.cost.flops import Counts
+    from model.network.base import SpeechTextModel
+    from model.network.config import ModelConfig
 
 UNITS_PER_SECOND = 25
 
@@ -55,6 +55,8 @@ TEXT_ONLY = Mix(interleaved=0)
 
 def count_mix(config: ModelConfig, mix: Mix) -> Counts:
     """Expected counts per element of the mix, each element a target, in the middle of documents of `mix.context` elements."""
+    from model.cost.flops import Counts
+
     units, length = mix.unit_share, mix.context
     if config.kind == "plain":
         return Counts(latents=1, text_rows=1 - units, unit_rows=units, global_pairs=_mean_reach(length, None))
@@ -88,6 +90,8 @@ def _mean_reach(length: int, window: int | None) -> float:
 
 def saving_per_position(config: ModelConfig, mix: Mix) -> tuple[float, float]:
     """Share of the operations saved against (the same LST at patch size 1, the plain baseline), counted per position."""
+    from model.cost.presets import empty_model, plain_like
+
     model, plain = empty_model(config), empty_model(plain_like(config))
     latent = _matrices(model, ("global_transformer", "latent_projection"))
     element = _matrices(model, ("encoder", "decoder")) + _head_matrices(model, mix)
@@ -99,6 +103,9 @@ def saving_per_position(config: ModelConfig, mix: Mix) -> tuple[float, float]:
 
 def saving(config: ModelConfig, mix: Mix) -> tuple[float, float]:
     """As `saving_per_position`, structural."""
+    from model.cost.flops import forward_flops
+    from model.cost.presets import empty_model, plain_like
+
     model, plain = empty_model(config), plain_like(config)
     cost = forward_flops(model, count_mix(config, mix))
     unpatched = forward_flops(model, count_mix(config, mix.with_updates(patch_size=1)))
@@ -137,6 +144,9 @@ def cache_bytes(config: ModelConfig, context: int, mix: Mix, bytes_per_value: in
 
 def describe(config: ModelConfig, mix: Mix) -> str:
     """The printed page."""
+    from model.cost.flops import flops_by_part
+    from model.cost.presets import count_parameters, empty_model
+
     model = empty_model(config)
     total = count_parameters(config)
     lines = [f"{config.kind}: {total:,} parameters ({total / 1e9:.3f} B)", "", "Parameters"]
@@ -157,6 +167,8 @@ def describe(config: ModelConfig, mix: Mix) -> str:
 
 
 def _describe_savings(config: ModelConfig, mix: Mix) -> list[str]:
+    from model.cost.presets import match_plain, plain_like
+
     positions, structural = saving_per_position(config, mix), saving(config, mix)
     counts = (count_mix(config, mix), count_mix(plain_like(config), mix))
     by_parameters, by_flops = (match_plain(config, rule, counts).global_transformer for rule in ("parameters", "flops"))
@@ -173,6 +185,8 @@ def _describe_savings(config: ModelConfig, mix: Mix) -> list[str]:
 
 def matched_yaml(config: ModelConfig, mix: Mix, match: Literal["parameters", "flops"]) -> str:
     """The configuration of the plain baseline whose number of layers comes nearest to LST's parameters or operations."""
+    from model.cost.presets import match_plain, plain_like
+
     plain = match_plain(config, match, (count_mix(config, mix), count_mix(plain_like(config), mix)))
     text: str = yaml.safe_dump(plain.model_dump(exclude_none=True), sort_keys=False)
     return text
@@ -194,6 +208,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--match", choices=("parameters", "flops"), help="print instead the YAML of the plain baseline that matches"
     )
     given = parser.parse_args(arguments)
+    from model.network.config import ModelConfig
+    from model.network.vocabulary import Vocabulary
+
     config = load_config(ModelConfig, given.config, given.overrides)
     shares = {name: getattr(given, name) for name in ("interleaved", "speech", "patch_size", "context")}
     mix = parse_config(Mix, shares, "the mix")

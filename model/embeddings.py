@@ -16,21 +16,23 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 
-from model.data.compose import Composer, segments_of
-from model.data.document import Document
-from model.data.draws import generator
-from model.data.packing import PackingConfig, Piece, pack, whole
-from model.data.patching import AlignedConfig, assign_patches
-from model.data.shards import ShardSet
-from model.inference.trained import Trained, load_trained
-from model.network.lst import LST, build_model
-from schemas.cli import Parser, command
+from model.data.patching import AlignedConfig
+from schemas.cli import Parser, begin, command
 from schemas.config import ConfigError
+
+if TYPE_CHECKING:
+    import torch
+
+    from model.data.compose import Composer
+    from model.data.document import Document
+    from model.data.packing import Piece
+    from model.data.shards import ShardSet
+    from model.inference.trained import Trained
+    from model.network.lst import LST
 
 ALIGNED = AlignedConfig(policy="aligned", silence="separate", max_size=1000)
 PAPER = {"within": 0.87, "between": 0.43, "silhouette": "0.65-0.68"}
@@ -54,6 +56,8 @@ class Words:
 def spoken_words(shards: ShardSet, composer: Composer, voice: str = "") -> Iterator[tuple[Document, dict[int, str]]]:
     """Each segment of the samples whose key or path contains `voice` as a speech document, and the word that begins at an element
     wherever its patch is that word alone."""
+    from model.data.compose import segments_of
+
     for shard, count in enumerate(shards.counts):
         for number in range(count):
             sample = shards.read(shard, number)
@@ -77,6 +81,9 @@ def normalise(word: str) -> str:
 
 def embed_words(module: LST, documents: list[tuple[Document, dict[int, str]]]) -> Words:
     """The patch encoder's latents of all word patches, documents in order."""
+    from model.data.packing import whole
+    from model.data.patching import assign_patches
+
     texts: list[str] = []
     vectors: list[np.ndarray] = []
     pieces, labels, size = [], [], 0
@@ -96,6 +103,10 @@ def embed_words(module: LST, documents: list[tuple[Document, dict[int, str]]]) -
 
 def _encode(module: LST, pieces: list[Piece]) -> list[np.ndarray]:
     """For each piece, the latent of the patch that each of its elements lies in: [elements, k * D]."""
+    import torch
+
+    from model.data.packing import PackingConfig, pack
+
     config = PackingConfig(elements=sum(map(len, pieces)), latents=sum(p.num_latents for p in pieces), min_piece=2)
     batch = pack(pieces, config)
     kept: list[torch.Tensor] = []
@@ -123,6 +134,8 @@ def choose(words: Words, num_words: int, occurrences: int, min_letters: int) -> 
     Raises:
         ConfigError: fewer than two words occur so often.
     """
+    from model.data.draws import generator
+
     counts = Counter(text for text in words.texts if len(text) >= min_letters)
     frequent = [
         text for text, count in sorted(counts.items(), key=lambda item: (-item[1], item[0])) if count >= occurrences
@@ -193,6 +206,8 @@ def measure(
     Raises:
         ConfigError: the model has no patches, reads other units, or no words occur often enough.
     """
+    from model.network.lst import LST, build_model
+
     module = trained.module
     if not isinstance(module, LST):
         raise ConfigError("the plain baseline has no patches, so it has no embeddings of words")
@@ -231,6 +246,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--letters", type=int, default=4, help="shorter words are left out (default: %(default)s)")
     parser.add_argument("--voice", default="", metavar="NAME", help="only recordings with this in their path")
     given = parser.parse_args(arguments)
+    begin(f"loading {given.checkpoint}")
+    from model.data.shards import ShardSet
+    from model.inference.trained import load_trained
+
     trained, shards = load_trained(given.checkpoint), ShardSet(given.shards)
     result, words = measure(trained, shards, given.words, given.occurrences, given.letters, given.voice)
     given.out.mkdir(parents=True, exist_ok=True)

@@ -12,15 +12,13 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from model.exchange.card import model_card
-from model.exchange.folder import DTYPES, write_folder
-from model.exchange.remote import push
-from model.inference.patching import make_patching
-from model.inference.trained import Trained, load_trained
-from model.training.parts import keep_parts, with_own_parts
-from schemas.cli import Parser, command, count
+from schemas.cli import Parser, begin, command, count
 from schemas.files import whole_file
+
+if TYPE_CHECKING:
+    from model.inference.trained import Trained
 
 
 @command
@@ -29,12 +27,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = Parser(__doc__)
     parser.add_argument("run", help="a run's output_dir, one of its checkpoints, or a URL of either")
     parser.add_argument("--out", required=True, type=Path, help="the folder to write")
-    parser.add_argument("--dtype", choices=sorted(DTYPES), default="fp32", help="of the weights (default: %(default)s)")
+    parser.add_argument(
+        "--dtype", choices=["bf16", "fp32"], default="fp32", help="of the weights (default: %(default)s)"
+    )
     parser.add_argument("--shard-gb", type=count, default=5, help="at most so many GB a file (default: %(default)s)")
     parser.add_argument("--license", default="", help="of these weights, for the model card, such as apache-2.0")
     parser.add_argument("--push-to-hub", metavar="OWNER/NAME", help="also send it to the Hugging Face hub")
     parser.add_argument("--private", action="store_true", help="with --push-to-hub: a private repository")
     given = parser.parse_args(arguments)
+    begin(f"loading {given.run}")
+    from model.exchange.remote import push
+    from model.inference.trained import load_trained
+
     trained = load_trained(given.run)
     export_run(trained, given.out, dtype=given.dtype, shard_bytes=given.shard_gb * 10**9, license=given.license)
     print(f"wrote {given.out}: step {trained.step} of {given.run}, {given.dtype}")
@@ -49,6 +53,11 @@ def export_run(trained: Trained, out: Path, *, dtype: str, shard_bytes: int, lic
     Raises:
         ConfigError: the tokenizer or the unit BPE is missing.
     """
+    from model.exchange.card import model_card
+    from model.exchange.folder import write_folder
+    from model.inference.patching import make_patching
+    from model.training.parts import keep_parts, with_own_parts
+
     trained.composer()  # says what is missing, or is not what the model was trained with
     patches = make_patching("auto", trained.config.patches).ending.model_dump(mode="json")
     data = trained.config.data

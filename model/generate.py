@@ -20,22 +20,18 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 
-from model.data.shards import ShardSet
-from model.inference.continuation import Element, Generated, Generator
-from model.inference.expectation import speech_expectation
-from model.inference.sampling import Sampling
-from model.inference.trained import load_trained, run_folder
-from model.training.metrics import read_rows
 from model.voice.options import add_speaking_arguments, open_synthesiser
-from model.voice.synthesiser import Synthesiser, write_wav
-from schemas.cli import Parser, command, count, out_file, utf8
+from schemas.cli import Parser, begin, command, count, out_file, utf8
 from schemas.config import ConfigError, parse_config
 from schemas.tasks import read_task
+
+if TYPE_CHECKING:
+    from model.inference.continuation import Element, Generated, Generator
+    from model.voice.synthesiser import Synthesiser
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,6 +48,15 @@ class Prompt:
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line."""
     given = make_parser().parse_args(arguments)
+    begin(f"loading {given.checkpoint}")
+    import torch
+
+    from model.inference.continuation import Generator
+    from model.inference.expectation import speech_expectation
+    from model.inference.sampling import Sampling
+    from model.inference.trained import load_trained, run_folder
+    from model.training.metrics import read_rows
+
     if given.threads:
         torch.set_num_threads(given.threads)
     trained = load_trained(given.checkpoint)
@@ -114,6 +119,8 @@ def read_prompts(given: argparse.Namespace, units_per_second: float) -> list[Pro
 
 def speak(path: Path, prompts: Sequence[Prompt], results: Sequence[Generated], synthesise: Synthesiser) -> None:
     """Write a waveform per row: the prompt's units, if it has some, and the new ones."""
+    from model.voice.synthesiser import write_wav
+
     for number, (prompt, result) in enumerate(zip(prompts, results, strict=True)):
         file = path if len(prompts) == 1 else path.with_name(f"{path.stem}-{number}{path.suffix}")
         before = np.zeros(0, dtype=np.uint16) if prompt.units is None else prompt.units
@@ -125,6 +132,8 @@ def speak(path: Path, prompts: Sequence[Prompt], results: Sequence[Generated], s
 
 def _speech(source: str) -> tuple[str, str, np.ndarray]:
     """Name, text and units of a speech prompt."""
+    from model.data.shards import ShardSet
+
     path, _, key = source.partition("#")
     if path.endswith(".npy"):
         try:

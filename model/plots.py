@@ -8,9 +8,12 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from model.training.metrics import Row, read_rows
 from schemas.cli import Parser, command
+
+if TYPE_CHECKING:
+    from model.training.metrics import Row
 
 PANELS = {"loss_text": "text: nats per token", "loss_speech": "speech: nats per unit"}
 
@@ -54,6 +57,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--x", choices=("step", "elements", "latents", "flops", "seconds"), default="step")
     parser.add_argument("--smooth", type=int, default=10, help="steps of the running mean")
     given = parser.parse_args(arguments)
+    from model.training.metrics import read_rows
+
     files = [path if path.suffix == ".jsonl" else path / "metrics.jsonl" for path in given.runs]
     for file in files:
         if not file.is_file():

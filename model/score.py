@@ -18,32 +18,19 @@ import json
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, replace
-from typing import Any, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
-import torch
-from tqdm import tqdm
-
-from model.inference.trained import load_trained
-from model.scoring.accuracy import (
-    Twins,
-    accuracy,
-    difference,
-    groups_of,
-    holm,
-    mean_margin,
-    preference,
-    preference_difference,
-    select,
-    sign_test,
-    twins_of,
-)
 from model.scoring.documents import DIRECTIONS, Direction
-from model.scoring.scorer import NORMALISATIONS, Scored, score_task
-from model.training.checkpoint import versions
 from schemas.cards import hash_file
-from schemas.cli import Parser, command, count, out_file
+from schemas.cli import Parser, begin, command, count, out_file
 from schemas.config import ConfigError
 from schemas.tasks import Task, read_task
+
+if TYPE_CHECKING:
+    from model.scoring.accuracy import (
+        Twins,
+    )
+    from model.scoring.scorer import Scored
 
 SCORES_FORMAT = 1
 ALL = "all"
@@ -55,6 +42,11 @@ CELL = 25
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line."""
     given = _parser().parse_args(arguments)
+    begin(f"loading {given.checkpoint}")
+    import torch
+
+    from model.training.checkpoint import versions
+
     given.precision = given.precision or ("fp64" if given.device == "cpu" else "fp32")
     if given.threads:
         torch.set_num_threads(given.threads)
@@ -142,6 +134,11 @@ def parse_directions(text: str) -> list[Direction]:
 def _score(
     task: Task, checkpoint: str, directions: Sequence[Direction], given: argparse.Namespace
 ) -> tuple[list[Scored], dict[str, Any]]:
+    from tqdm import tqdm
+
+    from model.inference.trained import load_trained
+    from model.scoring.scorer import score_task
+
     trained = load_trained(checkpoint, given.device)
     with tqdm(desc="score", unit="item", file=sys.stderr, disable=not sys.stderr.isatty(), leave=False) as bar:
 
@@ -162,6 +159,9 @@ def _score(
 
 def accuracies(scored: Sequence[Scored], other: Sequence[Scored] | None = None) -> list[dict[str, Any]]:
     """A row per direction, group and normalisation: the accuracy, or the difference from that of `other`."""
+    from model.scoring.accuracy import accuracy, difference, groups_of, select
+    from model.scoring.scorer import NORMALISATIONS
+
     rows = []
     for direction in dict.fromkeys(item.direction for item in scored):
         found = groups_of(select(scored, direction))
@@ -180,6 +180,8 @@ def accuracies(scored: Sequence[Scored], other: Sequence[Scored] | None = None) 
 
 def preferences(scored: Sequence[Scored], other: Sequence[Scored] | None = None) -> list[dict[str, Any]]:
     """A row per direction and group that has twins: preference and mean margin, or what they differ from those of `other`."""
+    from model.scoring.accuracy import holm, select, twins_of
+
     rows = []
     for direction in dict.fromkeys(item.direction for item in scored):
         twins = twins_of(select(scored, direction))
@@ -195,6 +197,8 @@ def preferences(scored: Sequence[Scored], other: Sequence[Scored] | None = None)
 
 
 def _preference(twins: list[Twins], other: list[Twins] | None) -> dict[str, Any]:
+    from model.scoring.accuracy import mean_margin, preference, preference_difference, sign_test
+
     clusters = [pair.cluster for pair in twins]
     if other is None:
         found, margins = preference(twins), [pair.margin for pair in twins]
@@ -224,6 +228,8 @@ def _print_preferences(title: str, rows: Sequence[dict[str, Any]]) -> None:
 
 
 def _print_accuracies(title: str, rows: Sequence[dict[str, Any]]) -> None:
+    from model.scoring.scorer import NORMALISATIONS
+
     width = max(len(row["group"]) for row in rows)
     print(f"\n{title}")
     print(f"{'':6} {'group':{width}} {'items':>6}  " + "".join(f"{name:{CELL}}" for name in NORMALISATIONS).rstrip())
@@ -235,6 +241,8 @@ def _print_accuracies(title: str, rows: Sequence[dict[str, Any]]) -> None:
 
 
 def _print_left_out(task: Task, scored: Sequence[Scored], directions: Sequence[Direction]) -> None:
+    from model.scoring.accuracy import select
+
     for direction in directions:
         missing = len(task.items) - len(select(scored, direction))
         if missing:

@@ -14,16 +14,13 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-import torch
-
-from model.data.sources import Corpus
-from model.network.config import ModelConfig
-from model.training.config import TrainConfig, load_train_config
-from model.training.loop import train
-from model.training.metrics import gemm_flops
-from schemas.cli import Parser, command
+from schemas.cli import Parser, begin, command
 from schemas.reference import as_help
+
+if TYPE_CHECKING:
+    from model.training.config import TrainConfig
 
 
 def describe(config: TrainConfig) -> str:
@@ -32,7 +29,12 @@ def describe(config: TrainConfig) -> str:
     Raises:
         ConfigError, ShardError: what a run would raise before its first step.
     """
+    import torch
+
+    from model.data.sources import Corpus
+    from model.network.config import ModelConfig
     from model.network.lst import build_model
+    from model.training.metrics import gemm_flops
 
     corpus = Corpus(config.data)
     assert isinstance(config.model, ModelConfig)
@@ -65,14 +67,24 @@ def describe(config: TrainConfig) -> str:
     return "\n".join(lines)
 
 
+def _fields() -> str:
+    from model.training.config import TrainConfig
+
+    return as_help(TrainConfig)
+
+
 @command
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line."""
-    parser = Parser(__doc__, epilog=as_help(TrainConfig))
+    parser = Parser(__doc__, reference=_fields)
     parser.add_argument("config", help="a file of configs/train/, or the folder of a run that goes on")
     parser.add_argument("overrides", nargs="*", metavar="a.b=c", help="fields to set, read as YAML")
     parser.add_argument("--dry-run", action="store_true", help="print sizes, data and budget, and stop")
     given = parser.parse_args(arguments)
+    begin(f"training {given.config}")
+    from model.training.config import load_train_config
+    from model.training.loop import train
+
     config = load_train_config(given.config, given.overrides)
     logging.basicConfig(level=config.log.level.upper(), format="%(message)s", stream=sys.stderr)
     if given.dry_run:

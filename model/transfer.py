@@ -17,20 +17,21 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from model.data.examples import Example, examples_of_shards, examples_of_task
-from model.inference.continuation import Generated, Generator
-from model.inference.sampling import Sampling
-from model.inference.trained import Trained, load_trained
-from model.training.config import TrainConfig
-from model.training.loop import train
 from model.voice.options import add_speaking_arguments, open_synthesiser
-from model.voice.recognition import ErrorRates, Recogniser, error_rates
-from model.voice.synthesiser import Synthesiser, write_wav
-from schemas.cli import Parser, command, count, out_file
+from schemas.cli import Parser, begin, command, count, out_file
+
+if TYPE_CHECKING:
+    from model.data.examples import Example
+    from model.inference.continuation import Generated, Generator
+    from model.inference.sampling import Sampling
+    from model.inference.trained import Trained
+    from model.training.config import TrainConfig
+    from model.voice.recognition import ErrorRates
+    from model.voice.synthesiser import Synthesiser
 
 Kind = Literal["asr", "tts"]
 
@@ -78,6 +79,9 @@ def finetune_config(
     Raises:
         CheckpointError, ConfigError: see `load_trained`.
     """
+    from model.inference.trained import load_trained
+    from model.training.config import TrainConfig
+
     config = load_trained(source).config.model_dump(mode="json")
     config["data"]["sources"] = [{"kind": kind, "data": data, "weight": 1.0, "unit": unit, "loss_on": "answer"}]
     config["data"]["tokenizer"]["train_size"] = None
@@ -108,6 +112,9 @@ def evaluate_asr(
     """Write what is said, greedily: word error rate over all examples. A text that does not end is cut at `max_tokens` (default:
     half a token per unit and 20 more, which fast speech does not reach).
     """
+    from model.inference.continuation import Generator
+    from model.voice.recognition import error_rates
+
     generator = Generator.of(trained, patching)
 
     def prompt(example: Example) -> list[int]:
@@ -140,6 +147,9 @@ def evaluate_tts(
     """Speak what is written, and let a recogniser hear it: character error rate over all examples. Speech that does not end is
     cut at `max_units` (default: three units per character and 50 more). `keep` receives each waveform.
     """
+    from model.inference.continuation import Generator
+    from model.voice.recognition import error_rates
+
     generator = Generator.of(trained, patching)
 
     def prompt(example: Example) -> list[int]:
@@ -171,6 +181,8 @@ def _generate(
     sampling: Sampling | None = None,
 ) -> list[Generated]:
     """Answers in the order of the examples; batches hold prompts of like length."""
+    from model.inference.sampling import Sampling
+
     prompts = [prompt(example) for example in examples]
     order = sorted(range(len(examples)), key=lambda number: -len(prompts[number]))
     results: dict[int, Generated] = {}
@@ -218,6 +230,11 @@ def _result(
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line."""
     given = _parser().parse_args(arguments)
+    begin("loading the model")
+    from model.data.examples import examples_of_shards, examples_of_task
+    from model.inference.trained import load_trained
+    from model.training.loop import train
+
     if given.command == "finetune":
         config = finetune_config(
             given.source, kind=given.kind, data=given.shards, steps=given.steps, output_dir=given.out, lr=given.lr,
@@ -256,6 +273,10 @@ def summary(result: TransferResult) -> str:
 
 
 def _speak(trained: Trained, examples: Sequence[Example], given: argparse.Namespace) -> TransferResult:
+    from model.inference.sampling import Sampling
+    from model.voice.recognition import Recogniser
+    from model.voice.synthesiser import write_wav
+
     synthesise = open_synthesiser(given, trained)
 
     def keep(example: Example, wave: np.ndarray) -> None:

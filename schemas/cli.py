@@ -52,13 +52,27 @@ class Stopped(KeyboardInterrupt):
 class Parser(argparse.ArgumentParser):
     """argparse in our layout: docstrings as they are written, examples below, a mistake in one line, shell completion."""
 
-    def __init__(self, description: str | None = None, examples: str = "", **options: Any) -> None:
+    def __init__(
+        self,
+        description: str | None = None,
+        examples: str = "",
+        reference: Callable[[], str] | None = None,
+        **options: Any,
+    ) -> None:
+        """`reference` makes what stands at the end of --help, where that takes heavy imports."""
+        self._reference = reference
         options.setdefault("prog", _program())
         options.setdefault("formatter_class", argparse.RawDescriptionHelpFormatter)
         if examples:
             options["epilog"] = f"examples:\n{examples}"
         super().__init__(description=description, **options)
         self.add_argument(DEBUG, action="store_true", help="show the traceback of an error")
+
+    def format_help(self) -> str:
+        """The help, with the reference at its end."""
+        if self._reference is not None:
+            self.epilog = self._reference()
+        return super().format_help()
 
     def error(self, message: str) -> NoReturn:
         """One line and exit code 2."""
@@ -79,6 +93,12 @@ def _program() -> str:
         return sys.argv[0]
     spec = getattr(sys.modules["__main__"], "__spec__", None)
     return f"python -m {spec.name}" if spec is not None else f"python {os.path.relpath(sys.argv[0])}"
+
+
+def begin(what: str) -> None:
+    """Say on a terminal what has begun, before the seconds that torch or Ray take to load."""
+    if sys.stderr.isatty():
+        print(f"{what} ...", file=sys.stderr, flush=True)
 
 
 def count(text: str) -> int:

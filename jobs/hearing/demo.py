@@ -14,21 +14,21 @@ import sys
 import threading
 import webbrowser
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from jobs.hearing.ear import Ear
-from jobs.hearing.listening import Heard, Said, Speaker, listen
-from jobs.hearing.report import open_speaker, run_facts
-from jobs.hearing.server import HOST, make_server
 from jobs.reporting.page import mp3
 from jobs.runtime.places import base_folder, resolve_spec
-from model.inference.sampling import Sampling
 from model.voice.options import add_speaking_arguments
 from schemas.cli import Parser, command
 from schemas.config import ConfigError, load_config, parse_config
 from schemas.spec import PipelineSpec
+
+if TYPE_CHECKING:
+    from jobs.hearing.ear import Ear
+    from jobs.hearing.listening import Heard, Said, Speaker
+    from model.inference.sampling import Sampling
 
 PROMPT_SECONDS = 30.0
 
@@ -52,6 +52,8 @@ class Demo:
         Raises:
             ValueError: a sentence for the reader: the recording cannot be read, or holds nothing.
         """
+        from jobs.hearing.listening import Heard, listen
+
         typed = Heard(name="text", text=text, units=None, audio=None)
         prompt = typed if recording is None else self._hear(recording)
         (said,) = listen(self.speaker, [prompt], seconds=self.seconds, tokens=80, sampling=self.sampling)
@@ -65,6 +67,8 @@ class Demo:
         }
 
     def _hear(self, recording: bytes) -> Heard:
+        from jobs.hearing.listening import Heard
+
         if self.ear is None:
             raise ValueError("this model was started without --config and cannot hear")
         try:
@@ -92,6 +96,11 @@ def sound(audio: np.ndarray) -> str:
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command."""
     given = make_parser().parse_args(arguments)
+    from jobs.hearing.ear import Ear
+    from jobs.hearing.report import open_speaker, run_facts
+    from jobs.hearing.server import HOST, make_server
+    from model.inference.sampling import Sampling
+
     speaker = open_speaker(given, given.run)
     ear = Ear(resolve_spec(load_config(PipelineSpec, given.config), base_folder())) if given.config else None
     sampling = parse_config(Sampling, {"temperature": given.temperature, "top_p": 0.95}, "the sampling options")

@@ -14,26 +14,29 @@ import sys
 import webbrowser
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from jobs.hearing.listening import Heard, Speaker, listen, speech_prompts
-from jobs.hearing.run_page import Passage, RunFacts, render_run
 from jobs.reporting.strips import unit_colours
-from model.inference.continuation import Generator
-from model.inference.expectation import speech_expectation
-from model.inference.sampling import Sampling
-from model.inference.trained import Trained, load_trained, run_folder
-from model.training.metrics import read_rows
 from model.voice.options import add_speaking_arguments, open_synthesiser
 from schemas.cli import Parser, command
 from schemas.config import ConfigError, parse_config
 from schemas.files import whole_file
+
+if TYPE_CHECKING:
+    from jobs.hearing.listening import Speaker
+    from jobs.hearing.run_page import RunFacts
+    from model.inference.trained import Trained
 
 
 @command
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command."""
     given = make_parser().parse_args(arguments)
+    from jobs.hearing.listening import Heard, listen, speech_prompts
+    from jobs.hearing.run_page import Passage, render_run
+    from model.inference.sampling import Sampling
+    from model.inference.trained import run_folder
+
     speakers = [open_speaker(given, run) for run in given.runs]
     index = given.shards or speech_index(speakers)
     prompts = [] if index is None else speech_prompts(index, given.prompts, given.prompt_seconds)
@@ -73,6 +76,10 @@ def open_speaker(given: argparse.Namespace, run: str) -> Speaker:
     Raises:
         ConfigError, CheckpointError, ShardError: one of them cannot be had.
     """
+    from jobs.hearing.listening import Speaker
+    from model.inference.continuation import Generator
+    from model.inference.trained import load_trained
+
     trained = load_trained(run)
     voice = open_synthesiser(given, trained) if trained.units is not None else None
     return Speaker(label=Path(run).name, trained=trained, generator=Generator.of(trained), synthesise=voice)
@@ -95,6 +102,11 @@ def speech_index(speakers: Sequence[Speaker]) -> str | None:
 
 def run_facts(run: str, trained: Trained) -> RunFacts:
     """What the page tells of a run."""
+    from jobs.hearing.run_page import RunFacts
+    from model.inference.expectation import speech_expectation
+    from model.inference.trained import run_folder
+    from model.training.metrics import read_rows
+
     rows: list[dict[str, Any]] = read_rows(run_folder(run) / "metrics.jsonl")
     last = rows[-1] if rows else {}
     size = sum(parameter.numel() for parameter in trained.module.parameters())

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from model.data.shards import ShardSet
-from model.inference.trained import Trained
-from model.voice.mean_spectrum import MeanSpectrum
-from model.voice.synthesiser import Synthesiser, spoken_samples
-from model.voice.unit_selection import UnitSelection
-from model.voice.vocoder import Vocoder, load_vocoder
 from schemas.config import ConfigError
+
+if TYPE_CHECKING:
+    from model.inference.trained import Trained
+    from model.voice.synthesiser import Synthesiser
 
 WEIGHTS = ("*.safetensors", "*.pt", "*.pth", "g_*")
 
@@ -38,6 +37,12 @@ def open_synthesiser(given: argparse.Namespace, trained: Trained) -> Synthesiser
         ConfigError: it cannot be opened, or is of other units.
         ShardError: the shards cannot be read.
     """
+    from model.data.shards import ShardSet
+    from model.voice.mean_spectrum import MeanSpectrum
+    from model.voice.synthesiser import spoken_samples
+    from model.voice.unit_selection import UnitSelection
+    from model.voice.vocoder import Vocoder, load_vocoder
+
     units = trained.units
     if units is None:
         raise ConfigError("the model was trained on text alone, so it has no units to speak")
