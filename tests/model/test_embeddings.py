@@ -8,6 +8,7 @@ import pytest
 from model import embeddings
 from model.data.shards import ShardSet
 from model.embeddings import Words, choose, cosines, embed_words, figures, spoken_words
+from model.inference.trained import load_trained
 from model.network.lst import LST
 from model.train import main as train
 from schemas.config import ConfigError
@@ -26,7 +27,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_words_are_found_where_the_shard_says(run: Path) -> None:
     """The units of a found patch are the word's frames, and its text is the word's."""
-    trained, shards = embeddings.load_trained(run / "run"), ShardSet(str(run / "speech" / "index.json"))
+    trained, shards = load_trained(run / "run"), ShardSet(str(run / "speech" / "index.json"))
     composer = trained.composer()
     sample = shards.read(0, 0)
     whole = {sample.meta.text[a:b].lower() for a, b in sample.meta.words}
@@ -41,7 +42,7 @@ def test_words_are_found_where_the_shard_says(run: Path) -> None:
 
 
 def test_a_voice_is_the_samples_that_name_it(run: Path) -> None:
-    trained, shards = embeddings.load_trained(run / "run"), ShardSet(str(run / "speech" / "index.json"))
+    trained, shards = load_trained(run / "run"), ShardSet(str(run / "speech" / "index.json"))
     key = shards.read(0, 1).meta.key
     everyone = list(spoken_words(shards, trained.composer()))
     one = list(spoken_words(shards, trained.composer(), key))
@@ -51,7 +52,7 @@ def test_a_voice_is_the_samples_that_name_it(run: Path) -> None:
 
 
 def test_a_word_is_the_same_alone_as_in_a_batch(run: Path) -> None:
-    trained, shards = embeddings.load_trained(run / "run"), ShardSet(str(run / "speech" / "index.json"))
+    trained, shards = load_trained(run / "run"), ShardSet(str(run / "speech" / "index.json"))
     assert isinstance(trained.module, LST)
     documents = list(spoken_words(shards, trained.composer()))[:6]
     together = embed_words(trained.module, documents)

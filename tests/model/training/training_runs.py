@@ -88,7 +88,9 @@ def parsed(document: dict[str, Any], path: Path) -> TrainConfig:
 
 
 _context = multiprocessing.get_context("forkserver")
-_context.set_forkserver_preload(["torch._dynamo", "torch.onnx", "model.train", "tests.model.training.training_runs"])
+_context.set_forkserver_preload(
+    ["torch._dynamo", "torch.onnx", "model.training.loop", "tests.model.training.training_runs"]
+)
 
 
 def _rank(rank: int, world: int, port: int, arguments: list[str], output: str) -> None:
