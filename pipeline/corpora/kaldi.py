@@ -41,7 +41,7 @@ class _Directory:
                 yield CorpusRow(
                     audio="",
                     place=place,
-                    problem=f"{recording} is a command, and no command is run: name the file that it reads, or write its output to one",
+                    problem=f"{recording} is a command, and no command is run: name a file, or write its output to one",
                 )
                 continue
             try:
