@@ -148,13 +148,13 @@ def _aligners(items: list[Utterance]) -> dict[str, Align]:
 
     def oracle(item: Utterance, tokens: Sequence[Token]) -> Sequence[WordTiming | None]:
         emissions = np.log(np.maximum(letters.frame_targets(item, table), 1e-5))
-        return align_emissions(emissions, alphabet, FRAME, _floats(item), tokens, 0.0, letters_fill_sound=True)
+        return align_emissions(emissions, alphabet, FRAME, _floats(item), tokens, 0.0, letters_fill_sound=True).timings
 
     return {**aligners, ORACLE: oracle}
 
 
 def _align(aligner: WordAligner, item: Utterance, tokens: Sequence[Token]) -> Sequence[WordTiming | None]:
-    return aligner.align(_floats(item), tokens, "en")
+    return aligner.align(_floats(item), tokens, "en").timings
 
 
 def _floats(item: Utterance) -> np.ndarray:

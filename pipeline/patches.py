@@ -8,7 +8,7 @@ from itertools import pairwise
 from pipeline.source.base import AudioReader
 from pipeline.stage import StageResult, rows_of
 from schemas.arrow import Row
-from schemas.audio import PATCH_SILENCE, PATCH_WORD
+from schemas.audio import PATCH_FILLER, PATCH_SILENCE, PATCH_WORD
 from schemas.cards import Card
 from schemas.spec import PatchesSpec
 from schemas.tables import Patches, Units, Word
@@ -39,28 +39,41 @@ def word_frames(times: Sequence[tuple[int, int]], num_frames: int, hop: int) -> 
 
 
 def aligned_patches(
-    frames: Sequence[tuple[int, int]], num_frames: int, silence: str
+    frames: Sequence[tuple[int, int]], num_frames: int, silence: str, uncovered: Sequence[tuple[int, int]] = ()
 ) -> tuple[list[int], list[int], list[int]]:
-    """Bounds [P + 1], kind [P] and word index [P] (-1 for silence) of the word-aligned patches.
+    """Bounds [P + 1], kind [P] and word index [P] (-1 for silence and filler) of the word-aligned patches.
 
-    `silence="separate"`: every gap between words is a patch. `"merged"`: it joins the word before it, the first gap the
-    first word. Bounds tile [0, num_frames) exactly.
+    A gap between words is silence, and filler where it holds frames of `uncovered` (ordered). `silence="separate"`: silence is a
+    patch. `"merged"`: it joins the patch before it, the first silence the one after it. Bounds tile [0, num_frames) exactly.
     """
     spoken = [(start, end, index) for index, (start, end) in enumerate(frames) if end > start]
     pieces: list[tuple[int, int, int]] = []
     position = 0
     for start, end, index in spoken:
-        if start > position:
-            pieces.append((position, PATCH_SILENCE, -1))
+        pieces += _gap(position, start, uncovered)
         pieces.append((start, PATCH_WORD, index))
         position = end
-    if position < num_frames:
-        pieces.append((position, PATCH_SILENCE, -1))
+    pieces += _gap(position, num_frames, uncovered)
     if silence == "merged" and spoken:
-        pieces = [piece for piece in pieces if piece[1] == PATCH_WORD]
+        pieces = [piece for piece in pieces if piece[1] != PATCH_SILENCE]
         pieces[0] = (0, *pieces[0][1:])
     bounds = [piece[0] for piece in pieces] + [num_frames]
     return bounds, [piece[1] for piece in pieces], [piece[2] for piece in pieces]
+
+
+def _gap(start: int, end: int, uncovered: Sequence[tuple[int, int]]) -> list[tuple[int, int, int]]:
+    """The patches of a gap [start, end) between words: (first frame, kind, -1) each."""
+    pieces = []
+    for low, high in uncovered:
+        low, high = max(low, start), min(high, end)
+        if high > low:
+            if low > start:
+                pieces.append((start, PATCH_SILENCE, -1))
+            pieces.append((low, PATCH_FILLER, -1))
+            start = high
+    if end > start:
+        pieces.append((start, PATCH_SILENCE, -1))
+    return pieces
 
 
 def check_bounds(bounds: Sequence[int], num_frames: int) -> None:
@@ -73,7 +86,7 @@ class PatchesStage:
     """Puts words and units together. A segment without units or without words was rejected by the stage that lost it."""
 
     name = "patches"
-    version = 1
+    version = 2
     inputs: tuple[str, ...] = ("words", "units", "segments")
 
     def __init__(self, spec: PatchesSpec, hop: int):
@@ -100,9 +113,12 @@ class PatchesStage:
         """Nothing to release."""
 
     def _patches(self, units: Units, words: Sequence[Word]) -> Patches:
-        times = [(word.start, word.end) for word in sorted(words, key=lambda word: word.word_index)]
+        words = sorted(words, key=lambda word: word.word_index)
+        times = [(word.start, word.end) for word in words]
         frames = word_frames(times, units.num_frames, self.hop)
-        bounds, kind, index = aligned_patches(frames, units.num_frames, self.spec.silence)
+        edges = [(edge + self.hop // 2) // self.hop for word in words for edge in word.uncovered]
+        uncovered = list(zip(edges[::2], edges[1::2], strict=True))
+        bounds, kind, index = aligned_patches(frames, units.num_frames, self.spec.silence, uncovered)
         check_bounds(bounds, units.num_frames)
         return Patches(
             segment_id=units.segment_id,

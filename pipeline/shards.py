@@ -16,7 +16,7 @@ from schemas.shards import TIMING_CODES, SampleMeta, SegmentSpan
 from schemas.spec import ShardsSpec
 from schemas.tables import Patches, Recording, Segment, Transcript, Units, Word
 
-VERSION = 2
+VERSION = 3
 SEVERAL_LANGUAGES = "mul"
 
 
@@ -46,11 +46,16 @@ class Passage:
 
 
 def passages(
-    recordings: Iterable[Recording], segments: Sequence[Segment], complete: Mapping[str, SegmentRecord], seconds: float
+    recordings: Iterable[Recording],
+    segments: Sequence[Segment],
+    complete: Mapping[str, SegmentRecord],
+    seconds: float,
+    max_gap_seconds: float = 10.0,
 ) -> Iterator[Passage]:
     """Join segments into passages of at most `seconds` of speech.
 
-    A segment that was rejected anywhere ends the passage: what follows it does not continue what came before.
+    A segment that was rejected anywhere ends the passage, and so does a gap of more than `max_gap_seconds`: what follows does
+    not continue what came before.
     """
     by_id = {recording.recording_id: recording for recording in recordings}
     parts: list[SegmentRecord] = []
@@ -66,7 +71,8 @@ def passages(
         last = parts[-1].segment if parts else segment
         joins = (last.recording_id, last.channel) == (segment.recording_id, segment.channel)
         length = segment.end - segment.start
-        if record is None or not joins or samples + length > seconds * SAMPLE_RATE:
+        apart = segment.start - last.end > max_gap_seconds * SAMPLE_RATE
+        if record is None or not joins or apart or samples + length > seconds * SAMPLE_RATE:
             yield from flush()
             samples = 0
         if record is not None:
@@ -130,6 +136,7 @@ def build_sample(
         "json": json_bytes(meta),
         "units.npy": npy_bytes(np.asarray(arrays.units, dtype=np.uint16)),
         "words.npy": npy_bytes(np.asarray(arrays.words, dtype=np.int32).reshape(-1, 3)),
+        "scores.npy": npy_bytes(np.asarray(arrays.scores, dtype=np.float16)),
         "patch.npy": npy_bytes(np.asarray([*arrays.bounds, arrays.frames], dtype=np.int32)),
     }
     if any(time >= 0 for time in arrays.chars):
@@ -148,6 +155,7 @@ class _Arrays:
         self.text = ""
         self.units: list[int] = []
         self.words: list[tuple[int, int, int]] = []
+        self.scores: list[float] = []
         self.char_spans: list[tuple[int, int]] = []
         self.chars: list[int] = []
         self.bounds: list[int] = []
@@ -164,6 +172,7 @@ class _Arrays:
         for index, word in enumerate(part.words):
             start, end = edges[2 * index], edges[2 * index + 1]
             self.words.append((self.frames + start, self.frames + end, TIMING_CODES[word.timing]))
+            self.scores.append(word.score)
             self.char_spans.append((shift + word.char_start, shift + word.char_end))
             for offset, time in enumerate(word.char_times):
                 chars[word.char_start + offset] = self.frames + min(time // hop, frames - 1)

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from pipeline.align.base import AlignError, WordAligner
+from pipeline.align.belief import by_word, judge, loud_between, uncovered_share
 from pipeline.align.place import place_words
 from pipeline.source.base import AudioReader
 from pipeline.stage import StageResult, refuse, rows_of
@@ -79,11 +80,21 @@ class WordsStage:
         if not tokens:
             raise _Rejected("align_failed", f"the transcript {transcript.text!r} holds no word that can be spoken")
         try:
-            found = self._aligner.align(samples, tokens, transcript.language)
-            assert len(found) == len(tokens), "an aligner returns one timing per token"
-            timings = place_words(found, [len(token.text) for token in tokens], len(samples))
+            alignment = self._aligner.align(samples, tokens, transcript.language)
+            assert len(alignment.timings) == len(tokens), "an aligner returns one timing per token"
+            placed = place_words(alignment.timings, [len(token.text) for token in tokens], len(samples))
         except AlignError as error:
             raise _Rejected("align_failed", str(error)) from error
+        timings = judge(placed, tokens, samples, self._spec.min_word_score)
+        uncovered = loud_between(samples, timings) if alignment.uncovered is None else alignment.uncovered
+        share = uncovered_share(timings, tokens, uncovered)
+        if share > self._spec.max_uncovered:
+            raise _Rejected(
+                "align_coverage",
+                f"{share:.0%} of the speech is covered by no word of the transcript and words.max_uncovered is "
+                f"{self._spec.max_uncovered:.0%}",
+            )
+        beside = by_word(uncovered, timings)
         coverage = sum(timing.timing == "aligned" for timing in timings) / len(timings)
         if coverage < self._spec.min_coverage:
             raise _Rejected(
@@ -104,6 +115,7 @@ class WordsStage:
                 score=float(np.float32(timing.score)),
                 timing=timing.timing,
                 aligner=self._card_id,
+                uncovered=beside[index],
             )
             for index, (token, timing) in enumerate(zip(tokens, timings, strict=True))
         ]

@@ -5,6 +5,7 @@ A shard is a tar file of WebDataset samples; a sample is one passage: consecutiv
     <key>.json       SampleMeta
     <key>.units.npy  uint16 [T]      units, one per hop; absent in text-only samples
     <key>.words.npy  int32  [W, 3]   frame start, frame end, timing flag (TIMING_CODES)
+    <key>.scores.npy float16 [W]     optional: the aligner's score of each word, in [0, 1]; larger is better
     <key>.patch.npy  int32  [P + 1]  word-aligned patch bounds, tiling [0, T) exactly
     <key>.chars.npy  int32  [C]      optional: frame of each character of `text`, -1 where unknown
     <key>.flac                       optional: the passage's audio, 16 kHz mono
@@ -23,7 +24,7 @@ from schemas.cards import Card
 from schemas.config import StrictModel
 
 SHARD_FORMAT = 1
-TIMING_CODES = {"aligned": 0, "star": 1, "interpolated": 2}
+TIMING_CODES = {"aligned": 0, "star": 1, "interpolated": 2, "doubtful": 3}
 
 
 class SegmentSpan(StrictModel):

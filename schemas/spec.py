@@ -94,6 +94,13 @@ class SoundSwallowerSpec(StrictModel):
     """A small English GMM that ships in a wheel."""
     min_coverage: float = Field(default=0.5, ge=0, le=1)
     """A segment with a smaller share of directly aligned words is rejected as `align_coverage`."""
+    min_score: float = Field(default=0.015, ge=0, le=1)
+    """A segment is rejected as `align_failed` when the geometric mean of its words' scores is lower."""
+    min_word_score: float = Field(default=0.01, ge=0, le=1)
+    """A word with a lower score is `doubtful`."""
+    max_uncovered: float = Field(default=0.2, ge=0, le=1)
+    """A segment is rejected as `align_coverage` when a larger share of its speech is covered by no word. Up to this, such speech
+    becomes filler patches."""
 
 
 class CtcSpec(StrictModel):
@@ -113,6 +120,11 @@ class CtcSpec(StrictModel):
     min_score: float = Field(default=0.2, ge=0, le=1)
     """A segment is rejected as `align_failed` when its letters are on average less than this times as probable as the likeliest
     label in their frames (geometric mean over letters)."""
+    min_word_score: float = Field(default=0.1, ge=0, le=1)
+    """A word with a lower score is `doubtful`."""
+    max_uncovered: float = Field(default=0.2, ge=0, le=1)
+    """A segment is rejected as `align_coverage` when a larger share of its speech is covered by no word. Up to this, such speech
+    becomes filler patches."""
     window_seconds: float = Field(default=20.0, gt=0)
     """Segments up to window + 2 context go through whole; longer ones in windows."""
     context_seconds: float = Field(default=5.0, ge=0)
@@ -149,6 +161,11 @@ class WhisperXAlignSpec(StrictModel):
     """A segment with a smaller share of directly aligned words is rejected as `align_coverage`."""
     min_score: float = Field(default=0.1, ge=0, le=1)
     """A segment with a lower mean score is rejected as `align_failed`."""
+    min_word_score: float = Field(default=0.0, ge=0, le=1)
+    """A word with a lower score is `doubtful`."""
+    max_uncovered: float = Field(default=0.2, ge=0, le=1)
+    """A segment is rejected as `align_coverage` when a larger share of its speech is covered by no word. Up to this, such speech
+    becomes filler patches."""
     device: Annotated[Literal["auto", "cpu", "cuda"], NO_EFFECT] = "auto"
     """auto: a GPU where the worker has one."""
 
@@ -223,6 +240,8 @@ class ShardsSpec(StrictModel):
     """Audio per shard: whole partitions are put together up to this."""
     passage_seconds: float = Field(default=120.0, gt=0)
     """A sample is a passage of consecutive segments, at most this long."""
+    max_gap_seconds: float = Field(default=10.0, ge=0)
+    """Segments further apart (a song, applause, a long silence) are never of one passage."""
     audio: bool = False
     """Also write each passage's audio as .flac."""
 

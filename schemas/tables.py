@@ -9,7 +9,7 @@ import pyarrow as pa
 from schemas.arrow import ByteList, Float32, Float64, Int32, Int64, IntList, Row, Text, UnitList
 
 CutReason = Annotated[Literal["silence", "max_length", "end", "whole", "given"], pa.string()]
-Timing = Annotated[Literal["aligned", "star", "interpolated"], pa.string()]
+Timing = Annotated[Literal["aligned", "star", "interpolated", "doubtful"], pa.string()]
 RejectCode = Literal[
     "decode_error",
     "unsupported",
@@ -136,7 +136,7 @@ class Word(Row):
     """A word of a transcript and when it is said: [start, end) in 16 kHz samples from the segment's start."""
 
     TABLE: ClassVar[str] = "words"
-    VERSION: ClassVar[int] = 1
+    VERSION: ClassVar[int] = 2
     KEY: ClassVar[tuple[str, ...]] = ("segment_id", "word_index")
 
     segment_id: Text
@@ -152,6 +152,8 @@ class Word(Row):
     score: Float32
     timing: Timing
     aligner: Text
+    uncovered: IntList = []
+    """Speech that no word covers, as start and end, start and end: before this word, and after it where it is the last."""
 
 
 class Units(Row):

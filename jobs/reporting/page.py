@@ -149,6 +149,7 @@ LEGEND = (
     ("aligned", "word, heard by the aligner"),
     ("star", "word heard, its sounds guessed"),
     ("interpolated", "word placed between neighbours"),
+    ("doubtful", "word placed, hardly heard there"),
     ("word", "patch of a word"),
     ("silence", "patch of silence"),
     ("filler", "patch of speech no word covers"),

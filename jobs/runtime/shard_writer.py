@@ -45,7 +45,9 @@ def write_group(store: Store, job: Job, group: str, partitions: Sequence[str], a
         )
         inputs |= {f"{partition}/{table}": digest for table, digest in reader.hashes.items()}
         segments_in += len(complete)
-        for passage in passages(recordings, segments, complete, spec.stages.shards.passage_seconds):
+        for passage in passages(
+            recordings, segments, complete, spec.stages.shards.passage_seconds, spec.stages.shards.max_gap_seconds
+        ):
             samples.append(build_sample(passage, spec.stages.shards, hop, cards, audio))
             _add(sums, passage)
             told.add(passage.recording.recording_id)

@@ -40,6 +40,8 @@ class Sample:
     """int32 [P + 1]"""
     chars: np.ndarray | None
     """int32 [C], where the shard has character times."""
+    scores: np.ndarray | None = None
+    """float16 [W], where the shard has the aligner's scores."""
     tokens: np.ndarray | None = None
     """Text tokens [N] (unsigned), where a text shard has them: of the tokenizer whose card the index lists."""
 
@@ -219,6 +221,7 @@ class _OpenShard:
                 words=self._array(spans, "words.npy", np.int32, (0, 3)),
                 patch=self._array(spans, "patch.npy", np.int32, (0,)),
                 chars=self._array(spans, "chars.npy", np.int32, (0,)) if "chars.npy" in spans else None,
+                scores=self._array(spans, "scores.npy", np.float16, (0,)) if "scores.npy" in spans else None,
                 tokens=self._tokens(spans),
             )
             _check_sample(sample)
@@ -278,6 +281,8 @@ def _check_sample(sample: Sample) -> None:
         raise ValueError(f"{len(sample.units)} units, num_frames says {frames}")
     if len(sample.units) and len(meta.words) != len(sample.words):
         raise ValueError(f"{len(meta.words)} word spans in the text, {len(sample.words)} rows of words.npy")
+    if sample.scores is not None and len(sample.scores) != len(sample.words):
+        raise ValueError(f"{len(sample.words)} words, {len(sample.scores)} rows of scores.npy")
     if len(sample.units):
         bounds = sample.patch
         if (

@@ -20,10 +20,21 @@ class WordTiming:
     end: int
     score: float
     """In [0, 1]; larger is better. Comparable between words of one aligner only."""
-    timing: Literal["aligned", "star", "interpolated"]
-    """aligned: heard. star: heard, its sounds or letters guessed. interpolated: put between neighbours, not heard."""
+    timing: Literal["aligned", "star", "interpolated", "doubtful"]
+    """aligned: heard. star: heard, its sounds or letters guessed. interpolated: put between neighbours, not heard.
+    doubtful: placed, but its sounds are others, or far too long for its letters, or mostly quiet."""
     char_times: tuple[int, ...] = ()
     """The start of each character of the token's text, or nothing."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Alignment:
+    """What an aligner makes of a segment."""
+
+    timings: Sequence[WordTiming | None]
+    """One per token, ordered and without overlap; None where the aligner has no way to hear the token."""
+    uncovered: Sequence[tuple[int, int]] | None = None
+    """Speech between the words that none of them covers, [start, end) in samples; None where the aligner does not say."""
 
 
 class AlignError(Exception):
@@ -45,10 +56,9 @@ class WordAligner(Protocol):
         """Load the model."""
         ...
 
-    def align(self, audio: np.ndarray, tokens: Sequence[Token], language: str) -> Sequence[WordTiming | None]:
-        """One timing per token, ordered and without overlap, within float32 [num_samples] at 16 kHz.
-
-        None where the aligner has no way to hear the token: the stage interpolates it. `tokens` is never empty.
+    def align(self, audio: np.ndarray, tokens: Sequence[Token], language: str) -> Alignment:
+        """The tokens in float32 [num_samples] at 16 kHz. Those without a timing are interpolated by the stage; `tokens` is
+        never empty.
 
         Raises:
             AlignError: the whole segment cannot be aligned.

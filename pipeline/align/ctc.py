@@ -7,7 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from pipeline.align.base import AlignError, WordTiming
+from pipeline.align.base import AlignError, Alignment, WordTiming
+from pipeline.align.belief import loud_between, runs, united
 from pipeline.align.ctc_model import Alphabet, CtcModel
 from pipeline.align.loudness import loud_steps, offset, onset
 from pipeline.align.viterbi import TokenSpan, TooShort, token_spans, viterbi, with_star
@@ -20,6 +21,15 @@ from schemas.spec import CtcSpec
 
 TOUCHING = 640
 """40 ms: words closer than this leave no pause; the first ends where the second begins."""
+
+
+MIN_UNCOVERED = 6_400
+"""400 ms: what is left out of a transcript is a word at least; less between two words belongs to them."""
+MAX_BREAK = 3_200
+"""200 ms: uncovered speech goes on over pauses that are shorter."""
+UNCOVERED_PRICE = 2.0
+"""Nats per frame that speech between two words costs more than its likeliest letters: the right words are cheaper, and words
+that are not there do not stretch over what is."""
 
 
 class CtcAligner:
@@ -35,7 +45,7 @@ class CtcAligner:
 
     def card(self) -> Card:
         """Hashes of the model's files and the version of the rules above."""
-        facts = {"files": self._model.files(), "rules": "ctc-viterbi-star-5"}
+        facts = {"files": self._model.files(), "rules": "ctc-viterbi-gaps-6"}
         name = f"ctc-{Path(self._spec.model.partition('@')[0]).name.lower()}"
         return Card(kind="aligner", name=name, facts=facts, notes=licence_notes(ctc_model(self._spec)))
 
@@ -53,8 +63,8 @@ class CtcAligner:
         """Release the model."""
         self._model.close()
 
-    def align(self, audio: np.ndarray, tokens: Sequence[Token], language: str) -> Sequence[WordTiming | None]:
-        """A timing per token; None for a token of which nothing is spoken.
+    def align(self, audio: np.ndarray, tokens: Sequence[Token], language: str) -> Alignment:
+        """A timing per token; None for a token of which nothing is spoken. And the speech that no word covers.
 
         Raises:
             AlignError: too short for its letters, or they are not what is heard (the message says the score).
@@ -80,7 +90,7 @@ def align_emissions(
     tokens: Sequence[Token],
     min_score: float,
     letters_fill_sound: bool = False,
-) -> list[WordTiming | None]:
+) -> Alignment:
     """`CtcAligner.align` from float32 [T, labels] log probabilities on.
 
     `letters_fill_sound`: the model was trained to give each letter all of its sound, so that its probabilities say where words
@@ -93,13 +103,13 @@ def align_emissions(
     if not (owners >= 0).any():
         raise AlignError("the transcript has no characters to align")
     _check_script(tokens, targets, owners, alphabet)
-    starred = _with_silence(with_star(emissions, alphabet.letters), alphabet)
+    starred = _with_gap(_with_silence(with_star(emissions, alphabet.letters), alphabet), alphabet)
     try:
-        path = viterbi(starred, targets, alphabet.blank)
+        path, uncovered = _path(starred, targets, owners, alphabet, hop)
     except TooShort as error:
         raise AlignError(f"the segment is too short for its transcript: {str(error).partition(': ')[2]}") from error
     # Beside the best label of each frame, so that a score means the same for a sharp model and for an unsure one.
-    spans = token_spans(path, starred - starred.max(axis=1, keepdims=True), targets)
+    spans = token_spans(path, starred - starred[:, :-1].max(axis=1, keepdims=True), targets)
     _check_score(spans, targets, owners, alphabet, min_score)
     words = [[spans[index] for index in np.flatnonzero(owners == word)] for word in range(len(tokens))]
     columns = [[int(targets[index]) for index in np.flatnonzero(owners == word)] for word in range(len(tokens))]
@@ -137,7 +147,9 @@ def align_emissions(
                 char_times=_char_times(token, [starts[index], *(span.start * hop for span in letters[1:])], end),
             )
         )
-    return timings
+    if not letters_fill_sound:  # a model that hears each letter for a frame or two does not hear all of what is said
+        uncovered = united(uncovered, loud_between(audio, [timing for timing in timings if timing is not None]))
+    return Alignment(timings=timings, uncovered=uncovered)
 
 
 def _targets(tokens: Sequence[Token], alphabet: Alphabet) -> tuple[np.ndarray, np.ndarray]:
@@ -172,6 +184,46 @@ def _with_silence(emissions: np.ndarray, alphabet: Alphabet) -> np.ndarray:
     if alphabet.delimiter is not None:
         emissions[:, alphabet.blank] = np.logaddexp(emissions[:, alphabet.blank], emissions[:, alphabet.delimiter])
     return emissions
+
+
+def _with_gap(emissions: np.ndarray, alphabet: Alphabet) -> np.ndarray:
+    """One more column: what may stand between two words. Silence, or speech that the transcript lacks, at a price."""
+    gap = np.maximum(emissions[:, alphabet.blank], emissions[:, alphabet.star] - UNCOVERED_PRICE)
+    return np.concatenate([emissions, gap[:, None]], axis=1)
+
+
+def _between_words(owners: np.ndarray) -> np.ndarray:
+    """bool [L + 1]: whether the blank before each token (and after the last) lies between two words, or outside all of them."""
+    before, after = np.concatenate([[-1], owners]), np.concatenate([owners, [-1]])
+    return np.asarray((before != after) | (before < 0))
+
+
+def _path(
+    emissions: np.ndarray, targets: np.ndarray, owners: np.ndarray, alphabet: Alphabet, hop: int
+) -> tuple[np.ndarray, list[tuple[int, int]]]:
+    """The best path, and the runs of frames between words in which letters are heard, in samples.
+
+    Where two words have too little of it between them to be a word, it is closed to such speech, and the path is found anew.
+
+    Raises:
+        TooShort: there are fewer frames than the letters need.
+    """
+    between = _between_words(owners)
+    gaps = np.where(between, emissions.shape[1] - 1, alphabet.blank)
+    outside = np.zeros(2 * len(owners) + 1, bool)  # the states that are in no word
+    outside[::2], outside[1::2] = between, owners < 0
+    while True:
+        path = viterbi(emissions, targets, alphabet.blank, gaps)
+        heard = outside[path] & (path % 2 == 0) & (emissions[:, -1] > emissions[:, alphabet.blank])
+        short = [
+            slice(start, stop)
+            for start, stop in runs(outside[path])
+            if 0 < np.count_nonzero(heard[start:stop]) * hop < MIN_UNCOVERED
+        ]
+        if not short:
+            return path, [(start * hop, stop * hop) for start, stop in runs(heard, MAX_BREAK // hop)]
+        for stretch in short:
+            emissions[stretch, -1] = emissions[stretch, alphabet.blank]
 
 
 def _check_score(

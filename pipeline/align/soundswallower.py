@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.align.base import AlignError, WordTiming
+from pipeline.align.base import AlignError, Alignment, WordTiming
 from pipeline.text.pronounce import pronounce
 from pipeline.text.tokens import Token
 from schemas.cards import Card, hash_directory
@@ -63,7 +63,7 @@ class SoundSwallowerAligner:
         """Release the model."""
         self._decoder = None
 
-    def align(self, audio: np.ndarray, tokens: Sequence[Token], language: str) -> Sequence[WordTiming | None]:
+    def align(self, audio: np.ndarray, tokens: Sequence[Token], language: str) -> Alignment:
         """See WordAligner. None for tokens without a Latin letter.
 
         Raises:
@@ -83,7 +83,7 @@ class SoundSwallowerAligner:
             entries = [next(found) for _ in forms]
             guessed = len(forms) < len(token.spoken) or any(form in self._guessed for form in forms)
             timings.append(_timing(entries, guessed) if entries else None)
-        return timings
+        return Alignment(timings=timings)
 
     def _dictionary_form(self, word: str) -> str | None:
         """The name under which the decoder knows a word, which it is taught if need be; None if that is impossible."""

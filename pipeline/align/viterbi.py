@@ -25,19 +25,22 @@ class TokenSpan:
     log_score: float
 
 
-def viterbi(log_probs: np.ndarray, targets: np.ndarray, blank: int = 0) -> np.ndarray:
+def viterbi(log_probs: np.ndarray, targets: np.ndarray, blank: int = 0, gaps: np.ndarray | None = None) -> np.ndarray:
     """The best state per frame: int32 [T], for float32 [T, C] log probabilities and integer [L] targets.
 
-    Of equally good predecessors the one that stays is taken, then the nearer one.
+    Of equally good predecessors the one that stays is taken, then the nearer one. `gaps` (integer [L + 1]) names a column for
+    each blank of its own, where something else than silence may stand between two tokens.
 
     Raises:
         TooShort: T is less than the tokens need.
         ValueError: a target is the blank or no column of the emissions.
     """
-    return viterbi_batch([log_probs], [targets], blank)[0]
+    return viterbi_batch([log_probs], [targets], blank, None if gaps is None else [gaps])[0]
 
 
-def viterbi_batch(log_probs: list[np.ndarray], targets: list[np.ndarray], blank: int = 0) -> list[np.ndarray]:
+def viterbi_batch(
+    log_probs: list[np.ndarray], targets: list[np.ndarray], blank: int = 0, gaps: list[np.ndarray] | None = None
+) -> list[np.ndarray]:
     """`viterbi` of each pair; one buffer serves all of them.
 
     Raises:
@@ -45,16 +48,17 @@ def viterbi_batch(log_probs: list[np.ndarray], targets: list[np.ndarray], blank:
     """
     emissions = [np.ascontiguousarray(matrix, np.float32) for matrix in log_probs]
     sequences = [np.ascontiguousarray(sequence, np.int64) for sequence in targets]
+    columns = [np.full(len(sequence) + 1, blank, np.int64) for sequence in sequences] if gaps is None else gaps
     cells = 1
     for position, (matrix, sequence) in enumerate(zip(emissions, sequences, strict=True)):
         _check(matrix, sequence, blank, position)
         cells = max(cells, len(matrix) * (2 * len(sequence) + 1))
     steps = np.empty(cells, np.uint8)
     paths = []
-    for matrix, sequence in zip(emissions, sequences, strict=True):
+    for matrix, sequence, own in zip(emissions, sequences, columns, strict=True):
         path = np.empty(len(matrix), np.int32)
         if len(matrix):
-            _viterbi(matrix, sequence, blank, steps, path)
+            _viterbi(matrix, sequence, np.ascontiguousarray(own, np.int64), steps, path)
         paths.append(path)
     return paths
 
@@ -97,7 +101,7 @@ def _check(matrix: np.ndarray, sequence: np.ndarray, blank: int, position: int) 
 
 
 @numba.njit(cache=True, nogil=True)
-def _viterbi(log_probs, targets, blank, steps, path):  # type: ignore[no-untyped-def]
+def _viterbi(log_probs, targets, gaps, steps, path):  # type: ignore[no-untyped-def]
     """Fill path [T]. `steps` [>= T * (2 L + 1)] holds how many states back the best predecessor is: L + 1 blanks, then L tokens.
 
     float32 throughout, as torchaudio does, so that ties fall the same way. Blanks and tokens are kept apart and nothing
@@ -112,7 +116,7 @@ def _viterbi(log_probs, targets, blank, steps, path):  # type: ignore[no-untyped
             skip[index] = np.float32(0)
     blanks, tokens = np.full(num_tokens + 1, lowest, np.float32), np.full(num_tokens + 1, lowest, np.float32)
     new_blanks, new_tokens = blanks.copy(), tokens.copy()  # tokens[i + 1] is token i; tokens[0] stands before the first
-    blanks[0] = log_probs[0, blank]
+    blanks[0] = log_probs[0, gaps[0]]
     if num_tokens:
         tokens[1] = log_probs[0, targets[0]]
     for frame in range(1, num_frames):
@@ -122,7 +126,7 @@ def _viterbi(log_probs, targets, blank, steps, path):  # type: ignore[no-untyped
         for index in range(num_tokens + 1):
             stay, come = blanks[index], tokens[index]
             blank_step[index] = np.uint8(come > stay)
-            new_blanks[index] = max(stay, come) + emitted[blank]
+            new_blanks[index] = max(stay, come) + emitted[gaps[index]]
         for index in range(num_tokens):
             stay, come, jump = tokens[index + 1], blanks[index], tokens[index] + skip[index]
             near = max(stay, come)

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.align.base import AlignError, WordTiming
+from pipeline.align.base import AlignError, Alignment, WordTiming
 from pipeline.networks.model_files import model_directory, torch_device, weight_hashes
 from pipeline.networks.resolver import Wanted, licence_notes
 from pipeline.text.tokens import Token
@@ -72,7 +72,7 @@ class WhisperXAligner:
         """Release the model."""
         self._model = None
 
-    def align(self, audio: np.ndarray, tokens: Sequence[Token], language: str) -> Sequence[WordTiming | None]:
+    def align(self, audio: np.ndarray, tokens: Sequence[Token], language: str) -> Alignment:
         """A timing per token; None for a token of which nothing is spoken.
 
         Raises:
@@ -96,7 +96,7 @@ class WhisperXAligner:
             _timing(words[first:last], len(audio), set(self._metadata["dictionary"])) if last > first else None
             for first, last in pairwise(edges)
         ]
-        return _without_overlap(timings)
+        return Alignment(timings=_without_overlap(timings))
 
 
 def _timing(words: list[dict[str, Any]], num_samples: int, letters: set[str]) -> WordTiming:

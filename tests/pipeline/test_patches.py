@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.patches import aligned_patches, check_bounds, word_frames
-from schemas.audio import PATCH_SILENCE, PATCH_WORD
+from schemas.audio import PATCH_FILLER, PATCH_SILENCE, PATCH_WORD
 
 HOP = 640
 
@@ -64,6 +64,30 @@ def test_words_crowded_at_the_end_move_back() -> None:
 def test_leading_silence_joins_the_first_word_when_merged() -> None:
     assert aligned_patches([(2, 3), (5, 7)], 9, "merged") == ([0, 5, 9], [PATCH_WORD, PATCH_WORD], [0, 1])
     assert aligned_patches([(2, 3), (5, 7)], 9, "separate")[0] == [0, 2, 3, 5, 7, 9]
+
+
+@given(timed_words(), timed_words(), st.sampled_from(["separate", "merged"]))
+def test_uncovered_speech_is_filler_wherever_no_word_is(
+    case: tuple[list[tuple[int, int]], int], other: tuple[list[tuple[int, int]], int], silence: str
+) -> None:
+    times, num_frames = case
+    frames = word_frames(times, num_frames, HOP)
+    spans = [(start // HOP, end // HOP) for start, end in other[0]]
+    bounds, kind, index = aligned_patches(frames, num_frames, silence, spans)
+    check_bounds(bounds, num_frames)
+    taken = {frame for start, end in frames for frame in range(start, end)}
+    filler = {frame for start, end in spans for frame in range(start, min(end, num_frames))} - taken
+    told = {
+        f for a, b, what in zip(bounds[:-1], bounds[1:], kind, strict=True) if what == PATCH_FILLER for f in range(a, b)
+    }
+    assert told == filler if silence == "separate" else told >= filler
+    assert [i for i in index if i >= 0] == [i for i, (start, end) in enumerate(frames) if end > start]
+
+
+def test_a_gap_with_speech_in_it_is_silence_filler_silence() -> None:
+    bounds, kind, _ = aligned_patches([(0, 2), (10, 12)], 14, "separate", [(4, 7)])
+    assert bounds == [0, 2, 4, 7, 10, 12, 14]
+    assert kind == [PATCH_WORD, PATCH_SILENCE, PATCH_FILLER, PATCH_SILENCE, PATCH_WORD, PATCH_SILENCE]
 
 
 @pytest.mark.parametrize("bounds", [[], [0], [1, 5], [0, 3, 3, 5], [0, 4], [0, 3, 2, 5]])

@@ -204,3 +204,20 @@ def test_segments_say_their_language_where_a_passage_has_several() -> None:
     assert all("language" not in span for span in same["segments"])  # type: ignore[attr-defined]
     assert several["language"] == "mul"
     assert [span["language"] for span in several["segments"]] == ["en", "de"]  # type: ignore[attr-defined]
+
+
+def test_a_long_gap_ends_a_passage_and_words_keep_their_scores() -> None:
+    near, far = make_record("a", 30 * HOP, 20, ["two"]), make_record("a", 400 * HOP, 20, ["three"])
+    made = [make_record("a", 0, 30, ["one"]), near, far]
+    complete = {item.segment.segment_id: item for item in made}
+    segments = [item.segment for item in made]
+    found = list(passages([make_recording("a")], segments, complete, 120, max_gap_seconds=10))
+    assert [[word.text for part in passage.parts for word in part.words] for passage in found] == [
+        ["one", "two"],
+        ["three"],
+    ]
+    sample = build_sample(found[0], SPEC, HOP, CARDS, audio=None)
+    assert isinstance(sample["scores.npy"], bytes)
+    scores = np.load(io.BytesIO(sample["scores.npy"]), allow_pickle=False)
+    assert scores.dtype == np.float16
+    assert scores.tolist() == [np.float16(word.score) for part in found[0].parts for word in part.words]

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from pipeline.align.base import AlignError, WordTiming
+from pipeline.align.base import AlignError, Alignment, WordTiming
 from pipeline.align.place import MIN_WORD, place_words
 from pipeline.align.soundswallower import SoundSwallowerAligner
 from pipeline.text.tokens import Token, tokenise
@@ -92,7 +92,7 @@ def test_words_end_inside_the_audio_however_it_is_cut(aligner: SoundSwallowerAli
     """Frames are rounded; a word that is cut off by the end of its segment must still end inside it."""
     voice = speech("sense_and_sensibility_0930.flac")
     for length in range(30_000, 30_200, 13):
-        timings = aligner.align(voice[:length], tokenise("he might even have been made"), "en")
+        timings = aligner.align(voice[:length], tokenise("he might even have been made"), "en").timings
         assert all(timing is not None and timing.end <= length for timing in timings)
 
 
@@ -165,7 +165,7 @@ def test_a_pause_is_between_the_words_around_it(aligner: SoundSwallowerAligner) 
     first, second = speech("sense_and_sensibility_0880.flac"), speech("sense_and_sensibility_0930.flac")
     audio = np.concatenate([first, np.zeros(32_000, dtype=np.float32), second])
     before, after = "he was not an ill disposed young man", "he might even have been made amiable himself"
-    timings = aligner.align(audio, tokenise(f"{before} {after}"), "en")
+    timings = aligner.align(audio, tokenise(f"{before} {after}"), "en").timings
     num_before = len(before.split())
     tolerance = 1600  # 100 ms
     assert all(timing is not None for timing in timings)
@@ -188,8 +188,8 @@ def test_a_segment_is_aligned_the_same_after_any_other(
 
 def test_an_invented_word_is_placed_and_flagged(aligner: SoundSwallowerAligner) -> None:
     audio = speech("sense_and_sensibility_0880.flac")
-    known = aligner.align(audio, tokenise("he was not an ill disposed young man"), "en")
-    invented = aligner.align(audio, tokenise("he was not an ill dispozd yunng man"), "en")
+    known = aligner.align(audio, tokenise("he was not an ill disposed young man"), "en").timings
+    invented = aligner.align(audio, tokenise("he was not an ill dispozd yunng man"), "en").timings
     flags = [timing.timing for timing in invented if timing is not None]
     assert flags == ["aligned"] * 5 + ["star"] * 2 + ["aligned"]
     for certain, guessed in zip(known, invented, strict=True):
@@ -201,7 +201,7 @@ def test_an_invented_word_is_placed_and_flagged(aligner: SoundSwallowerAligner) 
 def test_a_word_in_another_script_is_interpolated_and_counts_against_coverage(demo: DemoTables) -> None:
     segment = demo.segment_of("sense_and_sensibility_0880.flac")
     mixed = transcript(segment, "he was not \u4f60 \u597d young man")
-    lenient = WordsStage(SoundSwallowerSpec(min_coverage=0.3))
+    lenient = WordsStage(SoundSwallowerSpec(min_coverage=0.3, max_uncovered=1))
     lenient.open()
     rows, _ = run(lenient, demo, [mixed])
     assert [row.timing for row in rows if row.text in "\u4f60\u597d"] == ["interpolated", "interpolated"]
@@ -244,21 +244,22 @@ class Fake:
 
     def close(self) -> None: ...
 
-    def align(self, audio: np.ndarray, tokens: Sequence[Token], language: str) -> Sequence[WordTiming | None]:
-        return [
+    def align(self, audio: np.ndarray, tokens: Sequence[Token], language: str) -> Alignment:
+        timings = [
             WordTiming(start=1600 * index, end=1600 * (index + 1), score=1.0, timing=self._timing)
             for index in range(len(tokens))
         ]
+        return Alignment(timings=timings)
 
 
 def test_any_aligner_fits_and_only_certain_words_are_coverage(demo: DemoTables) -> None:
     segment = demo.segment_of("sense_and_sensibility_0870.flac")
     text = transcript(segment, "one two three")
-    rows, _ = run(WordsStage(SoundSwallowerSpec(), Fake("aligned")), demo, [text])
+    rows, _ = run(WordsStage(SoundSwallowerSpec(max_uncovered=1), Fake("aligned")), demo, [text])
     assert [(row.start, row.end, row.text) for row in rows] == [
         (0, 1600, "one"),
         (1600, 3200, "two"),
         (3200, 4800, "three"),
     ]
-    _, rejects = run(WordsStage(SoundSwallowerSpec(), Fake("star")), demo, [text])
+    _, rejects = run(WordsStage(SoundSwallowerSpec(max_uncovered=1), Fake("star")), demo, [text])
     assert "align_coverage: 0% of 3 words" in rejects[segment.segment_id]

@@ -165,7 +165,7 @@ def test_the_kennedy_clip_is_right_in_every_word() -> None:
     text = "And so my fellow Americans, ask not what your country can do for you, ask what you can do for your country."
     tokens = tokenise(text)
     heard = {}
-    for token, timing in zip(tokens, aligner.align(audio, tokens, "en"), strict=True):
+    for token, timing in zip(tokens, aligner.align(audio, tokens, "en").timings, strict=True):
         assert timing is not None
         heard.setdefault(token.spoken[0], (timing.start / 16_000, timing.end / 16_000))
     for word, start in wanted.items():

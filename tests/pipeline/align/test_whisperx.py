@@ -46,7 +46,7 @@ def test_one_timing_per_token_in_order(model):
     aligner = WhisperXAligner(WhisperXAlignSpec(model=model, min_score=0, device="cpu"))
     aligner.open()
     tokens = tokenise("He was not an ill-disposed young man, of 21!")
-    timings = aligner.align(audio, tokens, "en")
+    timings = aligner.align(audio, tokens, "en").timings
     assert len(timings) == len(tokens)
     end = 0
     for timing in timings:

@@ -1,0 +1,117 @@
+"""Words are believed only as far as they were heard, and speech that no word covers is found."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from pipeline.align.base import AlignError, Alignment, WordTiming
+from pipeline.align.belief import by_word, judge, loud_between, runs, uncovered_share
+from pipeline.align.ctc import CtcAligner, align_emissions
+from pipeline.align.ctc_model import Alphabet
+from pipeline.text.tokens import tokenise
+from schemas.spec import CtcSpec
+
+ROOT = Path(__file__).parents[3]
+DEMO_WHISPER = ROOT / "models" / "whisper-tiny.en"
+LABELS = ("<pad>", "|", *"abcdefghijklmnopqrstuvwxyz")
+ALPHABET = Alphabet(labels=LABELS, blank=0, delimiter=1)
+HOP = 320
+CLIP = "sense_and_sensibility_0890.flac"
+TEXT = "unless to be rather cold hearted and rather selfish is to be ill disposed"
+
+
+def emissions(frames: str) -> np.ndarray:
+    """One frame per character: a letter, or "_" for silence, with 0.97 of the probability."""
+    rows = np.full((len(frames), len(LABELS)), 0.03 / len(LABELS))
+    for row, character in zip(rows, frames, strict=True):
+        row[0 if character == "_" else LABELS.index(character)] += 0.97
+    return np.log(rows).astype(np.float32)
+
+
+def align(frames: str, text: str) -> Alignment:
+    matrix = emissions(frames)
+    return align_emissions(matrix, ALPHABET, HOP, np.zeros(len(frames) * HOP, np.float32), tokenise(text), 0.0, True)
+
+
+def test_speech_that_the_transcript_lacks_stays_out_of_its_words() -> None:
+    frames = "__ccaatt__" + "hheellllooyyoouutthheerree" + "__eegggg__"
+    found = align(frames, "cat egg")
+    assert [(round(t.start / HOP), round(t.end / HOP)) for t in found.timings if t] == [(2, 8), (38, 44)]
+    ((start, end),) = found.uncovered or ()
+    assert (start // HOP, end // HOP) == (10, 36)
+    assert align(frames, "cat hello you there egg").uncovered == []
+
+
+def test_less_than_a_word_between_two_words_belongs_to_them() -> None:
+    found = align("__ccaatt__hhhh__eegggg__", "cat egg")
+    assert found.uncovered == []
+
+
+def word(start: float, end: float, score: float = 1.0) -> WordTiming:
+    return WordTiming(start=round(start * 16_000), end=round(end * 16_000), score=score, timing="aligned")
+
+
+@pytest.mark.parametrize(
+    "timing,wanted",
+    [
+        (word(1.0, 1.5), "aligned"),
+        (word(1.0, 1.5, score=0.05), "doubtful"),
+        (word(1.0, 1.95), "doubtful"),
+        (word(1.4, 1.9), "aligned"),
+        (word(1.7, 2.2), "doubtful"),
+    ],
+    ids=["heard", "low score", "too long for three letters", "a quiet end", "mostly quiet"],
+)
+def test_a_word_is_doubtful_by_its_score_its_length_or_its_quiet(timing: WordTiming, wanted: str) -> None:
+    audio = np.random.default_rng(0).normal(size=48_000).astype(np.float32) * 1e-4
+    audio[16_000:28_800] *= 1e3  # loud from 1.0 to 1.8 s
+    assert [item.timing for item in judge([timing], tokenise("cat"), audio, 0.1)] == [wanted]
+
+
+def test_loud_stretches_without_a_word_are_counted_and_told_to_the_words_beside_them() -> None:
+    audio = np.random.default_rng(0).normal(size=48_000).astype(np.float32) * 1e-4
+    audio[8_000:40_000] *= 1e3  # loud from 0.5 to 2.5 s
+    timings = [word(0.5, 1.0), word(2.0, 2.25)]
+    spans = loud_between(audio, timings)
+    assert spans == [(16_000, 32_000), (36_000, 40_000)]
+    assert by_word(spans, timings) == [[], [16_000, 32_000, 36_000, 40_000]]
+    assert uncovered_share(timings, tokenise("cat egg"), spans) == pytest.approx(1.25 / 2)
+
+
+def test_runs_go_on_over_short_breaks() -> None:
+    flags = np.array([0, 1, 1, 0, 1, 0, 0, 1], bool)
+    assert runs(flags) == [(1, 3), (4, 5), (7, 8)]
+    assert runs(flags, 1) == [(1, 5), (7, 8)]
+
+
+@pytest.fixture(scope="module")
+def aligner() -> CtcAligner:
+    if not (DEMO_WHISPER / "model.bin").is_file():
+        pytest.skip("needs `make models`")
+    model = str(ROOT / "assets" / "whisper-tiny-letters")
+    opened = CtcAligner(CtcSpec(format="whisper", model=model, encoder=str(DEMO_WHISPER)))
+    opened.open()
+    return opened
+
+
+def share(aligner: CtcAligner, text: str) -> float:
+    audio, _ = soundfile.read(ROOT / "data" / "demo" / CLIP, dtype="float32")
+    found = aligner.align(audio, tokenise(text), "en")
+    timings = [timing for timing in found.timings if timing is not None]
+    return uncovered_share(timings, tokenise(text), found.uncovered or ())
+
+
+def test_a_text_that_covers_part_of_the_speech_leaves_the_rest_uncovered(aligner: CtcAligner) -> None:
+    words = TEXT.split()
+    assert share(aligner, TEXT) < 0.05
+    for part in (words[:3], words[:7], words[7:], words[:5] + words[9:]):
+        assert share(aligner, " ".join(part)) > 0.2, part
+
+
+def test_the_text_of_another_recording_is_refused(aligner: CtcAligner) -> None:
+    with pytest.raises(AlignError, match="do not belong together"):
+        share(aligner, "it was the best of times it was the worst of times it was the age of wisdom")
