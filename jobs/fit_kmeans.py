@@ -6,6 +6,7 @@ Runs the pipeline up to the segments first where that is not done. Does nothing 
 from __future__ import annotations
 
 import hashlib
+import pickle
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,7 +22,8 @@ from jobs.runtime.places import local_or_url
 from jobs.runtime.plan import Plan, make_plan
 from jobs.runtime.run import cpu_shares, run_plan, stages_until
 from jobs.runtime.session import ray_session
-from jobs.runtime.store import Store
+from jobs.store.lease import owned
+from jobs.store.store import Store
 from pipeline.codebook.fit import FitResult, fit_kmeans, sample_frames
 from pipeline.codebook.folder import kmeans_card, load_card, write_centroids
 from pipeline.encode.base import build_encoder
@@ -51,8 +53,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"{local_or_url(str(folder))}: centroids are there")
         return 0
     with ray_session():
-        plan = make_plan(spec, until="segments")
-        run_plan(plan, stages_until("segments"))
+        store = Store(spec.output)
+        with owned(store, f"fit_kmeans --config {given.config}") as lease:
+            plan = make_plan(spec, until="segments")
+            run_plan(plan, stages_until("segments"), lease)
         features, recordings = sample_features(plan)
     print(f"fitting {spec.kmeans.num_units} centroids to {len(features)} frames of {recordings} recordings")
     result = fit_kmeans(features, spec.kmeans)
@@ -86,36 +90,37 @@ def sample_features(plan: Plan) -> tuple[np.ndarray, int]:
     kmeans = plan.spec.kmeans
     chosen = draw_recordings(plan, kmeans)
     limit = min(kmeans.max_frames_per_recording, kmeans.num_units * kmeans.max_points_per_centroid)
-    rows = [{"partition": partition, "recordings": sorted(ids)} for partition, ids in sorted(chosen.items())]
+    rows = []
+    for partition, ids in sorted(chosen.items()):
+        tables = {row.TABLE: plan.commit(row.TABLE, partition).outputs[row.TABLE] for row in (Recording, Segment)}
+        rows.append({"partition": partition, "recordings": sorted(ids), "tables": pickle.dumps(tables)})
     dataset = ray.data.from_items(rows, override_num_blocks=len(rows)).map(
         FeatureSampler,
-        fn_constructor_kwargs={"plan": plan, "limit": limit},
+        fn_constructor_kwargs={"spec": plan.spec, "limit": limit},
         compute=ray.data.ActorPoolStrategy(size=plan.spec.resource("units").workers),
         num_cpus=cpu_shares(plan, ("units",), float(ray.cluster_resources().get("CPU", 0)))["units"],
         num_gpus=plan.spec.resource("units").gpus or None,
     )
-    found: list[dict[str, Any]] = sorted(dataset.iter_rows(), key=lambda row: str(row["partition"]))
+    found: list[dict[str, Any]] = sorted(dataset.iter_rows(), key=lambda row: int(row["partition"]))
     features = [np.frombuffer(row["features"], np.float32).reshape(-1, int(row["dim"])) for row in found if row["dim"]]
     if not features:
         raise ConfigError("no frames to fit: no recording has a segment of speech")
     return np.concatenate(features), sum(len(ids) for ids in chosen.values())
 
 
-def draw_recordings(plan: Plan, kmeans: KMeansSpec) -> dict[str, list[str]]:
+def draw_recordings(plan: Plan, kmeans: KMeansSpec) -> dict[int, list[str]]:
     """Partition -> recordings to sample: in the order of a hash of seed and id, until `max_hours` are reached."""
-    stage = plan.stages["recordings"].fingerprint
-    candidates: list[tuple[str, str, str, int]] = []
-    for partition in plan.partitions:
-        commit = plan.store.read_commit("recordings", stage, partition.name)
+    candidates: list[tuple[str, int, str, int]] = []
+    for number, commit in enumerate(plan.commits("recordings")):
         for row in plan.store.read_table(Recording, commit.outputs["recordings"]):
             order = hashlib.sha256(f"{kmeans.seed}:{row.recording_id}".encode()).hexdigest()
-            candidates.append((order, partition.name, row.recording_id, row.num_samples_16k))
-    chosen: dict[str, list[str]] = {}
+            candidates.append((order, number, row.recording_id, row.num_samples_16k))
+    chosen: dict[int, list[str]] = {}
     budget = kmeans.max_hours * 3600 * SAMPLE_RATE
-    for _, partition_name, recording, samples in sorted(candidates):
+    for _, partition, recording, samples in sorted(candidates):
         if budget <= 0:
             break
-        chosen.setdefault(partition_name, []).append(recording)
+        chosen.setdefault(partition, []).append(recording)
         budget -= samples
     return chosen
 
@@ -123,20 +128,20 @@ def draw_recordings(plan: Plan, kmeans: KMeansSpec) -> dict[str, list[str]]:
 class FeatureSampler:
     """Encodes the drawn recordings of a partition and keeps a bounded sample of frames of each."""
 
-    def __init__(self, plan: Plan, limit: int):
+    def __init__(self, spec: PipelineSpec, limit: int):
         from jobs.runtime.limits import limit_threads
 
-        limit_threads(plan.spec.resource("units").threads)
-        self.plan, self.limit = plan, limit
-        self.encoder = build_encoder(plan.spec.stages.units.encoder)
+        limit_threads(spec.resource("units").threads)
+        self.spec, self.limit = spec, limit
+        self.encoder = build_encoder(spec.stages.units.encoder)
         self.encoder.open()
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
         """Features as bytes of float32 [n, dim]."""
-        plan, partition = self.plan, str(row["partition"])
-        recordings = {item.recording_id: item for item in self._read(plan.store, Recording, partition)}
-        segments = self._read(plan.store, Segment, partition)
-        audio = SourceAudio(plan.spec.source.uri)
+        store, tables = Store(self.spec.output), pickle.loads(row["tables"])
+        recordings = {item.recording_id: item for item in store.read_table(Recording, tables["recordings"])}
+        segments = store.read_table(Segment, tables["segments"])
+        audio = SourceAudio(self.spec.source.uri)
         kept = []
         for recording in row["recordings"]:
             mine = [segment for segment in segments if segment.recording_id == recording]
@@ -145,13 +150,9 @@ class FeatureSampler:
                     self.encoder.encode(audio.read(recordings[recording], item.channel)[item.start : item.end])
                     for item in mine
                 ]
-                kept.append(sample_frames(np.concatenate(pieces), recording, self.limit, plan.spec.kmeans.seed))
+                kept.append(sample_frames(np.concatenate(pieces), recording, self.limit, self.spec.kmeans.seed))
         features = np.concatenate(kept) if kept else np.zeros((0, 0), np.float32)
-        return {"partition": partition, "features": features.tobytes(), "dim": features.shape[1]}
-
-    def _read(self, store: Store, row: Any, partition: str) -> list[Any]:
-        commit = store.read_commit(row.TABLE, self.plan.stages[row.TABLE].fingerprint, partition)
-        return store.read_table(row, commit.outputs[row.TABLE])
+        return {"partition": row["partition"], "features": features.tobytes(), "dim": features.shape[1]}
 
 
 def fit_notes(spec: PipelineSpec, result: FitResult, encoder: str, frames: int, recordings: int) -> dict[str, Any]:

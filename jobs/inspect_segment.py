@@ -20,6 +20,8 @@ from jobs.runtime.cli import load_spec, spec_parser
 from jobs.runtime.plan import STAGES, Plan, make_plan
 from jobs.runtime.stages import unit_tokenizer_of
 from jobs.runtime.terminal import columns, cut, fold, pad, printable
+from jobs.store.records import has_inventory
+from jobs.store.store import Store
 from schemas.arrow import RowType
 from schemas.audio import PATCH_FILLER, PATCH_SILENCE, PATCH_WORD, SAMPLE_RATE
 from schemas.cli import command
@@ -56,11 +58,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given.overrides = [word for word in given.overrides if "=" in word]
     if len(names) > 1:
         raise ConfigError(f"name one segment, not {len(names)}: {', '.join(names)}")
-    plan = make_plan(load_spec(given))
-    if not plan.done["segments"]:
+    spec = load_spec(given)
+    plan = make_plan(spec, recorded=True) if has_inventory(Store(spec.output), spec.source) else None
+    if plan is None or not plan.done["segments"].any():
         raise ConfigError(
-            f"there are no segments in {plan.spec.output} yet: "
-            f"run python jobs/tokenize_audio.py --config {given.config}"
+            f"there are no segments in {spec.output} yet: run python jobs/tokenize_audio.py --config {given.config}"
         )
     width = shutil.get_terminal_size((120, 24)).columns
     try:
@@ -71,21 +73,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def read(plan: Plan, row: type[RowType], partition: str) -> list[RowType]:
+def read(plan: Plan, row: type[RowType], partition: int) -> list[RowType]:
     """A committed table of one partition; empty where it is not committed."""
-    if partition not in plan.done[row.TABLE]:
+    if not plan.done[row.TABLE][partition]:
         return []
-    commit = plan.store.read_commit(row.TABLE, plan.stages[row.TABLE].fingerprint, partition)
-    return plan.store.read_table(row, commit.outputs[row.TABLE])
+    return plan.store.read_table(row, plan.commit(row.TABLE, partition).outputs[row.TABLE])
 
 
-def read_rejects(plan: Plan, partition: str) -> dict[str, Reject]:
+def read_rejects(plan: Plan, partition: int) -> dict[str, Reject]:
     """Segment -> why it went no further: the first stage that rejected it."""
     rejects: dict[str, Reject] = {}
     for stage in STAGES[:-1]:
-        if partition not in plan.done[stage]:
+        if not plan.done[stage][partition]:
             continue
-        commit = plan.store.read_commit(stage, plan.stages[stage].fingerprint, partition)
+        commit = plan.commit(stage, partition)
         for reject in plan.store.read_table(Reject, commit.outputs["rejects"]) if "rejects" in commit.outputs else []:
             rejects.setdefault(reject.id, reject)
     return rejects
@@ -93,7 +94,7 @@ def read_rejects(plan: Plan, partition: str) -> dict[str, Reject]:
 
 def list_segments(plan: Plan, width: int) -> Iterator[str]:
     """One line per segment: id, place in its recording, text (or why there is none)."""
-    for partition in (item.name for item in plan.partitions):
+    for partition in range(len(plan.partitions)):
         texts = {row.segment_id: row.text for row in read(plan, Transcript, partition)}
         rejects = read_rejects(plan, partition)
         uris = {row.recording_id: row.uri for row in read(plan, Recording, partition)}
@@ -118,7 +119,7 @@ def inspect(plan: Plan, name: str | None, width: int) -> Iterator[str]:
         yield from show(gather(plan, partition, segment), width)
 
 
-def find(plan: Plan, name: str | None) -> tuple[str, list[Segment]]:
+def find(plan: Plan, name: str | None) -> tuple[int, list[Segment]]:
     """The partition and segments that a segment id or sample key stands for; the first segment for None.
 
     Raises:
@@ -126,7 +127,7 @@ def find(plan: Plan, name: str | None) -> tuple[str, list[Segment]]:
     """
     known: list[str] = []
     key = KEY.fullmatch(name or "")
-    for partition in (item.name for item in plan.partitions):
+    for partition in range(len(plan.partitions)):
         segments = read(plan, Segment, partition)
         if name is None and segments:
             return partition, segments[:1]
@@ -187,7 +188,7 @@ class Line:
     units: Sequence[int]
 
 
-def gather(plan: Plan, partition: str, segment: Segment) -> Inspected:
+def gather(plan: Plan, partition: int, segment: Segment) -> Inspected:
     """Read a segment's rows."""
 
     def mine(row: type[RowType]) -> list[RowType]:

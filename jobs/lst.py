@@ -32,6 +32,7 @@ COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
             "shards from units of official LST, slamkit or lhotse, without audio",
         ),
         "text-shards": ("jobs.text_shards", "text corpora as shards"),
+        "inventory": ("jobs.corpora.inventory", "list a source; other commands read the list"),
         "tokenize": ("jobs.tokenize_audio", "audio to words, units, patches, shards"),
     },
     "look at them": {
@@ -39,6 +40,7 @@ COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
         "rejects": ("jobs.reporting.rejects", "what a run rejected, and why"),
         "report": ("jobs.report", "one page on a run, of the pipeline or of training"),
         "verify": ("jobs.verify_dataset", "re-hash every file, check every invariant"),
+        "sql": ("jobs.reporting.sql", "committed tables in SQL"),
         "gc": ("jobs.gc", "remove what no commit names"),
         "card": ("jobs.card", "the data card of a shard set"),
         "export": ("jobs.export", "shards as TextGrid, CTM, lhotse, Parquet, ..."),

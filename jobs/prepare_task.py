@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import json
 import sys
-import uuid
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -22,12 +21,12 @@ if not __package__:  # started as a script: the code beside it runs, wherever th
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from jobs.runtime.cli import load_spec
-from jobs.runtime.job import Job
+from jobs.runtime.drive import prepare, run_in_process
 from jobs.runtime.limits import cuda_stages
-from jobs.runtime.plan import Plan, plan_items, refresh, retire, write_inventory
+from jobs.runtime.plan import Plan, plan_items, refresh
 from jobs.runtime.run import stages_until
 from jobs.runtime.stages import unit_tokenizer_of
-from jobs.runtime.worker import StageWorker
+from jobs.store.lease import owned
 from pipeline.networks.model_files import torch_device
 from pipeline.source.inventory import list_files
 from schemas.arrow import RowType
@@ -132,23 +131,20 @@ def run_here(plan: Plan) -> None:
     """Bring every stage to completion in this process, partition by partition; each is committed as it ends."""
     for _ in cuda_stages(plan.spec):
         torch_device("cuda")  # known now, and not after the stages before it
-    plan.store.check_writable()
-    retire(plan)
-    write_inventory(plan)
-    job = Job.of(plan, uuid.uuid4().hex[:12])
-    seconds = {part.name: sum(item.seconds or 0.0 for item in part.items) for part in plan.partitions}
-    names = [name for name in stages_until(LAST) if plan.pending(name)]
-    total = sum(seconds[part] for name in names for part in plan.pending(name)) or 1.0
-    form = "{desc:12} {percentage:3.0f}% |{bar:20}| {elapsed} gone, {remaining} left"
-    with tqdm(total=total, bar_format=form, disable=not sys.stderr.isatty(), file=sys.stderr) as bar:
-        for name in names:
-            bar.set_description_str(name)
-            worker = StageWorker(job, name)
-            for part in plan.pending(name):
-                worker.work(part)
-                bar.update(seconds[part])
-            if worker.stage is not None:
-                worker.stage.close()
+    with owned(plan.store, "prepare_task"):
+        for sentence in prepare(plan):
+            print(sentence, file=sys.stderr)
+        names = stages_until(LAST)
+        total = sum(float(plan.unit_hours(name)[~plan.done[name]].sum()) for name in names) or 1.0
+        form = "{desc:12} {percentage:3.0f}% |{bar:20}| {elapsed} gone, {remaining} left"
+        with tqdm(total=total, bar_format=form, disable=not sys.stderr.isatty(), file=sys.stderr) as bar:
+
+            def tell(name: str, number: int) -> None:
+                bar.set_description_str(name)
+                bar.update(min(float(plan.unit_hours(name)[number]), total - bar.n))
+
+            if failed := run_in_process(plan, names, tell):
+                raise TaskError(f"{len(failed)} partitions could not be worked on: {failed[0]}")
     refresh(plan)
     assert plan.is_complete()
 

@@ -19,7 +19,8 @@ if not __package__:  # started as a script: the code beside it runs, wherever th
 
 from jobs.runtime.cli import load_spec, spec_parser
 from jobs.runtime.places import local_or_url
-from jobs.runtime.store import Store
+from jobs.store.records import index_name
+from jobs.store.store import Store
 from schemas.cards import fingerprint, hash_file
 from schemas.cli import command
 from schemas.config import ConfigError
@@ -32,7 +33,6 @@ EXAMPLES = """  python jobs/report.py --config configs/demo.yaml
 CODE = ("report.py", *(f"reporting/{name}" for name in ("facts.py", "models.py", "page.py", "strips.py", "report.css")))
 """What decides how a page looks: a page of older code is written again."""
 PAGE = "report.html"
-INDEX = "shards/index.json"
 
 
 @command
@@ -49,7 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = parser.parse_args(arguments)
     spec = load_spec(given)
     store = Store(spec.output)
-    data = read_index(store, f"python jobs/tokenize_audio.py --config {given.config}")
+    data = read_index(store, index_name(spec.source), f"python jobs/tokenize_audio.py --config {given.config}")
     meta = identity(spec, store, data)
     where = local_or_url(f"{spec.output}/{PAGE}")
     if not given.force and read_identity(store, meta) == meta:
@@ -64,16 +64,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def read_index(store: Store, command: str) -> bytes | None:
+def read_index(store: Store, name: str, command: str) -> bytes | None:
     """The bytes of the shard index; None where the run has none yet, or was ended by its rejects.
 
     Raises:
         ConfigError: nothing was done yet; the sentence holds `command`, which does it.
     """
     try:
-        return store.read_bytes(INDEX)
+        return store.read_bytes(f"shards/{name}.json")
     except (FileNotFoundError, NotADirectoryError) as error:
-        if not store.names("commits/recordings"):
+        if not store.find("commits/recordings"):
             raise ConfigError(
                 f"there are no finished shards in {local_or_url(store.root)} yet: run {command}"
             ) from error
@@ -120,7 +120,7 @@ def build(spec: PipelineSpec, index: bytes | None, meta: dict[str, str]) -> byte
     from jobs.runtime.plan import make_plan
     from pipeline.codebook.folder import load_centroids
 
-    plan = make_plan(spec)
+    plan = make_plan(spec, recorded=True)
     facts = gather(plan, load_index(plan, index) if index is not None else no_index(plan))
     try:
         centroids = load_centroids(spec.stages.units.centroids)[0]

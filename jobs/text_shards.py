@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 from jobs.exports.card import data_card
 from jobs.runtime.session import ray_session
-from jobs.runtime.store import Store
+from jobs.store.store import Store
 from jobs.text.files import Item, plan_items
 from jobs.text.writing import TextCommit, TextSpec, commit_path, tokenizer_card, write_item
 from schemas.cli import Parser, command, count

@@ -17,9 +17,13 @@ if not __package__:  # started as a script: the code beside it runs, wherever th
 from jobs.runtime.cli import load_spec, spec_parser
 from jobs.runtime.places import local_or_url
 from jobs.runtime.plan import STAGES, Plan, make_plan
-from jobs.runtime.run import run_plan, stages_until
+from jobs.runtime.published import publish
+from jobs.runtime.run import Outcome, run_plan, stages_until
 from jobs.runtime.shard_writer import write_index
 from jobs.runtime.summary import format_plan, format_summary, format_unreadable, too_many_rejects
+from jobs.store.lease import owned
+from jobs.store.records import has_inventory, index_name
+from jobs.store.store import Store
 from schemas.cli import command
 from schemas.config import ConfigError
 from schemas.errors import ExitCode
@@ -35,33 +39,51 @@ EXAMPLES = """  python jobs/tokenize_audio.py --config configs/demo.yaml
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command."""
     parser = spec_parser(__doc__, EXAMPLES)
-    parser.add_argument("--dry-run", action="store_true", help="print the plan and do nothing")
+    parser.add_argument("--dry-run", action="store_true", help="print the plan; of the source as it was last listed")
     parser.add_argument("--only", choices=STAGES, metavar="STAGE", help=f"one stage: {', '.join(STAGES)}")
     parser.add_argument("--until", choices=STAGES, metavar="STAGE", help="all stages up to this one")
     parser.add_argument("--no-progress", action="store_true", help="no progress bar")
+    parser.add_argument("--take-over", action="store_true", help="own the output though a run that is dead still does")
     given = parser.parse_args(arguments)
     spec = load_spec(given)
     last = given.only or given.until or "shards"
-    plan = make_plan(spec, until=last)
+    store = Store(spec.output)
+    store.check_layout()
     if given.dry_run:
+        recorded = has_inventory(store, spec.source)
+        plan = make_plan(spec, until=last, recorded=recorded)
         print(format_plan(plan))
-        if problems := format_unreadable(plan):
+        if not recorded and (problems := format_unreadable(plan)):
             print(problems)
+        for sentence in plan.damaged:
+            print(f"- {sentence}")
         return 0
     stages = (given.only,) if given.only else stages_until(last)
-    if given.only:
-        check_upstream(plan, given.only)
-    outcome = run_plan(plan, stages, show_progress=False if given.no_progress else None)
+    with owned(store, f"tokenize_audio --config {given.config}", given.take_over) as lease:
+        plan = make_plan(spec, until=last)
+        if given.only:
+            check_upstream(plan, given.only)
+        outcome = run_plan(plan, stages, lease, show_progress=False if given.no_progress else None)
+        return report(outcome, last)
+
+
+def report(outcome: Outcome, last: str) -> int:
+    """Say what the run did, and publish the index where everything is there; the exit code."""
+    plan, spec = outcome.plan, outcome.plan.spec
     print(format_summary(outcome))
     if outcome.stopped:
         print("stopped by a signal; run the same command again to go on")
+        return ExitCode.TRY_AGAIN
+    if outcome.failed:
+        print(f"{len(outcome.failed)} tasks were set aside (above); run the same command again to do them")
         return ExitCode.TRY_AGAIN
     if complaint := too_many_rejects(plan):
         print(f"error: {complaint}", file=sys.stderr)
         return ExitCode.NOT_ACCEPTED
     if last == "shards":
         index = write_index(plan)
-        where = local_or_url(f"{spec.output}/shards/index.json")
+        publish(plan)
+        where = local_or_url(f"{spec.output}/shards/{index_name(spec.source)}.json")
         print(
             f"{where}: {len(index.shards)} shards, {index.totals['samples']} samples, {index.totals['seconds']:.1f} s"
         )

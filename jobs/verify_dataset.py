@@ -22,7 +22,8 @@ from jobs.runtime.accounting import key_of
 from jobs.runtime.cli import load_spec, spec_parser
 from jobs.runtime.plan import Plan, make_plan
 from jobs.runtime.stages import unit_tokenizer_of
-from jobs.runtime.store import CorruptFileError
+from jobs.store.records import index_name
+from jobs.store.store import CorruptFileError
 from pipeline.patches import check_bounds
 from schemas.arrow import Row
 from schemas.cli import command
@@ -42,12 +43,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = spec_parser(__doc__, EXAMPLES)
     parser.add_argument("--no-shards", action="store_true", help="only the tables")
     given = parser.parse_args(arguments)
-    plan = make_plan(load_spec(given))
+    plan = make_plan(load_spec(given), recorded=True)
     problems = list(verify_tables(plan))
-    checked = f"{sum(len(plan.done[stage]) for stage in plan.stages)} commits"
+    checked = f"{sum(int(plan.done[stage].sum()) for stage in plan.stages)} commits"
     if not given.no_shards:
         problems += verify_shards(plan)
-        checked += f", {len(plan.done['shards'])} shards"
+        checked += f", {int(plan.done['shards'].sum())} shards"
     for problem in problems:
         print(f"- {problem}")
     print(f"{checked}: {f'{len(problems)} problems' if problems else 'everything holds'}")
@@ -56,16 +57,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def verify_tables(plan: Plan) -> Iterator[str]:
     """Problems of the tables, one sentence each: hashes, counts, and what each table promises of the others."""
+    yield from plan.damaged
     for stage in plan.stages:
         if missing := plan.pending(stage):
-            yield f"{stage}: {len(missing)} partitions are not committed, such as {missing[0]}"
+            yield f"{stage}: {len(missing)} partitions are not committed, such as {plan.unit(stage, missing[0])}"
     for partition in plan.partitions:
         tables: dict[str, Sequence[Row]] = {}
         rejected: set[str] = set()
         for stage in plan.stages:
-            if stage != "shards" and partition.name in plan.done[stage]:
+            if stage != "shards" and plan.done[stage][partition.number]:
                 try:
-                    tables[stage], rejects = read_stage(plan, stage, partition.name)
+                    tables[stage], rejects = read_stage(plan, stage, partition.number)
                 except CorruptFileError as error:
                     yield str(error)
                     continue
@@ -76,13 +78,16 @@ def verify_tables(plan: Plan) -> Iterator[str]:
             )
 
 
-def read_stage(plan: Plan, stage: str, partition: str) -> tuple[Sequence[Row], list[Reject]]:
+def read_stage(plan: Plan, stage: str, partition: int) -> tuple[Sequence[Row], list[Reject]]:
     """A stage's rows and rejects of one partition, hashes checked."""
-    commit = plan.store.read_commit(stage, plan.stages[stage].fingerprint, partition)
+    commit = plan.commit(stage, partition)
     row: type[Row] = TABLES[stage]
     rejects = plan.store.read_table(Reject, commit.outputs["rejects"]) if "rejects" in commit.outputs else []
     if len(rejects) != commit.rows_rejected:
-        raise CorruptFileError(f"{stage}/{partition}: {commit.rows_rejected} rejects promised, {len(rejects)} found")
+        raise CorruptFileError(
+            f"{stage}/{commit.partition}: {commit.rows_rejected} rejects promised, {len(rejects)} found",
+            commit.outputs["rejects"].path if "rejects" in commit.outputs else "",
+        )
     return plan.store.read_table(row, commit.outputs[stage]), rejects
 
 
@@ -149,12 +154,13 @@ def check_words(
 
 def verify_shards(plan: Plan) -> list[str]:
     """Problems of the shards: hashes against the index, members against their own promises, segments exactly once."""
-    if not plan.store.exists("shards/index.json"):
-        return ["shards/index.json is missing: the shards are not complete"]
-    index = ShardIndex.model_validate_json(plan.store.read_bytes("shards/index.json"))
+    name = f"shards/{index_name(plan.spec.source)}.json"
+    if not plan.store.exists(name):
+        return [f"{name} is missing: the shards are not complete"]
+    index = ShardIndex.model_validate_json(plan.store.read_bytes(name))
     problems = []
     if index.fingerprint != plan.stages["shards"].fingerprint:
-        problems.append("shards/index.json belongs to another spec: run jobs/tokenize_audio.py again")
+        problems.append(f"{name} belongs to another spec: run jobs/tokenize_audio.py again")
     seen: list[str] = []
     for entry in index.shards:
         try:
@@ -172,8 +178,8 @@ def verify_shards(plan: Plan) -> list[str]:
     patched = [
         key_of(row)
         for partition in plan.partitions
-        if partition.name in plan.done["patches"]
-        for row in read_stage(plan, "patches", partition.name)[0]
+        if plan.done["patches"][partition.number]
+        for row in read_stage(plan, "patches", partition.number)[0]
     ]
     if sorted(seen) != sorted(patched):
         problems.append(

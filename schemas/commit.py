@@ -1,4 +1,4 @@
-"""The commit: a stage's promise for one partition. Readers follow commits and never list folders."""
+"""The commit: a stage's promise for one partition, named by what the partition holds. Readers follow commits and never glob."""
 
 from __future__ import annotations
 
@@ -29,6 +29,9 @@ class Commit(StrictModel):
     stage: str
     fingerprint: str
     partition: str
+    members: dict[str, str] = {}
+    """What the rows are of: id of a file's content (with what the stage reads of its labels) -> the uri in `recordings`, else the
+    recording id that its rows carry. By these, rows are taken over into partitions that are cut otherwise."""
     inputs: dict[str, str]
     """Table (or upstream partition) -> sha256 of the file that was read."""
     outputs: dict[str, Output]
@@ -42,7 +45,11 @@ class Commit(StrictModel):
     sums: dict[str, int] = {}
     """Sums over the output that reports and the shard index need: frames, words, patches."""
     seconds_busy: float
-    """Wall seconds inside the stage: the only field that differs between two runs."""
+    """Wall seconds inside the stage; of rows that were taken over, their share of the seconds that they took then."""
+    taken_over: int = 0
+    """How many of `members` were taken over from other commits of the same stage and fingerprint."""
+    provenance: dict[str, str] = {}
+    """When, on which host and processor, with which versions. With `seconds_busy` all that differs between two runs."""
 
     @model_validator(mode="after")
     def _nothing_vanishes(self) -> Commit:

@@ -15,9 +15,9 @@ class Partitions(StrictModel):
     """How the inventory is cut. A partition is what a kill can cost, and the unit of parallel work."""
 
     minutes: float = Field(default=30.0, gt=0)
-    """Audio per partition, at most (by the files' headers)."""
+    """Audio per partition, about (by the files' headers): from half of it to one and a half, or one longer file."""
     files: int = Field(default=512, gt=0)
-    """Files per partition, at most."""
+    """Files per partition, about, where they are so short that `minutes` would be more."""
 
 
 class RecordingsSpec(StrictModel):
@@ -236,8 +236,10 @@ class PatchesSpec(StrictModel):
 
 
 class ShardsSpec(StrictModel):
-    minutes: float = Field(default=240.0, gt=0)
-    """Audio per shard: whole partitions are put together up to this."""
+    megabytes: float = Field(default=256.0, gt=0)
+    """Size of a shard, about: whole partitions are put together, by what a second of audio usually takes."""
+    minutes: float | None = Field(default=None, gt=0)
+    """Audio per shard, about, instead of `megabytes`: for small sets that are to have several shards."""
     passage_seconds: float = Field(default=120.0, gt=0)
     """A sample is a passage of consecutive segments, at most this long."""
     max_gap_seconds: float = Field(default=10.0, ge=0)
@@ -310,6 +312,9 @@ class PipelineSpec(StrictModel):
     """How centroids are fitted."""
     resources: Annotated[dict[str, Resources], NO_EFFECT] = {}
     """By stage name: `resources: {units: {workers: 4, gpus: 1}}`."""
+    strict_versions: bool = False
+    """The versions of Python and of the packages that compute enter every fingerprint: another version does all anew. Otherwise
+    a changed version is only reported."""
     max_reject_rate: Annotated[float, NO_EFFECT] = Field(default=0.05, ge=0, le=1)
     """The run ends in an error where a larger share of rows, or of their audio, is rejected."""
 

@@ -21,7 +21,7 @@ import fsspec
 from tqdm import tqdm
 
 from jobs.exports.card import data_card
-from jobs.runtime.store import Store
+from jobs.store.store import Store
 from pipeline.corpora.tables import RowError, json_row
 from pipeline.corpora.unit_rows import parse_unit_row
 from pipeline.shards import write_shard

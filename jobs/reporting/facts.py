@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
+import pyarrow.compute as pc
 import soundfile
 
 from jobs.reporting.strips import Strip, StripWord
@@ -96,13 +97,13 @@ def gather(plan: Plan, index: ShardIndex) -> Facts:
     rejects, rejected_seconds = gather_rejects(plan)
     statistics, strips = read_shards(plan, index)
     licences: defaultdict[str, list[float]] = defaultdict(list)
-    for partition in plan.partitions:
-        for item in partition.items:
-            licences[item.license or "not stated"].append(item.seconds or 0.0)
+    table = plan.partitions.table
+    for licence, seconds in zip(table.column("license").to_pylist(), plan.partitions.seconds.tolist(), strict=True):
+        licences[licence or "not stated"].append(seconds)
     return Facts(
         plan=plan,
         index=index,
-        stages={name: totals(plan.commits(name)) for name in FUNNEL},
+        stages={name: totals(plan, name) for name in FUNNEL},
         audio_seconds=plan.audio_hours() * 3600,
         licences={name: (len(seconds), sum(seconds)) for name, seconds in sorted(licences.items())},
         rejects=rejects,
@@ -251,17 +252,16 @@ class _SourceAudioOf:
 
     def _recording(self, meta: SampleMeta) -> tuple[Recording, int]:
         plan = self._plan
-        partition = next(
-            (part.name for part in plan.partitions if any(item.uri == meta.uri for item in part.items)), None
-        )
-        if partition is None:
+        place = pc.index(plan.partitions.table.column("uri"), meta.uri).as_py()
+        if place < 0:
             raise LookupError(meta.uri)
+        partition = int(np.searchsorted(plan.partitions.cuts, place, side="right")) - 1
         recordings = {row.recording_id: row for row in self._rows(Recording, partition)}
         segments = {row.segment_id: row for row in self._rows(Segment, partition)}
         return recordings[meta.recording_id], segments[meta.segments[0].segment_id].channel
 
-    def _rows(self, row: type[RowType], partition: str) -> list[RowType]:
-        commit = self._plan.store.read_commit(row.TABLE, self._plan.stages[row.TABLE].fingerprint, partition)
+    def _rows(self, row: type[RowType], partition: int) -> list[RowType]:
+        commit = self._plan.commit(row.TABLE, partition)
         return self._plan.store.read_table(row, commit.outputs[row.TABLE])
 
 

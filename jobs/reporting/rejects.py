@@ -20,7 +20,8 @@ from jobs.runtime.cli import load_spec, spec_parser
 from jobs.runtime.places import local_or_url
 from jobs.runtime.plan import STAGES, Plan, make_plan
 from jobs.runtime.rejects import SPEC, one_line, read_rejects
-from jobs.runtime.store import Store
+from jobs.store.lease import owned
+from jobs.store.store import Store
 from schemas.cli import command
 from schemas.config import ConfigError, apply_override, parse_config
 from schemas.spec import PipelineSpec
@@ -45,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--retry", action="store_true", help="forget those that may pass another time; the next run does them"
     )
     given = parser.parse_args(arguments)
-    plan = make_plan(_spec_of(given))
+    plan = make_plan(_spec_of(given), recorded=True)
     rejects = [
         reject
         for reject in read_rejects(plan, [given.stage] if given.stage else None)
@@ -87,17 +88,34 @@ def _spec_of(given: argparse.Namespace) -> PipelineSpec:
 
 
 def _retry(plan: Plan, rejects: set[tuple[str, str]]) -> int:
-    """Remove the commits that hold these rejects, and what stands on them no longer counts."""
+    """Forget the commits that hold these rejects, wherever they could be taken over from, and what stands on them."""
     forgotten = 0
-    for stage in plan.stages:
-        wanted = {identity for name, identity in rejects if name == stage}
-        for commit in plan.commits(stage) if wanted else ():
-            table = plan.store.read_table(Reject, commit.outputs["rejects"]) if commit.rows_rejected else []
-            if any(reject.id in wanted for reject in table):
-                plan.store.remove(plan.store.commit_path(stage, commit.fingerprint, commit.partition))
-                forgotten += 1
+    with owned(plan.store, "rejects --retry"):
+        for stage in plan.stages:
+            wanted = {identity for name, identity in rejects if name == stage}
+            names = _holding(plan, stage, wanted) if wanted else set()
+            if names:
+                numbers = [number for number, name in enumerate(plan.units_of_work(stage)) if name in names]
+                forgotten += len(numbers)
+                plan.logs[stage].drop(sorted(names))
+                for below in STAGES[STAGES.index(stage) + 1 : -1]:
+                    plan.logs[below].drop([plan.unit(below, number) for number in numbers])
     print(f"{len(rejects)} rejects in {forgotten} partitions are forgotten: run the job again to do them")
     return 0
+
+
+def _holding(plan: Plan, stage: str, wanted: set[str]) -> set[str]:
+    """The units of a stage, of whatever partitions, that hold one of these rejects."""
+    names = set()
+    for commit in plan.logs[stage].commits():
+        if commit.rows_rejected:
+            try:
+                table = plan.store.read_table(Reject, commit.outputs["rejects"])
+            except FileNotFoundError:
+                continue
+            if any(reject.id in wanted for reject in table):
+                names.add(commit.partition)
+    return names
 
 
 if __name__ == "__main__":

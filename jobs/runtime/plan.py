@@ -2,23 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
 from jobs.runtime.stages import UPSTREAM, build_stage, unit_tokenizer_of
-from jobs.runtime.store import Store
+from jobs.store.commit_log import CommitLog, folder_of, list_commits
+from jobs.store.labels import labels_read
+from jobs.store.provenance import VERSIONS
+from jobs.store.records import read_inventory, refresh_inventory
+from jobs.store.store import Store
 from pipeline.shards import VERSION as SHARDS_VERSION
-from pipeline.source.inventory import Partition, cut_partitions, survey
-from pipeline.source.listing import describe
+from pipeline.source.partitions import SCALE, Inventory, cut_by_content
 from schemas.audio import SAMPLE_RATE
-from schemas.cards import Card, fingerprint
+from schemas.cards import Card
 from schemas.commit import Commit, stage_fingerprint
 from schemas.shards import SHARD_FORMAT
-from schemas.spec import PipelineSpec
+from schemas.spec import PipelineSpec, ShardsSpec
 from schemas.tables import TABLES, InventoryItem
 
 STAGES = ("recordings", "segments", "transcripts", "words", "units", "patches", "shards")
-INVENTORY_VERSION = 1
+FLAC_BYTES_PER_SECOND = 17_000
+TEXT_BYTES_PER_SECOND = 400
+"""Words, characters, patches and tar headers of a second of speech in a shard, about."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,64 +42,98 @@ class StagePlan:
 
 @dataclass(frozen=True, kw_only=True)
 class ShardGroup:
-    """A shard to be: whole partitions, in inventory order."""
+    """A shard to be: the partitions [start, stop)."""
 
     name: str
-    partitions: tuple[str, ...]
+    start: int
+    stop: int
 
 
 @dataclass(kw_only=True)
 class Plan:
-    """What is to be done. `done[stage]` are the partitions (for `shards`: groups) whose commits stand."""
+    """What is to be done. Units of work are numbered as the partitions (for `shards`: the groups) are."""
 
     spec: PipelineSpec
     store: Store
-    partitions: Sequence[Partition]
-    groups: Sequence[ShardGroup]
+    partitions: Inventory
     stages: dict[str, StagePlan]
-    done: dict[str, set[str]] = field(default_factory=dict)
+    group_cuts: np.ndarray
+    """int64 [groups + 1]: shard g holds the partitions [cuts[g], cuts[g + 1])."""
+    units: dict[str, np.ndarray] = field(default_factory=dict)
+    """Stage -> names of its units, S16."""
+    logs: dict[str, CommitLog] = field(default_factory=dict)
+    done: dict[str, np.ndarray] = field(default_factory=dict)
+    """Stage -> whether each unit's commit stands."""
     not_listed: str = ""
     """Files of the source that are not in the inventory, counted by what they are: "4 .webm, 2 .aiff"."""
+    damaged: list[str] = field(default_factory=list)
+    """Sentences on files that are there but cannot be used; their units are to be done again."""
+
+    @property
+    def groups(self) -> list[ShardGroup]:
+        """The shards to be, in order."""
+        names = self.units_of_work("shards")
+        return [
+            ShardGroup(name=name, start=int(start), stop=int(stop))
+            for name, start, stop in zip(names, self.group_cuts, self.group_cuts[1:], strict=False)
+        ]
+
+    def unit(self, stage: str, number: int) -> str:
+        """The name of a unit."""
+        return bytes(self.units[stage][number]).decode()
 
     def units_of_work(self, stage: str) -> list[str]:
-        """Names of all partitions of a stage."""
-        return [item.name for item in (self.groups if stage == "shards" else self.partitions)]
+        """The names of all units of a stage, in order."""
+        return [name.decode() for name in self.units[stage].tolist()]
 
-    def pending(self, stage: str) -> list[str]:
-        """Partitions of a stage that are still to be done, in order."""
-        return [name for name in self.units_of_work(stage) if name not in self.done[stage]]
+    def pending(self, stage: str) -> list[int]:
+        """The numbers of a stage's units that are still to be done, in order."""
+        return [int(number) for number in np.flatnonzero(~self.done[stage])]
 
     def is_complete(self) -> bool:
         """Whether every planned stage is committed everywhere."""
-        return not any(self.pending(stage) for stage in self.stages)
+        return all(bool(self.done[stage].all()) for stage in self.stages)
 
     def audio_hours(self) -> float:
         """Hours of audio by the headers of the inventory."""
-        return sum(item.seconds or 0.0 for partition in self.partitions for item in partition.items) / 3600
+        return float(self.partitions.seconds.sum()) / 3600
 
-    def group_of(self, partition: str) -> ShardGroup:
-        """The shard that a partition belongs to."""
-        return next(group for group in self.groups if partition in group.partitions)
+    def unit_hours(self, stage: str) -> np.ndarray:
+        """Hours of audio of each unit, by the headers."""
+        hours: np.ndarray = self.partitions.partition_seconds / 3600
+        return np.add.reduceat(hours, self.group_cuts[:-1]) if stage == "shards" else hours
 
-    def commits(self, stage: str) -> list[Commit]:
-        """The commits of a stage that stand, in partition order."""
-        plan = self.stages[stage]
-        return [
-            self.store.read_commit(stage, plan.fingerprint, name)
-            for name in self.units_of_work(stage)
-            if name in self.done[stage]
-        ]
+    def group_of(self, partition: int) -> int:
+        """The number of the shard that a partition belongs to."""
+        return int(np.searchsorted(self.group_cuts, partition, side="right")) - 1
+
+    def commit(self, stage: str, number: int) -> Commit:
+        """The commit of a unit.
+
+        Raises:
+            KeyError: the unit is not committed.
+        """
+        for commit in self.logs[stage].commits([self.unit(stage, number)]):
+            return commit
+        raise KeyError(f"{stage}/{self.unit(stage, number)}")
+
+    def commits(self, stage: str) -> Iterator[Commit]:
+        """The commits of a stage that stand, in order."""
+        names = self.units[stage][self.done[stage]]
+        return self.logs[stage].commits([name.decode() for name in dict.fromkeys(names.tolist())])
 
 
-def make_plan(spec: PipelineSpec, until: str = "shards") -> Plan:
-    """List the source, cut it into partitions, and look up what is committed.
+def make_plan(spec: PipelineSpec, until: str = "shards", recorded: bool = False) -> Plan:
+    """The plan of the source as it is, or with `recorded` as it was when it was last listed: no file of it is then looked at.
 
     Raises:
-        ConfigError: the source is missing or holds no audio, or a model is missing.
+        ConfigError: the source is missing or holds no audio, a model is missing, or nothing was listed yet.
     """
-    listing = survey(spec.source)
-    plan = plan_items(spec, listing.items, until)
-    plan.not_listed = describe(listing.not_listed)
+    store = Store(spec.output)
+    store.check_layout()
+    table, not_listed = (read_inventory if recorded else refresh_inventory)(store, spec.source)
+    plan = plan_inventory(spec, Inventory(table, spec.partitions.minutes, spec.partitions.files), until)
+    plan.not_listed = not_listed
     return plan
 
 
@@ -100,14 +143,21 @@ def plan_items(spec: PipelineSpec, items: Sequence[InventoryItem], until: str) -
     Raises:
         ConfigError: a model is missing.
     """
-    partitions = cut_partitions(items, minutes=spec.partitions.minutes, files=spec.partitions.files)
+    Store(spec.output).check_layout()
+    return plan_inventory(spec, Inventory.of(items, spec.partitions.minutes, spec.partitions.files), until)
+
+
+def plan_inventory(spec: PipelineSpec, inventory: Inventory, until: str) -> Plan:
+    """The plan for an inventory, with what is committed looked up."""
+    stages = plan_stages(spec, STAGES[: STAGES.index(until) + 1])
     plan = Plan(
         spec=spec,
         store=Store(spec.output),
-        partitions=partitions,
-        groups=group_partitions(partitions, spec.stages.shards.minutes),
-        stages=plan_stages(spec, STAGES[: STAGES.index(until) + 1]),
+        partitions=inventory,
+        stages=stages,
+        group_cuts=cut_groups(inventory, spec.stages.shards, hop_of(stages)),
     )
+    plan.units = name_units(spec, inventory, plan.group_cuts, stages)
     refresh(plan)
     return plan
 
@@ -118,7 +168,7 @@ def plan_stages(spec: PipelineSpec, wanted: Sequence[str]) -> dict[str, StagePla
     for name in wanted:
         upstream = UPSTREAM[name]
         if name == "shards":
-            cards: tuple[Card, ...] = tuple(_cards_of(stages))
+            cards: tuple[Card, ...] = tuple(card for stage in stages.values() for card in stage.cards)
             version, schema, parameters = SHARDS_VERSION, SHARD_FORMAT, spec.parameters(name)
         else:
             stage = build_stage(name, spec)
@@ -126,8 +176,8 @@ def plan_stages(spec: PipelineSpec, wanted: Sequence[str]) -> dict[str, StagePla
             version, schema, parameters = stage.version, TABLES[name].VERSION, spec.parameters(name)
         if name == "patches":
             parameters = {**parameters, "hop": unit_tokenizer_of(stages["units"].cards)["hop"]}
-        if name == "recordings":
-            parameters = {**parameters, "source": spec.source.name}
+        if spec.strict_versions:
+            parameters = {**parameters, "versions": VERSIONS}
         stages[name] = StagePlan(
             name=name,
             fingerprint=stage_fingerprint(
@@ -144,87 +194,106 @@ def plan_stages(spec: PipelineSpec, wanted: Sequence[str]) -> dict[str, StagePla
     return stages
 
 
-def _cards_of(stages: Mapping[str, StagePlan]) -> list[Card]:
-    return [card for stage in stages.values() for card in stage.cards]
+def hop_of(stages: Mapping[str, StagePlan]) -> int:
+    """Samples per unit, by the cards; where units are not planned, that of most encoders (there are no shards then)."""
+    return unit_tokenizer_of(stages["units"].cards)["hop"] if "units" in stages else 320
 
 
-def group_partitions(partitions: Sequence[Partition], minutes: float) -> list[ShardGroup]:
-    """Put whole partitions into shards of about `minutes` of audio: a function of the inventory and the number alone."""
-    groups: list[list[str]] = []
-    filled = 0.0
-    for partition in partitions:
-        length = sum(item.seconds or 0.0 for item in partition.items)
-        if not groups or filled + length > minutes * 60:
-            groups.append([])
-            filled = 0.0
-        groups[-1].append(partition.name)
-        filled += length
-    return [
-        ShardGroup(name=f"{number:05d}-{fingerprint(names)[:8]}", partitions=tuple(names))
-        for number, names in enumerate(groups)
+def cut_groups(inventory: Inventory, spec: ShardsSpec, hop: int) -> np.ndarray:
+    """Put whole partitions into shards of about `spec.megabytes` (or `spec.minutes`): cut by content, as the partitions are."""
+    if spec.minutes is not None:
+        fill = inventory.partition_seconds / (spec.minutes * 60)
+    else:
+        rate = TEXT_BYTES_PER_SECOND + 2 * SAMPLE_RATE / hop + (FLAC_BYTES_PER_SECOND if spec.audio else 0)
+        fill = inventory.partition_seconds * rate / (spec.megabytes * 1e6)
+    names = np.asarray(inventory.names)
+    marks = np.asarray([int(name[:13], 16) / 16.0**13 for name in names.tolist()])
+    return cut_by_content((fill * SCALE).astype(np.int64), marks)
+
+
+def name_units(
+    spec: PipelineSpec, inventory: Inventory, group_cuts: np.ndarray, stages: Collection[str]
+) -> dict[str, np.ndarray]:
+    """Stage -> names of its units: by their files' content and what the stage reads of their labels."""
+    read = labels_read(spec)
+    known: dict[tuple[str, ...], np.ndarray] = {(): inventory.names}
+    units: dict[str, np.ndarray] = {}
+    for stage in stages:
+        if stage == "recordings":
+            units[stage] = inventory.unit_names(read[stage], everything=True, salt=spec.source.name)
+            continue
+        if read[stage] not in known:
+            known[read[stage]] = inventory.unit_names(read[stage], everything=False)
+        units[stage] = known[read[stage]]
+    if "shards" in units:
+        units["shards"] = _group_names(units["shards"], group_cuts)
+    return units
+
+
+def _group_names(members: np.ndarray, cuts: np.ndarray) -> np.ndarray:
+    from hashlib import sha256
+
+    names = [
+        sha256(members[start:stop].tobytes()).hexdigest()[:16]
+        for start, stop in zip(cuts.tolist(), cuts[1:].tolist(), strict=False)
     ]
+    return np.asarray(names, "S16")
 
 
 def refresh(plan: Plan) -> None:
     """Look up the commits. One that stands on a missing commit, or names a missing file, does not count as done."""
-    files = {table: plan.store.names(f"tables/{table}") for table in TABLES}
-    files["shards"] = plan.store.names("shards")
+    listed = list_commits(plan.store)
+    plan.damaged = []
     for name, stage in plan.stages.items():
-        standing = plan.store.committed(name, stage.fingerprint) & set(plan.units_of_work(name))
-        plan.done[name] = {
-            unit for unit in standing if _upstream_done(plan, stage, unit) and _files_there(plan, stage, unit, files)
-        }
+        log = CommitLog(plan.store, name, stage.fingerprint, listed.get(folder_of(name, stage.fingerprint), []))
+        plan.logs[name] = log
+        plan.done[name] = _standing(plan, name, log)
+        plan.damaged += [f"{plan.store.root}/{path} {why}" for path, why in log.damaged]
+        for above in stage.upstream:
+            # Recordings only restate labels that nothing below depends on; their bytes are checked on reading.
+            if above != "recordings":
+                plan.done[name] &= _all_members(plan, plan.done[above]) if name == "shards" else plan.done[above]
 
 
-def _upstream_done(plan: Plan, stage: StagePlan, unit: str) -> bool:
-    units: tuple[str, ...] = (unit,)
-    if stage.name == "shards":
-        units = next(group.partitions for group in plan.groups if group.name == unit)
-    return all(member in plan.done[above] for above in stage.upstream for member in units)
+def _all_members(plan: Plan, done: np.ndarray) -> np.ndarray:
+    missing = np.concatenate([[0], np.cumsum(~done)])
+    result: np.ndarray = missing[plan.group_cuts[1:]] == missing[plan.group_cuts[:-1]]
+    return result
 
 
-def _files_there(plan: Plan, stage: StagePlan, unit: str, files: Mapping[str, set[str]]) -> bool:
-    commit = plan.store.read_commit(stage.name, stage.fingerprint, unit)
-    return all(
-        output.path.rsplit("/", 1)[-1] in files[output.path.split("/")[-2]] for output in commit.outputs.values()
-    )
-
-
-def retire(plan: Plan) -> None:
-    """Remove commits that no longer count, so that their partitions can be committed anew."""
-    for name, stage in plan.stages.items():
-        for unit in plan.store.committed(name, stage.fingerprint) & set(plan.pending(name)):
-            plan.store.remove(plan.store.commit_path(name, stage.fingerprint, unit))
-
-
-def write_inventory(plan: Plan) -> None:
-    """Publish the partitions' inventory, which the first stage reads, where it is not there yet."""
-    identity = inventory_fingerprint()
-    known = plan.store.committed("inventory", identity)
-    for partition in plan.partitions:
-        if partition.name in known:
+def _standing(plan: Plan, name: str, log: CommitLog) -> np.ndarray:
+    """bool [units]: committed, and the files are there with the size that the commit states."""
+    wanted = pa.array(plan.units[name]).cast(pa.string())
+    table = log.read(["path", "bytes", "rejects_path", "rejects_bytes"])
+    table = table.filter(pc.is_in(table.column("unit"), wanted))
+    whole = np.ones(table.num_rows, bool)
+    for prefix, folder in (("", "shards" if name == "shards" else f"tables/{name}"), ("rejects_", "tables/rejects")):
+        paths = table.column(f"{prefix}path").combine_chunks()
+        if paths.null_count == len(paths):
             continue
-        output = plan.store.write_table(InventoryItem, partition.items, partition.name, identity)
-        samples = sum(round((item.seconds or 0.0) * SAMPLE_RATE) for item in partition.items)
-        plan.store.publish(
-            Commit(
-                stage="inventory",
-                fingerprint=identity,
-                partition=partition.name,
-                inputs={},
-                outputs={"inventory": output},
-                rows_in=len(partition.items),
-                rows_out=len(partition.items),
-                rows_rejected=0,
-                rejects_by_code={},
-                samples_in=samples,
-                samples_out=samples,
-                samples_rejected=0,
-                seconds_busy=0.0,
-            )
-        )
+        files = plan.store.listing(folder)
+        if not folder.startswith("shards"):
+            files = pa.concat_tables([files, plan.store.listing(f"superseded/{folder}")])
+        names = pc.replace_substring_regex(paths, "^.*/", "")
+        place = pc.index_in(names, files.column("name").combine_chunks())
+        size = pc.take(files.column("bytes").combine_chunks(), place)
+        right = pc.fill_null(pc.equal(size, table.column(f"{prefix}bytes").combine_chunks()), False)
+        right = pc.or_(right, pc.is_null(paths))
+        for path in paths.filter(pc.and_(pc.invert(right), pc.is_valid(place))).to_pylist():
+            plan.damaged.append(f"{plan.store.root}/{path} does not have the size that its commit states")
+        whole &= np.asarray(right)
+    standing: np.ndarray = np.asarray(pc.is_in(wanted, table.column("unit").combine_chunks().filter(pa.array(whole))))
+    return standing
 
 
-def inventory_fingerprint() -> str:
-    """The inventory's own: partitions are named by what they hold, so only the code's version counts."""
-    return stage_fingerprint("inventory", INVENTORY_VERSION, {}, [], InventoryItem.VERSION, {})
+def retire(plan: Plan) -> list[str]:
+    """Forget commits that no longer count, so that their units can be committed anew, and set aside what is damaged.
+
+    Only for the owner of the output (jobs/store/lease.py). Returns a sentence for each file that was set aside.
+    """
+    said: list[str] = []
+    for name, log in plan.logs.items():
+        said += log.set_damaged_aside()
+        names = pa.array(plan.units[name][~plan.done[name]]).cast(pa.string())
+        log.drop(pc.unique(names.filter(pc.is_in(names, log.units))).to_pylist())
+    return said

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import math
 import sys
-import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 
+import pyarrow as pa
+import pyarrow.compute as pc
 from tqdm import tqdm
 
-from jobs.runtime.job import stop_path
 from jobs.runtime.plan import Plan
+from schemas.commit import Commit
 from schemas.tables import Reject
 
 SPEC = "control/spec.json"
@@ -76,56 +76,38 @@ class _Tally:
 
 
 class RejectRate:
-    """Counts commits as they appear, and says the first few sentences of this run at once."""
+    """Counts commits as they come back, and says the first few sentences of this run at once."""
 
     def __init__(self, plan: Plan, stages: Sequence[str]) -> None:
         self._plan = plan
-        self._seen: dict[str, set[str]] = {stage: set() for stage in stages}
         self._tallies = {stage: _Tally() for stage in stages}
-        self._pending = {stage: set(plan.pending(stage)) for stage in stages}
+        for stage, tally in self._tallies.items():
+            table = plan.logs[stage].read(["rows_in", "rows_rejected"])
+            names = pa.array(plan.units[stage][plan.done[stage]]).cast(pa.string())
+            table = table.filter(pc.is_in(table.column("unit"), names))
+            tally.rows = pc.sum(table.column("rows_in")).as_py() or 0
+            tally.rejected = pc.sum(table.column("rows_rejected")).as_py() or 0
         self._shown = 0
-        self._files = sum(len(partition.items) for partition in plan.partitions)
+        self.is_passed = any(self._is_too_high(stage) for stage in stages)
+        """Whether a stage's rejects have passed `max_reject_rate`."""
 
-    def is_passed(self) -> bool:
-        """Whether a stage's rejects have passed `max_reject_rate`; reads the commits that are new."""
-        return any(self._look(stage) for stage in self._seen)
+    def passes(self, commits: Sequence[Commit]) -> bool:
+        """Count new commits; whether the rate is passed with them."""
+        for commit in commits:
+            tally = self._tallies[commit.stage]
+            tally.rows += commit.rows_in
+            tally.rejected += commit.rows_rejected
+            if commit.rows_rejected and self._shown < FIRST_FEW:
+                self._say(self._plan.store.read_table(Reject, commit.outputs["rejects"]))
+            self.is_passed = self.is_passed or self._is_too_high(commit.stage)
+        return self.is_passed
 
     def _say(self, rejects: Sequence[Reject]) -> None:
         for reject in rejects[: FIRST_FEW - self._shown]:
             tqdm.write(f"rejected: {one_line(reject)}", file=sys.stderr)
             self._shown += 1
 
-    def _look(self, stage: str) -> bool:
-        plan, tally = self._plan, self._tallies[stage]
-        fingerprint = plan.stages[stage].fingerprint
-        new = (plan.store.committed(stage, fingerprint) & set(plan.units_of_work(stage))) - self._seen[stage]
-        for name in sorted(new):
-            commit = plan.store.read_commit(stage, fingerprint, name)
-            tally.rows += commit.rows_in
-            tally.rejected += commit.rows_rejected
-            if commit.rows_rejected and name in self._pending.get(stage, ()) and self._shown < FIRST_FEW:
-                self._say(plan.store.read_table(Reject, commit.outputs["rejects"]))
-        self._seen[stage] |= new
-        total = self._files if stage == "recordings" else None
-        return is_too_high(tally.rejected, tally.rows, total, plan.spec.max_reject_rate)
-
-
-@contextmanager
-def ended_by_rejects(plan: Plan, stages: Sequence[str], run_id: str) -> Iterator[None]:
-    """Ask the workers of a run to begin nothing new as soon as its rejects have passed the rate."""
-    rate, ended = RejectRate(plan, stages), threading.Event()
-
-    def watch() -> None:
-        while not ended.wait(1.0 if plan.store.is_local else 15.0):
-            if rate.is_passed():
-                plan.store.write_bytes(stop_path(run_id), b"")
-                return
-
-    watcher = threading.Thread(target=watch, daemon=True)
-    watcher.start()
-    try:
-        yield
-    finally:
-        ended.set()
-        watcher.join()
-        rate.is_passed()  # what came since it last looked is said as well
+    def _is_too_high(self, stage: str) -> bool:
+        tally = self._tallies[stage]
+        total = self._plan.partitions.num_files if stage == "recordings" else None
+        return is_too_high(tally.rejected, tally.rows, total, self._plan.spec.max_reject_rate)

@@ -1,27 +1,31 @@
 """Running a plan on Ray Data: one row is one partition, one map per stage, each stage a pool of actors.
 
-Rows carry a partition's name and nothing else; tables go through the store, so the object store stays empty and the stages
-work on different partitions at the same time.
+Rows carry tasks and no data; tables go through the store, so the object store stays empty and the stages work on different
+partitions at the same time. What there is to do is driven through in windows (jobs/runtime/drive.py).
 """
 
 from __future__ import annotations
 
+import pickle
 import signal
 import sys
-import threading
 import time
 import uuid
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 from tqdm import tqdm
 
+from jobs.runtime.drive import AnyTask, drive, prepare
+from jobs.runtime.job import Job, stop_path
 from jobs.runtime.limits import cuda_stages
-from jobs.runtime.plan import STAGES, Plan, refresh, retire, write_inventory
-from jobs.runtime.rejects import SPEC, ended_by_rejects
+from jobs.runtime.plan import STAGES, Plan, refresh
+from jobs.runtime.rejects import SPEC, RejectRate
 from jobs.runtime.session import ray_session
+from jobs.store.lease import Lease
 from schemas.config import ConfigError
 
 SPARE_CPUS = 0.2
@@ -30,16 +34,19 @@ SPARE_CPUS = 0.2
 
 @dataclass(kw_only=True)
 class Outcome:
-    """What a run did: the plan after it, which partitions were pending before it, and the time it took."""
+    """What a run did: the plan after it, which units were pending before it, and the time it took."""
 
     plan: Plan
-    worked_on: dict[str, set[str]]
+    worked_on: dict[str, np.ndarray]
+    """Stage -> whether each unit was pending."""
     seconds: float
     start_up_seconds: float
     stopped: bool
+    failed: Sequence[str] = ()
+    """Why partitions were set aside."""
 
 
-def run_plan(plan: Plan, stages: Sequence[str], show_progress: bool | None = None) -> Outcome:
+def run_plan(plan: Plan, stages: Sequence[str], lease: Lease, show_progress: bool | None = None) -> Outcome:
     """Bring the given stages to completion, as far as what they stand on is there.
 
     The progress bar is shown on a terminal, unless `show_progress` decides.
@@ -49,57 +56,56 @@ def run_plan(plan: Plan, stages: Sequence[str], show_progress: bool | None = Non
     """
     begin = time.perf_counter()
     check_devices(plan, stages)
-    plan.store.check_writable()
-    retire(plan)
-    write_inventory(plan)
+    for sentence in prepare(plan):
+        print(sentence, file=sys.stderr)
     plan.store.write_bytes(SPEC, plan.spec.model_dump_json(indent=1).encode("utf-8"))
-    pending = {stage: set(plan.pending(stage)) for stage in stages}
+    pending = {stage: ~plan.done[stage] for stage in stages}
     outcome = Outcome(plan=plan, worked_on=pending, seconds=0.0, start_up_seconds=0.0, stopped=False)
-    rows = _rows(plan, stages)
-    if rows:
+    if any(waiting.any() for waiting in pending.values()):
         with ray_session() as ray, stop_on_signal(plan) as stop:
             check_cluster(plan, stages, ray.cluster_resources())
             outcome.start_up_seconds = time.perf_counter() - begin
-            bar = progress(plan, stages, enabled=sys.stderr.isatty() if show_progress is None else show_progress)
-            with bar, ended_by_rejects(plan, stages, stop.run_id):
-                _execute(plan, stages, rows, stop.run_id)
+            job = Job.of(plan, stop.run_id)
+            with progress(plan, stages, enabled=sys.stderr.isatty() if show_progress is None else show_progress) as bar:
+                rate = RejectRate(plan, stages)
+
+                def execute(names: Sequence[str], tasks: list[AnyTask]) -> Iterator[AnyTask]:
+                    for task in _execute(plan, job, names, tasks):
+                        bar(names, task)
+                        if rate.passes(task.commits):
+                            plan.store.write_bytes(stop_path(stop.run_id), b"")
+                        yield task
+
+                def stopping() -> bool:
+                    lease.check()
+                    return stop.requested or rate.is_passed
+
+                outcome.failed = drive(plan, stages, execute, stop.run_id, stopping)
         outcome.stopped = stop.requested
-    refresh(plan)
+        refresh(plan)
     outcome.seconds = time.perf_counter() - begin
     return outcome
 
 
-def _rows(plan: Plan, stages: Sequence[str]) -> list[dict[str, Any]]:
-    """Partitions with something to do, in order; a shard alone is brought about by its last partition."""
-    names = {name for stage in stages if stage != "shards" for name in plan.pending(stage)}
-    if "shards" in stages:
-        waiting = set(plan.pending("shards"))
-        names |= {group.partitions[-1] for group in plan.groups if group.name in waiting}
-    return [{"partition": partition.name} for partition in plan.partitions if partition.name in names]
-
-
-def _execute(plan: Plan, stages: Sequence[str], rows: list[dict[str, Any]], run_id: str) -> None:
+def _execute(plan: Plan, job: Job, stages: Sequence[str], tasks: list[AnyTask]) -> Iterator[AnyTask]:
     import ray
 
-    from jobs.runtime.job import Job
     from jobs.runtime.worker import StageWorker
 
-    job = Job.of(plan, run_id)
     shares = cpu_shares(plan, stages, float(ray.cluster_resources().get("CPU", 0)))
+    rows = [{"task": pickle.dumps(task)} for task in tasks]
     dataset = ray.data.from_items(rows, override_num_blocks=len(rows))
     for stage in stages:
-        if not plan.pending(stage):
-            continue
         wanted = plan.spec.resource(stage)
         dataset = dataset.map(
             StageWorker,
             fn_constructor_kwargs={"job": job, "stage": stage},
-            compute=ray.data.ActorPoolStrategy(size=wanted.workers),
+            compute=ray.data.ActorPoolStrategy(size=min(wanted.workers, len(rows))),
             num_cpus=shares[stage],
             num_gpus=wanted.gpus or None,
         )
-    for _ in dataset.iter_rows():
-        pass
+    for row in dataset.iter_rows():
+        yield pickle.loads(row["task"])
 
 
 def cpu_shares(plan: Plan, stages: Sequence[str], cpus: float) -> dict[str, float]:
@@ -148,8 +154,6 @@ class _Stop:
 @contextmanager
 def stop_on_signal(plan: Plan) -> Iterator[_Stop]:
     """On SIGTERM or Ctrl-C finish what is in flight and begin nothing new; a second signal ends at once."""
-    from jobs.runtime.job import stop_path
-
     stop = _Stop()
 
     def request(number: int, _frame: object) -> None:
@@ -169,43 +173,32 @@ def stop_on_signal(plan: Plan) -> Iterator[_Stop]:
 
 
 @contextmanager
-def progress(plan: Plan, stages: Sequence[str], enabled: bool) -> Iterator[None]:
-    """A bar over audio hours (the mean over the stages), with time left; fed by looking at the commits."""
-    hours = {
-        item.name: sum(entry.seconds or 0.0 for entry in item.items) / 3600 / len(stages) for item in plan.partitions
+def progress(plan: Plan, stages: Sequence[str], enabled: bool) -> Iterator[Any]:
+    """A bar over audio hours, with time left: the body gives it each task that came back."""
+    if not enabled:
+        with nullcontext():
+            yield lambda names, task: None
+        return
+    hours: dict[str, np.ndarray] = {
+        name: plan.unit_hours(name) for name in ("recordings", "shards") if name in plan.stages
     }
-    hours |= {
-        group.name: sum(hours[member] for member in group.partitions) for group in plan.groups if "shards" in stages
-    }
-    total = sum(hours[unit] for stage in stages for unit in plan.units_of_work(stage))
-    ended = threading.Event()
-
-    def watch(bar: Any) -> None:
-        done = 0.0
-        while True:
-            last = ended.wait(1.0 if plan.store.is_local else 15.0)
-            counts, now = [], 0.0
-            for stage in stages:
-                names = plan.store.committed(stage, plan.stages[stage].fingerprint) & set(plan.units_of_work(stage))
-                counts.append(f"{stage} {len(names)}/{len(plan.units_of_work(stage))}")
-                now += sum(hours[name] for name in names)
-            bar.set_postfix_str(" ".join(counts), refresh=False)
-            bar.update(max(0.0, min(now, total) - done))
-            done = max(done, now)
-            if last:
-                return
-
+    steps = [names for names in ([name for name in stages if name != "shards"], ["shards"]) if set(names) & set(stages)]
+    todo = {name: float(hours["recordings" if name != "shards" else name][~plan.done[name]].sum()) for name in stages}
     form = (
         "{desc} {percentage:3.0f}% |{bar:20}| {n:.2f}/{total:.2f} audio h, {elapsed} gone, {remaining} left  {postfix}"
     )
-    with tqdm(total=total or 1, desc="tokenize", bar_format=form, disable=not enabled, mininterval=1.0) as bar:
-        watcher = threading.Thread(target=watch, args=(bar,), daemon=True)
-        watcher.start()
-        try:
-            yield
-        finally:
-            ended.set()
-            watcher.join()
+    counts = {"partitions": 0, "shards": 0}
+    total = sum(todo.values()) / len(steps) or 1.0
+    with tqdm(total=total, desc="tokenize", bar_format=form, mininterval=1.0) as bar:
+
+        def advance(names: Sequence[str], task: AnyTask) -> None:
+            kind = "shards" if "shards" in names else "partitions"
+            counts[kind] += 1
+            length = float(hours["shards" if kind == "shards" else "recordings"][task.number])
+            bar.set_postfix_str(" ".join(f"{count} {name}" for name, count in counts.items() if count), refresh=False)
+            bar.update(max(0.0, min(length * len(names) / len(steps), total - bar.n)))
+
+        yield advance
 
 
 def stages_until(stage: str) -> tuple[str, ...]:

@@ -10,24 +10,26 @@ from typing import TYPE_CHECKING, Any
 from jobs.exports.card import NOT_STATED, data_card
 from jobs.runtime.plan import Plan
 from jobs.runtime.stages import unit_tokenizer_of
-from jobs.runtime.store import Store
+from jobs.store.provenance import provenance
+from jobs.store.records import index_name
+from jobs.store.store import Store, table_path
 from pipeline.shards import Passage, build_sample, passages, records, write_shard
 from pipeline.source.base import AudioReader
-from schemas.arrow import RowType
+from schemas.arrow import RowType, to_rows
 from schemas.audio import SAMPLE_RATE
 from schemas.commit import Commit
 from schemas.shards import ShardEntry, ShardIndex
 from schemas.tables import Patches, Recording, Segment, Transcript, Units, Word
 
 if TYPE_CHECKING:
-    from jobs.runtime.job import Job
+    from jobs.runtime.job import Job, ShardTask
 
 LANGUAGE, LICENSE = "samples in language ", "samples under "
 """Prefixes of the sums of a shard's commit that the data card needs."""
 TABLES_OF_A_SHARD = ("recordings", "segments", "transcripts", "words", "units", "patches")
 
 
-def write_group(store: Store, job: Job, group: str, partitions: Sequence[str], audio: AudioReader) -> Commit:
+def write_group(store: Store, job: Job, task: ShardTask, audio: AudioReader) -> Commit:
     """Write the shard of a group of partitions. Order: partition, then recording, channel and time."""
     start = time.perf_counter()
     spec, plan = job.spec, job.stages["shards"]
@@ -37,13 +39,13 @@ def write_group(store: Store, job: Job, group: str, partitions: Sequence[str], a
     inputs: dict[str, str] = {}
     segments_in, told = 0, set[str]()
     sums = {"samples": 0, "frames": 0, "words": 0, "patches": 0, "audio_samples": 0}
-    for partition in partitions:
-        reader = _Reader(store, job, partition)
+    for units, receipts in task.partitions:
+        reader = _Reader(store, units, receipts)
         segments, recordings = reader.rows(Segment), reader.rows(Recording)
         complete = records(
             segments, reader.rows(Transcript), reader.rows(Word), reader.rows(Units), reader.rows(Patches)
         )
-        inputs |= {f"{partition}/{table}": digest for table, digest in reader.hashes.items()}
+        inputs |= {f"{units[table]}/{table}": receipts[table] for table in TABLES_OF_A_SHARD}
         segments_in += len(complete)
         for passage in passages(
             recordings, segments, complete, spec.stages.shards.passage_seconds, spec.stages.shards.max_gap_seconds
@@ -52,11 +54,11 @@ def write_group(store: Store, job: Job, group: str, partitions: Sequence[str], a
             _add(sums, passage)
             told.add(passage.recording.recording_id)
     sums["recordings"] = len(told)
-    output = store.write_named("shards", group, ".tar", write_shard(samples), len(samples))
+    output = store.write_named("shards", task.name, ".tar", write_shard(samples), len(samples))
     return Commit(
         stage="shards",
         fingerprint=plan.fingerprint,
-        partition=group,
+        partition=task.name,
         inputs=inputs,
         outputs={"shard": output},
         rows_in=segments_in,
@@ -68,20 +70,19 @@ def write_group(store: Store, job: Job, group: str, partitions: Sequence[str], a
         samples_rejected=0,
         sums=sums,
         seconds_busy=time.perf_counter() - start,
+        provenance=provenance(),
     )
 
 
 class _Reader:
-    def __init__(self, store: Store, job: Job, partition: str):
-        self.store, self.job, self.partition = store, job, partition
-        self.hashes: dict[str, str] = {}
+    def __init__(self, store: Store, units: dict[str, str], receipts: dict[str, str]):
+        self.store, self.units, self.receipts = store, units, receipts
 
     def rows(self, row: type[RowType]) -> list[RowType]:
         table = row.TABLE
         assert table in TABLES_OF_A_SHARD
-        commit = self.store.read_commit(table, self.job.stages[table].fingerprint, self.partition)
-        self.hashes[table] = commit.outputs[table].sha256
-        return self.store.read_table(row, commit.outputs[table])
+        digest = self.receipts[table]
+        return to_rows(row, self.store.read_arrow(table_path(table, self.units[table], digest), digest))
 
 
 def _add(sums: dict[str, int], passage: Passage) -> None:
@@ -97,9 +98,9 @@ def _add(sums: dict[str, int], passage: Passage) -> None:
 
 
 def write_index(plan: Plan) -> ShardIndex:
-    """Publish `shards/index.json`. Only called when every shard is committed: the index's presence means complete."""
+    """Publish the index of the shards. Only called when every shard is committed: the index's presence means complete."""
     assert not plan.pending("shards")
-    commits = plan.commits("shards")
+    commits = list(plan.commits("shards"))
     entries = [entry for entry in map(_entry, commits) if entry.samples]
     stage = plan.stages["shards"]
     index = ShardIndex(
@@ -114,9 +115,10 @@ def write_index(plan: Plan) -> ShardIndex:
         }
         | _shares(commits),
     )
-    plan.store.write_bytes("shards/index.json", (index.model_dump_json(indent=1) + "\n").encode("utf-8"))
+    name = index_name(plan.spec.source)
+    plan.store.write_bytes(f"shards/{name}.json", (index.model_dump_json(indent=1) + "\n").encode("utf-8"))
     card = data_card(index, {name: index.totals.get(name, {}) for name in ("languages", "licenses")})
-    plan.store.write_bytes("shards/README.md", card.encode("utf-8"))
+    plan.store.write_bytes("shards/README.md" if name == "index" else f"shards/{name}.md", card.encode("utf-8"))
     return index
 
 

@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections import Counter
 from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from jobs.runtime.places import local_or_url
 from jobs.runtime.plan import Plan
 from jobs.runtime.rejects import FIRST_FEW, allowance, few_lines
 from jobs.runtime.run import Outcome
+from jobs.store.commit_log import COUNTS
+from jobs.store.provenance import provenance
 from pipeline.source.inventory import unreadable
+from schemas.arrow import to_rows
 from schemas.audio import SAMPLE_RATE
-from schemas.commit import Commit
+from schemas.tables import InventoryItem
 
 FUNNEL = {
     "recordings": "decoded",
@@ -29,6 +37,7 @@ FUNNEL = {
 class StageTotals:
     """Sums over a stage's commits. Hours are of audio."""
 
+    commits: int
     rows_in: int
     rows_out: int
     rows_rejected: int
@@ -36,6 +45,8 @@ class StageTotals:
     hours_out: float
     hours_rejected: float
     seconds_busy: float
+    taken_over: int
+    """Files whose rows came from other commits."""
     rejects: Counter[str]
 
     @property
@@ -51,20 +62,28 @@ class StageTotals:
         return max(by_rows, self.hours_rejected / audio if audio else 0.0)
 
 
-def totals(commits: list[Commit]) -> StageTotals:
-    """Sum commits of one stage."""
+def totals(plan: Plan, stage: str, among: np.ndarray | None = None) -> StageTotals:
+    """Sums over the commits of a stage that stand, or those of them whose units `among` marks."""
+    chosen = plan.done[stage] if among is None else plan.done[stage] & among
+    names = pa.array(np.unique(plan.units[stage][chosen])).cast(pa.string())
+    table = plan.logs[stage].read([*COUNTS, "seconds_busy", "rejects_by_code"])
+    table = table.filter(pc.is_in(table.column("unit"), names))
     rejects: Counter[str] = Counter()
-    for commit in commits:
-        rejects.update(commit.rejects_by_code)
+    for entry in pc.value_counts(table.column("rejects_by_code")).to_pylist():
+        for code, count in json.loads(entry["values"]).items():
+            rejects[code] += count * entry["counts"]
+    sums = {name: pc.sum(table.column(name)).as_py() or 0 for name in (*COUNTS, "seconds_busy")}
     hour = SAMPLE_RATE * 3600
     return StageTotals(
-        rows_in=sum(commit.rows_in for commit in commits),
-        rows_out=sum(commit.rows_out for commit in commits),
-        rows_rejected=sum(commit.rows_rejected for commit in commits),
-        hours_in=sum(commit.samples_in for commit in commits) / hour,
-        hours_out=sum(commit.samples_out for commit in commits) / hour,
-        hours_rejected=sum(commit.samples_rejected for commit in commits) / hour,
-        seconds_busy=sum(commit.seconds_busy for commit in commits),
+        commits=table.num_rows,
+        rows_in=sums["rows_in"],
+        rows_out=sums["rows_out"],
+        rows_rejected=sums["rows_rejected"],
+        hours_in=sums["samples_in"] / hour,
+        hours_out=sums["samples_out"] / hour,
+        hours_rejected=sums["samples_rejected"] / hour,
+        seconds_busy=sums["seconds_busy"],
+        taken_over=sums["taken_over"],
         rejects=rejects,
     )
 
@@ -74,14 +93,14 @@ def format_plan(plan: Plan) -> str:
     lines = [
         f"source    {plan.spec.source.uri}",
         f"output    {plan.spec.output}",
-        f"inventory {sum(len(part.items) for part in plan.partitions)} files, {clock(plan.audio_hours())} of audio, "
-        f"{len(plan.partitions)} partitions, {len(plan.groups)} shards",
+        f"inventory {plan.partitions.num_files} files, {clock(plan.audio_hours())} of audio, "
+        f"{len(plan.partitions)} partitions, {len(plan.group_cuts) - 1} shards",
         *_left_out(plan),
         "",
         f"{'stage':<12} {'partitions':>10} {'committed':>10} {'pending':>8}   fingerprint",
     ]
     for name, stage in plan.stages.items():
-        total, pending = len(plan.units_of_work(name)), len(plan.pending(name))
+        total, pending = len(plan.done[name]), int((~plan.done[name]).sum())
         lines.append(f"{name:<12} {total:>10} {total - pending:>10} {pending:>8}   {stage.fingerprint[:16]}")
     return "\n".join([*lines, "", *format_estimate(plan)])
 
@@ -93,13 +112,14 @@ def _left_out(plan: Plan) -> list[str]:
 
 def format_unreadable(plan: Plan) -> str:
     """Which files of the inventory will be rejected, as far as their first bytes tell; "" where none will."""
-    items = [item for partition in plan.partitions for item in partition.items]
-    problems = unreadable(plan.spec.source, items)
+    table = plan.partitions.table
+    odd = table.filter(pc.or_(pc.is_valid(table.column("refused")), pc.is_null(table.column("seconds"))))
+    problems = unreadable(plan.spec.source, to_rows(InventoryItem, odd))
     if not problems:
         return ""
     shown = [f"  {uri}: {why}" for uri, why in list(problems.items())[:FIRST_FEW]]
     rest = [f"  and {len(problems) - FIRST_FEW} more"] if len(problems) > FIRST_FEW else []
-    return "\n".join([f"cannot be read: {len(problems)} of {len(items)} files", *shown, *rest])
+    return "\n".join([f"cannot be read: {len(problems)} of {table.num_rows} files", *shown, *rest])
 
 
 def format_estimate(plan: Plan) -> list[str]:
@@ -111,11 +131,9 @@ def format_estimate(plan: Plan) -> list[str]:
         f"{'stage':<12} {'audio left':>11} {'x real time':>12} {'worker hours':>13} {'workers':>8} {'wall hours':>11}"
     )
     lines, slowest, measured = [header], 0.0, True
-    lengths = {item.name: sum(entry.seconds or 0.0 for entry in item.items) / 3600 for item in plan.partitions}
-    lengths |= {group.name: sum(lengths[member] for member in group.partitions) for group in plan.groups}
     for name in plan.stages:
-        left = sum(lengths[unit] for unit in plan.pending(name))
-        factor = totals(plan.commits(name)).real_time_factor if plan.done[name] else None
+        left = float(plan.unit_hours(name)[~plan.done[name]].sum())
+        factor = totals(plan, name).real_time_factor if plan.done[name].any() else None
         workers = plan.spec.resource(name).workers
         if factor is None:
             measured = False
@@ -134,7 +152,7 @@ def format_estimate(plan: Plan) -> list[str]:
 def format_summary(outcome: Outcome) -> str:
     """The end of a run: the funnel of audio, rejects by code, and how hard each stage worked."""
     plan = outcome.plan
-    stage_totals = {name: totals(plan.commits(name)) for name in plan.stages}
+    stage_totals = {name: totals(plan, name) for name in plan.stages}
     lines = [f"{'audio in':<12} {clock(plan.audio_hours()):>10}"]
     for name, total in stage_totals.items():
         lines.append(f"{FUNNEL[name]:<12} {clock(total.hours_out):>10}   {total.rows_out} of {total.rows_in} rows")
@@ -146,22 +164,39 @@ def format_summary(outcome: Outcome) -> str:
     lines += _left_out(plan)
     lines += ["", f"{'stage':<12} {'busy':>9} {'x real time':>12} {'busy share':>11}   this run"]
     for name, total in stage_totals.items():
-        mine = [commit for commit in plan.commits(name) if commit.partition in outcome.worked_on.get(name, ())]
-        busy = sum(commit.seconds_busy for commit in mine)
+        worked_on = outcome.worked_on.get(name)
+        mine = totals(plan, name, worked_on) if worked_on is not None and worked_on.any() else None
         span = (outcome.seconds - outcome.start_up_seconds) * plan.spec.resource(name).workers
-        share = f"{busy / span:.0%}" if mine and span > 0 else "-"
+        share = f"{mine.seconds_busy / span:.0%}" if mine is not None and mine.commits and span > 0 else "-"
+        taken = f", {mine.taken_over} files taken over" if mine is not None and mine.taken_over else ""
         lines.append(
             f"{name:<12} {total.seconds_busy:>8.1f}s {total.real_time_factor:>12.4f} {share:>11}   "
-            f"{len(mine)} of {len(plan.units_of_work(name))} partitions"
+            f"{mine.commits if mine is not None else 0} of {len(plan.done[name])} partitions{taken}"
         )
+    lines += version_notes(plan)
     lines.append(f"wall time {outcome.seconds:.1f} s, of which {outcome.start_up_seconds:.1f} s until Ray was up")
     return "\n".join(lines)
+
+
+def version_notes(plan: Plan) -> list[str]:
+    """A line for each stage whose commits were made with other versions than these: `strict_versions` would do them again."""
+    lines = []
+    current = provenance()["versions"]
+    for name in plan.stages:
+        names = pa.array(np.unique(plan.units[name][plan.done[name]])).cast(pa.string())
+        table = plan.logs[name].read(["provenance"])
+        texts = pc.unique(table.column("provenance").filter(pc.is_in(table.column("unit"), names)))
+        made = {json.loads(text).get("versions", current) for text in texts.to_pylist()}
+        for versions in sorted(made - {current}):
+            changed = sorted(set(versions.split()) - set(current.split()))
+            lines.append(f"{name}: some of it was made with {', '.join(changed) or 'fewer packages'}")
+    return lines
 
 
 def too_many_rejects(plan: Plan) -> str | None:
     """What is to be done if any stage rejected more than the spec allows, else None."""
     for name in plan.stages:
-        total = totals(plan.commits(name))
+        total = totals(plan, name)
         if total.reject_rate > plan.spec.max_reject_rate:
             codes = ", ".join(f"{count} {code}" for code, count in total.rejects.most_common())
             enough = min(1.0, math.ceil(total.reject_rate * 100 + 1e-9) / 100)

@@ -1,10 +1,17 @@
-"""One worker of one stage: reads through commits, runs the stage on a partition, writes content-named files, commits."""
+"""One worker of one stage: reads by receipt, runs the stage on a partition, writes content-named files, commits.
+
+On object storage a partition costs a stage these requests: one marker, one per table read, one or two written, one commit.
+Nothing is listed or looked up: the driver knows what is committed, and a task carries what it needs to know.
+"""
 
 from __future__ import annotations
 
+import pickle
+import re
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from importlib import import_module
 from typing import Any
 
@@ -17,142 +24,261 @@ from jobs.runtime.accounting import (
     samples_by_key,
 )
 from jobs.runtime.isolation import run_isolated, run_rows
-from jobs.runtime.job import Job, stop_path
+from jobs.runtime.job import Held, Job, ShardTask, Task, stop_path
 from jobs.runtime.limits import Watchdog, limit_threads
-from jobs.runtime.plan import inventory_fingerprint
 from jobs.runtime.shard_writer import write_group
 from jobs.runtime.stages import build_stage
-from jobs.runtime.store import Store
+from jobs.runtime.takeover import member_id, read_held, relabel
+from jobs.store.files import StorageError
+from jobs.store.labels import members_read
+from jobs.store.provenance import gpu, provenance
+from jobs.store.store import CorruptFileError, Store, table_path
 from pipeline.source.audio import SourceAudio
+from pipeline.source.partitions import has_rows
 from pipeline.stage import Stage, StageResult
-from schemas.arrow import Row
+from schemas.arrow import Row, to_rows
 from schemas.audio import SAMPLE_RATE
 from schemas.commit import Commit
-from schemas.tables import TABLES
+from schemas.tables import TABLES, InventoryItem, Recording, Reject
 
 MAX_ATTEMPTS = 2
 """A partition that took its worker down this often in one run is taken apart to find the row that does it."""
+SEGMENT = re.compile(r"[0-9a-f]{16}-(c\d+-)?\d{10}-\d{10}")
+STOP_SECONDS = 5.0
+"""How often a worker looks whether the run is to stop."""
 
 
 class StageWorker:
-    """Runs one stage. Ray Data makes one per actor and calls it with one partition at a time."""
+    """Runs one stage. Ray Data makes one per actor and calls it with one task at a time."""
 
     def __init__(self, job: Job, stage: str):
         self.job = job
         self.plan = job.stages[stage]
         self.store = Store(job.spec.output)
+        self.labels = members_read(job.spec)[stage]
         limit_threads(job.spec.resource(stage).threads)
         self.stage: Stage | None = None if stage == "shards" else build_stage(stage, job.spec)
         if self.stage is None:
             import_module("webdataset.writer")  # seconds, which would otherwise be counted as work on the first shard
-        else:
-            self.stage.open()
+        self._is_open = False
+        self._cards_written = False
+        self._looked = float("-inf")
+        self._stopping = False
         self.audio = SourceAudio(job.spec.source.uri)
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
-        """Commit the partition unless it is committed; pass the row on, with its name alone: data stays in the store."""
-        if not self.store.exists(stop_path(self.job.run_id)):
-            self.work(str(row["partition"]))
-        return row
+        """Do the task that the row carries, unless the run is stopping or the task was set aside; pass it on."""
+        task: Task | ShardTask = pickle.loads(row["task"])
+        self.do(task)
+        return {"task": pickle.dumps(task)}
 
-    def work(self, partition: str) -> None:
-        """Do what is to be done for a partition, if what it stands on is there."""
+    def do(self, task: Task | ShardTask) -> None:
+        """`work`, where neither the run is stopping nor the task was set aside."""
+        if not task.failed and not self._stop():
+            try:
+                self.work(task)
+            except (StorageError, CorruptFileError) as error:
+                task.failed = self._set_aside(error)
+
+    def _stop(self) -> bool:
+        if not self._stopping and time.monotonic() - self._looked > STOP_SECONDS:
+            self._stopping = self.store.exists(stop_path(self.job.run_id))
+            self._looked = time.monotonic()
+        return self._stopping
+
+    def _set_aside(self, error: Exception) -> str:
+        """A table that cannot be read costs its partition in this run; a damaged one is moved away, so that the next makes it."""
+        if isinstance(error, CorruptFileError):
+            return self.store.set_aside(error.path, "has changed since it was committed")
+        return str(error)
+
+    def work(self, task: Task | ShardTask) -> None:
+        """Do what is to be done, if what it stands on is there."""
+        if isinstance(task, ShardTask):
+            task.commits.append(self._publish(write_group(self.store, self.job, task, self.audio)))
+            return
         name = self.plan.name
-        if name == "shards":
-            for group, members in self.job.groups.items():
-                if partition in members and self._ready(members) and not self._committed(group):
-                    self._publish(write_group(self.store, self.job, group, members, self.audio))
-        elif not self._committed(partition) and self._ready((partition,)):
-            self._publish(self._run_stage(partition))
+        if name in task.receipts or any(above not in task.receipts for above in self.plan.upstream):
+            return
+        known = self._begin(task.units[name])
+        commit = known if known is not None else self._run_stage(task)
+        task.receipts[name] = commit.outputs[name].sha256
+        task.commits.append(commit)
 
-    def _committed(self, unit: str) -> bool:
-        return self.store.exists(self.store.commit_path(self.plan.name, self.plan.fingerprint, unit))
+    def _publish(self, commit: Commit) -> Commit:
+        """The commit that stands: this one, or that of another worker who was first."""
+        if not self._cards_written:
+            for card in self.plan.cards:
+                self.store.write_card(card)
+            self._cards_written = True
+        if self.store.publish(commit):
+            return commit
+        return self.store.read_commit(commit.stage, commit.fingerprint, commit.partition)
 
-    def _ready(self, partitions: Sequence[str]) -> bool:
-        return all(
-            self.store.exists(self.store.commit_path(above, self.job.stages[above].fingerprint, partition))
-            for above in self.plan.upstream
-            for partition in partitions
-        )
-
-    def _publish(self, commit: Commit) -> None:
-        for card in self.plan.cards:
-            self.store.write_card(card)
-        self.store.publish(commit)
-        for name in self._attempts(commit.partition):
-            self.store.remove(f"{self._attempt_folder()}/{name}")
+    def close(self) -> None:
+        """Release what the stage took."""
+        if self.stage is not None and self._is_open:
+            self.stage.close()
 
     # one partition ----------------------------------------------------------------------------------------------------
 
-    def _run_stage(self, partition: str) -> Commit:
+    def _begin(self, unit: str) -> Commit | None:
+        """Leave a marker that says who tries; where this run tried before, the commit if that came so far.
+
+        Markers count attempts without a listing: the first that can be created is this attempt's.
+        """
+        self.attempts = 0
+        folder = f"attempts/{self.job.run_id}/{self.plan.name}"
+        while not self.store.create_exclusively(f"{folder}/{unit}.{self.attempts}", b""):
+            if self.attempts == 0:
+                try:
+                    return self.store.read_commit(self.plan.name, self.plan.fingerprint, unit)
+                except FileNotFoundError:
+                    pass
+            self.attempts += 1
+        return None
+
+    def _run_stage(self, task: Task) -> Commit:
         assert self.stage is not None
+        inputs, tables = self._read_inputs(task)
+        roots = self._roots(task, tables)
+        taken, result = self._take_over(task, tables, roots)
+        left = self._left(tables, taken, roots)
+        if not self._is_open and left[self.stage.inputs[0]]:
+            self.stage.open()  # seconds; not where all rows are taken over
+            self._is_open = True
         start = time.perf_counter()
-        inputs, tables = self._read_inputs(partition)
-        attempts = len(self._attempts(partition))
+        computed = self._compute(left)
+        busy = time.perf_counter() - start + sum(held.seconds_busy for held in taken)
+        rows, rejects = [*result.rows, *computed.rows], [*result.rejects, *computed.rejects]
+        members = {name: key for name, key in roots.items() if key}
+        return self._commit(task, inputs, tables, StageResult(rows=rows, rejects=rejects), members, taken, busy)
+
+    def _compute(self, tables: Mapping[str, Sequence[Row]]) -> StageResult:
+        assert self.stage is not None
+        if not tables[self.stage.inputs[0]]:
+            return StageResult(rows=[])
         limit = self.job.spec.resource(self.plan.name).timeout_minutes * 60
-        if attempts >= MAX_ATTEMPTS:
-            result = run_isolated(self.job.spec, self.stage, tables, attempts, limit)
-        else:
-            marker = f"{self._attempt_folder()}/{partition}.{self.job.run_id}.{attempts}"
-            self.store.write_bytes(marker, b"")
-            with Watchdog(limit):
-                result = run_rows(self.stage, tables, self.audio, attempts)
-        return self._commit(partition, inputs, tables, result, time.perf_counter() - start)
+        if self.attempts >= MAX_ATTEMPTS:
+            return run_isolated(self.job.spec, self.stage, tables, self.attempts, limit)
+        with Watchdog(limit):
+            return run_rows(self.stage, tables, self.audio, self.attempts)
 
-    def _attempt_folder(self) -> str:
-        return f"attempts/{self.plan.name}/{self.plan.fingerprint[:16]}"
-
-    def _attempts(self, partition: str) -> list[str]:
-        """Markers of this run alone: killing the driver says nothing about the partition."""
-        prefix = f"{partition}.{self.job.run_id}."
-        return sorted(name for name in self.store.names(self._attempt_folder()) if name.startswith(prefix))
-
-    def _read_inputs(self, partition: str) -> tuple[dict[str, str], dict[str, Sequence[Row]]]:
+    def _read_inputs(self, task: Task) -> tuple[dict[str, str], dict[str, Sequence[Row]]]:
         assert self.stage is not None
         hashes: dict[str, str] = {}
         tables: dict[str, Sequence[Row]] = {}
         for table in self.stage.inputs:
-            commit = self.read_commit(table, partition)
-            output = commit.outputs[table]
-            hashes[table] = output.sha256
-            row: type[Row] = TABLES[table]
-            tables[table] = self.store.read_table(row, output)
+            if table == "inventory":
+                tables[table] = task.items
+            else:
+                hashes[table] = task.receipts[table]
+                tables[table] = self._read(table, task)
         return hashes, keep_common_segments(tables)
 
-    def read_commit(self, table: str, partition: str) -> Commit:
-        """The commit that holds a table's partition."""
-        fingerprint = inventory_fingerprint() if table == "inventory" else self.job.stages[table].fingerprint
-        return self.store.read_commit(table, fingerprint, partition)
+    def _read(self, table: str, task: Task) -> list[Row]:
+        digest = task.receipts[table]
+        row: type[Row] = TABLES[table]
+        return to_rows(row, self.store.read_arrow(table_path(table, task.units[table], digest), digest))
+
+    def _roots(self, task: Task, tables: Mapping[str, Sequence[Row]]) -> dict[str, str]:
+        """Member id -> what its rows carry: the uri for recordings, else the recording id."""
+        files = [item for item in task.items if has_rows(item)]
+        if self.plan.name == "recordings":
+            return {member_id(item, self.labels): item.uri for item in files}
+        recordings = tables.get("recordings") or self._read("recordings", task)
+        ids = {row.uri: row.recording_id for row in recordings if isinstance(row, Recording)}
+        return {member_id(item, self.labels): ids[item.uri] for item in files if item.uri in ids}
+
+    def _take_over(
+        self, task: Task, tables: Mapping[str, Sequence[Row]], roots: Mapping[str, str]
+    ) -> tuple[list[Held], StageResult]:
+        """Which commits gave rows, and these: of files whose every input row is accounted for there."""
+        assert self.stage is not None
+        held_here = task.held.get(self.plan.name, ())
+        if not held_here:
+            return [], StageResult(rows=[])
+        wanted: dict[str, set[str]] = {root: set() for root in roots.values()}
+        for row in tables[self.stage.inputs[0]]:
+            if _root(row) in wanted:
+                wanted[_root(row)].add(key_of(row))
+        items = {member_id(item, self.labels): item for item in task.items if has_rows(item)}
+        taken: list[Held] = []
+        rows: list[Row] = []
+        rejects: list[Reject] = []
+        for held in held_here:
+            found = read_held(self.store, self.plan.name, held)
+            if found is None:
+                continue
+            if self.plan.name == "recordings":
+                found = relabel(*found, items, held, self.job.spec.source.name)
+            given: dict[str, set[str]] = {}
+            for key in [*map(parent_of, found[0]), *(reject.id for reject in found[1] if not reject.part)]:
+                given.setdefault(_root_name(key), set()).add(key)
+            whole = {root for root in given if given[root] == wanted.get(root)}
+            members = {name: key for name, key in held.members.items() if roots.get(name) in whole}
+            taken.append(replace(held, members=members))
+            rows += [row for row in found[0] if _root_name(parent_of(row)) in whole]
+            rejects += [reject for reject in found[1] if _root_name(reject.id) in whole]
+        return taken, StageResult(rows=rows, rejects=rejects)
+
+    def _left(
+        self, tables: dict[str, Sequence[Row]], taken: Sequence[Held], roots: Mapping[str, str]
+    ) -> dict[str, Sequence[Row]]:
+        """The input rows that are still to be computed, and those of the other tables that go with them."""
+        assert self.stage is not None
+        if not taken:
+            return tables
+        first = self.stage.inputs[0]
+        gone = {roots[name] for held in taken for name in held.members if name in roots}
+        return tables | {first: [row for row in tables[first] if _root(row) not in gone]}
 
     def _commit(
         self,
-        partition: str,
+        task: Task,
         inputs: dict[str, str],
         tables: Mapping[str, Sequence[Row]],
         result: StageResult,
+        members: dict[str, str],
+        taken: Sequence[Held],
         seconds: float,
     ) -> Commit:
         assert self.stage is not None
-        name, identity = self.plan.name, self.plan.fingerprint
+        name, identity, unit = self.plan.name, self.plan.fingerprint, task.units[self.plan.name]
         rejected = {reject.id for reject in result.rejects if not reject.part}
         primary = {key_of(row) for row in tables[self.stage.inputs[0]]}
-        check_complete(name, partition, primary, {parent_of(row) for row in result.rows}, rejected)
-        outputs = {name: self.store.write_table(TABLES[name], list(result.rows), partition, identity)}
+        check_complete(name, unit, primary, {parent_of(row) for row in result.rows}, rejected)
+        outputs = {name: self.store.write_table(TABLES[name], list(result.rows), unit, identity)}
         if result.rejects:
-            outputs["rejects"] = self.store.write_table(TABLES["rejects"], list(result.rejects), partition, identity)
+            outputs["rejects"] = self.store.write_table(Reject, list(result.rejects), unit, identity)
         samples = samples_by_key(*tables.values(), result.rows)
-        return Commit(
-            stage=name,
-            fingerprint=identity,
-            partition=partition,
-            inputs=inputs,
-            outputs=outputs,
-            rows_in=len(primary),
-            rows_out=len(primary) - len(rejected),
-            rows_rejected=len(rejected),
-            rejects_by_code=dict(sorted(Counter(reject.code for reject in result.rejects).items())),
-            samples_in=sum(samples.get(key, 0) for key in primary),
-            samples_out=sum(samples.get(key_of(row), 0) for row in first_per_parent(result.rows)),
-            samples_rejected=round(sum(reject.seconds for reject in result.rejects) * SAMPLE_RATE),
-            seconds_busy=seconds,
+        return self._publish(
+            Commit(
+                stage=name,
+                fingerprint=identity,
+                partition=unit,
+                members=members,
+                inputs=inputs,
+                outputs=outputs,
+                rows_in=len(primary),
+                rows_out=len(primary) - len(rejected),
+                rows_rejected=len(rejected),
+                rejects_by_code=dict(sorted(Counter(reject.code for reject in result.rejects).items())),
+                samples_in=sum(samples.get(key, 0) for key in primary),
+                samples_out=sum(samples.get(key_of(row), 0) for row in first_per_parent(result.rows)),
+                samples_rejected=round(sum(reject.seconds for reject in result.rejects) * SAMPLE_RATE),
+                seconds_busy=seconds,
+                taken_over=sum(len(held.members) for held in taken),
+                provenance=provenance(gpu()),
+            )
         )
+
+
+def _root(row: Row) -> str:
+    """What an input row is taken over by: the uri of a file, else the recording."""
+    return row.uri if isinstance(row, InventoryItem) else _root_name(key_of(row))
+
+
+def _root_name(key: str) -> str:
+    """The recording of a segment; other keys are their own. Only ids of segments look like this: a uri has a suffix."""
+    return key[:16] if SEGMENT.fullmatch(key) else key

@@ -10,7 +10,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from jobs.runtime.store import Store
+from jobs.store.store import Store
 from jobs.text.documents import Found, documents
 from jobs.text.files import Item
 from jobs.text.tokens import open_tokenizer

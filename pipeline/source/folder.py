@@ -16,6 +16,9 @@ from pipeline.source.members import ParquetCells, container_of, tar_slice
 RANGE = 65_536
 """Bytes that are fetched at once where a container's headers are read: a tar has one every few hundred thousand."""
 
+ENDS = 32_768
+"""Bytes read at each end of a file to know it and to read its header: 64 KiB together."""
+
 
 class SourceFolder:
     """The folder that holds the audio: a path or any fsspec URL. Names inside are uris relative to it."""
@@ -53,6 +56,30 @@ class SourceFolder:
         with self._lock, filesystem.open(path, "rb") as file:
             return io.BytesIO(self._cells.read(path, file, member))
 
+    def open_ends(self, uri: str, member: str | None, size: int | None) -> tuple[bytes, bytes, int]:
+        """(first bytes, last bytes, size) of a file or member, by ranged reads; a small one is its first bytes, all of it.
+
+        `size` spares a question where a listing has told it.
+
+        Raises:
+            OSError: the file cannot be opened.
+        """
+        name = container_of(uri, member)
+        is_plain = member is None and not (name.startswith("/") or "://" in name)
+        if self.is_local or not is_plain:
+            with self.open(uri, member) as file:
+                size = file.seek(0, io.SEEK_END)
+                file.seek(0)
+                head = file.read(2 * ENDS if size <= 2 * ENDS else ENDS)
+                file.seek(max(len(head), size - ENDS))
+                return head, file.read(), size
+        path = f"{self.root}/{name}"
+        size = int(self.filesystem.size(path)) if size is None else size
+        if size <= 2 * ENDS:
+            return (self.filesystem.cat_file(path) if size else b""), b"", size
+        head = self.filesystem.cat_file(path, start=0, end=ENDS)
+        return head, self.filesystem.cat_file(path, start=size - ENDS, end=size), size
+
     def open_ranged(self, uri: str) -> BinaryIO:
         """A seekable binary file of which only what is read is fetched, in blocks of RANGE bytes.
 
@@ -60,7 +87,7 @@ class SourceFolder:
             OSError: the file cannot be opened.
         """
         path = f"{self.root}/{uri}"
-        if "file" in _protocols(self.filesystem):
+        if self.is_local:
             return open(path, "rb")
         file: BinaryIO = self.filesystem.open(path, "rb", block_size=RANGE)
         return file

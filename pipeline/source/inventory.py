@@ -1,15 +1,13 @@
-"""Listing: which files the source holds, what came with them, how they are cut into partitions. Nothing is decoded."""
+"""Listing: which files the source holds, what came with them. Nothing is decoded, known files are not opened."""
 
 from __future__ import annotations
 
 import hashlib
-import io
 import re
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import BinaryIO
 
 from fsspec.utils import glob_translate
 
@@ -20,27 +18,16 @@ from pipeline.corpora.guess import with_advice
 from pipeline.corpora.manifests import matching
 from pipeline.corpora.read import Entry, read_corpus
 from pipeline.source.alignments import with_alignments
-from pipeline.source.decode import header_seconds
-from pipeline.source.folder import SourceFolder, hash_stream
+from pipeline.source.folder import SourceFolder
+from pipeline.source.known import Known, seconds_by_ends
 from pipeline.source.listing import Found, find_files, suffix_of
 from pipeline.source.members import container_of
 from pipeline.source.metadata import FileFacts, Problem, read_manifest, read_sidecars
-from schemas.cards import fingerprint
 from schemas.config import ConfigError
 from schemas.spec import Source
 from schemas.tables import InventoryItem, RejectCode
 
-PROBE_BYTES = 65_536
 PROBE_THREADS = 8
-
-
-@dataclass(frozen=True, kw_only=True)
-class Partition:
-    """A run of inventory items that is worked on and committed as one."""
-
-    name: str
-    """Its place in the inventory and 8 hex digits of the hash of its items, such as "00003-9f86d081"."""
-    items: tuple[InventoryItem, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,11 +47,11 @@ def list_source(source: Source) -> list[InventoryItem]:
     return survey(source).items
 
 
-def survey(source: Source) -> Listing:
+def survey(source: Source, known: Known | None = None) -> Listing:
     """Every audio file of the source with what its header and its manifest or sidecar say, and a count of every other file.
 
     A link that leads nowhere, a row of a manifest that cannot be read, a file that cannot be opened: these are items with a
-    `refused`, and become rejects.
+    `refused`, and become rejects. Files that `known` knows unchanged are not opened; afterwards it knows these.
 
     Raises:
         ConfigError: the folder is missing or holds no audio, or nothing of the manifest can be used.
@@ -73,7 +60,8 @@ def survey(source: Source) -> Listing:
     if not folder.filesystem.isdir(folder.root):
         raise ConfigError(f"the source {source.uri} is not a folder: set source.uri to the folder that holds the audio")
     found = find_files(folder.filesystem, folder.root, local=folder.is_local)
-    listing = (_survey_folder if source.layout == "folder" else _survey_corpus)(folder, source, found)
+    probe = Probe(folder, found, Known() if known is None else known)
+    listing = (_survey_folder if source.layout == "folder" else _survey_corpus)(folder, source, found, probe)
     if not source.words:
         return listing
     items = with_alignments(Corpus(files=folder, names=found.names, source=source), listing.items)
@@ -81,7 +69,7 @@ def survey(source: Source) -> Listing:
     return Listing(items=items, not_listed=listing.not_listed - Counter(suffix_of(name) for name in read))
 
 
-def _survey_folder(folder: SourceFolder, source: Source, found: Found) -> Listing:
+def _survey_folder(folder: SourceFolder, source: Source, found: Found, probe: Probe) -> Listing:
     matches = re.compile(glob_translate(source.pattern)).match
     names = [name for name in found.names if matches(name)]
     audio = [name for name in names if is_audio(name, source)]
@@ -93,8 +81,8 @@ def _survey_folder(folder: SourceFolder, source: Source, found: Found) -> Listin
         )
     facts, problems, used = _facts(folder, source, names, audio)
     with ThreadPoolExecutor(PROBE_THREADS) as pool:
-        items = list(pool.map(lambda name: _probe(folder, name, facts.get(name, FileFacts())), audio))
-    items = _mark_duplicates(folder, items)
+        items = list(pool.map(lambda name: probe.file(name, facts.get(name, FileFacts())), audio))
+    items = probe.mark_duplicates(items)
     items += [_refused(name, "missing", why) for name, why in broken.items()]
     items += [_refused(problem.place, problem.code, problem.detail) for problem in problems]
     others = set(names) - set(audio) - used
@@ -104,7 +92,7 @@ def _survey_folder(folder: SourceFolder, source: Source, found: Found) -> Listin
     return Listing(items=sorted(items, key=lambda item: item.uri), not_listed=+not_listed)
 
 
-def _survey_corpus(folder: SourceFolder, source: Source, found: Found) -> Listing:
+def _survey_corpus(folder: SourceFolder, source: Source, found: Found, probe: Probe) -> Listing:
     """What the corpus's own tables name; `source.pattern` chooses among it. Audio that no table names is counted."""
     matches = re.compile(glob_translate(source.pattern)).match
     rows = read_corpus(Corpus(files=folder, names=found.names, source=source))
@@ -119,38 +107,12 @@ def _survey_corpus(folder: SourceFolder, source: Source, found: Found) -> Listin
     )
     not_listed["outside source.pattern"] += len(rows) - len(entries)
     with ThreadPoolExecutor(PROBE_THREADS) as pool:
-        items = _mark_duplicates(folder, list(pool.map(lambda entry: _probe_entry(folder, entry), entries)))
+        items = probe.mark_duplicates(list(pool.map(probe.entry, entries)))
     return Listing(items=items, not_listed=+(not_listed + found.passed_over))
 
 
 def _refused(uri: str, code: RejectCode, detail: str) -> InventoryItem:
     return InventoryItem(uri=uri, bytes=0, probe="", seconds=None, refused=code, detail=detail)
-
-
-def _probe_entry(folder: SourceFolder, entry: Entry) -> InventoryItem:
-    """An entry with what its bytes say. A file that is not there is listed all the same: it becomes a reject."""
-    size, probe, seconds = 0, "", None
-    refused, detail = entry.refused, entry.detail
-    if refused is None:
-        try:
-            with folder.open(entry.uri, entry.member) as file:
-                size, probe, seconds = _probe_file(file)
-        except OSError as error:
-            refused, detail = "missing", f"it cannot be opened: {error.strerror or error}"
-    return InventoryItem(
-        uri=entry.uri,
-        bytes=size,
-        probe=probe,
-        seconds=seconds,
-        transcript=entry.transcript,
-        language_hint=entry.language,
-        license=entry.license,
-        extra=entry.extra,
-        member=entry.member,
-        given=entry.given,
-        refused=refused,
-        detail=detail,
-    )
 
 
 def unreadable(source: Source, items: Sequence[InventoryItem]) -> dict[str, str]:
@@ -181,34 +143,10 @@ def list_files(source: Source, transcripts: Mapping[str, str]) -> list[Inventory
         OSError: one of them is not there.
     """
     folder = SourceFolder(source.uri)
+    probe = Probe(folder, Found(), Known())
     facts = {name: FileFacts(transcript=text or None) for name, text in transcripts.items()}
     with ThreadPoolExecutor(PROBE_THREADS) as pool:
-        probed = list(pool.map(lambda name: _probe(folder, name, facts[name]), sorted(facts)))
-    return _mark_duplicates(folder, probed)
-
-
-def cut_partitions(items: Sequence[InventoryItem], minutes: float, files: int) -> list[Partition]:
-    """Cut the inventory, in uri order, into partitions of at most `minutes` (one file may be longer) and `files` files.
-
-    A function of its arguments alone: neither the number of workers nor what was done before can change it.
-    """
-    groups: list[list[InventoryItem]] = []
-    seconds = 0.0
-    for item in sorted(items, key=lambda item: item.uri):
-        length = item.seconds or 0.0
-        if not groups or len(groups[-1]) >= files or seconds + length > minutes * 60:
-            groups.append([])
-            seconds = 0.0
-        groups[-1].append(item)
-        seconds += length
-    return [
-        Partition(name=f"{index:05d}-{_hash_items(group)[:8]}", items=tuple(group))
-        for index, group in enumerate(groups)
-    ]
-
-
-def _hash_items(items: Sequence[InventoryItem]) -> str:
-    return fingerprint([item.model_dump(mode="json") for item in items])
+        return probe.mark_duplicates(list(pool.map(lambda name: probe.file(name, facts[name]), sorted(facts))))
 
 
 def _facts(
@@ -232,52 +170,86 @@ def _facts(
     return facts, problems, used
 
 
-def _probe(folder: SourceFolder, name: str, facts: FileFacts) -> InventoryItem:
-    try:
-        with folder.open(name) as file:
-            size, probe, seconds = _probe_file(file)
-    except OSError as error:
-        return _refused(name, "missing", f"it cannot be opened: {error.strerror or error}")
-    return InventoryItem(
-        uri=name,
-        bytes=size,
-        probe=probe,
-        seconds=seconds,
-        transcript=facts.transcript,
-        language_hint=facts.language,
-        license=facts.license,
-        extra=facts.extra,
-    )
+class Probe:
+    """Looks into files that are not known: their first and last bytes, and all of them where those are not enough."""
 
+    def __init__(self, folder: SourceFolder, found: Found, known: Known) -> None:
+        self._folder, self._found, self._known = folder, found, known
 
-def _probe_file(file: BinaryIO) -> tuple[int, str, float | None]:
-    """(bytes, probe, seconds by the header) of an open file."""
-    size = file.seek(0, io.SEEK_END)
-    file.seek(0)
-    digest = hashlib.sha256(f"{size}:".encode() + file.read(PROBE_BYTES))
-    file.seek(max(0, size - PROBE_BYTES))
-    digest.update(file.read(PROBE_BYTES))
-    file.seek(0)
-    return size, digest.hexdigest(), header_seconds(file) if size else None
+    def file(self, name: str, facts: FileFacts) -> InventoryItem:
+        """A file with what is said of it."""
+        try:
+            size, probe, seconds = self._look(name, None)
+        except OSError as error:
+            return _refused(name, "missing", f"it cannot be opened: {error.strerror or error}")
+        return InventoryItem(
+            uri=name,
+            bytes=size,
+            probe=probe,
+            seconds=seconds,
+            transcript=facts.transcript,
+            language_hint=facts.language,
+            license=facts.license,
+            extra=facts.extra,
+        )
 
+    def entry(self, entry: Entry) -> InventoryItem:
+        """An entry of a corpus's tables. A file that is not there is listed all the same: it becomes a reject."""
+        size, probe, seconds = 0, "", None
+        refused, detail = entry.refused, entry.detail
+        if refused is None:
+            try:
+                size, probe, seconds = self._look(entry.uri, entry.member)
+            except OSError as error:
+                refused, detail = "missing", f"it cannot be opened: {error.strerror or error}"
+        return InventoryItem(
+            uri=entry.uri,
+            bytes=size,
+            probe=probe,
+            seconds=seconds,
+            transcript=entry.transcript,
+            language_hint=entry.language,
+            license=entry.license,
+            extra=entry.extra,
+            member=entry.member,
+            given=entry.given,
+            refused=refused,
+            detail=detail,
+        )
 
-def _mark_duplicates(folder: SourceFolder, items: Sequence[InventoryItem]) -> list[InventoryItem]:
-    """Equal probes are compared by the hash of all bytes; the first uri keeps its place."""
-    same_probe: dict[str, list[InventoryItem]] = defaultdict(list)
-    for item in items:
-        if item.bytes:
-            same_probe[item.probe].append(item)
-    first: dict[str, str] = {}
-    duplicate_of: dict[str, str] = {}
-    for group in same_probe.values():
-        if len(group) < 2:
-            continue
-        for item in group:
-            with folder.open(item.uri, item.member) as file:
-                digest = hash_stream(file)
-            original = first.setdefault(digest, item.uri)
-            if original != item.uri:
-                duplicate_of[item.uri] = original
-    return [
-        item.with_updates(duplicate_of=duplicate_of[item.uri]) if item.uri in duplicate_of else item for item in items
-    ]
+    def _look(self, uri: str, member: str | None) -> tuple[int, str, float | None]:
+        """(bytes, probe, seconds by the header)."""
+        name = container_of(uri, member)
+        stamp = self._found.stamps.get(name)
+        looked = self._known.recall(uri, stamp if member is None or stamp is None else f"{stamp}:{member}")
+        if looked is None:
+            head, tail, size = self._folder.open_ends(uri, member, self._found.sizes.get(uri))
+            probe = hashlib.sha256(f"{size}:".encode() + head + tail).hexdigest()[:32]
+            looked = size, probe, seconds_by_ends(head, tail, size) if size else None
+        self._known.ends[uri] = looked[1]
+        return looked
+
+    def mark_duplicates(self, items: Sequence[InventoryItem]) -> list[InventoryItem]:
+        """Equal probes are compared by the hash of all bytes; the first uri keeps its place.
+
+        Files that differ in their middle alone get probes of their own, by that hash.
+        """
+        same_probe: dict[str, list[InventoryItem]] = defaultdict(list)
+        for item in items:
+            if item.bytes:
+                same_probe[item.probe].append(item)
+        changed: dict[str, InventoryItem] = {}
+        for probe, group in same_probe.items():
+            if len(group) < 2:
+                continue
+            first: dict[str, str] = {}
+            digests = {item.uri: self._known.hash_whole(self._folder, item.uri, item.member) for item in group}
+            for item in group:
+                original = first.setdefault(digests[item.uri], item.uri)
+                if original != item.uri:
+                    changed[item.uri] = item.with_updates(duplicate_of=original)
+            if len(first) > 1:
+                for item in group:
+                    own = hashlib.sha256(f"{probe}{digests[item.uri]}".encode()).hexdigest()[:32]
+                    changed[item.uri] = changed.get(item.uri, item).with_updates(probe=own)
+        return [changed.get(item.uri, item) for item in items]

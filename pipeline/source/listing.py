@@ -14,6 +14,10 @@ MAX_DEPTH = 64
 """Folders in each other; deeper ones are counted, for only a loop of mounts makes them."""
 
 
+CHANGED = ("ETag", "etag", "mtime", "LastModified", "created")
+"""What storages call the mark by which a change of a file is noticed, best first."""
+
+
 @dataclass
 class Found:
     """What a walk came upon: names relative to the root, with forward slashes."""
@@ -21,6 +25,10 @@ class Found:
     names: list[str] = field(default_factory=list)
     broken: dict[str, str] = field(default_factory=dict)
     """Name -> a sentence: a link that leads nowhere, a name that no table can hold, something that is no file."""
+    stamps: dict[str, str] = field(default_factory=dict)
+    """Name -> what changes when the file does: its size with its etag or its time of change."""
+    sizes: dict[str, int] = field(default_factory=dict)
+    """Name -> bytes."""
     passed_over: Counter[str] = field(default_factory=Counter)
     """What was not entered, by the reason: folders that cannot be read, links back to a folder above."""
 
@@ -31,8 +39,10 @@ def find_files(filesystem: Any, root: str, *, local: bool) -> Found:
     if local:
         _walk(root, "", [_identity(root)], found)
     else:
-        for path in filesystem.find(root):
-            _add(found, str(path)[len(root) + 1 :])
+        for path, entry in filesystem.find(root, detail=True).items():
+            size = int(entry["size"] or 0)
+            changed = next((entry[key] for key in CHANGED if entry.get(key)), "")
+            _add(found, str(path)[len(root) + 1 :], size, changed)
     found.names.sort()
     return found
 
@@ -54,7 +64,8 @@ def _walk(folder: str, prefix: str, above: list[tuple[int, int]], found: Found) 
                 else:
                     _walk(entry.path, f"{name}/", [*above, identity], found)
             elif entry.is_file():
-                _add(found, name)
+                status = entry.stat()
+                _add(found, name, status.st_size, status.st_mtime_ns)
             elif entry.is_symlink():
                 found.broken[_writable(name)] = (
                     f"it is a link to {_writable(os.readlink(entry.path))}, which is not there"
@@ -70,9 +81,11 @@ def _identity(path: str) -> tuple[int, int]:
     return status.st_dev, status.st_ino
 
 
-def _add(found: Found, name: str) -> None:
+def _add(found: Found, name: str, size: int, changed: object) -> None:
     if name == _writable(name):
         found.names.append(name)
+        found.stamps[name] = f"{size}:{changed}"
+        found.sizes[name] = size
     else:
         found.broken[_writable(name)] = "its name is not UTF-8: rename it, tables can only hold UTF-8"
 

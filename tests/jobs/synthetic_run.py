@@ -9,8 +9,10 @@ import numpy as np
 import soundfile
 
 from jobs.runtime.accounting import key_of
+from jobs.runtime.drive import Tasks, prepare
 from jobs.runtime.job import Job
-from jobs.runtime.plan import Plan, make_plan, refresh, write_inventory
+from jobs.runtime.plan import STAGES, Plan, make_plan, refresh
+from jobs.runtime.published import publish
 from jobs.runtime.shard_writer import write_group, write_index
 from pipeline.patches import aligned_patches, word_frames
 from pipeline.source.audio import SourceAudio
@@ -66,22 +68,25 @@ def make_run(folder: Path, audio: bool = True) -> tuple[Plan, dict[str, list[Row
     """
     spec = make_spec(folder, audio)
     plan = make_plan(spec)
-    write_inventory(plan)
+    prepare(plan)
     rows: dict[str, list[Row]] = {name: [] for name in TABLES}
     for partition in plan.partitions:
         mine = _rows(spec, [item.uri for item in partition.items])
         for stage in ("recordings", "segments", "transcripts", "words", "units", "patches"):
             rejects = [row for row in mine["rejects"] if isinstance(row, Reject) and row.stage == stage]
-            _commit(plan, stage, partition.name, mine[stage], rejects)
+            _commit(plan, stage, partition.number, mine[stage], rejects)
         for name, found in mine.items():
             rows[name] += found
     job = Job.of(plan, "run")
-    for group in plan.groups:
-        plan.store.publish(
-            write_group(plan.store, job, group.name, group.partitions, SourceAudio(spec.source.uri) if audio else None)  # type: ignore[arg-type]
-        )
+    refresh(plan)
+    make = Tasks(plan, STAGES)
+    for number in range(len(plan.groups)):
+        task = make.of_shard(number)
+        assert task is not None
+        plan.store.publish(write_group(plan.store, job, task, SourceAudio(spec.source.uri) if audio else None))  # type: ignore[arg-type]
     refresh(plan)
     write_index(plan)
+    publish(plan)
     return plan, rows
 
 
@@ -201,8 +206,8 @@ def _reject(name: str, stage: str, code: str, detail: str, seconds: float) -> Re
     )
 
 
-def _commit(plan: Plan, stage: str, partition: str, rows: Sequence[Row], rejects: Sequence[Reject]) -> None:
-    identity = plan.stages[stage].fingerprint
+def _commit(plan: Plan, stage: str, number: int, rows: Sequence[Row], rejects: Sequence[Reject]) -> None:
+    identity, partition = plan.stages[stage].fingerprint, plan.unit(stage, number)
     outputs = {stage: plan.store.write_table(TABLES[stage], rows, partition, identity)}
     outputs["rejects"] = plan.store.write_table(Reject, rejects, f"{stage}-{partition}", identity)
     ids = {key_of(row) for row in rows}

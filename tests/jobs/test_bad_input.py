@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from jobs.runtime.store import Store
 from jobs.runtime.summary import too_many_rejects
+from jobs.store.store import Store
 from jobs.verify_dataset import read_stage, verify_shards, verify_tables
 from schemas.config import parse_config
 from schemas.shard_reader import samples_of
@@ -46,7 +46,7 @@ def test_every_bad_input_ends_where_it_should(tmp_path: Path) -> None:
     names = {}
     for partition in plan.partitions:
         for stage in ("recordings", "segments", "transcripts", "words", "units", "patches"):
-            rows, rejects = read_stage(plan, stage, partition.name)
+            rows, rejects = read_stage(plan, stage, partition.number)
             names |= {row.recording_id: row.uri for row in rows if isinstance(row, Recording)}
             for reject in rejects:
                 uri = names.get(reject.id[: len(recording_id("0" * 64))], reject.id)

@@ -13,8 +13,9 @@ import pytest
 import soundfile
 
 import jobs.prepare_task as prepare
-from jobs.runtime.job import Job
-from jobs.runtime.plan import make_plan, refresh, retire, write_inventory
+from jobs.runtime.drive import prepare as before_work
+from jobs.runtime.drive import run_in_process
+from jobs.runtime.plan import STAGES, make_plan, refresh
 from jobs.runtime.shard_writer import write_index
 from jobs.runtime.stages import unit_tokenizer
 from jobs.runtime.worker import StageWorker
@@ -101,13 +102,8 @@ def test_a_task_becomes_what_training_data_becomes(
         folder / "task" / "audio", folder / "training", folder / "centroids", partitions={"minutes": 10}))), "test")  # fmt: skip
     spec = spec.with_updates(source={**spec.source.model_dump(), "pattern": "sense*"})
     plan = make_plan(spec)
-    retire(plan)
-    write_inventory(plan)
-    job = Job.of(plan, "test")
-    for stage in plan.stages:
-        worker = StageWorker(job, stage)
-        for part in plan.partitions:
-            worker.work(part.name)
+    before_work(plan)
+    run_in_process(plan, STAGES)
     refresh(plan)
     index = write_index(plan)
     assert task.header.cards == index.cards

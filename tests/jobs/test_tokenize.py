@@ -20,6 +20,7 @@ import psutil
 import pytest
 
 from jobs.runtime.places import base_folder, resolve
+from schemas import open_output
 from schemas.config import ConfigError
 from tests.jobs.small_corpus import (
     ROOT,
@@ -98,25 +99,26 @@ def test_two_workers_in_another_folder_give_the_same_bytes(folder: Path, finishe
 
 
 def test_tables_open_in_duckdb_pandas_and_polars(folder: Path, finished: object) -> None:
-    units = next((folder / "out/tables/units").glob("*.parquet"))
+    output = open_output(str(folder / "out"))
+    units = output.files("units")[0]
     rows = duckdb.sql(f"select segment_id, num_frames, len(units) from '{units}'").fetchall()
     assert rows
     assert all(frames == length for _, frames, length in rows)
     assert pd.read_parquet(units)["num_frames"].tolist() == [row[1] for row in rows]
     assert pl.read_parquet(units)["units"].list.len().to_list() == [row[2] for row in rows]
-    joined = duckdb.sql(
-        f"select count(*) from '{folder}/out/tables/words/*.parquet' w join '{folder}/out/tables/segments/*.parquet' s "
-        'using (segment_id) where w."end" > s."end" - s.start'
-    ).fetchall()
-    assert joined == [(0,)]
+    connection = duckdb.connect()
+    connection.execute((folder / "out/views/index.sql").read_text())
+    late = "select count(*) from words w join segments s using (segment_id) where w.end_s > s.end_s - s.start_s"
+    assert connection.execute(late).fetchall() == [(0,)]
+    assert connection.execute("select count(*) from words").fetchall() == [(output.words.count_rows(),)]
 
 
-def test_dry_run_prints_the_plan_and_writes_nothing(folder: Path, tmp_path: Path) -> None:
+def test_dry_run_prints_the_plan_and_writes_the_inventory_alone(folder: Path, tmp_path: Path) -> None:
     result = tokenize(changed(folder, tmp_path), "--dry-run")
     assert result.returncode == 0
     assert "5 files, 0:00:25 of audio" in result.stdout
     assert any(line.split()[:4] == ["segments", "4", "0", "4"] for line in result.stdout.splitlines()), result.stdout
-    assert not (tmp_path / "out").exists()
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"inventory", "layout.json"}
 
 
 def test_only_needs_what_it_stands_on(folder: Path, tmp_path: Path) -> None:

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import json
-import time
 from pathlib import Path
 
 import pytest
 
 import jobs.report as report
 import jobs.reporting.rejects as rejects_command
-from jobs.runtime.job import Job, stop_path
-from jobs.runtime.plan import Plan, make_plan, refresh, write_inventory
-from jobs.runtime.rejects import SPEC, RejectRate, allowance, ended_by_rejects, few_lines, is_too_high, read_rejects
+from jobs.runtime.drive import prepare, run_in_process
+from jobs.runtime.plan import Plan, make_plan, refresh
+from jobs.runtime.rejects import SPEC, RejectRate, allowance, few_lines, is_too_high, read_rejects
 from jobs.runtime.summary import format_plan, format_unreadable, too_many_rejects
-from jobs.runtime.worker import StageWorker
 from pipeline import words
 from schemas.spec import PipelineSpec
 from tests.jobs.runtime.test_plan import run_here
@@ -98,27 +96,22 @@ def test_workers_are_asked_to_stop_once_the_rate_is_passed(
     _, plan = run
     strict = make_plan(plan.spec.with_updates(max_reject_rate=0.1))
     generous = make_plan(plan.spec.with_updates(max_reject_rate=0.5))
-    assert RejectRate(strict, ["recordings"]).is_passed()
-    assert not RejectRate(generous, ["recordings", "words"]).is_passed()
+    assert RejectRate(strict, ["recordings"]).is_passed
+    assert not RejectRate(generous, ["recordings", "words"]).is_passed
     monkeypatch.setattr("jobs.runtime.rejects.FIRST_FEW", 2)
-    strict.done["recordings"] = set()  # as if this run were doing them
-    with ended_by_rejects(strict, ["recordings"], "early"):
-        for _ in range(300):
-            if strict.store.exists(stop_path("early")):
-                break
-            time.sleep(0.02)
-    assert strict.store.exists(stop_path("early"))
-    strict.store.remove(stop_path("early"))
+    commits = list(strict.commits("recordings"))
+    strict.done["recordings"][:] = False  # as if this run were doing them
+    rate = RejectRate(strict, ["recordings"])
+    assert not rate.is_passed
+    assert rate.passes(commits)
     assert capsys.readouterr().err.count("rejected: recordings") == 2
 
 
 def test_a_report_is_written_where_there_are_no_shards(tmp_path: Path, run: tuple[PipelineSpec, Plan]) -> None:
     spec = run[0].with_updates(output=str(tmp_path / "out"))
     plan = make_plan(spec)
-    write_inventory(plan)
-    worker = StageWorker(Job.of(plan, "run"), "recordings")
-    for partition in plan.partitions:
-        worker.work(partition.name)
+    prepare(plan)
+    run_in_process(plan, ["recordings"])
     assert report.main(["--config", str(write_spec(tmp_path / "s.yaml", json.loads(spec.model_dump_json())))]) == 0
     page = (tmp_path / "out/report.html").read_text(encoding="utf-8")
     assert all(name in page for name in BROKEN)

@@ -6,15 +6,18 @@ import os
 import shutil
 import signal
 import time
-from collections.abc import Mapping, Sequence
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import pytest
 
 import jobs.runtime.isolation as isolation
 import jobs.runtime.worker as worker_module
-from jobs.runtime.job import Job
-from jobs.runtime.plan import STAGES, Plan, inventory_fingerprint, make_plan, refresh, retire, write_inventory
+from jobs.runtime.drive import AnyTask, Tasks, drive, prepare
+from jobs.runtime.job import Job, Task
+from jobs.runtime.plan import STAGES, Plan, make_plan, refresh
+from jobs.runtime.published import publish
 from jobs.runtime.shard_writer import write_index
 from jobs.runtime.worker import StageWorker
 from jobs.verify_dataset import verify_shards, verify_tables
@@ -28,21 +31,31 @@ from schemas.tables import Reject, Units
 from tests.jobs.small_corpus import DEMO, contents, make_spec
 
 
-def run_here(spec: PipelineSpec, order: int = 1) -> tuple[Plan, dict[str, set[str]]]:
-    """Run what is pending without Ray, partitions forwards or backwards; the plan and what was pending before."""
+def run_here(spec: PipelineSpec, order: int = 1) -> tuple[Plan, dict[str, set[int]]]:
+    """Run what is pending without Ray, partitions forwards or backwards; the plan and the numbers that were pending before."""
     plan = make_plan(spec)
-    retire(plan)
-    write_inventory(plan)
+    prepare(plan)
     pending = {stage: set(plan.pending(stage)) for stage in STAGES}
-    job = Job.of(plan, "run")
-    workers = {stage: StageWorker(job, stage) for stage in STAGES if pending[stage]}
-    for partition in [item.name for item in plan.partitions][::order]:
-        for worker in workers.values():
-            worker.work(partition)
+    job = Job.of(plan, uuid.uuid4().hex)
+
+    def execute(names: Sequence[str], tasks: list[AnyTask]) -> Iterator[AnyTask]:
+        workers = [StageWorker(job, name) for name in names]
+        for task in tasks[::order]:
+            for worker in workers:
+                worker.do(task)
+            yield task
+
+    assert drive(plan, STAGES, execute, job.run_id) == []
     refresh(plan)
     if plan.is_complete():
         write_index(plan)
+        publish(plan)
     return plan, pending
+
+
+def task_of(plan: Plan, number: int) -> Task:
+    """The task of a partition, as a run would make it."""
+    return Tasks(plan, STAGES).of_partition(number)
 
 
 @pytest.fixture(scope="module")
@@ -80,6 +93,7 @@ def test_shards_do_not_depend_on_the_folder_nor_on_the_order_of_partitions(
 
 
 def test_a_second_run_has_nothing_to_do(copied: PipelineSpec) -> None:
+    run_here(copied)  # notes that the source has moved
     before = contents(Path(copied.output))
     _, pending = run_here(copied)
     assert not any(pending.values())
@@ -89,10 +103,10 @@ def test_a_second_run_has_nothing_to_do(copied: PipelineSpec) -> None:
 def test_a_deleted_commit_recomputes_that_partition_and_what_stands_on_it(copied: PipelineSpec) -> None:
     before = contents(Path(copied.output) / "shards")
     plan = make_plan(copied)
-    victim = plan.partitions[1].name
-    plan.store.remove(plan.store.commit_path("words", plan.stages["words"].fingerprint, victim))
+    victim = 1
+    plan.store.remove(plan.store.commit_path("words", plan.stages["words"].fingerprint, plan.unit("words", victim)))
     plan, pending = run_here(copied)
-    group = plan.group_of(victim).name
+    group = plan.group_of(victim)
     expected = {stage: set() for stage in STAGES} | {"words": {victim}, "patches": {victim}, "shards": {group}}
     assert pending == expected
     assert contents(Path(copied.output) / "shards") == before
@@ -100,11 +114,9 @@ def test_a_deleted_commit_recomputes_that_partition_and_what_stands_on_it(copied
 
 def test_a_lost_table_file_counts_as_not_done(copied: PipelineSpec) -> None:
     plan = make_plan(copied)
-    victim = plan.partitions[0].name
-    commit = plan.store.read_commit("units", plan.stages["units"].fingerprint, victim)
-    plan.store.remove(commit.outputs["units"].path)
+    plan.store.remove(plan.commit("units", 0).outputs["units"].path)
     _, pending = run_here(copied)
-    assert (pending["units"], pending["patches"], pending["words"]) == ({victim}, {victim}, set())
+    assert (pending["units"], pending["patches"], pending["words"]) == ({0}, {0}, set())
 
 
 def test_changing_the_recogniser_keeps_the_units(finished: tuple[PipelineSpec, Path], tmp_path: Path) -> None:
@@ -149,7 +161,6 @@ def test_a_new_file_leaves_the_other_partitions_alone(copied: PipelineSpec, tmp_
 def test_a_worker_never_commits_what_lost_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     spec = make_spec(tmp_path)
     plan = make_plan(spec)
-    write_inventory(plan)
     worker = StageWorker(Job.of(plan, "run"), "recordings")
     assert worker.stage is not None
     honest = worker.stage.run
@@ -157,8 +168,8 @@ def test_a_worker_never_commits_what_lost_rows(tmp_path: Path, monkeypatch: pyte
         worker.stage, "run", lambda tables, audio: StageResult(rows=list(honest(tables, audio).rows)[1:])
     )
     with pytest.raises(RuntimeError, match=r"recordings lost rows .* 1 unaccounted for"):
-        worker.work(plan.partitions[0].name)
-    assert plan.store.committed("recordings", plan.stages["recordings"].fingerprint) == set()
+        worker.work(task_of(plan, 0))
+    assert plan.store.find("commits") == []
 
 
 class CrashingStage:
@@ -199,9 +210,8 @@ def test_a_row_that_kills_its_worker_is_found_and_rejected(
 ) -> None:
     spec, _ = finished
     plan = make_plan(spec)
-    partition = plan.partitions[0].name
     helper = StageWorker(Job.of(plan, "run"), "units")
-    _, tables = helper._read_inputs(partition)
+    _, tables = helper._read_inputs(task_of(plan, 0))
     keys = [row.segment_id for row in tables["segments"]]  # type: ignore[attr-defined]
     monkeypatch.setenv("CRASH_ON", keys[-1])
     monkeypatch.setenv("CRASH_HOW", how)
@@ -218,8 +228,6 @@ def test_the_third_attempt_in_a_run_is_isolated_and_other_runs_do_not_count(
     copied: PipelineSpec, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     plan = make_plan(copied)
-    partition = plan.partitions[0].name
-    plan.store.remove(plan.store.commit_path("segments", plan.stages["segments"].fingerprint, partition))
     isolated: list[int] = []
     honest = isolation.run_isolated
 
@@ -229,16 +237,36 @@ def test_the_third_attempt_in_a_run_is_isolated_and_other_runs_do_not_count(
 
     monkeypatch.setattr(worker_module, "run_isolated", watched)
     for run_id, markers, expected in (("a", 1, 0), ("a", 2, 1), ("b", 0, 0)):
+        plan.store.remove(
+            plan.store.commit_path("segments", plan.stages["segments"].fingerprint, plan.unit("segments", 0))
+        )
         plan = make_plan(copied)
-        retire(plan)
-        plan.store.remove(plan.store.commit_path("segments", plan.stages["segments"].fingerprint, partition))
+        prepare(plan)
         worker = StageWorker(Job.of(plan, run_id), "segments")
         for number in range(markers):
-            plan.store.write_bytes(f"{worker._attempt_folder()}/{partition}.{run_id}.{number}", b"")
+            plan.store.write_bytes(f"attempts/{run_id}/segments/{plan.unit('segments', 0)}.{number}", b"")
         isolated.clear()
-        worker.work(partition)
+        worker.work(task_of(plan, 0))
         assert len(isolated) == expected
-        assert not worker._attempts(partition), "markers are removed once the commit stands"
+
+
+def test_a_partition_whose_worker_died_after_its_commit_is_not_done_twice(copied: PipelineSpec) -> None:
+    """Ray gives a dead worker's row to another; markers tell that one to look for the commit."""
+    plan = make_plan(copied)
+    path = plan.store.commit_path("units", plan.stages["units"].fingerprint, plan.unit("units", 0))
+    commit, task = plan.store.read_bytes(path), task_of(plan, 0)
+    plan.store.remove(path)
+    prepare(make_plan(copied))
+    first = StageWorker(Job.of(plan, "a"), "units")
+    del task.receipts["units"]
+    first.work(task)
+    again = task_of(plan, 0)
+    del again.receipts["units"]
+    second = StageWorker(Job.of(plan, "a"), "units")
+    second.stage = None  # whoever computes now fails
+    second.work(again)
+    assert again.receipts == task.receipts
+    assert plan.store.read_bytes(path) != commit, "the clock at least differs"
 
 
 def test_an_empty_source_and_a_missing_source_are_one_sentence(tmp_path: Path) -> None:
@@ -256,7 +284,7 @@ def test_an_empty_source_and_a_missing_source_are_one_sentence(tmp_path: Path) -
 @pytest.mark.parametrize("stage", ["segments", "units", "patches"])
 def test_verify_notices_a_damaged_table(copied: PipelineSpec, stage: str) -> None:
     plan = make_plan(copied)
-    commit = plan.commits(stage)[0]
+    commit = plan.commit(stage, 0)
     path = Path(copied.output) / commit.outputs[stage].path
     data = bytearray(path.read_bytes())
     data[len(data) // 2] ^= 255
@@ -274,8 +302,3 @@ def test_verify_notices_a_damaged_and_a_missing_shard(copied: PipelineSpec) -> N
     problems = verify_shards(plan)
     assert any(first.name in problem and "hash differs" in problem for problem in problems)
     assert any(second.name in problem and "is missing" in problem for problem in problems)
-
-
-def test_the_inventory_is_committed_per_partition(finished: tuple[PipelineSpec, Path]) -> None:
-    plan = make_plan(finished[0])
-    assert plan.store.committed("inventory", inventory_fingerprint()) == {item.name for item in plan.partitions}

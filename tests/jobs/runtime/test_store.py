@@ -7,7 +7,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from jobs.runtime.store import CorruptFileError, Store
+from jobs.store.store import CorruptFileError, Store
 from schemas.commit import Commit
 from schemas.config import ConfigError
 from schemas.tables import Units
@@ -59,7 +59,7 @@ def test_the_first_commit_wins(store: Store) -> None:
     assert store.publish(commit(store, seconds=1.0))
     assert not store.publish(commit(store, seconds=2.0))
     assert store.read_commit("units", "f" * 64, "00000-aa").seconds_busy == 1.0
-    assert store.committed("units", "f" * 64) == {"00000-aa"}
+    assert store.names("commits/units/" + "f" * 16) == {"00000-aa.json"}
 
 
 def test_a_changed_file_is_noticed(store: Store) -> None:
@@ -72,7 +72,7 @@ def test_a_changed_file_is_noticed(store: Store) -> None:
 
 
 def test_what_is_not_there_is_empty_or_an_error(store: Store) -> None:
-    assert store.committed("units", "0" * 64) == set()
+    assert store.names("commits/units/" + "0" * 16) == set()
     with pytest.raises(FileNotFoundError):
         store.read_commit("units", "0" * 64, "p")
     store.remove("nothing/here")

@@ -4,58 +4,22 @@ import json
 import os
 import shutil
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+import soundfile
 
-from pipeline.source import inventory
-from pipeline.source.inventory import cut_partitions, list_source
+from pipeline.source import folder as folders
+from pipeline.source import known
+from pipeline.source.folder import SourceFolder
+from pipeline.source.inventory import list_source, survey
 from schemas.config import ConfigError
 from schemas.spec import Source
-from schemas.tables import InventoryItem
 from tests.pipeline.conftest import DemoTables
 from tests.pipeline.source.bad_audio import encode, speech
-
-
-def item(uri: str, seconds: float | None) -> InventoryItem:
-    return InventoryItem(uri=uri, bytes=1, probe=uri, seconds=seconds)
-
-
-items = st.lists(st.tuples(st.text("abc/", min_size=1, max_size=6), st.none() | st.floats(0, 4000)), max_size=40).map(
-    lambda pairs: [item(uri, seconds) for uri, seconds in dict(pairs).items()]
-)
-
-
-@given(items, st.floats(0.1, 60), st.integers(1, 10))
-def test_partitions_tile_the_inventory_and_keep_their_bounds(
-    listed: list[InventoryItem], minutes: float, files: int
-) -> None:
-    cut = cut_partitions(listed, minutes, files)
-    assert [entry for partition in cut for entry in partition.items] == sorted(listed, key=lambda entry: entry.uri)
-    for partition in cut:
-        assert 1 <= len(partition.items) <= files
-        assert len(partition.items) == 1 or sum(entry.seconds or 0 for entry in partition.items) <= minutes * 60 + 1e-6
-    assert len({partition.name for partition in cut}) == len(cut)
-
-
-@given(items, st.randoms())
-def test_partitions_do_not_depend_on_the_order_of_listing(listed: list[InventoryItem], random: object) -> None:
-    shuffled = list(listed)
-    random.shuffle(shuffled)  # type: ignore[attr-defined]
-    assert cut_partitions(shuffled, 30, 4) == cut_partitions(listed, 30, 4)
-
-
-def test_a_partitions_name_changes_with_its_items_alone() -> None:
-    listed = [item(f"{index}.wav", 600.0) for index in range(6)]
-    names = [partition.name for partition in cut_partitions(listed, 20, 10)]
-    assert [name[:6] for name in names] == ["00000-", "00001-", "00002-"]
-    listed[5] = item("5.wav", 601.0)
-    changed = [partition.name for partition in cut_partitions(listed, 21, 10)]
-    assert changed[:2] == names[:2]
-    assert changed[2] != names[2]
 
 
 def test_demo_inventory_has_headers_and_manifest_facts(demo: DemoTables) -> None:
@@ -103,7 +67,7 @@ def test_a_source_on_another_filesystem_lists_the_same(tmp_path: Path, demo: Dem
 
 
 def test_equal_bytes_are_found_and_equal_probes_are_not_enough(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(inventory, "PROBE_BYTES", 100)
+    monkeypatch.setattr(folders, "ENDS", 100)
     make_source(tmp_path, "b.flac")
     shutil.copy(tmp_path / "b.flac", tmp_path / "c.flac")
     shutil.copy(tmp_path / "b.flac", tmp_path / "a.flac")
@@ -111,8 +75,44 @@ def test_equal_bytes_are_found_and_equal_probes_are_not_enough(tmp_path: Path, m
     other[len(other) // 2] ^= 1
     (tmp_path / "d.flac").write_bytes(bytes(other))
     listed = list_source(Source(uri=str(tmp_path)))
-    assert len({entry.probe for entry in listed}) == 1
     assert [entry.duplicate_of for entry in listed] == [None, "a.flac", "a.flac", None]
+    assert len({entry.probe for entry in listed[:3]}) == 1
+    assert listed[3].probe != listed[0].probe, "files that differ in their middle are known apart"
+
+
+def test_known_files_are_not_opened_again_and_changed_ones_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make_source(tmp_path, "a.flac", "b.flac", "c.flac")
+    shutil.copy(tmp_path / "c.flac", tmp_path / "d.flac")
+    source = Source(uri=str(tmp_path))
+    first = known.Known()
+    listed = survey(source, first).items
+    table = first.snapshot(listed)
+    opened: list[str] = []
+    honest = SourceFolder.open_ends
+
+    def watched(folder: SourceFolder, uri: str, *rest: Any) -> tuple[bytes, bytes, int]:
+        opened.append(uri)
+        return honest(folder, uri, *rest)
+
+    monkeypatch.setattr(SourceFolder, "open_ends", watched)
+    monkeypatch.setattr(known, "hash_stream", None)  # the copies are not hashed again either
+    assert survey(source, known.Known(table)).items == listed
+    assert opened == []
+    (tmp_path / "b.flac").write_bytes(encode(speech()[:5000]))
+    (tmp_path / "e.flac").write_bytes(encode(speech()[:6000]))
+    again = survey(source, known.Known(table)).items
+    assert sorted(opened) == ["b.flac", "e.flac"]
+    assert [entry.uri for entry in again] == ["a.flac", "b.flac", "c.flac", "d.flac", "e.flac"]
+
+
+def test_headers_are_read_from_both_ends_of_a_file(tmp_path: Path) -> None:
+    """A file of which only 64 KiB are fetched tells its length all the same."""
+    noise = np.random.default_rng(0).uniform(-0.5, 0.5, 16_000 * 60)
+    for name in ("long.wav", "long.flac", "long.ogg", "long.opus"):
+        opus = {"format": "OGG", "subtype": "OPUS"} if name.endswith("opus") else {}
+        soundfile.write(tmp_path / name, noise, 16_000, **opus)
+        assert (tmp_path / name).stat().st_size > 2 * folders.ENDS
+    assert [entry.seconds for entry in list_source(Source(uri=str(tmp_path)))] == pytest.approx([60.0] * 4, abs=0.01)
 
 
 @pytest.mark.parametrize("end", ["size", "head", "tail"])

@@ -1,0 +1,289 @@
+"""Files under one root, a local folder or any fsspec URL: written whole, created exclusively, listed as columns, retried.
+
+An object store that answers 500, 503 or 409 is asked again over minutes; one that still does not answer is a StorageError, which
+costs a partition and not the run.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import random
+import time
+import uuid
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property
+from typing import Any, TypeVar
+
+import fsspec
+import pyarrow as pa
+
+from schemas.config import ConfigError
+
+Result = TypeVar("Result")
+RETRY_SECONDS = float(os.environ.get("LST_RETRY_SECONDS", "240"))
+"""How long one request is tried again before its partition is set aside."""
+EXPIRED = ("ExpiredToken", "TokenRefreshRequired", "RequestExpired", "InvalidToken")
+TRANSIENT_STATUS = (408, 409, 425, 429, 500, 502, 503, 504)
+DELETE_BATCH = 1000
+LISTING = pa.schema([("name", pa.string()), ("bytes", pa.int64())])
+
+
+class StorageError(OSError):
+    """A file could not be read or written though it was tried for minutes; the message names it."""
+
+
+class Files:
+    """Files by their path relative to a root."""
+
+    def __init__(self, root: str):
+        self.root = root.rstrip("/")
+
+    @cached_property
+    def _located(self) -> tuple[Any, str]:
+        try:
+            filesystem, path = fsspec.core.url_to_fs(self.root, use_listings_cache=False)
+        except ImportError as error:
+            raise ConfigError(f"{self.root}: {error}; s3:// wants the extra: pip install -e '.[s3]'") from error
+        return filesystem, path
+
+    @property
+    def fs(self) -> Any:
+        """The fsspec filesystem."""
+        return self._located[0]
+
+    @property
+    def is_local(self) -> bool:
+        """Whether the root is a folder of this machine, where a rename is atomic."""
+        return "file" in (self.fs.protocol if isinstance(self.fs.protocol, tuple) else (self.fs.protocol,))
+
+    def path(self, relative: str) -> str:
+        """A path under the root as the filesystem wants it."""
+        return f"{self._located[1]}/{relative}"
+
+    def check_writable(self) -> None:
+        """Raises ConfigError if a file cannot be written and removed under the root."""
+        probe = f"control/.probe-{uuid.uuid4().hex}"
+        try:
+            self.write_bytes(probe, b"")
+            self.fs.rm_file(self.path(probe))
+        except OSError as error:
+            raise ConfigError(f"cannot write to {self.root}: {error}; choose another `output`") from error
+
+    # one file ---------------------------------------------------------------------------------------------------------
+
+    def write_bytes(self, relative: str, data: bytes) -> None:
+        """Write a file whole: to a temporary name, flushed to disk, then renamed."""
+        target = self.path(relative)
+        if not self.is_local:
+            self.retry(relative, lambda: self.fs.pipe_file(target, data))  # an object appears whole or not at all
+            return
+        os.replace(self._write_temporary(target, data), target)
+
+    def create_exclusively(self, relative: str, data: bytes) -> bool:
+        """Write a file whole unless it exists; False if somebody else came first."""
+        target = self.path(relative)
+        if not self.is_local:
+            return self.retry(relative, lambda: self._create_object(target, data))
+        temporary = self._write_temporary(target, data)
+        try:
+            os.link(temporary, target)  # unlike a rename, a link fails if the name is taken
+        except FileExistsError:
+            return False
+        finally:
+            os.unlink(temporary)
+        return True
+
+    def _create_object(self, target: str, data: bytes) -> bool:
+        try:
+            self.fs.pipe_file(target, data, mode="create")
+        except FileExistsError:
+            return False
+        except OSError as error:
+            if status_of(error)[0] == 412:  # MinIO, Ceph and others do not say which condition failed
+                return False
+            raise
+        return True
+
+    @staticmethod
+    def _write_temporary(target: str, data: bytes) -> str:
+        temporary = f"{target}.{uuid.uuid4().hex}.tmp"
+        os.makedirs(os.path.dirname(target), exist_ok=True)
+        with open(temporary, "xb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        return temporary
+
+    def read_bytes(self, relative: str) -> bytes:
+        """A file's bytes.
+
+        Raises:
+            FileNotFoundError: it is not there.
+            StorageError: the storage did not answer.
+        """
+        data: bytes = self.retry(relative, lambda: self.fs.cat_file(self.path(relative)))
+        return data
+
+    def read_many(self, paths: Sequence[str]) -> list[bytes | None]:
+        """The bytes of several files, side by side; None for one that is not there."""
+
+        def read(relative: str) -> bytes | None:
+            try:
+                return self.read_bytes(relative)
+            except FileNotFoundError:
+                return None
+
+        if self.is_local or len(paths) < 2:
+            return [read(relative) for relative in paths]
+        with ThreadPoolExecutor(min(16, len(paths))) as pool:
+            return list(pool.map(read, paths))
+
+    def exists(self, relative: str) -> bool:
+        """Whether a file is there."""
+        return bool(self.retry(relative, lambda: self.fs.exists(self.path(relative))))
+
+    def remove(self, relative: str) -> None:
+        """Remove a file if it is there."""
+        self.remove_all([relative])
+
+    def remove_all(self, paths: Sequence[str]) -> None:
+        """Remove files, as far as they are there; a thousand per request where the storage can."""
+        if self.is_local:
+            for relative in paths:
+                try:
+                    os.unlink(self.path(relative))
+                except FileNotFoundError:
+                    continue
+            return
+        for start in range(0, len(paths), DELETE_BATCH):
+            batch = [self.path(relative) for relative in paths[start : start + DELETE_BATCH]]
+            try:
+                self.retry(paths[start], lambda batch=batch: self.fs.rm(batch))  # type: ignore[misc]
+            except FileNotFoundError:  # storages that say so do it for the first that is missing: go one by one
+                for path in batch:
+                    if self.fs.exists(path):
+                        self.fs.rm_file(path)
+
+    def move(self, source: str, target: str) -> None:
+        """Give a file another name; what was there is replaced. Nothing happens if the source is not there."""
+        if self.is_local:
+            os.makedirs(os.path.dirname(self.path(target)), exist_ok=True)
+            try:
+                os.replace(self.path(source), self.path(target))
+            except FileNotFoundError:
+                return
+        elif self.exists(source):
+            self.retry(source, lambda: self.fs.cp_file(self.path(source), self.path(target)))
+            self.remove(source)
+
+    def set_aside(self, relative: str, why: str) -> str:
+        """Move a damaged file out of the way, to damaged/; the sentence that says so."""
+        self.move(relative, f"damaged/{relative}")
+        return f"{self.root}/{relative} {why}: set aside as damaged/{relative}"
+
+    # many files -------------------------------------------------------------------------------------------------------
+
+    def names(self, folder: str) -> set[str]:
+        """The names in a folder; empty if there is none."""
+        return set(self.listing(folder).column("name").to_pylist())
+
+    def listing(self, folder: str) -> pa.Table:
+        """The files in a folder with their sizes, as columns (LISTING): a million of them are 60 MB."""
+        path = self.path(folder)
+        names: list[str] = []
+        sizes: list[int] = []
+        pieces: list[pa.Table] = []
+
+        def flush() -> None:
+            pieces.append(pa.table([pa.array(names, pa.string()), pa.array(sizes, pa.int64())], schema=LISTING))
+            names.clear()
+            sizes.clear()
+
+        for name, size in self._entries(folder, path):
+            names.append(name)
+            sizes.append(size)
+            if len(names) >= 1 << 16:
+                flush()
+        flush()
+        return pa.concat_tables(pieces)
+
+    def _entries(self, folder: str, path: str) -> Any:
+        if self.is_local:
+            try:
+                with os.scandir(path) as entries:
+                    for entry in entries:
+                        if entry.is_file():
+                            yield entry.name, entry.stat().st_size
+            except FileNotFoundError:
+                return
+            return
+        try:
+            found = self.retry(folder, lambda: self.fs.ls(path, detail=True, refresh=True))
+        except FileNotFoundError:
+            return
+        for entry in found:
+            if entry["type"] == "file":
+                yield str(entry["name"]).rsplit("/", 1)[-1], int(entry["size"] or 0)
+
+    def find(self, folder: str) -> list[str]:
+        """Every file below a folder, relative to the root, sorted: one listing, a thousand names per request."""
+        root = self.path("")
+        found = self.retry(folder, lambda: self.fs.find(self.path(folder)))
+        return sorted(str(path).removeprefix(root) for path in found)
+
+    # asking again -----------------------------------------------------------------------------------------------------
+
+    def retry(self, relative: str, call: Callable[[], Result]) -> Result:
+        """The result of `call`, made again for minutes while the storage says that it cannot answer now.
+
+        Raises:
+            ConfigError: the credentials are refused or have expired.
+            StorageError: it was tried for `RETRY_SECONDS`.
+        """
+        deadline, pause = time.monotonic() + RETRY_SECONDS, 0.5
+        while True:
+            try:
+                return call()
+            except (FileNotFoundError, FileExistsError, NotADirectoryError, IsADirectoryError):
+                raise
+            except OSError as error:
+                status, code = status_of(error)
+                if code in EXPIRED:
+                    raise ConfigError(
+                        f"the credentials for {self.root} have expired ({code}): renew them and run the same command again"
+                    ) from error
+                if self.is_local or status not in (None, *TRANSIENT_STATUS) or isinstance(error, PermissionError):
+                    raise
+                if time.monotonic() + pause > deadline:
+                    raise StorageError(
+                        f"{self.root}/{relative} could not be reached for {RETRY_SECONDS:.0f} s: {error}"
+                    ) from error
+            except Exception as error:  # botocore's own: no answer at all, or nobody to ask as
+                if type(error).__name__ in ("NoCredentialsError", "PartialCredentialsError", "TokenRetrievalError"):
+                    raise ConfigError(f"there are no usable credentials for {self.root}: {error}") from error
+                if not type(error).__module__.startswith(("botocore", "aiobotocore", "aiohttp")):
+                    raise
+                if time.monotonic() + pause > deadline:
+                    raise StorageError(
+                        f"{self.root}/{relative} could not be reached for {RETRY_SECONDS:.0f} s: {error}"
+                    ) from error
+            time.sleep(pause * random.uniform(0.5, 1.0))  # so that workers do not come back all at once
+            pause = min(pause * 2, 20.0)
+
+
+def status_of(error: BaseException | None) -> tuple[int | None, str]:
+    """The HTTP status and the error code behind an error of an object store, as far as it says."""
+    while error is not None:
+        response = getattr(error, "response", None)
+        if isinstance(response, dict):
+            status = response.get("ResponseMetadata", {}).get("HTTPStatusCode")
+            return status, str(response.get("Error", {}).get("Code", ""))
+        error = error.__cause__
+    return None, ""
+
+
+def sha256(data: bytes) -> str:
+    """The sha256 of bytes, as commits state it."""
+    return hashlib.sha256(data).hexdigest()

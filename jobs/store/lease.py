@@ -1,0 +1,164 @@
+"""One owner per output: whoever retires, gathers or removes holds the lease, a numbered file with a heartbeat in it.
+
+control/lease-<number>.json   created exclusively by its owner, who rewrites it while it works and marks it released at its end
+
+The highest number counts. Taking over means creating the next number, which one of several wins; an owner that finds a higher
+number than its own has lost the output and stops. A dead owner is known by its process on the same machine, or elsewhere by a
+heartbeat that is older than `EXPIRES` (machines are taken to agree on the time within a minute).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import socket
+import sys
+import threading
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import psutil
+
+from jobs.store.files import Files
+from schemas.config import ConfigError
+
+BEAT = 15.0
+"""Seconds between heartbeats."""
+EXPIRES = 180.0
+"""Seconds without a heartbeat after which an owner on another machine counts as dead."""
+NAME = re.compile(r"lease-(\d{8})\.json")
+
+
+class LeaseLost(ConfigError):
+    """Another run has taken the output over."""
+
+
+class Lease:
+    """The right to change an output."""
+
+    def __init__(self, store: Files, what: str) -> None:
+        self.store, self.what = store, what
+        self.number = -1
+        self._since = time.time()
+        self._identity = {**_process(), "run": uuid.uuid4().hex[:12], "what": what}
+        self._ended = threading.Event()
+        self._lost = ""
+        self._thread = threading.Thread(target=self._beat, daemon=True)
+
+    def acquire(self, take_over: bool = False) -> None:
+        """Become the owner.
+
+        Raises:
+            ConfigError: somebody else is; the sentence says who, where and since when.
+        """
+        while True:
+            number, other = self._current()
+            if other is not None and not take_over and (why := _alive(other)):
+                raise ConfigError(self._refusal(other, why))
+            self.number = number + 1
+            if self.store.create_exclusively(self._path(self.number), self._content()):
+                break
+        self.store.remove_all([self._path(old) for old in self._numbers() if old < self.number])
+        self._thread.start()
+
+    def check(self) -> None:
+        """Raises LeaseLost if somebody has taken the output over."""
+        if self._lost:
+            raise LeaseLost(self._lost)
+
+    def release(self) -> None:
+        """Stop being the owner."""
+        self._ended.set()
+        if self._thread.is_alive():
+            self._thread.join()
+        if not self._lost:
+            self.store.write_bytes(self._path(self.number), self._content(released=True))
+
+    def _current(self) -> tuple[int, dict[str, Any] | None]:
+        numbers = self._numbers()
+        if not numbers:
+            return -1, None
+        try:
+            other: dict[str, Any] = json.loads(self.store.read_bytes(self._path(numbers[-1])))
+        except (FileNotFoundError, ValueError):
+            return numbers[-1], None
+        return numbers[-1], None if other.get("released") else other
+
+    def _numbers(self) -> list[int]:
+        return sorted(int(match[1]) for name in self.store.names("control") if (match := NAME.fullmatch(name)))
+
+    @staticmethod
+    def _path(number: int) -> str:
+        return f"control/lease-{number:08d}.json"
+
+    def _content(self, released: bool = False) -> bytes:
+        state = {**self._identity, "since": self._since, "heartbeat": time.time(), "released": released}
+        return json.dumps(state, indent=1).encode()
+
+    def _beat(self) -> None:
+        last = time.time()
+        while not self._ended.wait(BEAT):
+            try:
+                if self._numbers()[-1:] != [self.number]:
+                    self._lost = f"{self.store.root} was taken over by another run: this one has stopped"
+                    print(self._lost, file=sys.stderr)
+                    return
+                self.store.write_bytes(self._path(self.number), self._content())
+                last = time.time()
+            except (OSError, ConfigError) as error:
+                if time.time() - last > EXPIRES:
+                    self._lost = f"the lease on {self.store.root} could not be renewed: {error}"
+                    return
+
+    def _refusal(self, other: dict[str, Any], why: str) -> str:
+        since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(other["since"]))
+        return (
+            f"{self.store.root} is being written by {other['what']} (process {other['pid']} on {other['host']}, since {since}; "
+            f"{why}): wait for it or stop it. If it is dead, it can be taken over {EXPIRES:.0f} s after its last heartbeat by "
+            "running this command again, or at once with --take-over"
+        )
+
+
+@contextmanager
+def owned(store: Files, what: str, take_over: bool = False) -> Iterator[Lease]:
+    """Hold the lease while the body runs."""
+    store.check_writable()
+    lease = Lease(store, what)
+    lease.acquire(take_over)
+    try:
+        yield lease
+    finally:
+        lease.release()
+
+
+def _process() -> dict[str, Any]:
+    try:
+        with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
+            boot = file.read().strip()
+        space = os.readlink("/proc/self/ns/pid")
+    except OSError:
+        boot = space = ""
+    return {
+        "host": socket.gethostname(),
+        "machine": f"{boot} {space}",
+        "pid": os.getpid(),
+        "started": psutil.Process().create_time(),
+    }
+
+
+def _alive(other: dict[str, Any]) -> str:
+    """How one knows that an owner lives, or nothing."""
+    age = time.time() - other["heartbeat"]
+    here = _process()
+    if (other["host"], other["machine"]) == (here["host"], here["machine"]):
+        try:
+            process = psutil.Process(other["pid"])
+            alive = abs(process.create_time() - other["started"]) < 1 and process.status() != psutil.STATUS_ZOMBIE
+        except psutil.NoSuchProcess:
+            alive = False
+        return "it runs on this machine" if alive else ""
+    return f"its last heartbeat is {max(age, 0):.0f} s old" if age < EXPIRES else ""
