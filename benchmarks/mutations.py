@@ -34,8 +34,8 @@ LIMIT_SECONDS = 5.0
 """A file that takes longer hangs."""
 MEMORY_BYTES = 2 << 30
 """Beyond what the process has before the first file."""
-TOLERANCE = 0.1
-"""Seconds by which two decoders may differ: an encoder's delay, a last frame."""
+TOLERANCE = 0.12
+"""Seconds by which two decoders may differ: delay, padding and the frame that states them of an MP3 at 16 kHz are 0.11 s."""
 WRITTEN_BY_LIBSNDFILE = (
     ("WAV", "PCM_16"), ("WAV", "PCM_24"), ("WAV", "FLOAT"), ("WAV", "ULAW"), ("WAV", "IMA_ADPCM"), ("WAVEX", "PCM_16"),
     ("RF64", "PCM_16"), ("W64", "PCM_16"), ("AIFF", "PCM_16"), ("AU", "PCM_16"), ("CAF", "PCM_16"), ("NIST", "PCM_16"),

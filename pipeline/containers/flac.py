@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
@@ -13,6 +14,7 @@ MARKS = tuple(b"fLaC" + first + b"\0\0\x22" for first in (b"\0", b"\x80"))
 MAX_FRAME = 1 << 21
 """Bytes of the tail in which the last frame is looked for where the header does not say how large frames are."""
 CRC_POSITIONS = 4096
+RATES = (0, 88_200, 176_400, 192_000, 8_000, 16_000, 22_050, 24_000, 32_000, 44_100, 48_000, 96_000)
 HEADER = 16
 """Bytes of the longest frame header, its CRC included."""
 
@@ -41,11 +43,14 @@ def _piece(data: ByteReader, start: int, stop: int) -> Piece:
         raise AudioError("empty", "the file holds no samples")
     bare = _without_zeros(data, frames_at, stop)
     for last in dict.fromkeys((stop, bare, min(bare + 1, stop), min(bare + 2, stop))):  # a checksum may end in zeros
-        end = _last_frame_end(data, frames_at, last, largest_frame, largest_block)
-        if end is not None:
+        frame = _last_frame(data, frames_at, last, largest_frame, largest_block)
+        if frame is not None:
             break
     else:
         raise damaged("the file is cut short or damaged: no FLAC frame ends where the file ends")
+    end, stated, rate = frame.end, int.from_bytes(info[10:13], "big") >> 4, frame.rate
+    if rate and rate != stated:
+        raise damaged(f"the header contradicts itself: it states {stated} Hz, and its last frame {rate} Hz")
     if end < total:
         raise damaged(f"the file is cut short: its header promises {total} samples, its frames hold {end}")
     patch = None
@@ -77,20 +82,28 @@ def _without_zeros(data: ByteReader, low: int, stop: int) -> int:
     return stop
 
 
-def _last_frame_end(data: ByteReader, low: int, stop: int, largest_frame: int, largest_block: int) -> int | None:
-    """The number of the sample after the frame that ends at `stop`; None where no frame does."""
+@dataclass(frozen=True)
+class _Frame:
+    end: int
+    """The number of the sample after it."""
+    rate: int
+    """0 where its header leaves that to the stream's."""
+
+
+def _last_frame(data: ByteReader, low: int, stop: int, largest_frame: int, largest_block: int) -> _Frame | None:
+    """The frame that ends at `stop`; None where no frame does."""
     first = max(low, stop - (largest_frame + HEADER if largest_frame else MAX_FRAME))
     tail = data.at(first, stop - first)
     sync, place = data.at(low, 2), len(tail)
     while (place := tail.rfind(sync, 0, place)) >= 0:
-        end = _frame_end(tail[place : place + HEADER], largest_block)
-        if end is not None and crc16(tail[place:]) == 0:
-            return end
+        frame = _read_frame(tail[place : place + HEADER], largest_block)
+        if frame is not None and crc16(tail[place:]) == 0:
+            return frame
     return None
 
 
-def _frame_end(head: bytes, largest_block: int) -> int | None:
-    """The number of the sample after a frame, from its header; None where this is no header."""
+def _read_frame(head: bytes, largest_block: int) -> _Frame | None:
+    """A frame by its header; None where this is none."""
     if len(head) < 6 or head[1] & 0xFE != 0xF8 or head[3] & 1:
         return None
     block_code, rate_code = head[2] >> 4, head[2] & 15
@@ -114,12 +127,14 @@ def _frame_end(head: bytes, largest_block: int) -> int | None:
         width = block_code - 5
         block = int.from_bytes(head[place : place + width], "big") + 1
         place += width
-    place += {12: 1, 13: 2, 14: 2}.get(rate_code, 0)
+    width, unit = {12: (1, 1000), 13: (2, 1), 14: (2, 10)}.get(rate_code, (0, 1))
+    rate = int.from_bytes(head[place : place + width], "big") * unit if width else RATES[rate_code]
+    place += width
     if place >= len(head) or _crc8(head[:place]) != head[place]:
         return None
     if head[1] & 1:  # blocks of varying size: the header has the number of the first sample
-        return number + block
-    return number * (largest_block or block) + block
+        return _Frame(number + block, rate)
+    return _Frame(number * (largest_block or block) + block, rate)
 
 
 def _crc8(data: bytes) -> int:

@@ -212,6 +212,7 @@ LIES = {
     "au of 4 billion channels": with_bytes(encode(VOICE, format="AU"), 20, b"\xff\xff\xff\xff"),
     "aiff of 2^31 samples": with_bytes(encode(VOICE, format="AIFF"), 22, b"\x40\0\0\0"),
     "flac of 2^36 samples": with_bytes(encode(VOICE), 21, b"\x0f\xff\xff\xff\xff"),
+    "flac of 540 kHz": with_bytes(encode(VOICE), 18, (540_288 << 4 | encode(VOICE)[20] & 15).to_bytes(3, "big")),
     "w64 of 2^60 bytes": with_bytes(
         encode(VOICE, format="W64"), encode(VOICE, format="W64").index(b"data") + 16, struct.pack("<Q", 1 << 60)
     ),
