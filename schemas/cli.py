@@ -14,6 +14,7 @@ import argparse
 import errno
 import functools
 import os
+import re
 import signal
 import sys
 import threading
@@ -242,6 +243,16 @@ def _cause(error: BaseException) -> BaseException:
         seen.append(error)
         failures = getattr(error, "worker_failures", None) or {}
         inner = next(iter(failures.values()), None) or getattr(error, "cause", None) or error.__cause__
-        if isinstance(inner, BaseException):
-            error = inner
+        error = inner if isinstance(inner, BaseException) else _from_text(str(error)) or error
     return error
+
+
+def _from_text(text: str) -> UserError | None:
+    """The error of ours that a traceback ends in: of one raised while an actor was made, Ray keeps the text alone."""
+    for match in reversed(
+        list(re.finditer(r"^((?:schemas|pipeline|model|jobs)[\w.]*)\.(\w+): (.+)$", text, re.MULTILINE))
+    ):
+        kind = getattr(sys.modules.get(match[1]), match[2], None)
+        if isinstance(kind, type) and issubclass(kind, UserError):
+            return kind(match[3])
+    return None

@@ -38,6 +38,14 @@ def in_a_worker(error: Exception) -> Exception:
     return outer
 
 
+def while_an_actor_is_made(error: Exception) -> Exception:
+    """`error` as Ray tells of it when it was raised by an actor's constructor: as text."""
+    from ray.exceptions import ActorDiedError, RayTaskError
+
+    text = f"Traceback (most recent call last):\n{type(error).__module__}.{type(error).__name__}: {error}"
+    return ActorDiedError(RayTaskError("StageWorker.__init__", text, error))
+
+
 CASES: list[tuple[BaseException, ExitCode, str]] = [
     (
         ConfigError("there is no stage 'word'", "write 'words'"),
@@ -49,6 +57,7 @@ CASES: list[tuple[BaseException, ExitCode, str]] = [
     (TryAgain("a node went away"), ExitCode.TRY_AGAIN, "a node went away"),
     (in_a_worker(DataError("t.parquet is damaged")), ExitCode.STORAGE, "t.parquet is damaged"),
     (in_a_worker(PermissionError(13, "Permission denied", "/out")), ExitCode.STORAGE, "/out: Permission denied"),
+    (while_an_actor_is_made(DataError("w.bin is damaged", "fetch it")), ExitCode.STORAGE, "w.bin is damaged: fetch it"),
     (FileNotFoundError(2, "No such file or directory", "x.yaml"), ExitCode.CONFIGURATION, "x.yaml: No such file"),
     (OSError(28, "No space left on device", "/out/a"), ExitCode.STORAGE, "/out/a: No space left on device"),
     (UnicodeDecodeError("utf-8", b"a\xff", 1, 2, "invalid"), ExitCode.CONFIGURATION, "byte 1 is ff"),
