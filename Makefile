@@ -14,7 +14,7 @@ export RAY_USAGE_STATS_ENABLED := 0
 export PYANNOTE_METRICS_ENABLED := 0
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: help setup models shards train test test-all check format inspect report listen verify bench study study-demo study-data plots site clean
+.PHONY: help setup models shards train test test-all check format inspect report listen verify bench study study-first study-demo study-data plots site clean
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -79,7 +79,11 @@ study-demo: $(STAMP) ## the study's whole path in miniature (stories, shards, ar
 	@$(PY) -m recipes.study.run configs/experiments/study-demo.yaml
 	@$(PY) -m recipes.study.check configs/experiments/study-demo.yaml --again static-s1-compute
 
-study: $(STAMP) ## LST against its baselines (hours; goes on where it stopped; ARGS="--hours 2"); docs/results/study.md
+study: $(STAMP) ## LST against its baselines (hours; goes on where it stopped; ARGS="--hours 2 --jobs 2"); docs/results/study.md
+	@test -e runs/ladder-lex3/ladder.json || $(PY) -m recipes.ladder.make configs/stories/ladder-lex3.yaml
+	@$(PY) -m recipes.study.run configs/experiments/study-ladder.yaml $(ARGS)
+
+study-first: $(STAMP) ## the first study again (full stories, three voices; hours); docs/results/study-first.md
 	@$(MAKE) --no-print-directory study-data STORIES=study TASKS="test-seen test-unseen"
 	@$(PY) -m recipes.study.run configs/experiments/study.yaml $(ARGS)
 

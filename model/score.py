@@ -2,6 +2,7 @@
 
     python -m model.score task.jsonl --checkpoint runs/train-tiny
     python -m model.score task.jsonl --checkpoint runs/lst --directions 'S->S,T->T' --against runs/plain --json scores.json
+    python -m model.score --losses 50 --checkpoint runs/lst       where the loss of speech lies, what context is worth
 
 Endings are compared by the sum of their log-likelihood given the prompt (sum), by that per token or unit (token), per second of
 speech or character of text (length), and by slamkit's mean over prompt and ending (whole). Where items come as twins (two
@@ -50,6 +51,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given.precision = given.precision or ("fp64" if given.device == "cpu" else "fp32")
     if given.threads:
         torch.set_num_threads(given.threads)
+    if given.losses:
+        return _losses(given)
+    if given.task is None:
+        raise ConfigError("give a task file (schemas/tasks.py), or --losses for tables of held-out speech")
     task = read_task(given.task)
     directions = parse_directions(given.directions)
     scored, facts = _score(task, given.checkpoint, directions, given)
@@ -92,7 +97,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _parser() -> Parser:
     parser = Parser(__doc__)
-    parser.add_argument("task", help="a task file (schemas/tasks.py); for speech one of jobs/prepare_task.py")
+    parser.add_argument(
+        "task", nargs="?", help="a task file (schemas/tasks.py); for speech one of jobs/prepare_task.py"
+    )
+    parser.add_argument(
+        "--losses", type=int, metavar="N",
+        help="instead of a task: tables over N held-out utterances of the run's own data (its shards must be there)",
+    )  # fmt: skip
     parser.add_argument(
         "--checkpoint", required=True, metavar="DIR", help="a run's output_dir, or one of its checkpoints"
     )
@@ -116,6 +127,18 @@ def _parser() -> Parser:
     parser.add_argument("--threads", type=count, help="CPU threads; torch's choice otherwise")
     parser.add_argument("--json", type=out_file, metavar="OUT", help="write every item's scores and all accuracies")
     return parser
+
+
+def _losses(given: argparse.Namespace) -> int:
+    from model.scoring.losses import describe, measure_losses
+
+    found = measure_losses(load_trained(given.checkpoint, given.device), given.losses, given.precision)
+    print(describe(found))
+    if given.json:
+        Path(given.json).parent.mkdir(parents=True, exist_ok=True)
+        Path(given.json).write_text(json.dumps(asdict(found), indent=1) + "\n", encoding="utf-8")
+        print(f"wrote {given.json}")
+    return 0
 
 
 def parse_directions(text: str) -> list[Direction]:

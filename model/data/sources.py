@@ -62,7 +62,8 @@ class TextSource(_SourceConfig):
     data: Annotated[str, BY_CONTENT]
     """The `index.json` of any shards (their text is used), or a plain .txt file in UTF-8."""
     document_chars: int = Field(2000, ge=1)
-    """A plain file: paragraphs are joined until a document has this many characters; where there are no paragraphs, lines."""
+    """A plain file: paragraphs are joined until a document has this many characters; where there are no paragraphs, lines. With 1
+    every paragraph is a document."""
 
 
 SourceConfig = Annotated[
@@ -136,10 +137,15 @@ class Source:
         counts = held if self._validating else np.asarray(samples.counts) - held
         self.order = Order(counts.tolist(), seed, f"{split}/{name}", data.shuffle_shards)
 
+    def sample(self, index: int) -> Sample | str:
+        """The index-th sample of the order."""
+        _, shard, number = self.order.locate(index)
+        return self.samples.read(shard, self._sample(shard, number))
+
     def documents(self, index: int, composer: Composer) -> list[Document]:
         """The documents of the index-th sample of the order."""
-        epoch, shard, number = self.order.locate(index)
-        sample = self.samples.read(shard, self._sample(shard, number))
+        epoch, _, number = self.order.locate(index)
+        sample = self.sample(index)
         config = self.config
         if isinstance(sample, str):
             return [composer.text(sample, f"{self.name}/{number}")]

@@ -16,6 +16,8 @@ BLOCK = 1 << 22
 """Bytes read at a time. Nothing that is cut depends on it."""
 MOST_BYTES = 1 << 30
 """Every rank reads a plain file whole when a run begins, some 15 s a GB; text shards are opened by their index."""
+WHOLE_CHARS = 2000
+"""With `document_chars: 1` every paragraph is a document, and those of up to three times so many characters stay whole."""
 NEWLINE = ord("\n")
 BEGINS_CHARACTER = (np.arange(256) & 0xC0) != 0x80
 IS_DARK = ~np.isin(np.arange(256), [ord(space) for space in "\t\n\v\f\r "])
@@ -75,7 +77,8 @@ def document_ends(blocks: Iterator[bytes], document_chars: int) -> Iterator[tupl
     """Where documents end in a stream of UTF-8, in bytes, and whether a paragraph ends there too (or the stream).
 
     A document ends at the first blank line after `document_chars` characters. Where none comes within three times that, it
-    ends at the first end of a line after twice that; where there is none up to four times that, at the next space.
+    ends at the first end of a line after twice that; where there is none up to four times that, at the next space. With 1 it
+    ends at every blank line, and "that" is WHOLE_CHARS.
     """
     held, offset, before = b"", 0, NEWLINE
     for block in blocks:
@@ -100,12 +103,12 @@ def _cuts(held: bytes, document_chars: int, begins_line: bool, final: bool) -> t
     spaces = _Places(np.flatnonzero(data == 32) + 1, chars)
     cuts, start, total = [], 0, int(chars[-1])
     while start < len(held):
-        begun = int(chars[start])
-        if not final and total - begun < 4 * document_chars:
+        begun, reach = int(chars[start]), document_chars if document_chars > 1 else WHOLE_CHARS
+        if not final and total - begun < 4 * reach:
             break  # what comes next decides
-        by_paragraph = blanks.first(begun + document_chars, begun + 3 * document_chars)
-        end = by_paragraph or lines.first(begun + 2 * document_chars, begun + 4 * document_chars)
-        end = end or spaces.first(begun + 4 * document_chars, total)
+        by_paragraph = blanks.first(begun + document_chars, begun + 3 * reach)
+        end = by_paragraph or lines.first(begun + 2 * reach, begun + 4 * reach)
+        end = end or spaces.first(begun + 4 * reach, total)
         if end is None:
             if not final:
                 break

@@ -216,7 +216,7 @@ class Scorer:
         return results + self._continuations(waiting)
 
     def _continuations(self, choices: list[Choice]) -> list[tuple[float, bool]]:
-        rows = self._rows([whole(choice.document, *patch(choice, self.patching)) for choice in choices])
+        rows = self.rows([whole(choice.document, *patch(choice, self.patching)) for choice in choices])
         return [
             (
                 round(-math.fsum(row.nll[choice.start - 1 : choice.stop - 1]), DIGITS),
@@ -228,7 +228,7 @@ class Scorer:
     def _endings(self, choices: list[Choice]) -> Iterator[EndingScore]:
         """The scores of documents that go through the model together."""
         pieces = [whole(choice.document, *patch(choice, self.patching)) for choice in choices]
-        for choice, row in zip(choices, self._rows(pieces), strict=True):
+        for choice, row in zip(choices, self.rows(pieces), strict=True):
             seconds = 1.0 if choice.is_text else self.seconds_per_unit
             yield EndingScore(
                 log_prob=round(-math.fsum(row.nll[choice.start - 1 : choice.stop - 1]), DIGITS),
@@ -239,7 +239,7 @@ class Scorer:
             )
 
     @torch.inference_mode()
-    def _rows(self, pieces: list[Piece]) -> list[Row]:
+    def rows(self, pieces: list[Piece]) -> list[Row]:
         """What the model says of elements 1, 2, ... of each document, as if it stood alone."""
         if not pieces:
             return []

@@ -18,6 +18,7 @@ import torch
 from recipes.study.arms import budget_of, elements_of
 from recipes.study.page import Page
 from recipes.study.plan import Unit, units
+from recipes.study.render import page_text
 from recipes.study.rerun import compare, train_again
 from recipes.study.settings import Study, load_study
 from schemas.cli import Parser, command
@@ -33,7 +34,7 @@ def problems(study: Study, config: str) -> Iterator[str]:
         if unit.kind == "runs" and page.ledger.has(unit.name):
             yield from _problems_of_run(study, page, unit)
     written = Path(study.page).read_text(encoding="utf-8")
-    if written != page.text():
+    if written != page_text(study, config):
         yield f"{study.page} is not what the records give now"
     for unit in planned:
         if unit.kind == "runs" and page.ledger.has(unit.name):

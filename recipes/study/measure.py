@@ -10,6 +10,7 @@ import torch
 
 from model.inference.trained import load_trained
 from model.scoring.documents import DIRECTIONS
+from model.scoring.losses import losses_of
 from model.scoring.scorer import NORMALISATIONS, Scored, score_task
 from recipes.study.heldout import losses, open_held_out
 from recipes.study.records.choices import log_probs, task_facts
@@ -33,6 +34,8 @@ def measure(study: Study, run: Path, device: str = "cpu") -> dict[str, Any]:
         scored = score_task(trained, task, DIRECTIONS, precision="fp32")
         found["tasks"][task.header.task] = points_of(scored)
         found["choices"][task.header.task] = log_probs(scored, _facts_of(study, task, scored))
+    if study.measures.loss_documents and trained.config.data.unit_bpe is None:
+        found["losses"] = losses_of(trained, study.measures.loss_documents)
     found["core_seconds_of_measuring"] = time.process_time() - began
     return found
 

@@ -25,14 +25,6 @@ AXES = {"the operations": "flops", "the documents": "content", "the core seconds
 LOSSES = {"bits/s of speech": ("speech_bits_per_second", 2), "nats per text token": ("text_nats_per_token", 4)}
 
 
-def render(study: Study, config: str) -> Path:
-    """Write the page and its pictures; returns the page's path."""
-    path = Path(study.page)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(Page(study, config).text(), encoding="utf-8")
-    return path
-
-
 class Page:
     """The page of one study."""
 

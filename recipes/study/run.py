@@ -308,7 +308,7 @@ def sitting(work: Work, wanted: list[Unit], config: str, render: bool = True) ->
 
 
 def _render(study: Study, config: str) -> None:
-    from recipes.study.page import render
+    from recipes.study.render import render
 
     print(f"wrote {render(study, config)}", file=sys.stderr)
 

@@ -126,6 +126,8 @@ class Study(StrictModel):
     results_dir: str
     """Records: one small JSON for each finished unit of work, committed."""
     page: str
+    layout: Literal["tables", "brief"] = "tables"
+    """Of the page: all tables in turn, or the answer first (for studies whose tasks have twins)."""
     data: StudyData
     model: str | ModelConfig
     """The LST; the plain arms have its global part."""

@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 from recipes.study import driver
 from recipes.study.arms import budget_of, elements_of
 from recipes.study.facts import ArmFacts, Facts
-from recipes.study.page import render
 from recipes.study.plan import units
 from recipes.study.records.ledger import Ledger
 from recipes.study.records.readings import accuracy, at, difference
+from recipes.study.render import render
 from recipes.study.rerun import compare, train_again
 from recipes.study.run import Work, main
 from recipes.study.settings import Control, Study, load_study
@@ -337,13 +337,30 @@ def test_an_arm_may_differ_in_its_model_and_optimiser() -> None:
 
 
 def test_several_units_of_work_side_by_side(tmp_path: Path) -> None:
-    """Two processes at a time do what one does: the grid before the run, every record once, the same figures."""
-    overrides = [
-        "arms={plain: {kind: plain, patches: {policy: static, size: 4}, seeds: [1]}}",
-        "training.rates=[0.003, 0.004]",
+    """Three processes at a time: the grid before the run that needs it, one run of an arm and seed at a time, every unit once; an
+    error is the exit code, and what needs the failed unit does not begin."""
+    import sys
+
+    from recipes.study.crew import run_crew
+    from recipes.study.plan import Unit
+
+    wanted = [
+        *(Unit(kind="rates", arm="a", lr=lr, seconds=1.0) for lr in (0.1, 0.2)),
+        *(Unit(kind="runs", arm="a", control=control, seconds=1.0) for control in ("compute", "data")),
+        Unit(kind="runs", arm="b", seconds=1.0),
     ]
-    config = write_study(tmp_path)
-    assert main([str(config), *overrides, "controls=[compute]", "--jobs", "2"]) == 0
-    ledger = Ledger(tmp_path / "results")
-    assert set(ledger.all("rates")) == {"plain-0.003", "plain-0.004"}
-    assert set(ledger.all("runs")) == {"plain-s1-compute"}
+    work = """import pathlib, sys, time
+path = pathlib.Path(sys.argv[1], sys.argv[sys.argv.index("--unit") + 1] + ".json")
+others = sorted(p.name for p in pathlib.Path(sys.argv[1]).rglob("*.json"))
+time.sleep(0.3)
+if path.name in sys.argv[2:3]: sys.exit(7)
+path.parent.mkdir(parents=True, exist_ok=True)
+path.write_text(repr(others))"""
+    ledger = Ledger(tmp_path / "good")
+    assert run_crew([sys.executable, "-c", work, str(ledger.folder), "-"], wanted, ledger, 3, None) == 0
+    assert all(ledger.has(unit.name) for unit in wanted)
+    assert {"a-0.1.json", "a-0.2.json"} <= set(eval(ledger.path("runs/a-s1-compute").read_text()))
+    assert "a-s1-compute.json" in eval(ledger.path("runs/a-s1-data").read_text()), "they would share a trunk"
+    ledger = Ledger(tmp_path / "bad")
+    assert run_crew([sys.executable, "-c", work, str(ledger.folder), "a-0.2.json"], wanted, ledger, 2, None) == 7
+    assert not ledger.has("runs/a-s1-compute")

@@ -20,7 +20,7 @@ SKIPPED = 0.1
 
 def draw_curves(runs: dict[str, Record], arms: Sequence[str], out: Path) -> Path:
     """Held-out losses of each arm's compute-controlled run of its first seed, against operations, elements and core seconds."""
-    plt = _pyplot()
+    plt = pyplot()
     figure, axes = plt.subplots(len(PANELS), len(AXES), figsize=(11, 6.2), layout="constrained", sharey="row")
     first = {
         arm: next((r for r in runs.values() if (r["arm"], r["control"]) == (arm, "compute")), None) for arm in arms
@@ -46,7 +46,7 @@ def draw_curves(runs: dict[str, Record], arms: Sequence[str], out: Path) -> Path
                 axis.set_ylabel(label)
     if axes[0][0].has_data():
         axes[0][0].legend(frameon=False, fontsize=8)
-    return _save(figure, plt, out)
+    return save(figure, plt, out)
 
 
 def draw_accuracies(runs: dict[str, Record], arms: Sequence[str], out: Path) -> Path | None:
@@ -60,7 +60,7 @@ def draw_accuracies(runs: dict[str, Record], arms: Sequence[str], out: Path) -> 
     rungs = list(dict.fromkeys(group for task in shown.values() for group in groups[task]))
     begun = {record["arm"] for record in chosen}
     arms = [arm for arm in arms if arm in begun]
-    plt = _pyplot()
+    plt = pyplot()
     size = (2.9 * len(shown) + 1, 0.16 * len(rungs) * len(arms) + 1.9)
     figure, axes = plt.subplots(1, len(shown), figsize=size, layout="constrained", sharey=True, squeeze=False)
     seeds: dict[str, int] = {}
@@ -86,7 +86,7 @@ def draw_accuracies(runs: dict[str, Record], arms: Sequence[str], out: Path) -> 
     figure.legend(
         unique.values(), unique.keys(), loc="outside lower center", ncols=len(unique), frameon=False, fontsize=8
     )
-    return _save(figure, plt, out)
+    return save(figure, plt, out)
 
 
 def _largest(records: Sequence[Record], direction: str) -> str | None:
@@ -96,7 +96,8 @@ def _largest(records: Sequence[Record], direction: str) -> str | None:
     return best if best is not None and counts[best] else None
 
 
-def _pyplot() -> Any:
+def pyplot() -> Any:
+    """Matplotlib without a screen."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -105,7 +106,8 @@ def _pyplot() -> Any:
     return pyplot
 
 
-def _save(figure: Any, plt: Any, out: Path) -> Path:
+def save(figure: Any, plt: Any, out: Path) -> Path:
+    """Write a picture without date or version: equal records give equal bytes."""
     out.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(out, dpi=100, metadata={"Software": None})
     plt.close(figure)

@@ -56,3 +56,13 @@ def test_a_file_too_large_for_every_rank_to_read_is_refused(tmp_path: Path, monk
     monkeypatch.setattr(text_file, "MOST_BYTES", 100)
     with pytest.raises(ShardError, match=r"web\.txt has .* GB.*jobs\.text_shards"):
         TextFile(str(tmp_path / "web.txt"), 100)
+
+
+def test_one_character_means_every_paragraph(tmp_path: Path) -> None:
+    """`document_chars: 1` gives a document for each paragraph, whole, with the fingerprint that it always had."""
+    stories = [f"Story {n} is told in some forty characters.\nIts second line." for n in range(50)]
+    text = "\n\n".join(stories) + "\n\n"
+    (tmp_path / "stories.txt").write_text(text)
+    found = TextFile(str(tmp_path / "stories.txt"), 1)
+    assert [found.read(0, n) for n in range(found.counts[0])] == stories
+    assert found.fingerprint == hashlib.sha256(b"1" + text.encode()).hexdigest()

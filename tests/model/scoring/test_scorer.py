@@ -107,8 +107,8 @@ def test_a_batch_does_not_show(config_name: str, patching: str) -> None:
     for item in items[:3]:
         choices = [c for d in DIRECTIONS for c in make_choices(item, d, composer())]
         pieces = [whole_piece(choice, wanted) for choice in choices]
-        for piece, packed in zip(pieces, ready._rows(pieces), strict=True):
-            np.testing.assert_allclose(ready._rows([piece])[0].nll, packed.nll, rtol=0, atol=1e-10)
+        for piece, packed in zip(pieces, ready.rows(pieces), strict=True):
+            np.testing.assert_allclose(ready.rows([piece])[0].nll, packed.nll, rtol=0, atol=1e-10)
 
 
 def whole_piece(choice, wanted):  # type: ignore[no-untyped-def]
