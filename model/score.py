@@ -28,9 +28,7 @@ from schemas.config import ConfigError
 from schemas.tasks import Task, read_task
 
 if TYPE_CHECKING:
-    from model.scoring.accuracy import (
-        Twins,
-    )
+    from model.scoring.accuracy import Twins
     from model.scoring.scorer import Scored
 
 SCORES_FORMAT = 1
@@ -101,7 +99,7 @@ def _parser() -> Parser:
         "task", nargs="?", help="a task file (schemas/tasks.py); for speech one of jobs/prepare_task.py"
     )
     parser.add_argument(
-        "--losses", type=int, metavar="N",
+        "--losses", type=count, metavar="N",
         help="instead of a task: tables over N held-out utterances of the run's own data (its shards must be there)",
     )  # fmt: skip
     parser.add_argument(
@@ -130,13 +128,13 @@ def _parser() -> Parser:
 
 
 def _losses(given: argparse.Namespace) -> int:
+    from model.inference.trained import load_trained
     from model.scoring.losses import describe, measure_losses
 
     found = measure_losses(load_trained(given.checkpoint, given.device), given.losses, given.precision)
     print(describe(found))
     if given.json:
-        Path(given.json).parent.mkdir(parents=True, exist_ok=True)
-        Path(given.json).write_text(json.dumps(asdict(found), indent=1) + "\n", encoding="utf-8")
+        given.json.write_text(json.dumps(asdict(found), indent=1) + "\n", encoding="utf-8")
         print(f"wrote {given.json}")
     return 0
 
