@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 LANGUAGE, LICENSE = "samples in language ", "samples under "
 """Prefixes of the sums of a shard's commit that the data card needs."""
+BELIEF = ("doubtful_words", "samples_uncovered")
+"""Sums of a shard's commit that say how far its words are to be believed."""
 TABLES_OF_A_SHARD = ("recordings", "segments", "transcripts", "words", "units", "patches")
 
 
@@ -38,7 +40,7 @@ def write_group(store: Store, job: Job, task: ShardTask, audio: AudioReader) -> 
     samples: list[dict[str, bytes | str]] = []
     inputs: dict[str, str] = {}
     segments_in, told = 0, set[str]()
-    sums = {"samples": 0, "frames": 0, "words": 0, "patches": 0, "audio_samples": 0}
+    sums = {"samples": 0, "frames": 0, "words": 0, "patches": 0, "audio_samples": 0, **dict.fromkeys(BELIEF, 0)}
     for units, receipts in task.partitions:
         reader = _Reader(store, units, receipts)
         segments, recordings = reader.rows(Segment), reader.rows(Recording)
@@ -91,6 +93,10 @@ def _add(sums: dict[str, int], passage: Passage) -> None:
         sums["frames"] += part.units.num_frames
         sums["words"] += len(part.words)
         sums["patches"] += len(part.patches.kind)
+        sums["doubtful_words"] += sum(word.timing == "doubtful" for word in part.words)
+        sums["samples_uncovered"] += sum(
+            b - a for word in part.words for a, b in zip(word.uncovered[::2], word.uncovered[1::2], strict=True)
+        )
         length = part.segment.end - part.segment.start
         sums["audio_samples"] += length
         for name in (f"{LANGUAGE}{part.transcript.language}", f"{LICENSE}{passage.recording.license or ''}"):
@@ -113,6 +119,7 @@ def write_index(plan: Plan) -> ShardIndex:
             name: sum(getattr(entry, name) for entry in entries)
             for name in ("samples", "frames", "words", "patches", "seconds", "bytes")
         }
+        | belief(commits)
         | _shares(commits),
     )
     name = index_name(plan.spec.source)
@@ -120,6 +127,12 @@ def write_index(plan: Plan) -> ShardIndex:
     card = data_card(index, {name: index.totals.get(name, {}) for name in ("languages", "licenses")})
     plan.store.write_bytes("shards/README.md" if name == "index" else f"shards/{name}.md", card.encode("utf-8"))
     return index
+
+
+def belief(commits: Sequence[Commit]) -> dict[str, Any]:
+    """Words that are `doubtful`, and seconds of speech that no word covers (`speech_uncovered`)."""
+    doubtful, samples = (sum(commit.sums.get(name, 0) for commit in commits) for name in BELIEF)
+    return {"doubtful_words": doubtful, "speech_uncovered": round(samples / SAMPLE_RATE, 2)}
 
 
 def _shares(commits: Sequence[Commit]) -> dict[str, Any]:

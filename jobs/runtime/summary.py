@@ -15,6 +15,7 @@ from jobs.runtime.places import local_or_url
 from jobs.runtime.plan import Plan
 from jobs.runtime.rejects import FIRST_FEW, allowance, few_lines
 from jobs.runtime.run import Outcome
+from jobs.runtime.shard_writer import belief
 from jobs.store.commit_log import COUNTS
 from jobs.store.provenance import provenance
 from pipeline.source.inventory import unreadable
@@ -160,6 +161,10 @@ def format_summary(outcome: Outcome) -> str:
     lines.append(
         "rejected     " + (", ".join(f"{count} {code} ({name})" for name, code, count in rejects) or "nothing")
     )
+    if "shards" in plan.stages:
+        told = belief(list(plan.commits("shards")))
+        seconds, doubtful = told["speech_uncovered"], told["doubtful_words"]
+        lines.append(f"uncovered    {seconds:.1f} s of speech in no word (filler patches); {doubtful} doubtful words")
     lines += few_lines(plan, f"lst rejects {local_or_url(plan.spec.output)}")
     lines += _left_out(plan)
     lines += ["", f"{'stage':<12} {'busy':>9} {'x real time':>12} {'busy share':>11}   this run"]
