@@ -42,6 +42,8 @@ class Utterance:
     """int8 [T]"""
     char_frames: np.ndarray | None
     """int32 [len(text)]: the frame of each character, -1 where unknown."""
+    scores: np.ndarray | None = None
+    """float16 [W]: the aligner's score of each word, where the shard has them."""
 
     @property
     def num_words(self) -> int:
@@ -81,6 +83,7 @@ def utterance_of(sample: Sample) -> Utterance:
         patch_start=starts,
         patch_kind=kinds if frames else np.zeros(0, dtype=np.int8),
         char_frames=sample.chars,
+        scores=sample.scores,
     )
 
 
@@ -106,6 +109,7 @@ def segments_of(sample: Sample) -> list[Utterance]:
                 patch_start=whole.patch_start[a:b],
                 patch_kind=whole.patch_kind[a:b],
                 char_frames=None if frames is None else np.where(frames[start:end] < 0, -1, frames[start:end] - a),
+                scores=None if whole.scores is None else whole.scores[first:last],
             )
         )
     return result
@@ -136,12 +140,19 @@ class Composer:
             [_special(BOS), *self._speech(utterance, 0, utterance.num_words), _special(EOS)], utterance.name
         )
 
-    def interleaved(self, utterance: Utterance, rule: PaperRule | SpiritLMRule, rng: np.random.Generator) -> Document:
-        """An interleaved document; the spans are drawn anew from `rng`. Where no word is known, all of it is speech."""
+    def interleaved(
+        self,
+        utterance: Utterance,
+        rule: PaperRule | SpiritLMRule,
+        rng: np.random.Generator,
+        min_word_score: float = 0.0,
+    ) -> Document:
+        """An interleaved document; the spans are drawn anew from `rng`. Where no word is known, all of it is speech, and so is a
+        span of text with a word whose score is under `min_word_score`."""
         if utterance.num_words == 0:
             return self.speech(utterance)
         parts = [_special(BOS)]
-        for span in _spoken(utterance, draw_spans(rule, utterance.num_words, rng)):
+        for span in _spoken(utterance, draw_spans(rule, utterance.num_words, rng), min_word_score):
             if span.is_text:
                 start, end = utterance.text_of(span.first, span.last)
                 parts += self._text(utterance.text[start:end].strip())
@@ -214,13 +225,16 @@ def _special(element: int) -> _Part:
     return _Part(ids=np.asarray([element], dtype=np.int32))
 
 
-def _spoken(utterance: Utterance, spans: list[Span]) -> list[Span]:
-    """The spans, where one that has no frame to be spoken in is written instead (more words than frames)."""
+def _spoken(utterance: Utterance, spans: list[Span], min_word_score: float) -> list[Span]:
+    """The spans, where one that has no frame to be spoken in is written instead (more words than frames), and text with a word
+    that was hardly heard is spoken; neighbours that are alike then become one."""
     result: list[Span] = []
     for span in spans:
         start, end = utterance.frames_of(span.first, span.last)
-        is_text = span.is_text or end <= start
-        if result and result[-1].is_text and is_text:
+        scores = None if utterance.scores is None else utterance.scores[span.first : span.last]
+        doubtful = scores is not None and bool((scores < min_word_score).any())
+        is_text = (span.is_text and not doubtful) or end <= start
+        if result and result[-1].is_text == is_text:
             result[-1] = result[-1]._replace(last=span.last)
         else:
             result.append(span._replace(is_text=is_text))

@@ -42,6 +42,8 @@ class InterleavedSource(SpokenConfig):
     """Spans of text and speech in turns within a document (the paper's data)."""
     spans: InterleaveRule
     """The rule that draws the spans."""
+    min_word_score: float = Field(0.0, ge=0, le=1)
+    """Text with a word of a lower score is left out and spoken instead; 0 keeps all. Shards made before scores keep all too."""
 
 
 class SpeechSource(SpokenConfig):
@@ -167,7 +169,7 @@ class Source:
         config = self.config
         if isinstance(config, InterleavedSource):
             rng = generator(self.seed, "spans", self.name, epoch, utterance.name)
-            return composer.interleaved(utterance, config.spans, rng)
+            return composer.interleaved(utterance, config.spans, rng, config.min_word_score)
         if isinstance(config, TranscriptionSource):
             return composer.transcription(utterance, config.kind, config.loss_on)
         return composer.speech(utterance)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -219,3 +220,19 @@ def test_token_starts_follow_character_times(tokenizer: TextTokenizer, tmp_path:
 def test_a_range_must_be_a_range(name: str) -> None:
     with pytest.raises(ValueError, match=f"{name} must be"):
         PaperRule.model_validate({name: (9, 3)})
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_text_with_a_word_that_was_hardly_heard_is_spoken(composer: Composer, seed: int) -> None:
+    """Below the bound no text is left; above it, or without a bound, the document is as it was."""
+    scores = np.full(60, 0.9, np.float16)
+    sample = replace(make_sample(seed, 60), scores=scores)
+    plain = composer.interleaved(utterance_of(sample), PaperRule(), generator(seed))
+    assert not plain.is_unit.all()
+    kept = composer.interleaved(utterance_of(sample), PaperRule(), generator(seed), min_word_score=0.5)
+    np.testing.assert_array_equal(kept.ids, plain.ids)
+    scores[:] = 0.1
+    spoken = composer.interleaved(utterance_of(sample), PaperRule(), generator(seed), min_word_score=0.5)
+    np.testing.assert_array_equal(spoken.ids, composer.speech(utterance_of(sample)).ids)
+    unscored = composer.interleaved(utterance_of(replace(sample, scores=None)), PaperRule(), generator(seed), 0.5)
+    np.testing.assert_array_equal(unscored.ids, plain.ids)
