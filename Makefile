@@ -29,7 +29,7 @@ $(VENV)/bin/uv:
 # first; where it cannot be built, nothing but the comparison with it is lost.
 $(STAMP): pyproject.toml constraints.hashes.txt | $(VENV)/bin/uv
 	$(INSTALL) --group build
-	$(INSTALL) -e '.[whisperx,dev]'
+	$(INSTALL) -e '.[whisperx,romanise,dev]'
 	@$(INSTALL) -e '.[fairseq]' 2>$(VENV)/fairseq.log || echo "fairseq could not be built here ($(VENV)/fairseq.log says why): set-up goes on without it, and the tests against it are skipped"
 	@touch $@
 
