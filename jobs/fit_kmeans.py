@@ -25,7 +25,7 @@ from jobs.runtime.session import ray_session
 from jobs.store.lease import owned
 from jobs.store.store import Store
 from pipeline.codebook.fit import FitResult, fit_kmeans, sample_frames
-from pipeline.codebook.folder import kmeans_card, load_card, write_centroids
+from pipeline.codebook.folder import has_centroids, kmeans_card, load_card, write_centroids
 from pipeline.encode.base import build_encoder
 from pipeline.source.audio import SourceAudio
 from schemas.audio import SAMPLE_RATE
@@ -46,11 +46,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--force", action="store_true", help="fit again where centroids exist with other settings")
     given = parser.parse_args(arguments)
     spec = load_spec(given)
-    folder = Path(spec.stages.units.centroids)
+    folder = spec.stages.units.centroids
     encoder = build_encoder(spec.stages.units.encoder).card()
-    if (folder / "card.json").exists() and not given.force:
+    if has_centroids(folder) and not given.force:
         check_same_fit(spec, folder, encoder.card_id)
-        print(f"{local_or_url(str(folder))}: centroids are there")
+        print(f"{local_or_url(folder)}: centroids are there")
         return 0
     with ray_session():
         store = Store(spec.output)
@@ -64,13 +64,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     card = kmeans_card(name, result.centroids, fit_notes(spec, result, encoder.card_id, len(features), recordings))
     write_centroids(folder, result.centroids, card)
     print(
-        f"{local_or_url(str(folder))}: objective {result.objective[0]:.4g} -> {result.objective[-1]:.4g} in "
+        f"{local_or_url(folder)}: objective {result.objective[0]:.4g} -> {result.objective[-1]:.4g} in "
         f"{len(result.objective)} iterations, {len(result.dead)} dead and {len(result.near_dead)} near-dead centroids"
     )
     return 0
 
 
-def check_same_fit(spec: PipelineSpec, folder: Path, encoder_id: str) -> None:
+def check_same_fit(spec: PipelineSpec, folder: str, encoder_id: str) -> None:
     """Raises ConfigError if the centroids that are there were fitted otherwise than the spec says."""
     notes = load_card(folder).notes
     if notes.get("encoder") not in (None, encoder_id):

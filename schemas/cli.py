@@ -29,7 +29,14 @@ from typing import Any, NoReturn, Protocol
 from schemas.errors import ExitCode, UserError
 
 DEBUG = "--debug"
-EXTRAS = {"whisperx": "whisperx", "fairseq": "fairseq", "lm_eval": "lm-eval", "lhotse": "lhotse", "uroman": "romanise"}
+EXTRAS = {
+    "whisperx": "whisperx",
+    "s3fs": "s3",
+    "fairseq": "fairseq",
+    "lm_eval": "lm-eval",
+    "lhotse": "lhotse",
+    "uroman": "romanise",
+}
 """Package -> the extra of ours that brings it."""
 STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 """Ctrl-C, a scheduler's end, a scheduler's warning before it."""

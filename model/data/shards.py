@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import io
 import mmap
@@ -66,6 +67,13 @@ class ShardCache:
             os.utime(target)
             return target
         self.directory.mkdir(parents=True, exist_ok=True)
+        with open(target.with_suffix(".lock"), "w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)  # of the readers of a node one fetches, and the others find it here
+            if target.exists():
+                return target
+            return self._fetch(url, entry, target)
+
+    def _fetch(self, url: str, entry: ShardEntry, target: Path) -> Path:
         self._make_room(entry.bytes)
         partial = target.with_suffix(f".{uuid.uuid4().hex}.part")
         try:

@@ -45,6 +45,12 @@ def _read(folder: str | Path, name: str) -> bytes:
     return content
 
 
+def has_centroids(folder: str | Path) -> bool:
+    """Whether a complete folder of centroids is there."""
+    files, path = fsspec.core.url_to_fs(str(folder))
+    return bool(files.exists(f"{path}/card.json"))
+
+
 def load_card(folder: str | Path) -> Card:
     """The card of a centroids folder.
 

@@ -1,0 +1,202 @@
+"""Object storage for real: the whole line from s3 to s3 against a server process, with its failures."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from jobs.runtime.drive import prepare, run_in_process
+from jobs.runtime.plan import STAGES, Plan, make_plan, refresh
+from jobs.runtime.published import publish
+from jobs.runtime.shard_writer import write_index
+from jobs.store import files
+from jobs.store.store import Store
+from jobs.verify_dataset import verify_shards, verify_tables
+from model.data.shards import ShardCache, ShardSet
+from pipeline.codebook.folder import kmeans_card, load_centroids, write_centroids
+from schemas import open_output
+from schemas.config import ConfigError
+from schemas.shards import ShardIndex
+from tests.jobs.growing import Source, make_spec, run, shards_of, use_counting_stages
+from tests.s3_server import CREDENTIALS, Server, s3_server
+
+s3fs = pytest.importorskip("s3fs")
+pytest.importorskip("moto.server")
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    with s3_server(tmp_path_factory.mktemp("s3")) as started, pytest.MonkeyPatch.context() as patch:
+        for name, value in {**CREDENTIALS, "AWS_ENDPOINT_URL": started.url}.items():
+            patch.setenv(name, value)
+        s3fs.S3FileSystem.clear_instance_cache()
+        s3fs.S3FileSystem().mkdir("bucket")
+        yield started
+        s3fs.S3FileSystem.clear_instance_cache()
+
+
+@pytest.fixture
+def calm(server: Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+    """The server with nothing failing, and pauses that a test can wait for."""
+    monkeypatch.setattr(files.time, "sleep", lambda seconds: None)
+    server.fail()
+    server.requests()
+    yield server
+    server.fail()
+
+
+def corpus(folder: Path, name: str, count: int = 9) -> Source:
+    """A corpus here and under s3://bucket/<name>/audio."""
+    source = Source(folder / "audio", random.Random(1))
+    for _ in range(count):
+        source.add()
+    source.write_manifest()
+    s3fs.S3FileSystem().put(f"{source.folder}/", f"bucket/{name}/audio/", recursive=True)
+    return source
+
+
+def finish(plan: Plan) -> None:
+    refresh(plan)
+    assert plan.is_complete()
+    write_index(plan)
+    publish(plan)
+
+
+def remote_shards(root: str) -> dict[str, bytes]:
+    store = Store(root)
+    index = store.read_bytes("shards/index.json")
+    listed = ShardIndex.model_validate_json(index).shards
+    return {"index": index, **{entry.path: store.read_bytes(f"shards/{entry.path}") for entry in listed}}
+
+
+def test_the_whole_line_from_s3_to_s3(calm: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Byte-equal shards, few requests, nothing of the source read twice, trained on and asked from there."""
+    use_counting_stages(monkeypatch)
+    source = corpus(tmp_path, "line")
+    local = make_spec(str(source.folder), str(tmp_path / "out"), tmp_path / "centroids")
+    run(local)
+    spec = make_spec("s3://bucket/line/audio", "s3://bucket/line/out", tmp_path / "centroids")
+    calm.requests()
+    plan = make_plan(spec)
+    first = calm.requests()
+    fetched = sum(sent for kind, key, _, sent in first if kind == "GET" and "/audio/" in key)
+    assert fetched <= 0.1e6 * len(source.files)
+    make_plan(spec, recorded=True)
+    assert not [key for _, key, *_ in calm.requests() if "/audio/" in key], "a dry run reads the table"
+    prepare(plan)
+    calm.requests()
+    assert run_in_process(plan, STAGES) == []
+    of_workers = ("/audio/", "/control/", "/cards/")  # the source, and what a worker asks once
+    asked = [(kind, key) for kind, key, *_ in calm.requests() if not any(part in key for part in of_workers)]
+    work = len(plan.partitions) * (len(STAGES) - 1)
+    assert len(asked) <= 8 * work, Counter((kind, "/".join(key.split("/")[4:6])) for kind, key in asked)
+    assert Counter(kind for kind, _ in asked)["LIST"] <= 2, "of the driver, for the markers of the run"
+    finish(plan)
+    local_shards = shards_of(tmp_path / "out")
+    remote = remote_shards(spec.output)
+    assert remote["index"].decode() == local_shards["index"]
+    assert {name: files.sha256(data) for name, data in remote.items() if name != "index"} == {
+        name: digest for name, digest in local_shards.items() if name != "index"
+    }
+    calm.requests()
+    again = make_plan(spec)
+    asked = [kind for kind, key, *_ in calm.requests()]
+    assert again.is_complete()
+    assert "GET" not in {kind for kind, key, *_ in calm.requests() if key.endswith(".wav")}
+    assert list(verify_tables(again)) == []
+    assert verify_shards(again) == []
+    assert open_output(spec.output).words.count_rows() == open_output(local.output).words.count_rows() > 0
+    shards = ShardSet(f"{spec.output}/shards/index.json", ShardCache(tmp_path / "cache", 10**9))
+    assert shards.read(0, 0).meta.num_frames > 0
+
+
+def test_one_object_that_fails_costs_its_partition_and_not_the_run(
+    calm: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    use_counting_stages(monkeypatch)
+    monkeypatch.setattr(files, "RETRY_SECONDS", 3.0)
+    corpus(tmp_path, "fail")
+    spec = make_spec("s3://bucket/fail/audio", "s3://bucket/fail/out", tmp_path / "centroids")
+    plan = make_plan(spec)
+    prepare(plan)
+    run_in_process(plan, ["recordings"])
+    path = plan.commit("recordings", 1).outputs["recordings"].path
+    calm.fail({"method": "GET", "contains": path, "status": 500, "code": "InternalError"})
+    (said,) = run_in_process(plan, STAGES)
+    assert path in said
+    assert "could not be reached" in said
+    refresh(plan)
+    assert [int(plan.done["units"].sum()), plan.pending("units")] == [len(plan.partitions) - 1, [1]]
+    calm.fail()
+    prepare(plan)
+    assert run_in_process(plan, STAGES) == []
+    finish(plan)
+
+
+@pytest.mark.parametrize("status, code", [(500, "InternalError"), (503, "ServiceUnavailable")])
+def test_a_storage_that_is_away_for_a_while_is_asked_again(
+    calm: Server, monkeypatch: pytest.MonkeyPatch, status: int, code: str
+) -> None:
+    store = Store(f"s3://bucket/away{status}")
+    store.write_bytes("x", b"data")
+    pauses = []
+
+    def wait(seconds: float) -> None:
+        pauses.append(seconds)
+        calm.fail()
+
+    monkeypatch.setattr(files.time, "sleep", wait)
+    calm.fail({"method": "GET", "contains": "/x", "status": status, "code": code})
+    assert store.read_bytes("x") == b"data"
+    assert pauses
+
+
+def test_the_first_commit_wins_however_the_storage_says_so(calm: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = Store("s3://bucket/first")
+    assert store.create_exclusively("a", b"1")
+    assert not store.create_exclusively("a", b"2")
+    calm.fail(
+        {"method": "PUT", "contains": "/a", "status": 412, "code": "PreconditionFailed"}
+    )  # no <Condition>, as MinIO
+    assert not store.create_exclusively("a", b"3")
+    monkeypatch.setattr(files.time, "sleep", lambda seconds: calm.fail())
+    calm.fail({"method": "PUT", "contains": "/b", "status": 409, "code": "ConditionalRequestConflict"})
+    assert store.create_exclusively("b", b"1"), "two at once: asked again"
+    assert store.read_bytes("a") == b"1"
+
+
+def test_an_expired_token_is_a_sentence(calm: Server) -> None:
+    store = Store("s3://bucket/expired")
+    calm.fail({"method": "PUT", "contains": "expired", "status": 400, "code": "ExpiredToken"})
+    with pytest.raises(ConfigError, match=r"credentials for s3://bucket/expired have expired .* renew them"):
+        store.write_bytes("x", b"")
+
+
+def test_centroids_go_to_s3(calm: Server, tmp_path: Path) -> None:
+    import numpy as np
+
+    centroids = np.eye(4, dtype=np.float32)
+    card = kmeans_card("test", centroids, {})
+    write_centroids("s3://bucket/centroids/x", centroids, card)
+    assert np.array_equal(load_centroids("s3://bucket/centroids/x")[0], centroids)
+    assert not Path("s3:").exists()
+
+
+def test_readers_of_a_node_fetch_a_shard_once(calm: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    use_counting_stages(monkeypatch)
+    corpus(tmp_path, "herd", count=3)
+    spec = make_spec("s3://bucket/herd/audio", "s3://bucket/herd/out", tmp_path / "centroids")
+    run(spec)
+    index = ShardIndex.model_validate_json(Store(spec.output).read_bytes("shards/index.json"))
+    entry = index.shards[0]
+    caches = [ShardCache(tmp_path / "cache", 10**9) for _ in range(16)]
+    calm.requests()
+    with ThreadPoolExecutor(16) as pool:
+        paths = set(pool.map(lambda cache: cache.fetch(f"{spec.output}/shards/{entry.path}", entry), caches))
+    assert len(paths) == 1
+    assert len([key for kind, key, *_ in calm.requests() if kind == "GET" and entry.path in key]) == 1
