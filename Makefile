@@ -15,7 +15,7 @@ export RAY_USAGE_STATS_ENABLED := 0
 export PYANNOTE_METRICS_ENABLED := 0
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: help setup pins models shards train test test-all check format inspect report listen verify bench study study-first study-demo study-data plots site clean
+.PHONY: help setup pins models shards train test test-all check format inspect report listen verify bench gpu-check study study-first study-demo study-data plots site clean
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -77,6 +77,9 @@ listen: $(STAMP) ## runs/train-tiny/report.html: the trained model's losses, and
 
 verify: $(STAMP) ## re-hash every file and check every invariant
 	@$(PY) jobs/verify_dataset.py --config $(CONFIG)
+
+gpu-check: $(STAMP) ## on a machine with a GPU: tests, speed and memory; refreshes docs/results/gpu.md
+	@$(PY) -m model.gpu_check
 
 bench: models ## every benchmark that fits in 15 minutes; refreshes docs/results/bench.md
 	@$(PY) -m benchmarks.run_all

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from model.data.patching import AlignedConfig
+from model.inference.placement import add_placement, open_trained
 from schemas.cli import Parser, begin, command
 from schemas.config import ConfigError
 
@@ -108,14 +109,14 @@ def _encode(module: LST, pieces: list[Piece]) -> list[np.ndarray]:
     from model.data.packing import PackingConfig, pack
 
     config = PackingConfig(elements=sum(map(len, pieces)), latents=sum(p.num_latents for p in pieces), min_piece=2)
-    batch = pack(pieces, config)
+    batch = pack(pieces, config).to(next(module.parameters()).device)
     kept: list[torch.Tensor] = []
     places: list[torch.Tensor] = []
 
     def keep(_: Any, inputs: tuple[Any, ...], output: tuple[torch.Tensor, torch.Tensor]) -> None:
-        kept.append(output[1])
+        kept.append(output[1].float().cpu())
         pooled = inputs[1].pooled_S
-        places.append(torch.arange(len(output[1])) if pooled is None else pooled)
+        places.append(torch.arange(len(output[1])) if pooled is None else pooled.cpu())
 
     handle = module.encoder.register_forward_hook(keep)
     try:
@@ -123,7 +124,7 @@ def _encode(module: LST, pieces: list[Piece]) -> list[np.ndarray]:
             module(batch)
     finally:
         handle.remove()
-    latents = torch.zeros(batch.num_latents, kept[0].shape[1]).index_copy(0, places[0], kept[0].float()).numpy()
+    latents = torch.zeros(batch.num_latents, kept[0].shape[1]).index_copy(0, places[0], kept[0]).numpy()
     firsts = np.cumsum([0] + [piece.num_latents for piece in pieces])
     return [latents[piece.latent_id + first] for piece, first in zip(pieces, firsts[:-1].tolist(), strict=True)]
 
@@ -217,7 +218,7 @@ def measure(
             "shards of its training data"
         )
     assert module.config.vocabulary is not None
-    untrained = build_model(module.config, trained.config.seed).eval()
+    untrained = build_model(module.config, trained.config.seed).to(next(module.parameters())).eval()
     assert isinstance(untrained, LST)
     documents = list(spoken_words(shards, trained.composer(), voice))
     chosen = choose(embed_words(module, documents), num_words, occurrences, min_letters)
@@ -245,12 +246,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--occurrences", type=int, default=30, help="patches of each (default: %(default)s)")
     parser.add_argument("--letters", type=int, default=4, help="shorter words are left out (default: %(default)s)")
     parser.add_argument("--voice", default="", metavar="NAME", help="only recordings with this in their path")
+    add_placement(parser)
     given = parser.parse_args(arguments)
     begin(f"loading {given.checkpoint}")
     from model.data.shards import ShardSet
-    from model.inference.trained import load_trained
 
-    trained, shards = load_trained(given.checkpoint), ShardSet(given.shards)
+    trained, shards = open_trained(given.checkpoint, given.device, given.dtype), ShardSet(given.shards)
     result, words = measure(trained, shards, given.words, given.occurrences, given.letters, given.voice)
     given.out.mkdir(parents=True, exist_ok=True)
     draw(words, given.out / "embeddings.png")

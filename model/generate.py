@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from model.inference.placement import add_placement, open_trained
 from model.voice.options import add_speaking_arguments, open_synthesiser
 from schemas.cli import Parser, begin, command, count, out_file, utf8
 from schemas.config import ConfigError, parse_config
@@ -54,12 +55,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from model.inference.continuation import Generator
     from model.inference.expectation import speech_expectation
     from model.inference.sampling import Sampling
-    from model.inference.trained import load_trained, run_folder
+    from model.inference.trained import run_folder
     from model.training.metrics import read_rows
 
     if given.threads:
         torch.set_num_threads(given.threads)
-    trained = load_trained(given.checkpoint)
+    trained = open_trained(given.checkpoint, given.device, given.dtype)
     per_second = 16_000 / trained.units.hop if trained.units is not None else 0.0
     prompts = [prompt for prompt in read_prompts(given, per_second) for _ in range(given.batch)]
     generator = Generator.of(trained, given.patching)
@@ -248,6 +249,7 @@ def make_parser() -> Parser:
     )
     parser.add_argument("--json", type=out_file, metavar="OUT", help="write everything")
     parser.add_argument("--threads", type=count, help="CPU threads; torch's choice otherwise")
+    add_placement(parser)
     add_speaking_arguments(parser)
     return parser
 

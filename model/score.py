@@ -21,6 +21,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any, get_args
 
+from model.inference.placement import open_trained
 from model.scoring.documents import DIRECTIONS, Direction
 from schemas.cards import hash_file
 from schemas.cli import Parser, begin, command, count, out_file
@@ -157,10 +158,9 @@ def _score(
 ) -> tuple[list[Scored], dict[str, Any]]:
     from tqdm import tqdm
 
-    from model.inference.trained import load_trained
     from model.scoring.scorer import score_task
 
-    trained = load_trained(checkpoint, given.device)
+    trained = open_trained(checkpoint, given.device)
     with tqdm(desc="score", unit="item", file=sys.stderr, disable=not sys.stderr.isatty(), leave=False) as bar:
 
         def show(done: int, total: int) -> None:

@@ -12,22 +12,26 @@ SIGTERM, SIGUSR1) ends the run with a checkpoint and exit code 75 (try again).
 from __future__ import annotations
 
 import logging
+import os
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from schemas.cli import Parser, begin, command
+from schemas.errors import ConfigError
 from schemas.reference import as_help
 
 if TYPE_CHECKING:
+    from model.data.sources import Corpus
     from model.training.config import TrainConfig
 
 
-def describe(config: TrainConfig) -> str:
-    """What `--dry-run` prints: sizes, data, budget, and the machine's rates.
+def describe(config: TrainConfig, ranks: int = 1, room_gib: float | None = None) -> str:
+    """What `--dry-run` prints: sizes, data, budget, memory of each of `ranks` ranks, and the machine's rates.
 
     Raises:
-        ConfigError, ShardError: what a run would raise before its first step.
+        ConfigError, ShardError: what a run would raise before its first step; a rank that needs more than `room_gib`
+            (default: what the GPU has, if there is one).
     """
     import torch
 
@@ -59,6 +63,7 @@ def describe(config: TrainConfig) -> str:
     steps = [most[name] / counted[name] for name in most if name in counted]
     if steps:
         lines.append(f"steps        about {min(steps):.0f} with full batches")
+    lines += planned_memory(config, corpus, ranks, room_gib)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     rates = {str(dtype)[6:]: gemm_flops(device, dtype) / 1e9 for dtype in (torch.float32, torch.bfloat16)}
     lines.append(
@@ -73,6 +78,47 @@ def _fields() -> str:
     return as_help(TrainConfig)
 
 
+def planned_memory(config: TrainConfig, corpus: Corpus, ranks: int, room_gib: float | None) -> list[str]:
+    """Memory of a rank, part by part.
+
+    Raises:
+        ConfigError: it is more than there is.
+    """
+    import torch
+
+    from model.cost.memory import MemoryPlan, memory_by_part
+    from model.network.config import ModelConfig
+
+    assert isinstance(config.model, ModelConfig)
+    plan = MemoryPlan(
+        elements=config.packing.elements,
+        latents=config.packing.latents,
+        bf16=config.precision == "bf16",
+        recompute=config.recompute is True,
+        shards=min(config.sharding.group or ranks, ranks),
+        muon=config.optimiser.kind == "muon",
+        keeps_gathered=config.sharding.after_forward == "keep",
+    )
+    parts = {
+        name: size / 2**30
+        for name, size in memory_by_part(config.model.with_vocabulary(corpus.vocabulary), plan).items()
+    }
+    total = sum(parts.values())
+    lines = [
+        f"memory       {total:.1f} GiB on each of {ranks} {'rank' if ranks == 1 else 'ranks'} at the peak of a step"
+    ]
+    lines += [f"             {size:6.2f} GiB {name}" for name, size in parts.items()]
+    if room_gib is None and torch.cuda.is_available():
+        room_gib = torch.cuda.get_device_properties(0).total_memory / 2**30
+    if room_gib is not None and total > room_gib:
+        detail = ", ".join(f"{name} {size:.1f}" for name, size in parts.items())
+        raise ConfigError(
+            f"a rank would need {total:.1f} GiB ({detail}) and has {room_gib:.1f}: use more ranks, recompute: true, "
+            "or a smaller packing"
+        )
+    return lines
+
+
 @command
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line."""
@@ -80,6 +126,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("config", help="a file of configs/train/, or the folder of a run that goes on")
     parser.add_argument("overrides", nargs="*", metavar="a.b=c", help="fields to set, read as YAML")
     parser.add_argument("--dry-run", action="store_true", help="print sizes, data and budget, and stop")
+    parser.add_argument(
+        "--ranks", type=int, metavar="N", help="with --dry-run: plan memory for so many (default: WORLD_SIZE, or 1)"
+    )
+    parser.add_argument(
+        "--room", type=float, metavar="GIB", help="with --dry-run: memory of a rank (default: the GPU's)"
+    )
     given = parser.parse_args(arguments)
     begin(f"training {given.config}")
     from model.training.config import load_train_config
@@ -88,7 +140,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     config = load_train_config(given.config, given.overrides)
     logging.basicConfig(level=config.log.level.upper(), format="%(message)s", stream=sys.stderr)
     if given.dry_run:
-        print(describe(config))
+        print(describe(config, given.ranks or int(os.environ.get("WORLD_SIZE", "1")), given.room))
         return 0
     return train(config)
 

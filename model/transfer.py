@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from model.inference.placement import add_placement, open_trained
 from model.voice.options import add_speaking_arguments, open_synthesiser
 from schemas.cli import Parser, begin, command, count, out_file
 
@@ -232,7 +233,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = _parser().parse_args(arguments)
     begin("loading the model")
     from model.data.examples import examples_of_shards, examples_of_task
-    from model.inference.trained import load_trained
     from model.training.loop import train
 
     if given.command == "finetune":
@@ -241,7 +241,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             seed=given.seed, unit=given.unit,
         )  # fmt: skip
         return train(config)
-    trained = load_trained(given.checkpoint)
+    trained = open_trained(given.checkpoint, given.device, given.dtype)
     if given.task:
         examples = examples_of_task(given.task, given.limit)
     else:
@@ -313,6 +313,7 @@ def _parser() -> Parser:
         source = command.add_mutually_exclusive_group(required=True)
         source.add_argument("--shards", metavar="INDEX", help="speech shards")
         source.add_argument("--task", metavar="FILE", help="a prepared task: its prompts and right endings")
+        add_placement(command)
         command.add_argument("--limit", type=count, metavar="N", help="the first N utterances")
         command.add_argument("--batch", type=count, default=16, help="(default: %(default)s)")
         command.add_argument("--patching", default="auto", help="auto, static:4 or dynamic:2:8 (default: %(default)s)")

@@ -12,7 +12,7 @@ import multiprocessing
 import signal
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -309,6 +309,7 @@ class Loader:
 
 
 def fixed_batches(stream: Stream, count: int, step: int) -> list[Batch]:
-    """The first `count` micro-batches of a stream as they would be at `step`: a validation set."""
-    lane = Lane(stream, 0, LaneState.start(len(stream.sources)))
+    """The first `count` micro-batches of a stream as they would be at `step`: a validation set. One lane alone draws them, so no
+    sample comes twice before all have come."""
+    lane = Lane(replace(stream, lanes=1), 0, LaneState.start(len(stream.sources)))
     return [lane.next(step)[0] for _ in range(count)]

@@ -10,6 +10,7 @@ Q queries per head, K head width.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -113,6 +114,25 @@ class Cache:
             return self._place(first, entries)
         rows_R1, places_RJ = (torch.as_tensor(x, device=self.keys.device) for x in (rows_R[:, None], place_RJ))
         return Place(rows_R1=rows_R1, places_RJ=places_RJ)
+
+    def begin_with(self, tags: Sequence[np.ndarray]) -> list[int]:
+        """Give an empty cache the entries of these tags, oldest first, for each row; `fill` brings what they hold. Returns for
+        each row the first entry that is kept."""
+        assert not self.count_B.any()
+        while max(int(self._readable(tag, tag[-1:]).sum()) if len(tag) else 0 for tag in tags) > self.capacity:
+            self._grow()
+        firsts = [max(0, len(tag) - self.capacity) for tag in tags]
+        for row, (tag, first) in enumerate(zip(tags, firsts, strict=True)):
+            self.tag_BT[row, np.arange(first, len(tag)) % self.capacity] = tag[first:]
+            self.count_B[row] = len(tag)
+        self._even = int(self.count_B[0]) if (self.count_B == self.count_B[0]).all() else None
+        return firsts
+
+    def fill(self, layer: int, row: int, first: int, k_EGK: torch.Tensor, v_EGK: torch.Tensor) -> None:
+        """What the entries from `first` on of a row hold in a layer."""
+        place = torch.arange(first, first + len(k_EGK), device=self.keys.device) % self.capacity
+        self.keys[layer, row][..., place] = k_EGK.permute(1, 2, 0).to(self.keys.dtype)
+        self.values[layer, row][:, place] = v_EGK.transpose(0, 1).to(self.values.dtype)
 
     def _reserve_evenly(self, tag_B: np.ndarray, entries: int) -> Place:
         """`reserve` where all rows write the next places of rings that never need a look at what they overwrite."""

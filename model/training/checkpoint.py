@@ -1,8 +1,8 @@
 """Checkpoints: torch's distributed checkpoint in safetensors form, published by one rename.
 
     checkpoints/step-00000100/        shard-*.safetensors   weights and optimiser state, each rank its part
-                                      checkpoint.json       configuration, data fingerprint, versions, loader, counts
-    checkpoints/latest                the name of the newest
+                                      checkpoint.json       configuration, data fingerprint, versions, loader, counts, CRCs
+    checkpoints/latest                the name of the one to go on from
 
 A directory that bears its final name is complete: it is written under another name and renamed once everything is on disk.
 Any number of ranks can read what any other number wrote. Nothing in it is a pickle.
@@ -17,6 +17,7 @@ import platform
 import re
 import shutil
 import warnings
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -64,10 +65,12 @@ def save(folder: Path, step: int, tensors: dict[str, torch.Tensor], facts: dict[
             tensors,
             storage_writer=HuggingFaceStorageWriter(str(partial), save_distributed=True),
             no_dist=ranks.world == 1,
+            process_group=ranks.host,
         )
         if ranks.is_main:
+            files = {file.name: _seal(file) for file in sorted(partial.iterdir())}
             (partial / "checkpoint.json").write_text(
-                json.dumps({"format": FORMAT, **facts}, indent=1), encoding="utf-8"
+                json.dumps({"format": FORMAT, **facts, "files": files}, indent=1), encoding="utf-8"
             )
             for file in partial.iterdir():
                 _sync(file)
@@ -82,6 +85,33 @@ def save(folder: Path, step: int, tensors: dict[str, torch.Tensor], facts: dict[
         problem = _sentence(target, error)
     _agree(problem, ranks, partial)
     return target
+
+
+def _seal(file: Path) -> list[int]:
+    """Bytes and CRC-32 of a file: what tells a damaged one (safetensors checks its header alone)."""
+    size = crc = 0
+    with file.open("rb") as stream:
+        while block := stream.read(2**24):
+            size, crc = size + len(block), zlib.crc32(block, crc)
+    return [size, crc]
+
+
+def verify(path: Path, facts: dict[str, Any]) -> None:
+    """Read every file of a checkpoint again. Checkpoints of older code have nothing to compare with.
+
+    Raises:
+        CheckpointError: one is missing or is not what was written.
+    """
+    for name, sealed in facts.get("files", {}).items():
+        file = path / name
+        try:
+            found = _seal(file)
+        except OSError as error:
+            raise CheckpointError(f"cannot read {file}: {error}") from error
+        if found != sealed:
+            raise CheckpointError(
+                f"{file} is damaged: {found[0]} bytes with CRC {found[1]:08x}, written were {sealed[0]} with {sealed[1]:08x}"
+            )
 
 
 def _publish(partial: Path, target: Path, folder: Path) -> None:
@@ -120,13 +150,19 @@ def _agree(problem: str | None, ranks: Ranks, partial: Path) -> None:
 
 
 def retain(folder: Path, config: CheckpointConfig) -> None:
-    """Remove what the retention rule does not keep, and leftovers of writers that were killed. Main rank only."""
+    """Remove what the retention rule does not keep, what lies beyond the newest (a run that went back to an older one writes it
+    anew), and leftovers of writers that were killed. Main rank only."""
+    newest = latest(folder)
     found = checkpoints(folder)
-    for step, path in found[: -config.keep]:
-        if not (config.keep_every_steps and step % config.keep_every_steps == 0):
-            shutil.rmtree(path, ignore_errors=True)
-    for path in folder.glob(".partial-*"):
+    beyond = [path for _, path in found if newest is not None and path.name > newest.name]
+    found = [(step, path) for step, path in found if path not in beyond]
+    old = [path for step, path in found[: -config.keep] if not _stays(step, config)]
+    for path in [*beyond, *old, *folder.glob(".partial-*")]:
         shutil.rmtree(path, ignore_errors=True)
+
+
+def _stays(step: int, config: CheckpointConfig) -> bool:
+    return config.keep_every_steps is not None and step % config.keep_every_steps == 0
 
 
 def checkpoints(folder: Path) -> list[tuple[int, Path]]:
@@ -136,9 +172,19 @@ def checkpoints(folder: Path) -> list[tuple[int, Path]]:
 
 
 def latest(folder: Path) -> Path | None:
-    """The checkpoint to go on from: what `latest` names, or the newest where a kill came between the two renames."""
+    """The checkpoint to go on from: the one that `latest` names; where there is none, the newest."""
     found = [path for _, path in checkpoints(folder)]
-    return found[-1] if found else None
+    try:
+        named = folder / (folder / "latest").read_text(encoding="utf-8").strip()
+    except (OSError, ValueError):
+        named = None
+    return named if named in found else (found[-1] if found else None)
+
+
+def candidates(folder: Path) -> list[Path]:
+    """What a run may go on from: the latest, then the ones before it, newest first."""
+    newest = latest(folder)
+    return [] if newest is None else [path for _, path in reversed(checkpoints(folder)) if path.name <= newest.name]
 
 
 def read_facts(path: Path) -> dict[str, Any]:
@@ -197,7 +243,7 @@ def load(path: Path, tensors: dict[str, torch.Tensor], ranks: Ranks) -> None:
         if wrong:
             raise ConfigError(f"{path} does not fit this model: {'; '.join(wrong[:3])}")
         _single_process_is_meant(ranks)
-        dcp_load(tensors, storage_reader=reader, no_dist=ranks.world == 1)
+        dcp_load(tensors, storage_reader=reader, no_dist=ranks.world == 1, process_group=ranks.host)
     except ConfigError:
         raise
     except Exception as error:  # safetensors raises its own bare exception on a damaged header

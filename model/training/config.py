@@ -61,6 +61,8 @@ class CheckpointConfig(StrictModel):
     """The newest so many stay."""
     keep_every_steps: int | None = Field(None, ge=1)
     """Those at multiples of this stay for ever."""
+    beside: bool = False
+    """Write beside training: a step waits while weights and optimiser state are copied to the host's memory, no longer."""
     resume: bool = True
     """Go on from `latest` where there is one. False: refuse to start over it."""
 
@@ -83,6 +85,27 @@ class LogConfig(StrictModel):
     """A progress bar on a terminal, a line now and then elsewhere."""
     tensorboard: bool = True
     """Also write event files for TensorBoard."""
+
+
+class ShardingConfig(StrictModel):
+    """How weights, gradients and optimiser state lie over several ranks (FSDP2)."""
+
+    group: int | None = Field(None, ge=1)
+    """Ranks that hold one copy between them; null: all. Fewer (the GPUs of a node) keep a copy per group (HSDP)."""
+    after_forward: Literal["free", "keep"] = "free"
+    """A layer's gathered weights after its forward pass. `free` gathers them again for the backward pass (ZeRO-3)."""
+    gather: Literal["fp32", "bf16"] = "fp32"
+    """The type in which the weights of layers travel. `bf16` halves the traffic and rounds norm gains to bf16 in the
+    computation. Gradients travel in fp32 either way."""
+
+
+class TimeoutConfig(StrictModel):
+    """How long ranks wait for each other before the run ends."""
+
+    start: float = Field(1800, gt=0)
+    """Until the first step is done: loading, compiling."""
+    step: float = Field(600, gt=0)
+    """From then on."""
 
 
 class TrainConfig(StrictModel):
@@ -120,8 +143,13 @@ class TrainConfig(StrictModel):
     """bf16: matrix products in bfloat16 by autocast; weights, optimiser and loss stay fp32. `--dry-run` measures the gain."""
     compile: Annotated[bool, NO_EFFECT] = False
     """torch.compile: of whole blocks on CUDA, of the feed-forward layers on CPU, where it needs a C++ compiler."""
-    recompute: Annotated[bool, NO_EFFECT] = False
-    """Activation checkpointing of every transformer block: less memory for about a third more time."""
+    recompute: Annotated[bool | Literal["selective"], NO_EFFECT] = False
+    """Activation checkpointing of every transformer block: less memory for about a third more time. `selective` keeps products
+    and attention and computes the cheap rest again."""
+    sharding: Annotated[ShardingConfig, NO_EFFECT] = ShardingConfig()
+    """How weights lie over several ranks."""
+    timeouts: Annotated[TimeoutConfig, NO_EFFECT] = TimeoutConfig()
+    """How long ranks wait for each other."""
     non_finite: Literal["stop", "skip"] = "stop"
     """A loss or gradient that is not finite: stop with the batch's sample ids saved, or leave the step out and count it."""
     threads: Annotated[int | None, NO_EFFECT] = Field(None, ge=1)

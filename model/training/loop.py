@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +21,14 @@ from model.training.metrics import Metrics, Progress, read_rows, summary
 from model.training.parts import keep_parts, with_own_parts
 from model.training.run import NonFiniteError, Run
 from model.training.signals import Signals
+from model.training.step import Pending
 from schemas.cli import writable_folder
 from schemas.errors import ExitCode
 
 log = logging.getLogger(__name__)
+
+COLLECT_EVERY = 50
+"""Steps between two collections of garbage."""
 
 
 def train(config: TrainConfig) -> ExitCode:
@@ -36,7 +43,7 @@ def train(config: TrainConfig) -> ExitCode:
     writable_folder(Path(config.output_dir))
     if config.threads:
         torch.set_num_threads(config.threads)
-    with ranks() as group:
+    with ranks(config.timeouts) as group, collected_by_hand():
         run = Run(config, open_corpus(config, group), group)
         try:
             run.resume()
@@ -55,24 +62,53 @@ def train(config: TrainConfig) -> ExitCode:
 
 
 def _follow(run: Run, signals: Signals) -> None:
-    """The steps, until the budget is used up or a signal came to some rank."""
+    """The steps, until the budget is used up or a signal came to some rank. Rows are written as soon as their numbers are there:
+    a step late on a device, but before anything that stands on them is done."""
     report, clock, group = Report(run), Clock(run.config, run), run.ranks
-    stop = False
-    while not run.finished and not stop:
-        row = run.step()
-        if clock.validation_due():
-            row.update(run.validate())
-        report.write(row)
-        stop = signals.anywhere(group)
-        if stop:
-            signals.in_time()
-        if clock.checkpoint_due(group) or stop or run.finished:
-            run.save()
-            clock.saved()
-            stop = stop or signals.anywhere(group)  # one that came while saving need not wait for another step
+    waiting: list[Pending] = []
+    stop, first = False, True
+    try:
+        while not run.finished and not stop:
+            waiting.append(run.launch())
+            validate = clock.validation_due()
+            while waiting and (len(waiting) > 1 or validate or waiting[0].ready):
+                row = waiting.pop(0).row()
+                report.write(row | run.validate() if validate and not waiting else row)
+            stop, save = clock.agree(group, signals.received)
+            if stop:
+                signals.in_time()
+            if save or stop or run.finished:
+                while waiting:
+                    report.write(waiting.pop(0).row())
+                run.save()
+                clock.saved()
+                stop = stop or signals.anywhere(group)  # one that came while saving need not wait for another step
+            if first:
+                group.expect_within(run.config.timeouts.step)
+                first = False
+            if run.steps % COLLECT_EVERY == 0:
+                gc.collect(1)
+            run.prefetch()
+    except BaseException:
+        if run.worth_saving:
+            for step in waiting:
+                report.write(step.row())
+        raise
     if not run.finished:
         log.info("stopped at step %d by a signal; run the same command to go on", run.steps)
     report.close()
+
+
+@contextmanager
+def collected_by_hand() -> Iterator[None]:
+    """Python's collector stops a rank whenever it likes, and all others wait for it; here it runs at the same step on each."""
+    before = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if before:
+            gc.enable()
 
 
 def open_corpus(config: TrainConfig, group: Ranks) -> Corpus:
@@ -99,15 +135,13 @@ class Clock:
         config, step = self._config.validation, self._run.steps
         return config is not None and (step == 1 or step % config.every_steps == 0 or self._run.finished)
 
-    def checkpoint_due(self, group: Ranks) -> bool:
-        """By steps, or by the main rank's clock."""
+    def agree(self, group: Ranks, signalled: bool) -> tuple[bool, bool]:
+        """Whether any rank was signalled, and whether a checkpoint is due: by steps, or by the main rank's clock."""
         config = self._config.checkpoint
-        if config.every_steps and self._run.steps % config.every_steps == 0:
-            return True
-        if config.every_seconds is None:
-            return False
-        late = group.is_main and time.monotonic() - self._saved_at >= config.every_seconds
-        return group.sum([float(late)])[0] > 0
+        late = config.every_seconds is not None and time.monotonic() - self._saved_at >= config.every_seconds
+        signals, lates = group.sum([float(signalled), float(late and group.is_main)])
+        due = config.every_steps is not None and self._run.steps % config.every_steps == 0
+        return signals > 0, due or lates > 0
 
     def saved(self) -> None:
         """The clock starts again."""

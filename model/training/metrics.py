@@ -27,6 +27,8 @@ SCALARS = (
     "latents_per_second",
     "speech_seconds_per_second",
     "share_of_peak",
+    "mfu",
+    "memory_peak_gib",
     "data_wait_share",
     "fill_elements",
     "fill_latents",
@@ -86,9 +88,36 @@ def truncate(path: Path, steps: int) -> None:
             partial.write_text("".join(json.dumps(row) + "\n" for row in kept), encoding="utf-8")
 
 
+PUBLISHED_PEAKS = {
+    "A100": 312e12,
+    "H100 PCIe": 756e12,
+    "H100 NVL": 835e12,
+    "H100": 989.4e12,
+    "H200": 989.4e12,
+    "B200": 2250e12,
+    "L40S": 362e12,
+    "A10G": 70e12,
+    "RTX 4090": 165.2e12,
+}
+"""Dense bf16 operations per second from NVIDIA's data sheets (half of what they state "with sparsity"), by words of the name
+that CUDA reports; more words win."""
+
+
+def published_peak(device: torch.device) -> float | None:
+    """The card's dense bf16 rate as its maker states it; None for a card that is not in the table."""
+    return peak_of(torch.cuda.get_device_name(device))
+
+
+def peak_of(name: str) -> float | None:
+    """Of the card of this name."""
+    words = name.replace("-", " ").split()
+    known = [part for part in PUBLISHED_PEAKS if all(word in words for word in part.split())]
+    return PUBLISHED_PEAKS[max(known, key=len)] if known else None
+
+
 def gemm_flops(device: torch.device, dtype: torch.dtype, size: int = 1024, seconds: float = 0.1) -> float:
     """The machine's own rate: operations per second of a square matrix product, the best of many."""
-    a, b = (torch.ones(size, size, device=device, dtype=dtype) for _ in range(2))
+    a, b = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
     best, begin = math.inf, time.perf_counter()
     while time.perf_counter() - begin < seconds or best == math.inf:
         start = time.perf_counter()

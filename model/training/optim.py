@@ -9,6 +9,7 @@ import torch
 from pydantic import Field
 from torch import nn
 
+from model.training.muon import ProjectionMuon, projection_rows
 from schemas.config import StrictModel
 
 
@@ -28,7 +29,7 @@ class AdamWConfig(StrictModel):
 
 
 class MuonConfig(StrictModel):
-    """Muon (torch.optim.Muon) for hidden matrices; `adamw` for embeddings, output heads and gains."""
+    """Muon for each projection of the hidden layers; `adamw` for embeddings, output heads and gains."""
 
     kind: Literal["muon"]
     """Muon for hidden matrices."""
@@ -62,17 +63,20 @@ class Optimisers:
                 lr=adamw.lr,
                 betas=adamw.betas,
                 eps=adamw.eps,
+                fused=True if any(p.is_cuda for p in module.parameters()) else None,
             )
         ]
         if isinstance(config, MuonConfig):
-            matrices = [p for name, p in module.named_parameters() if name in hidden]
+            matrices = {name: p for name, p in module.named_parameters() if name in hidden}
+            several = projection_rows(module)
             self._parts.append(
-                torch.optim.Muon(
-                    matrices,
+                ProjectionMuon(
+                    list(matrices.values()),
+                    [several.get(name, [len(p)]) for name, p in matrices.items()],
                     lr=config.lr,
                     momentum=config.momentum,
                     weight_decay=config.weight_decay,
-                    adjust_lr_fn=config.adjust_lr,
+                    adjust_lr=config.adjust_lr,
                 )
             )
         self._peaks = [group["lr"] for group in self._groups()]
@@ -112,10 +116,11 @@ class Optimisers:
 
 def _empty_state(part: torch.optim.Optimizer, parameter: torch.Tensor) -> dict[str, torch.Tensor]:
     """The state that the optimiser itself would begin with."""
-    if isinstance(part, torch.optim.Muon):
+    if isinstance(part, ProjectionMuon):
         return {"momentum_buffer": torch.zeros_like(parameter, memory_format=torch.preserve_format)}
     zeros = [torch.zeros_like(parameter, memory_format=torch.preserve_format) for _ in range(2)]
-    return {"step": torch.tensor(0.0), "exp_avg": zeros[0], "exp_avg_sq": zeros[1]}
+    place = parameter.device if parameter.is_cuda else None  # fused AdamW counts its steps on the device
+    return {"step": torch.zeros((), device=place), "exp_avg": zeros[0], "exp_avg_sq": zeros[1]}
 
 
 def _hidden_matrices(module: nn.Module) -> Iterator[str]:

@@ -6,29 +6,30 @@ import json
 import logging
 import math
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
-from torch.distributed.fsdp import FSDPModule
 
-from model.cost.flops import count_batch, training_flops
 from model.data.loader import LaneState, Loader, Placement, fixed_batches
 from model.data.sources import Corpus
 from model.network.batch import Batch
 from model.network.config import ModelConfig
 from model.network.init import init_weights
 from model.network.lst import build_model
-from model.training.checkpoint import check_same_run, latest, load, read_facts, retain, save, versions
-from model.training.compiling import compile_blocks, compile_feed_forward
+from model.training.checkpoint import versions
 from model.training.config import TrainConfig, identity
-from model.training.distributed import Ranks, reshard, shard
+from model.training.distributed import Ranks, reshard
+from model.training.feed import Feed, StepBatches, place
 from model.training.first_weights import set_weights
-from model.training.metrics import Row, bits_per_second, gemm_flops
+from model.training.metrics import Row, bits_per_second, gemm_flops, published_peak
+from model.training.module import make_module
 from model.training.optim import Optimisers
+from model.training.restore import restore
+from model.training.step import Pending, accumulate, gradient_norm, update
 from model.training.stream import make_stream
-from schemas.config import ConfigError
+from model.training.writer import Writer
 from schemas.errors import ExitCode, UserError
 
 log = logging.getLogger(__name__)
@@ -40,25 +41,6 @@ class NonFiniteError(UserError):
     """The loss or the gradient is not finite; the message names the file with the batch's sample ids."""
 
     code = ExitCode.NOT_ACCEPTED
-
-
-def make_module(config: TrainConfig, model: ModelConfig, ranks: Ranks) -> nn.Module:
-    """The model on this rank's device, sharded where there are several ranks. Its weights depend on the seed alone."""
-    with torch.device("meta"):
-        module: nn.Module = build_model(model, config.seed)
-    layers = [layer for stack in module.modules() if isinstance(stack, nn.ModuleList) for layer in stack]
-    if config.recompute:
-        from torch.distributed._composable.checkpoint_activation import checkpoint
-
-        for layer in layers:
-            checkpoint(layer)
-    if config.compile:
-        compile_blocks(module) if ranks.device.type == "cuda" else compile_feed_forward(module)
-    if ranks.world > 1:
-        shard(module, layers, ranks)
-    module.to_empty(device=ranks.device)
-    init_weights(module, config.seed)
-    return module
 
 
 class Run:
@@ -76,10 +58,15 @@ class Run:
         self.optimisers = Optimisers(config.optimiser, self.module)
         self.consumed: dict[str, float] = {"steps": 0, **dict.fromkeys(COUNTS, 0.0), "seconds": 0.0, "skipped": 0}
         dtype = torch.bfloat16 if config.precision == "bf16" else torch.float32
-        self._peak = sum(ranks.gather(gemm_flops(ranks.device, dtype)))
+        self._peak = sum(
+            ranks.gather(gemm_flops(ranks.device, dtype, size=8192 if ranks.device.type == "cuda" else 1024))
+        )
         self._validation: list[Batch] | None = None
         self._loader: Loader | None = None
         self._saved_at = self._updates_before = 0
+        self._feed: Feed | None = None
+        self._before: Pending | None = None
+        self._writer = Writer(self.folder / "checkpoints", config.checkpoint, ranks)
 
     # -- what a step is ---------------------------------------------------------------------------------------------
 
@@ -118,110 +105,80 @@ class Run:
         return self.optimisers.updates == self._updates - self._updates_before
 
     def step(self) -> Row:
-        """One optimiser step over the next global batch.
+        """One optimiser step over the next global batch, done. See `launch`."""
+        return self.launch().row()
+
+    def launch(self) -> Pending:
+        """Start an optimiser step over the next global batch. The host waits for nothing but the step before; with
+        `non_finite: skip` also for this step's gradient, once.
 
         Raises:
             ShardError: the data cannot be read.
-            NonFiniteError: with non_finite: stop.
+            NonFiniteError: with non_finite: stop; on CUDA when the step's row is asked for.
         """
-        assert self._loader is not None, "resume() opens the loader"
-        start = time.perf_counter()
-        batches = self._loader.step()
-        waited = time.perf_counter() - start
-        targets = self.ranks.sum([float(sum(int(batch.loss_mask_N.sum()) for batch in batches))])[0]
-        sums = self._accumulate(batches, targets)
-        norm = self._gradient_norm()
+        assert self._feed is not None, "resume() opens the loader"
+        begun = time.perf_counter()
+        taken = self._feed.step()
+        targets = self.ranks.sum([taken.counts.targets])[0]
+        bf16 = self.config.precision == "bf16"
+        totals = self.ranks.sum_tensor(accumulate(self.module, taken.batches, targets, bf16))
+        norm = gradient_norm(self.module)
+        numbers = torch.cat([totals, norm.double()[None]])
         factor = self.config.schedule.factor(self.steps, self.progress)
-        finite = math.isfinite(sum(sums[:2])) and math.isfinite(norm)
+        finite = True
+        if self.ranks.device.type != "cuda" or self.config.non_finite == "skip":
+            finite = self._is_finite(self.steps + 1, numbers.tolist(), taken.sample_ids)
         if finite:
-            self._clip(norm)
-            self.optimisers.step(factor)
+            update(self.module, self.optimisers, self.config.clip_norm, norm, factor)
         else:
-            self._not_finite(batches, sums, norm)
-        return self._count(batches, sums, factor=factor, norm=norm, times=(start, waited), skipped=not finite)
-
-    def _accumulate(self, batches: list[Batch], targets: float) -> list[float]:
-        """Gradients of the mean loss over the global batch. Returns nll_text, nll_unit, num_text, num_unit of all of it."""
-        totals = torch.zeros(4, dtype=torch.float64, device=self.ranks.device)
-        for number, batch in enumerate(batches, start=1):
-            if isinstance(self.module, FSDPModule):
-                self.module.set_requires_gradient_sync(number == len(batches))
-            with self._autocast():
-                sums = self.module(batch.to(self.ranks.device))
-            ((sums.nll_text + sums.nll_unit) / targets).backward()
-            parts = (sums.nll_text, sums.nll_unit, sums.num_text, sums.num_unit)
-            totals += torch.stack([part.detach().double() for part in parts])
-        return self.ranks.sum(totals.tolist())
-
-    def _autocast(self) -> torch.autocast:
-        return torch.autocast(self.ranks.device.type, torch.bfloat16, enabled=self.config.precision == "bf16")
-
-    def _gradient_norm(self) -> float:
-        gradients = [p.grad for p in self.module.parameters() if p.grad is not None]
-        norm = torch.nn.utils.get_total_norm(gradients)
-        return float(norm.full_tensor() if hasattr(norm, "full_tensor") else norm)
-
-    def _clip(self, norm: float) -> None:
-        torch.nn.utils.clip_grads_with_norm_(self.module.parameters(), self.config.clip_norm, torch.tensor(norm))
-
-    def _not_finite(self, batches: list[Batch], sums: list[float], norm: float) -> None:
-        names = self.ranks.gather([list(batch.sample_ids) for batch in batches])
-        if self.config.non_finite == "skip":
             self.optimisers.zero_grad()
-            log.warning("step %d left out: its loss or gradient is not finite", self.steps + 1)
-            return
-        file = self.folder / f"non-finite-step-{self.steps + 1:08d}.json"
+        if self._before is not None:
+            self._before.wait()
+        facts = self._count(taken, begun, skipped=not finite) | {"lr_factor": factor}
+        self._before = Pending(numbers, partial(self._describe, facts, taken.sample_ids))
+        return self._before
+
+    def prefetch(self) -> None:
+        """Fetch the next step's batches while the device computes this one's."""
+        assert self._feed is not None
+        if not self.finished:
+            self._feed.prefetch()
+
+    def _is_finite(self, step: int, numbers: list[float], sample_ids: list[list[str]]) -> bool:
+        """Whether loss and gradient of a step are; with non_finite: stop it raises where they are not."""
+        nll_text, nll_unit, _, _, norm = numbers
+        if math.isfinite(nll_text + nll_unit) and math.isfinite(norm):
+            return True
+        names = self.ranks.gather(sample_ids)
+        if self.config.non_finite == "skip":
+            log.warning("step %d left out: its loss or gradient is not finite", step)
+            return False
+        file = self.folder / f"non-finite-step-{step:08d}.json"
         if self.ranks.is_main:
-            facts = {"step": self.steps + 1, "nll_text": sums[0], "nll_unit": sums[1], "gradient_norm": norm}
+            facts = {"step": step, "nll_text": nll_text, "nll_unit": nll_unit, "gradient_norm": norm}
             file.write_text(json.dumps({**facts, "microbatches_by_rank": names}, indent=1), encoding="utf-8")
         raise NonFiniteError(
-            f"step {self.steps + 1}: the loss or the gradient is not finite; the samples of its batch are in {file}. "
+            f"step {step}: the loss or the gradient is not finite; the samples of its batch are in {file}. "
             "Set non_finite: skip to leave such steps out"
         )
 
-    def _count(
-        self,
-        batches: list[Batch],
-        sums: list[float],
-        *,
-        factor: float,
-        norm: float,
-        times: tuple[float, float],
-        skipped: bool,
-    ) -> Row:
-        """Add the step to what has been consumed, and describe it."""
-        packing = self.config.packing
-        sizes = [_size(batch) for batch in batches]
-        used = [
-            float(sum(elements for elements, _ in sizes)),
-            float(sum(latents for _, latents in sizes)),
-            sum(training_flops(self._shape, count_batch(batch, self.model_config)) for batch in batches),
-            sum(self.corpus.speech_seconds(batch) for batch in batches),
-            float(sum(int(batch.is_unit_N.sum()) for batch in batches)),
-            sum(max(elements / packing.elements, latents / packing.latents) for elements, latents in sizes),
-        ]
-        begun, waited = times
-        seconds = time.perf_counter() - begun
-        *used, seconds, waited = self.ranks.sum([*used, *(x if self.ranks.is_main else 0.0 for x in (seconds, waited))])
+    def _count(self, taken: StepBatches, begun: float, *, skipped: bool) -> Row:
+        """Add the step to what has been consumed, and say how much it was."""
+        counts, packing = taken.counts, self.config.packing
+        seconds = time.perf_counter() - begun + taken.ahead
+        mains = [x if self.ranks.is_main else 0.0 for x in (seconds, taken.waited)]
+        mine = [counts.elements, counts.latents, counts.flops, counts.speech_seconds, counts.units, counts.binding]
+        *used, seconds, waited = self.ranks.sum([*mine, *mains])
         self.consumed["steps"] += 1
         self.consumed["seconds"] += seconds
         self.consumed["skipped"] += skipped
         for name, amount in zip(COUNTS, used, strict=False):
             self.consumed[name] += amount
-        nll_text, nll_unit, num_text, num_unit = sums
         micro = self.config.global_microbatches
-        seconds_per_unit = used[3] / max(1.0, used[4])  # a token of a unit BPE lasts as long as its units
-        speech = nll_unit / num_unit if num_unit else None
-        return {
+        rate = used[2] / seconds
+        row: Row = {
             "step": self.steps,
-            "loss": (nll_text + nll_unit) / max(1.0, num_text + num_unit),
-            "loss_text": nll_text / num_text if num_text else None,
-            "loss_speech": speech,
-            "bits_per_second_of_speech": None if speech is None else bits_per_second(speech, seconds_per_unit),
-            "num_text": int(num_text),
-            "num_units": int(num_unit),
-            "lr_factor": factor,
-            "grad_norm": norm,
+            "seconds_per_unit": used[3] / max(1.0, used[4]),  # a token of a unit BPE lasts as long as its units
             "skipped": skipped,
             "world": self.ranks.world,
             **{name: self.consumed[name] for name in (*COUNTS, "seconds")},
@@ -231,9 +188,34 @@ class Run:
             "elements_per_second": used[0] / seconds,
             "latents_per_second": used[1] / seconds,
             "speech_seconds_per_second": used[3] / seconds,
-            "share_of_peak": used[2] / seconds / self._peak,
+            "share_of_peak": rate / self._peak,
             "data_wait_share": waited / seconds,
         }
+        if self.ranks.device.type == "cuda":
+            peak = published_peak(self.ranks.device)
+            row["mfu"] = None if peak is None else rate / (peak * self.ranks.world)
+            row["memory_peak_gib"] = torch.cuda.max_memory_allocated(self.ranks.device) / 2**30
+        return row
+
+    def _describe(self, facts: Row, sample_ids: list[list[str]], numbers: list[float]) -> Row:
+        """The row of a step whose numbers have come."""
+        if not facts["skipped"]:
+            self._is_finite(facts["step"], numbers, sample_ids)
+        nll_text, nll_unit, num_text, num_unit, norm = numbers
+        speech = nll_unit / num_unit if num_unit else None
+        seconds_per_unit = facts["seconds_per_unit"]
+        row = {
+            "step": facts["step"],
+            "loss": (nll_text + nll_unit) / max(1.0, num_text + num_unit),
+            "loss_text": nll_text / num_text if num_text else None,
+            "loss_speech": speech,
+            "bits_per_second_of_speech": None if speech is None else bits_per_second(speech, seconds_per_unit),
+            "num_text": int(num_text),
+            "num_units": int(num_unit),
+            "lr_factor": facts["lr_factor"],
+            "grad_norm": norm,
+        }
+        return row | {name: value for name, value in facts.items() if name not in ("seconds_per_unit", "lr_factor")}
 
     # -- validation -------------------------------------------------------------------------------------------------
 
@@ -245,23 +227,27 @@ class Run:
             stream = make_stream(self.config, self.corpus, "validation")
             last = self.config.curriculum_steps or 0
             batches = fixed_batches(stream, count, last) if count else []
-            self._validation = batches[self.ranks.rank :: world] or batches[:1]  # a rank without one goes along
+            mine = batches[self.ranks.rank :: world] or batches[:1]  # a rank without one goes along, uncounted
+            self._validation = [place(batch, self.ranks.device) for batch in mine]
         totals = torch.zeros(4, dtype=torch.float64, device=self.ranks.device)
         self.module.eval()
+        # compiled blocks run the graphs of training, which are made with gradients, instead of a second set
+        one_graph = self.config.compile and self.ranks.device.type == "cuda"
         for number in range(
             -(-count // world)
         ):  # every rank makes as many passes: sharded weights are gathered together
             extra = number * world + self.ranks.rank >= count
             batch = self._validation[0 if extra else number]
-            with torch.no_grad(), self._autocast():
-                sums = self.module(batch.to(self.ranks.device))
+            autocast = torch.autocast(self.ranks.device.type, torch.bfloat16, enabled=self.config.precision == "bf16")
+            with torch.set_grad_enabled(one_graph), autocast:
+                sums = self.module(batch)
             if not extra:
                 totals += torch.stack(
-                    [x.double() for x in (sums.nll_text, sums.nll_unit, sums.num_text, sums.num_unit)]
+                    [x.detach().double() for x in (sums.nll_text, sums.nll_unit, sums.num_text, sums.num_unit)]
                 )
         self.module.train()
         reshard(self.module)
-        nll_text, nll_unit, num_text, num_unit = self.ranks.sum(totals.tolist())
+        nll_text, nll_unit, num_text, num_unit = self.ranks.sum_tensor(totals).tolist()
         return {
             "validation_loss_text": nll_text / num_text if num_text else None,
             "validation_loss_speech": nll_unit / num_unit if num_unit else None,
@@ -269,15 +255,15 @@ class Run:
 
     # -- checkpoints ------------------------------------------------------------------------------------------------
 
-    def save(self) -> Path:
-        """Write and publish a checkpoint of this moment, then let go of old ones.
+    def save(self) -> None:
+        """Write and publish a checkpoint of this moment, then let go of old ones; beside training where it is configured so.
 
         Raises:
-            CheckpointError: see `model.training.checkpoint.save`.
+            CheckpointError: see `model.training.writer.Writer`.
         """
-        assert self._loader is not None
+        assert self._feed is not None
         lanes: dict[int, Any] = {}
-        for part in self.ranks.gather(self._loader.states()):
+        for part in self.ranks.gather(self._feed.states):
             lanes.update(part)
         units = self.corpus.unit_facts()
         facts = {
@@ -288,15 +274,11 @@ class Run:
             "units": None if units is None else units.model_dump(mode="json"),
             "versions": versions(),
             "world": self.ranks.world,
-            "consumed": self.consumed,
+            "consumed": dict(self.consumed),
             "lanes": [lanes[number] for number in range(self.config.data.lanes)],
         }
-        folder = self.folder / "checkpoints"
-        path = save(folder, self.steps, self._tensors(), facts, self.ranks)
+        self._writer.write(self.steps, self._tensors(), facts)
         self._saved_at = self.steps
-        if self.ranks.is_main:
-            retain(folder, self.config.checkpoint)
-        return path
 
     def resume(self) -> None:
         """Go on from the latest checkpoint, or begin; opens the loader.
@@ -304,26 +286,22 @@ class Run:
         Raises:
             ConfigError: the run's data, model or settings are not what they were, or it must not be resumed.
         """
-        newest = latest(self.folder / "checkpoints")
+        facts = restore(self.config, self.corpus.fingerprint(), self._tensors(), self.ranks)
         states = None
-        if newest is not None:
-            if not self.config.checkpoint.resume:
-                raise ConfigError(
-                    f"{self.folder} has checkpoints up to {newest.name} and checkpoint.resume is false; "
-                    "choose another output_dir or remove them"
-                )
-            facts = read_facts(newest)
-            check_same_run(newest, facts, self.config, self.corpus.fingerprint())
-            load(newest, self._tensors(), self.ranks)
+        if facts is not None:
             self.consumed = facts["consumed"]
             states = [LaneState.from_json(state) for state in facts["lanes"]]
             self._saved_at, self._updates_before = self.steps, self._updates
-            log.info("resumed from %s", newest)
-        elif self.config.init_from:
-            set_weights(self.module, self.config.init_from, self.corpus, self.ranks)
+        else:
+            init_weights(self.module, self.config.seed)
+            if self.config.init_from:
+                set_weights(self.module, self.config.init_from, self.corpus, self.ranks)
         data = self.config.data
-        place = Placement(self.ranks.rank, self.ranks.world, self.config.global_microbatches, data.lanes, data.workers)
-        self._loader = Loader(make_stream(self.config, self.corpus, "train"), place, self.steps, states)
+        placement = Placement(
+            self.ranks.rank, self.ranks.world, self.config.global_microbatches, data.lanes, data.workers
+        )
+        self._loader = Loader(make_stream(self.config, self.corpus, "train"), placement, self.steps, states)
+        self._feed = Feed(self._loader, self.ranks.device, self.config, self._shape, self.corpus)
 
     def _tensors(self) -> dict[str, torch.Tensor]:
         weights = {f"model.{name}": parameter for name, parameter in self.module.named_parameters()}
@@ -331,12 +309,11 @@ class Run:
         return {**weights, **state}
 
     def close(self) -> None:
-        """End the loader's workers."""
+        """End the loader's workers, and wait for a checkpoint that is being written.
+
+        Raises:
+            CheckpointError: it could not be.
+        """
         if self._loader is not None:
             self._loader.close()
-
-
-def _size(batch: Batch) -> tuple[int, int]:
-    """Elements and latents in use."""
-    elements = int((batch.doc_id_N >= 0).sum())
-    return elements, int(batch.latent_id_N[elements - 1]) + 1
+        self._writer.wait()

@@ -7,14 +7,15 @@ import itertools
 import json
 import tracemalloc
 from collections import Counter
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
-from model.data.loader import Address, LaneState, Loader, Placement, Stream
-from model.data.sources import Corpus
+from model.data.compose import Composer
+from model.data.loader import Address, LaneState, Loader, Placement, Stream, fixed_batches
+from model.data.sources import Corpus, Source
 from model.network.batch import Batch
 from model.training.config import TrainConfig
 from model.training.distributed import Ranks
@@ -111,6 +112,29 @@ def test_held_out_samples_are_never_trained_on(config: TrainConfig) -> None:
     assert validation
     assert train.isdisjoint(validation)
     assert len(train) + len(validation) == 16 + 21
+
+
+def test_validation_draws_no_sample_twice_before_all_have_come(config: TrainConfig) -> None:
+    """However many lanes training has. Each draw is seen where the loader asks its source for a sample."""
+    stream = make_stream(config, Corpus(config.data), "validation")
+    drawn: list[tuple[int, int]] = []
+
+    class Watched:
+        def __init__(self, number: int, source: Source) -> None:
+            self._number, self._source = number, source
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self._source, name)
+
+        def documents(self, index: int, composer: Composer) -> Any:
+            drawn.append((self._number, index))
+            return self._source.documents(index, composer)
+
+    watched = cast(list[Source], [Watched(number, source) for number, source in enumerate(stream.sources)])
+    fixed_batches(replace(stream, sources=watched), 6, 0)
+    for number in range(len(watched)):
+        mine = list(dict.fromkeys(index for which, index in drawn if which == number))  # a cut document is made again
+        assert mine == list(range(len(mine)))
 
 
 def test_spans_and_patches_are_drawn_anew_each_epoch(stream: Stream) -> None:

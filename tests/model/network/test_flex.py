@@ -19,7 +19,7 @@ from model.network.layers import Block, CrossAttention, RMSNorm, rope_tables
 from model.network.layout import select
 from model.network.lst import build_model
 from model.network.vocabulary import BOS, EOS, SPEECH_MARK, TEXT_MARK
-from model.training.compiling import compile_blocks
+from model.training.module import compile_blocks
 from tests.model.network.cases import VOCABULARY, document_of, make_batch, make_document, plain_config, small_config
 from tests.model.network.test_layers import interval_cases
 

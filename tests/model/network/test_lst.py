@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from model.network import init
 from model.network.batch import Batch, LossSums
 from model.network.init import draw_parameter, init_weights
 from model.network.lst import LST, build_model
@@ -204,3 +205,14 @@ def test_extra_budget_changes_nothing() -> None:
     assert isinstance(roomy, Batch)
     for one, other in zip(model(tight), model(roomy), strict=True):
         torch.testing.assert_close(one, other, **EXACT)
+
+
+def test_rows_of_a_large_matrix_are_drawn_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A rank that holds some rows draws what it would hold of the whole, wherever blocks begin and end."""
+    monkeypatch.setattr(init, "BLOCK", 50)
+    shape = torch.Size([61, 8])
+    whole = draw_parameter("w", shape, 3)
+    for first, last in [(0, 61), (0, 1), (5, 7), (11, 30), (60, 61), (61, 61)]:
+        assert torch.equal(draw_parameter("w", shape, 3, slice(first, last)), whole[first:last])
+    assert float(whole.std()) == pytest.approx(8**-0.5 * 0.9866, rel=0.1)
+    assert len(torch.unique(whole)) == whole.numel()

@@ -12,9 +12,20 @@ import pytest
 import torch
 
 from model.training import checkpoint
-from model.training.checkpoint import CheckpointError, checkpoints, latest, load, read_facts, retain, save
+from model.training.checkpoint import (
+    CheckpointError,
+    candidates,
+    checkpoints,
+    latest,
+    load,
+    read_facts,
+    retain,
+    save,
+    verify,
+)
 from model.training.config import CheckpointConfig
 from model.training.distributed import Ranks
+from model.training.writer import Writer
 from schemas.config import ConfigError
 
 ALONE = Ranks(0, 1, torch.device("cpu"))
@@ -160,3 +171,49 @@ def test_a_trained_model_comes_out_of_its_run_and_is_exported(tmp_path: Path) ->
     assert all(torch.equal(p, again[name]) for name, p in trained.module.named_parameters())
     with pytest.raises(CheckpointError, match="is neither a checkpoint nor a run"):
         load_trained(tmp_path)
+
+
+def test_the_pointer_decides_and_older_ones_follow(tmp_path: Path) -> None:
+    """Who sets `latest` back goes back; what lies beyond it is removed with the next checkpoint."""
+    for step in (1, 2, 3):
+        save(tmp_path, step, tensors(), {}, ALONE)
+    (tmp_path / "latest").write_text("step-00000002\n")
+    assert [path.name for path in candidates(tmp_path)] == ["step-00000002", "step-00000001"]
+    retain(tmp_path, CheckpointConfig(keep=2))
+    assert [step for step, _ in checkpoints(tmp_path)] == [1, 2]
+    for nonsense in ("step-00000009", "\0", ""):
+        (tmp_path / "latest").write_text(nonsense)
+        assert latest(tmp_path).name == "step-00000002"
+    (tmp_path / "latest").unlink()
+    assert latest(tmp_path).name == "step-00000002"
+
+
+def test_a_changed_byte_is_found(tmp_path: Path) -> None:
+    path = save(tmp_path, 1, tensors(), {}, ALONE)
+    facts = read_facts(path)
+    verify(path, facts)
+    (file,) = path.glob("*.safetensors")
+    content = bytearray(file.read_bytes())
+    content[-1] ^= 4
+    file.write_bytes(content)
+    with pytest.raises(CheckpointError, match=r"is damaged: .* with CRC"):
+        verify(path, facts)
+
+
+def test_writing_beside_training_writes_what_was_there_then(tmp_path: Path) -> None:
+    """What changes after the call is not in it; a failure is raised by the next call."""
+    writer = Writer(tmp_path, CheckpointConfig(beside=True), ALONE)
+    state = tensors(1.0)
+    writer.write(1, state, {})
+    for tensor in state.values():
+        tensor.fill_(9.0)
+    writer.wait()
+    target = tensors()
+    load(tmp_path / "step-00000001", target, ALONE)
+    assert torch.equal(target["model.b"], torch.ones(7))
+    with full_disk(0):
+        writer.write(2, state, {})
+        with pytest.raises(CheckpointError, match="cannot write the checkpoint"):
+            writer.wait()
+    writer.wait()
+    assert latest(tmp_path).name == "step-00000001"

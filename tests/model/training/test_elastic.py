@@ -144,3 +144,38 @@ def test_ranks_that_do_not_fit_are_refused_before_the_first_step(data: Path, tmp
     document["global_microbatches"] = 3
     printed = run(write_run(document, tmp_path / "run.yaml"), world=2, expect=2)
     assert "global_microbatches 3 cannot be dealt evenly to 2 ranks" in printed
+
+
+@pytest.mark.parametrize(
+    "world, sharding",
+    [(4, ["sharding.group=2"]), (2, ["sharding.after_forward=keep"])],
+    ids=["a copy per pair of ranks", "weights kept after the forward pass"],
+)
+def test_every_way_to_shard_is_one_rank(
+    data: Path, one_rank: Path, tmp_path: Path, world: int, sharding: list[str]
+) -> None:
+    output = tmp_path / "run"
+    run(write_run(document_of(data, output), tmp_path / "run.yaml"), world=world, overrides=sharding)
+    assert_same_run(output, one_rank, 1e-6)
+
+
+def test_weights_that_travel_as_bf16_train_as_bf16_does(data: Path, tmp_path: Path) -> None:
+    """Two ranks that gather bf16 against one rank: the same products, so losses agree to what bf16 rounds of norm gains."""
+    document = document_of(data, tmp_path / "one")
+    document["precision"], document["budget"] = "bf16", {"steps": 6}
+    run(write_run(document, tmp_path / "one.yaml"))
+    two = ["sharding.gather=bf16", f"output_dir={tmp_path / 'two'}"]
+    run(write_run(document, tmp_path / "two.yaml"), world=2, overrides=two)
+    one_rows, two_rows = (read_rows(tmp_path / name / "metrics.jsonl") for name in ("one", "two"))
+    for row, other in zip(one_rows, two_rows, strict=True):
+        assert row["loss"] == pytest.approx(other["loss"], abs=5e-3)
+
+
+def test_groups_that_do_not_fit_the_ranks_are_refused(data: Path, tmp_path: Path) -> None:
+    output = run(
+        write_run(document_of(data, tmp_path / "run"), tmp_path / "run.yaml"),
+        world=2,
+        overrides=["sharding.group=3"],
+        expect=2,
+    )
+    assert "sharding.group 3 does not divide the 2 ranks" in output

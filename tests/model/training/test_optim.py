@@ -6,6 +6,8 @@ import pytest
 import torch
 from torch import nn
 
+from model.network.layers import Block
+from model.training.muon import ProjectionMuon, projection_rows
 from model.training.optim import AdamWConfig, MuonConfig, Optimisers
 
 
@@ -90,3 +92,34 @@ def test_the_factor_scales_both_parts_of_muon(module: Small) -> None:
     loss_of(module).backward()
     ours.step(0.0)
     assert all(torch.equal(p, before[name]) for name, p in module.named_parameters())
+
+
+def test_muon_updates_projections_as_if_each_were_a_matrix_of_its_own() -> None:
+    """Two steps equal torch.optim.Muon's over the separate matrices: queries, keys and values of unequal heights, gate and up."""
+    block = Block(8, 4, 2, 12, 1e-5, "dense")
+    rows = projection_rows(block)
+    assert rows == {"attention.qkv.weight": [8, 4, 4], "feed_forward.gate_up.weight": [12, 12]}
+    named = {name: p for name, p in block.named_parameters() if p.ndim == 2}
+    for parameter in named.values():
+        nn.init.normal_(parameter)
+    separate = {
+        name: [nn.Parameter(x.clone()) for x in p.detach().split(rows.get(name, [len(p)]))] for name, p in named.items()
+    }
+    settings = {"lr": 0.02, "momentum": 0.95, "weight_decay": 0.1}
+    ours = ProjectionMuon(
+        list(named.values()), [rows.get(n, [len(p)]) for n, p in named.items()], adjust_lr="match_rms_adamw", **settings
+    )
+    theirs = torch.optim.Muon(
+        [p for parts in separate.values() for p in parts], adjust_lr_fn="match_rms_adamw", **settings
+    )
+    for _ in range(2):
+        for name, parameter in named.items():
+            parameter.grad = torch.randn_like(parameter)
+            for part, grad in zip(separate[name], parameter.grad.split(rows.get(name, [len(parameter)])), strict=True):
+                part.grad = grad.clone()
+        ours.step()
+        theirs.step()
+    for name, parameter in named.items():
+        torch.testing.assert_close(
+            parameter.detach(), torch.cat([p.detach() for p in separate[name]]), rtol=1e-5, atol=1e-6
+        )

@@ -52,16 +52,33 @@ def weights(output: Path) -> dict[str, bytes]:
     return {name: tensor.numpy().tobytes() for name, tensor in load_file(file).items()}
 
 
-def test_ten_kills_at_random_moments_change_no_bit(data: Path, undisturbed: Path, tmp_path: Path) -> None:
-    """SIGKILL ten times, in steps and in checkpoint writes alike: the same losses, the same final weights."""
+def damage(checkpoint: Path, rng: random.Random) -> None:
+    """Change one byte of a file of tensors, behind its header, or cut it short."""
+    (file,) = checkpoint.glob("*.safetensors")
+    content = bytearray(file.read_bytes())
+    if rng.random() < 0.5:
+        content[rng.randrange(len(content) // 2, len(content))] ^= 1
+    else:
+        del content[rng.randrange(len(content)) :]
+    file.write_bytes(content)
+
+
+@pytest.mark.parametrize("beside", [False, True], ids=["written at once", "written beside training, and damaged"])
+def test_ten_kills_at_random_moments_change_no_bit(beside: bool, data: Path, undisturbed: Path, tmp_path: Path) -> None:
+    """SIGKILL ten times, in steps and in checkpoint writes alike: the same losses, the same final weights. With the newest
+    checkpoint damaged again and again besides, the one before it takes its place."""
     output, rng = tmp_path / "run", random.Random(5)
-    config = write_run(run_document(data, output), tmp_path / "run.yaml")
-    kills = 0
+    document = run_document(data, output)
+    document["checkpoint"]["beside"] = beside
+    config = write_run(document, tmp_path / "run.yaml")
+    kills = damaged = 0
     metrics = output / "metrics.jsonl"
     for _ in range(10):
         newest = latest(output / "checkpoints")
         reached = int(newest.name[5:]) if newest else 0
-        goal = min(STEPS - 1, reached + rng.randint(1, 3))
+        goal = min(
+            STEPS - 1, reached + rng.randint(1, 3) + 2 * beside
+        )  # what a thread writes is there some steps later
         with started(config) as ranks:
             process = ranks.processes[0]
             begun = time.time()
@@ -74,7 +91,12 @@ def test_ten_kills_at_random_moments_change_no_bit(data: Path, undisturbed: Path
             time.sleep(rng.random() * 0.05)
             kills += process.is_alive()
             ranks.kill()
-    assert kills >= 8, "the run ended before it could be killed"
+        found = checkpoints(output / "checkpoints")
+        if beside and len(found) > 1 and damaged < 5:
+            damage(latest(output / "checkpoints"), rng)
+            damaged += 1
+    assert kills >= (5 if beside else 8), "the run ended before it could be killed"
+    assert damaged >= (3 if beside else 0)
     run(config)
     assert trajectory(output) == trajectory(undisturbed)
     assert len(trajectory(output)) == STEPS

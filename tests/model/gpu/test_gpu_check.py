@@ -1,0 +1,100 @@
+"""The check of a GPU, where there is none: its page, its estimates, and what it makes of results."""
+
+from __future__ import annotations
+
+import xml.etree.ElementTree as ElementTree
+from pathlib import Path
+
+import pytest
+import torch
+
+from model import gpu_check
+from model.cost.memory import MemoryPlan, memory_by_part
+from model.cost.presets import count_parameters
+from model.cost.synthetic import synthetic_batch
+from model.network.config import ModelConfig
+from model.training.metrics import peak_of
+from model.training.step import Pending
+from schemas.config import load_config
+
+
+def test_without_a_gpu_the_page_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert gpu_check.main(["--out", str(tmp_path)]) == 0
+    assert "**Not run**" in (tmp_path / "gpu.md").read_text()
+
+
+def test_a_measurement_that_raises_is_a_result() -> None:
+    def broken() -> dict[str, float]:
+        raise RuntimeError("no such kernel")
+
+    result = gpu_check.attempt("name", broken)
+    assert (result["status"], result["why"]) == ("failed", "RuntimeError: no such kernel")
+
+
+def test_pytests_record_is_read() -> None:
+    case = ElementTree.fromstring('<testcase name="a" time="1.5"><skipped message="needs bf16"/></testcase>')
+    assert gpu_check.test_result(case) == {"name": "a", "status": "not run", "seconds": 1.5, "why": "needs bf16"}
+
+
+@pytest.mark.parametrize(
+    "name, tflops",
+    [
+        ("NVIDIA H100 80GB HBM3", 989.4),
+        ("NVIDIA H100 PCIe", 756),
+        ("NVIDIA A100-SXM4-80GB", 312),
+        ("NVIDIA H200", 989.4),
+        ("NVIDIA GeForce GTX 970", None),
+    ],
+)
+def test_published_peaks_are_found_by_name(name: str, tflops: float | None) -> None:
+    peak = peak_of(name)
+    assert (None if peak is None else peak / 1e12) == (None if tflops is None else pytest.approx(tflops))
+
+
+@pytest.mark.parametrize("name", ["420m", "1b", "7b"])
+def test_planned_memory_holds_what_training_must_hold(name: str) -> None:
+    """Weights, gradients and two moments are 16 bytes a parameter; ranks share them; recomputation drops activations."""
+    config = load_config(ModelConfig, f"configs/model/{name}.yaml")
+
+    def parts(shards: int = 1, recompute: bool = False, muon: bool = False) -> dict[str, float]:
+        return memory_by_part(
+            config,
+            MemoryPlan(
+                elements=16384,
+                latents=13312,
+                bf16=True,
+                recompute=recompute,
+                shards=shards,
+                muon=muon,
+                keeps_gathered=False,
+            ),
+        )
+
+    whole = parts()
+    fixed = sum(whole[part] for part in ("weights", "gradients", "optimiser"))
+    assert fixed == 16 * count_parameters(config)
+    assert sum(parts(shards=8)[part] for part in ("weights", "gradients", "optimiser")) == pytest.approx(fixed / 8)
+    assert parts(recompute=True)["activations"] < whole["activations"] / 5
+    assert parts(muon=True)["optimiser"] < whole["optimiser"] * 0.7
+
+
+def test_made_up_batches_fill_both_budgets() -> None:
+    vocabulary = load_config(ModelConfig, "configs/model/1b.yaml").vocabulary
+    assert vocabulary is not None
+    batch = synthetic_batch(vocabulary, 4096, 3328).check()
+    assert int((batch.doc_id_N >= 0).sum()) > 0.95 * 4096
+    assert int(batch.latent_id_N.max()) > 0.93 * 3328
+
+
+def test_a_steps_numbers_are_described_once() -> None:
+    calls: list[list[float]] = []
+
+    def describe(numbers: list[float]) -> dict[str, float]:
+        calls.append(numbers)
+        return {"loss": numbers[0]}
+
+    pending = Pending(torch.tensor([2.5, 1.0]), describe)
+    assert pending.ready
+    assert pending.row() == pending.row() == {"loss": 2.5}
+    assert len(calls) == 1

@@ -1,0 +1,54 @@
+"""A prompt read in one pass leaves everything as its elements one by one would have."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from model.inference.session import Session
+from model.network.lst import build_model
+from model.network.vocabulary import BOS, SPEECH_MARK, TEXT_MARK
+from tests.model.inference.test_session import CONFIGS, EXACT
+from tests.model.network.cases import VOCABULARY, policy
+
+
+def prompt_of(rng: np.random.Generator, length: int) -> list[int]:
+    ids = [BOS]
+    while len(ids) < length:
+        speech, unit = bool(rng.random() < 0.6), VOCABULARY.unit_offset
+        first, stop = (unit, VOCABULARY.size) if speech else (VOCABULARY.text_offset, unit)
+        ids += [SPEECH_MARK if speech else TEXT_MARK, *rng.integers(first, stop, int(rng.integers(1, 14))).tolist()]
+    return ids[:length]
+
+
+@pytest.mark.parametrize("name", [name for name in CONFIGS if name != "published"])
+@pytest.mark.parametrize("policy_name", ["static", "dynamic", "static1"])
+@pytest.mark.parametrize("lengths", [(1,), (37,), (40, 40), (3, 29, 1)], ids=str)
+def test_what_follows_a_prompt_is_the_same(name: str, policy_name: str, lengths: tuple[int, ...]) -> None:
+    """Logits after prompts of any lengths (beyond all windows), and after each of the next elements; counts of latents too."""
+    model = build_model(CONFIGS[name], 3).double()
+    rng = np.random.default_rng(len(lengths))
+    prompts = [prompt_of(rng, length) for length in lengths]
+    one_pass, stepped = (Session(model, policy(policy_name), len(prompts), capacity=4, packed=False) for _ in range(2))
+    torch.testing.assert_close(one_pass.prefill(prompts), stepped.one_by_one(prompts), **EXACT)
+    following = [prompt_of(rng, 30) for _ in prompts]
+    for ids in zip(*following, strict=True):
+        torch.testing.assert_close(one_pass.feed(ids), stepped.feed(ids), **EXACT)
+    assert np.array_equal(one_pass.num_latents_B, stepped.num_latents_B)
+    assert np.array_equal(one_pass.num_global_steps_B, stepped.num_global_steps_B)
+
+
+def test_later_prompts_are_fed_as_they_come() -> None:
+    model = build_model(CONFIGS["windowed"], 3).double()
+    rng = np.random.default_rng(0)
+    first, second = prompt_of(rng, 12), prompt_of(rng, 9)
+    twice, whole = (Session(model, policy("static"), 1, packed=False) for _ in range(2))
+    twice.prefill([first])
+    torch.testing.assert_close(twice.prefill([second]), whole.prefill([[*first, *second]]), **EXACT)
+
+
+def test_a_prompt_with_an_unknown_element_is_refused() -> None:
+    session = Session(build_model(CONFIGS["plain"], 0), policy("static"), 1)
+    with pytest.raises(ValueError, match=r"row 0: id 99 is no element of the vocabulary"):
+        session.prefill([[BOS, 99]])
