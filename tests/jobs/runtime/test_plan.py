@@ -302,3 +302,20 @@ def test_verify_notices_a_damaged_and_a_missing_shard(copied: PipelineSpec) -> N
     problems = verify_shards(plan)
     assert any(first.name in problem and "hash differs" in problem for problem in problems)
     assert any(second.name in problem and "is missing" in problem for problem in problems)
+
+
+def test_a_damaged_commit_or_table_is_named_set_aside_and_done_again(copied: PipelineSpec) -> None:
+    before = contents(Path(copied.output) / "shards")
+    plan = make_plan(copied)
+    empty = plan.store.commit_path("units", plan.stages["units"].fingerprint, plan.unit("units", 0))
+    plan.store.write_bytes(empty, b"")
+    short = plan.commit("words", 1).outputs["words"].path
+    plan.store.write_bytes(short, b"short")
+    plan = make_plan(copied)
+    assert any(empty in said and "is empty" in said for said in plan.damaged)
+    assert any(short in said for said in plan.damaged)
+    _, pending = run_here(copied)
+    assert (pending["units"], pending["words"]) == ({0}, {1})
+    assert plan.store.exists(f"damaged/{empty}")
+    assert contents(Path(copied.output) / "shards") == before
+    assert list(verify_tables(make_plan(copied))) == []

@@ -1,0 +1,100 @@
+"""One owner per output: a living one is respected and named, a dead one is taken over by exactly one."""
+
+from __future__ import annotations
+
+import json
+import socket
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from jobs.store import lease as lease_module
+from jobs.store.lease import Lease, owned
+from jobs.store.store import Store
+from schemas.config import ConfigError
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store(str(tmp_path / "out"))
+
+
+def elsewhere(store: Store, age: float) -> None:
+    """A lease of another machine, whose heartbeat is so old."""
+    then = time.time() - age
+    state = {"what": "tokenize", "host": "node7", "machine": "x", "pid": 7, "started": then, "since": then}
+    store.write_bytes(
+        "control/lease-00000004.json", json.dumps({**state, "heartbeat": then, "released": False}).encode()
+    )
+
+
+def test_a_second_driver_is_refused_with_who_where_and_since_when(store: Store) -> None:
+    with owned(store, "tokenize_audio --config a.yaml"):
+        with pytest.raises(ConfigError) as refused, owned(store, "gc"):
+            pass
+        said = str(refused.value)
+        assert "tokenize_audio --config a.yaml" in said
+        assert socket.gethostname() in said
+        assert "since 20" in said
+        assert "--take-over" in said
+    with owned(store, "gc"):
+        pass
+
+
+def test_another_machine_is_believed_while_its_heart_beats(store: Store) -> None:
+    elsewhere(store, age=lease_module.EXPIRES / 2)
+    with pytest.raises(ConfigError, match="process 7 on node7"), owned(store, "gc"):
+        pass
+    with owned(store, "gc", take_over=True):
+        pass
+    elsewhere(store, age=lease_module.EXPIRES * 2)
+    with owned(store, "gc"):
+        pass
+
+
+def test_a_killed_owner_on_this_machine_is_taken_over_at_once(store: Store) -> None:
+    code = (
+        "import os, signal; from jobs.store.lease import Lease; from jobs.store.store import Store\n"
+        f"Lease(Store({store.root!r}), 'x').acquire(); os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[3], check=False)
+    assert store.names("control")
+    with owned(store, "gc"):
+        pass
+
+
+def test_of_many_that_take_over_one_wins(store: Store) -> None:
+    elsewhere(store, age=lease_module.EXPIRES * 2)
+
+    def attempt(number: int) -> Any:
+        lease = Lease(Store(store.root), f"driver {number}")
+        try:
+            lease.acquire()
+        except ConfigError:
+            return None
+        return lease
+
+    with ThreadPoolExecutor(8) as pool:
+        winners = [lease for lease in pool.map(attempt, range(8)) if lease is not None]
+    assert len(winners) == 1
+    winners[0].release()
+
+
+def test_whoever_was_taken_over_notices(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lease_module, "BEAT", 0.02)
+    first = Lease(store, "first")
+    first.acquire()
+    second = Lease(store, "second")
+    second.acquire(take_over=True)
+    deadline = time.monotonic() + 10
+    while not first._lost and time.monotonic() < deadline:
+        time.sleep(0.02)
+    with pytest.raises(ConfigError, match="taken over by another run"):
+        first.check()
+    first.release()
+    second.release()
