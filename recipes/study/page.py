@@ -319,8 +319,9 @@ def _beside(found: paper.PaperTable | None) -> str:
 
 
 def read_notes(path: Path) -> dict[str, str]:
-    """Prose by heading, out of a file of `## Heading` sections; {} where there is none."""
+    """Prose by heading, out of a file of `## Heading` sections; {} where there is none. The page lies a folder above it."""
     if not path.exists():
         return {}
-    parts = re.split(r"^## (.+)$", path.read_text(encoding="utf-8"), flags=re.MULTILINE)[1:]
+    prose = path.read_text(encoding="utf-8").replace("](../", "](")
+    parts = re.split(r"^## (.+)$", prose, flags=re.MULTILINE)[1:]
     return {title.strip(): body.strip() for title, body in zip(parts[::2], parts[1::2], strict=True)}
