@@ -274,4 +274,4 @@ def test_weights_that_do_not_fit_are_refused(data: Path, tmp_path: Path, capsys:
     assert "its tokenizer is" in capsys.readouterr().err
     nothing = {**run_document(data, tmp_path / "none"), "init_from": str(tmp_path / "nowhere")}
     assert run_here(nothing, tmp_path) == 2
-    assert "It takes a run, a checkpoint, or a Llama text model" in capsys.readouterr().err
+    assert "It takes a run, a checkpoint, an exported folder, or a Llama text model" in capsys.readouterr().err
