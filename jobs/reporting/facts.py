@@ -118,7 +118,7 @@ def gather_rejects(plan: Plan) -> tuple[list[RejectGroup], float]:
     groups: dict[tuple[str, str], RejectGroup] = {}
     lost: dict[str, float] = {}
     for stage in FUNNEL:
-        for commit in plan.commits(stage):
+        for commit in plan.commits(stage, with_rejects=True):
             if "rejects" not in commit.outputs or not commit.rows_rejected:
                 continue
             for row in plan.store.read_table(Reject, commit.outputs["rejects"]):

@@ -117,10 +117,14 @@ class Plan:
             return commit
         raise KeyError(f"{stage}/{self.unit(stage, number)}")
 
-    def commits(self, stage: str) -> Iterator[Commit]:
-        """The commits of a stage that stand, in order."""
-        names = self.units[stage][self.done[stage]]
-        return self.logs[stage].commits([name.decode() for name in dict.fromkeys(names.tolist())])
+    def commits(self, stage: str, with_rejects: bool = False) -> Iterator[Commit]:
+        """The commits of a stage that stand, in order; or those of them that have rejects, which are few among many."""
+        names = pa.array(self.units[stage][self.done[stage]]).cast(pa.string())
+        if with_rejects:
+            table = self.logs[stage].read(["rows_rejected"])
+            some = pc.greater(table.column("rows_rejected"), 0)
+            names = names.filter(pc.is_in(names, table.column("unit").filter(some).combine_chunks()))
+        return self.logs[stage].commits(pc.unique(names).to_pylist()) if len(names) else iter(())
 
 
 def make_plan(spec: PipelineSpec, until: str = "shards", recorded: bool = False) -> Plan:

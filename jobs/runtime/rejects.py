@@ -28,9 +28,8 @@ LEAST_ROWS = 50
 def read_rejects(plan: Plan, stages: Sequence[str] | None = None) -> Iterator[Reject]:
     """The rejects of the commits that stand, stage by stage in the order of the pipeline."""
     for stage in plan.stages if stages is None else stages:
-        for commit in plan.commits(stage):
-            if commit.rows_rejected:
-                yield from plan.store.read_table(Reject, commit.outputs["rejects"])
+        for commit in plan.commits(stage, with_rejects=True):
+            yield from plan.store.read_table(Reject, commit.outputs["rejects"])
 
 
 def one_line(reject: Reject) -> str:
