@@ -137,15 +137,19 @@ def out_file(text: str) -> Path:
     return path
 
 
-def writable_folder(path: Path) -> Path:
-    """The folder, made where it is missing.
+def writable_folder(path: Path, *, make: bool = True) -> Path:
+    """The folder, made where it is missing; with `make=False` only looked at: whether it could be.
 
     Raises:
         OSError: it cannot be made, or not be written to.
     """
-    path.mkdir(parents=True, exist_ok=True)
-    if not os.access(path, os.W_OK | os.X_OK):
-        raise PermissionError(errno.EACCES, "nothing can be written to this folder", str(path))
+    if make:
+        path.mkdir(parents=True, exist_ok=True)
+    there = next(folder for folder in (path, *path.absolute().parents) if folder.exists())
+    if not there.is_dir():
+        raise NotADirectoryError(errno.ENOTDIR, "this is no folder", str(there))
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise PermissionError(errno.EACCES, "nothing can be written to this folder", str(there))
     return path
 
 

@@ -40,7 +40,7 @@ def train(config: TrainConfig) -> ExitCode:
         ConfigError, ShardError, CheckpointError, NonFiniteError: each with a sentence to act on.
         Stopped: a signal came before the first step, or while one process alone waited for data.
     """
-    writable_folder(Path(config.output_dir))
+    writable_folder(Path(config.output_dir), make=False)
     if config.threads:
         torch.set_num_threads(config.threads)
     with ranks(config.timeouts) as group, collected_by_hand():
