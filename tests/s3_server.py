@@ -45,7 +45,7 @@ class Server:
         """(kind, key, status, bytes sent) of each request since the last call; a kind is GET, HEAD, PUT, DELETE, POST or LIST."""
         lines = (self.folder / "log").read_text().splitlines()
         new, self._read = lines[self._read :], len(lines)
-        return [tuple(json.loads(line)) for line in new]  # type: ignore[misc]
+        return [tuple(json.loads(line)) for line in new]
 
     def counts(self) -> Counter[str]:
         """Requests by kind since the last call."""
