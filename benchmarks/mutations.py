@@ -52,11 +52,11 @@ FILES = 100_000
 SEED = 0
 
 
-def measure() -> list[Row]:
+def run() -> list[Row]:
     """The table: what became of the files, and how long it took."""
     limit_memory()
     begin = time.process_time()
-    outcomes, lines = run(FILES, SEED)
+    outcomes, lines = damage_and_read(FILES, SEED)
     seconds = time.process_time() - begin
     print("\n".join(lines[:20]))
     rows = [
@@ -73,7 +73,7 @@ def measure() -> list[Row]:
     return [*rows, Row(name="time", value=seconds, unit="core s", goal="< 300", holds=seconds < 300)]
 
 
-def run(files: int, seed: int) -> tuple[Counter[str], list[str]]:
+def damage_and_read(files: int, seed: int) -> tuple[Counter[str], list[str]]:
     """Outcome -> files, and a line on each that is not as it should be."""
     outcomes: Counter[str] = Counter()
     lines: list[str] = []
@@ -229,4 +229,4 @@ def limit_memory() -> None:
 
 
 if __name__ == "__main__":
-    main(measure, __doc__)
+    main(run, __doc__)

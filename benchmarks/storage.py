@@ -23,9 +23,11 @@ from tests.s3_server import CREDENTIALS, Server, s3_server
 ONCE = ("/audio/", "/control/", "/cards/")
 """The source, and what a worker asks once."""
 
+COUNT = 60
 
-def run(count: int = 60) -> list[Row]:
-    """A corpus of `count` files of a second, from s3 to s3."""
+
+def run() -> list[Row]:
+    """A corpus of COUNT files of a second, from s3 to s3."""
     import s3fs
 
     with tempfile.TemporaryDirectory() as place, pytest.MonkeyPatch.context() as patch:
@@ -36,7 +38,7 @@ def run(count: int = 60) -> list[Row]:
             use_counting_stages(patch)
             s3fs.S3FileSystem().mkdir("bucket")
             source = Source(folder / "audio", random.Random(1))
-            for _ in range(count):
+            for _ in range(COUNT):
                 source.add()
             source.write_manifest()
             s3fs.S3FileSystem().put(f"{source.folder}/", "bucket/audio/", recursive=True)

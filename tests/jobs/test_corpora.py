@@ -94,7 +94,7 @@ def test_rows_that_cannot_be_used_are_rejects_beside_the_segments(
     rejects = plan.store.read_table(TABLES["rejects"], commit.outputs["rejects"])
     assert [(row.part, row.code) for row in rejects] == [("segments:6", "bad_row"), ("segments:7", "bad_row")]  # type: ignore[attr-defined]
     assert (commit.rows_in, commit.rows_out, commit.rows_rejected) == (1, 1, 0)
-    assert totals([commit]).rejects == {"bad_row": 2}
+    assert totals(plan, "segments").rejects == {"bad_row": 2}
 
 
 def shards_of(folder: Path, corpus: Path, **source: object) -> dict[str, bytes]:

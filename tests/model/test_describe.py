@@ -42,6 +42,8 @@ GOLDEN = {
     "1b": (1527.909, 1284.608, 19.141, 157.585, 33.287),  # paper.md 1.2: 1.528 B; 1284.5, 19.1, 157.5, 33.3
     "7b": (6796.108, 6476.268, 33.428, 182.221, 41.609),  # paper.md 6: 6.80 B
 }
+PLAIN = {"plain-1b": 1417.8, "plain-420m": 449.0, "plain-7b": 6742.6}
+"""Plain transformers of the same name -> millions of parameters."""
 
 
 @pytest.mark.parametrize("name", GOLDEN)
@@ -53,7 +55,15 @@ def test_parameter_counts_are_the_papers(name: str) -> None:
 
 
 def test_every_preset_is_golden() -> None:
-    assert {path.stem for path in PRESETS.glob("*.yaml")} == set(GOLDEN)
+    assert {path.stem for path in PRESETS.glob("*.yaml")} == set(GOLDEN) | set(PLAIN)
+
+
+@pytest.mark.parametrize("name", PLAIN)
+def test_plain_presets_have_the_global_part_of_their_lst(name: str) -> None:
+    """The compute-controlled baseline: the same stack over elements, without local modules (1.418 B for 25 x 2048)."""
+    plain, lst = preset(name), preset(name.removeprefix("plain-"))
+    assert plain.global_transformer == lst.global_transformer
+    assert round(count_parameters(plain) / 1e6, 1) == PLAIN[name]
 
 
 def test_the_papers_savings_are_reproduced() -> None:

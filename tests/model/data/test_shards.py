@@ -167,7 +167,7 @@ class TestRemote:
         store.pipe("/bucket/shard-00000.tar", bytes(content))
         with pytest.raises(ShardError, match=r"memory://bucket/shard-00000.tar is damaged"):
             ShardSet(url, ShardCache(tmp_path / "cache", 10_000_000)).read(0, 0)
-        assert list((tmp_path / "cache").iterdir()) == []
+        assert not [path for path in (tmp_path / "cache").iterdir() if path.suffix != ".lock"]
 
     def test_what_is_not_there_is_named(self, url: str, tmp_path: Path) -> None:
         fsspec.filesystem("memory").rm("/bucket/shard-00002.tar")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from benchmarks.mutations import judge, run, whole_files
+from benchmarks.mutations import damage_and_read, judge, whole_files
 
 
 def test_whole_files_are_accepted() -> None:
@@ -15,7 +15,7 @@ def test_whole_files_are_accepted() -> None:
 
 @pytest.mark.parametrize("count", [2200, pytest.param(100_000, marks=pytest.mark.slow)])
 def test_damaged_files_are_read_whole_or_rejected(count: int) -> None:
-    outcomes, lines = run(count, seed=1)
+    outcomes, lines = damage_and_read(count, seed=1)
     assert lines == []
     assert outcomes["rejected"] > count // 2
     assert outcomes["accepted"] > count // 10
