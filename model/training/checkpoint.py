@@ -23,6 +23,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from pydantic import ValidationError
 from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader, HuggingFaceStorageWriter
 from torch.distributed.checkpoint.metadata import TensorStorageMetadata
@@ -211,7 +212,7 @@ def check_same_run(path: Path, facts: dict[str, Any], config: TrainConfig, data:
     """
     if changed := differences(flatten(facts["data"]), flatten(data)):
         raise ConfigError(f"cannot resume from {path}: the data has changed ({'; '.join(changed)})")
-    if changed := differences(facts["identity"], identity(config)):
+    if changed := differences(_identity_then(facts), identity(config)):
         raise ConfigError(
             f"cannot resume from {path}: {'; '.join(changed)}. Change it back, or choose another output_dir"
         )
@@ -222,6 +223,16 @@ def check_same_run(path: Path, facts: dict[str, Any], config: TrainConfig, data:
     budget = config.budget.model_dump()
     if facts["config"]["budget"] != budget:
         log.warning("the budget was %s and is now %s: the schedule follows it", facts["config"]["budget"], budget)
+
+
+def _identity_then(facts: dict[str, Any]) -> dict[str, Any]:
+    """What decided results when the checkpoint was written, in today's fields. A field that came later has its default there:
+    defaults of new fields keep what was done before, so a run of an older version goes on. A configuration that today's code
+    cannot read stands as it was recorded."""
+    try:
+        return identity(TrainConfig.model_validate(facts["config"]))
+    except ValidationError:
+        return dict(facts["identity"])
 
 
 def load(path: Path, tensors: dict[str, torch.Tensor], ranks: Ranks) -> None:

@@ -12,8 +12,10 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file
 
-from model.training.checkpoint import checkpoints, latest
+from model.training.checkpoint import check_same_run, checkpoints, latest, read_facts
+from model.training.config import TrainConfig
 from model.training.metrics import read_rows
+from schemas.errors import ConfigError
 from tests.model.training.training_runs import (
     losses,
     run,
@@ -144,6 +146,20 @@ def test_a_changed_run_is_refused_and_told_what_changed(
     assert message in printed
     assert "Traceback" not in printed
     assert weights(undisturbed) == before
+
+
+def test_a_run_of_an_earlier_version_goes_on(undisturbed: Path) -> None:
+    """Its configuration lacks the fields that came later; they have their defaults there, and nothing has changed."""
+    newest = latest(undisturbed / "checkpoints")
+    assert newest is not None
+    facts = read_facts(newest)
+    config = TrainConfig.model_validate(facts["config"])
+    facts["config"]["data"]["sources"][0].pop("min_word_score")
+    del facts["identity"]["data.sources.0.min_word_score"]
+    check_same_run(newest, facts, config, facts["data"])
+    facts["config"]["data"]["sources"][0]["min_word_score"] = 0.5
+    with pytest.raises(ConfigError, match=r"min_word_score was 0\.5 and is now 0\.0"):
+        check_same_run(newest, facts, config, facts["data"])
 
 
 def test_changed_shards_are_refused(data: Path, undisturbed: Path, tmp_path: Path) -> None:
