@@ -1,15 +1,16 @@
-"""Every field of the pipeline spec and of a training run, from the classes that read them.
+"""Every field of the pipeline spec and of a training run, from the classes that read them; and the two pages of reference.
 
 examples:
   python -m jobs.configuration                 all of them
   python -m jobs.configuration beam_size       those with this in their name or meaning
-  python -m jobs.configuration --write         docs/configuration.md
+  python -m jobs.configuration --write         docs/configuration.md, and docs/cli.md from the commands' parsers
 """
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from importlib import import_module
 from pathlib import Path
 
 if not __package__:  # started as a script: the code beside it runs, wherever the environment was installed from
@@ -17,11 +18,13 @@ if not __package__:  # started as a script: the code beside it runs, wherever th
 
 from pydantic import BaseModel
 
-from schemas.cli import Parser, command
+from jobs.reporting.cli_reference import as_section
+from schemas.cli import Parser, command, parser_of
 from schemas.reference import as_markdown, sections
 from schemas.spec import PipelineSpec
 
-PAGE = Path(__file__).resolve().parents[1] / "docs" / "configuration.md"
+DOCS = Path(__file__).resolve().parents[1] / "docs"
+PAGE, COMMANDS_PAGE = DOCS / "configuration.md", DOCS / "cli.md"
 TOP = """# Configuration
 
 Two kinds of YAML files configure everything: a pipeline spec (`configs/*.yaml`, class `PipelineSpec`) and a training
@@ -35,6 +38,14 @@ path. **none**: results are the same for every value. A mark on a mapping holds 
 
 This page is written by `python -m jobs.configuration --write`; a test holds it to the code.
 """
+COMMANDS_TOP = """# Command line
+
+`lst COMMAND ...` is the door to every command; each is also a script or a module, named below its title. All take `--help` and
+`--debug` (the traceback of an error), and end with [one of six exit codes](commands.md). `KEY=VALUE` sets a field of a
+[configuration](configuration.md).
+
+This page is written by `python -m jobs.configuration --write`; a test holds it to the code.
+"""
 
 
 def page() -> str:
@@ -44,16 +55,31 @@ def page() -> str:
     return f"{TOP}\n## Pipeline spec\n\n{as_markdown(PipelineSpec)}\n## Training run\n\n{as_markdown(TrainConfig)}"
 
 
+def commands_page() -> str:
+    """The text of docs/cli.md."""
+    from jobs.lst import COMMANDS
+
+    text = COMMANDS_TOP
+    for group, members in COMMANDS.items():
+        sections = (
+            as_section(name, module, what, parser_of(import_module(module).main))
+            for name, (module, what) in members.items()
+        )
+        text += f"\n## {group[0].upper()}{group[1:]}\n\n" + "\n".join(sections)
+    return text
+
+
 @command
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command."""
     parser = Parser(__doc__)
     parser.add_argument("word", nargs="?", default="", help="only fields that have this in their name or meaning")
-    parser.add_argument("--write", action="store_true", help="write docs/configuration.md instead")
+    parser.add_argument("--write", action="store_true", help="write docs/configuration.md and docs/cli.md instead")
     given = parser.parse_args(arguments)
     if given.write:
         PAGE.write_text(page(), encoding="utf-8")
-        print(f"wrote {PAGE}")
+        COMMANDS_PAGE.write_text(commands_page(), encoding="utf-8")
+        print(f"wrote {PAGE} and {COMMANDS_PAGE}")
         return 0
     from model.training.config import TrainConfig
 

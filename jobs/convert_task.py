@@ -46,9 +46,9 @@ STORY_COLUMNS = (
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command."""
     parser = Parser(__doc__, EXAMPLES)
-    parser.add_argument("layout", choices=list(CONVERTERS))
-    parser.add_argument("source", type=Path)
-    parser.add_argument("out", type=Path)
+    parser.add_argument("layout", choices=list(CONVERTERS), help="of SOURCE; see above")
+    parser.add_argument("source", type=Path, help="the public files")
+    parser.add_argument("out", type=Path, help="the task file to write")
     parser.add_argument("--task", help="the task's name in tables (default: the layout)")
     given = parser.parse_args(arguments)
     items = list(CONVERTERS[given.layout](given.source, given.out.parent))

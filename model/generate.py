@@ -234,8 +234,8 @@ def make_parser() -> Parser:
     parser.add_argument("--prompt-seconds", type=float, metavar="S", help="only the beginning of the speech prompts")
     parser.add_argument("--to", choices=["text", "speech", "free"], default="free", help="(default: %(default)s)")
     parser.add_argument("--temperature", type=float, default=1.0, help="0: greedy (default: %(default)s)")
-    parser.add_argument("--top-k", type=int, metavar="K")
-    parser.add_argument("--top-p", type=float, metavar="P")
+    parser.add_argument("--top-k", type=int, metavar="K", help="draw from the K likeliest alone")
+    parser.add_argument("--top-p", type=float, metavar="P", help="draw from the likeliest that make up P together")
     parser.add_argument("--seed", type=int, default=0, help="(default: %(default)s)")
     parser.add_argument(
         "--batch", type=count, default=1, metavar="N", help="continuations of each prompt (default: %(default)s)"

@@ -28,7 +28,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--limit", type=count, help="only the first N questions of each task")
     parser.add_argument("--precision", choices=["fp64", "fp32"], default="fp64", help="fp32 on a GPU (default: fp64)")
-    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, ... (default: %(default)s)")
     parser.add_argument("--json", type=out_file, metavar="OUT", help="write lm_eval's results")
     given = parser.parse_args(arguments)
     from lm_eval import simple_evaluate

@@ -53,8 +53,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """The command line."""
     parser = Parser(__doc__)
     parser.add_argument("runs", nargs="+", type=Path, help="output directories, or metrics.jsonl files")
-    parser.add_argument("--out", type=Path, default=Path("runs/losses.png"))
-    parser.add_argument("--x", choices=("step", "elements", "latents", "flops", "seconds"), default="step")
+    parser.add_argument("--out", type=Path, default=Path("runs/losses.png"), help="(default: %(default)s)")
+    parser.add_argument(
+        "--x",
+        choices=("step", "elements", "latents", "flops", "seconds"),
+        default="step",
+        help="the axis (default: %(default)s)",
+    )
     parser.add_argument("--smooth", type=int, default=10, help="steps of the running mean")
     given = parser.parse_args(arguments)
     from model.training.metrics import read_rows

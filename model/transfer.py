@@ -301,11 +301,11 @@ def _parser() -> Parser:
     parser = Parser(__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     tune = commands.add_parser("finetune", help="train a checkpoint on one of the two formats")
-    tune.add_argument("kind", choices=["asr", "tts"])
+    tune.add_argument("kind", choices=["asr", "tts"], help="recognition or synthesis")
     tune.add_argument("--from", dest="source", required=True, metavar="RUN", help="a run, or one of its checkpoints")
     tune.add_argument("--shards", required=True, metavar="INDEX", help="the index.json of speech shards")
     tune.add_argument("--out", required=True, metavar="DIR", help="the new run's directory")
-    tune.add_argument("--steps", type=count, required=True)
+    tune.add_argument("--steps", type=count, required=True, help="optimiser steps")
     tune.add_argument("--lr", type=float, default=2e-4, help="(default: %(default)s)")
     for name, what in (("asr", "write what is said, and count the errors"), ("tts", "speak, and let Whisper listen")):
         command = commands.add_parser(name, help=what)

@@ -22,6 +22,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn, Protocol
@@ -88,11 +89,37 @@ class Parser(argparse.ArgumentParser):
 
     def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
         """As argparse does it; in a shell that asks for completions it answers and ends."""
+        if _reading.get():
+            raise _Read(self)
         if "_ARGCOMPLETE" in os.environ:
             import argcomplete
 
             argcomplete.autocomplete(self)
         return super().parse_args(args, namespace)
+
+
+class _Read(Exception):
+    """Carries a command's parser out of its `main`."""
+
+    def __init__(self, parser: Parser) -> None:
+        super().__init__(parser.prog)
+        self.parser = parser
+
+
+_reading: ContextVar[bool] = ContextVar("reading", default=False)
+"""Whether a command is called for its parser alone."""
+
+
+def parser_of(main: Main) -> Parser:
+    """The parser that a command makes, without running the command: for its reference."""
+    token = _reading.set(True)
+    try:
+        main([])
+    except _Read as read:
+        return read.parser
+    finally:
+        _reading.reset(token)
+    raise TypeError("the command reads its words without a Parser")
 
 
 def _program() -> str:
