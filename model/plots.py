@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from schemas.cli import Parser, command
 
 if TYPE_CHECKING:
-    from model.training.metrics import Row
+    from model.monitor.rows import Row
 
 PANELS = {"loss_text": "text: nats per token", "loss_speech": "speech: nats per unit"}
 

@@ -12,7 +12,7 @@ import multiprocessing
 import signal
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -25,13 +25,17 @@ from model.data.draws import generator
 from model.data.packing import Choice, PackingConfig, Piece, fill, pack, rest_of, whole
 from model.data.shards import ShardError
 from model.data.sources import Source
-from model.network.batch import Batch
+from model.network.batch import Batch, Selections
 from schemas.cli import STOPPING
 from schemas.config import ConfigError
 from schemas.processes import end_with_parent, obey_the_parent_alone
 
 Patcher = Callable[[Document, int, np.random.Generator], tuple[np.ndarray, np.ndarray]]
 """(document, step, generator) -> (latent_id int [n], closed bool [n])."""
+
+
+Finish = Callable[[Batch], tuple[Batch, Any]]
+"""What is done to a batch where it was made: the batch for the trainer, and a note (counts) to go with it."""
 
 
 class Address(NamedTuple):
@@ -94,7 +98,7 @@ class Stream:
         found = []
         for part, document in enumerate(self.sources[source].documents(index, self.composer)):
             latent_id, closed = self.patcher(document, step, generator(self.seed, "patches", name, index, part))
-            found.append((Address(source, index, part, 0, step), whole(document, latent_id, closed)))
+            found.append((Address(source, index, part, 0, step), whole(document, latent_id, closed, source)))
         return found
 
 
@@ -121,7 +125,7 @@ class Lane:
                 rest = address._replace(offset=choice.cut_at)
                 self._pending.insert(choice.place, self._again(rest))
 
-        batch = pack(fill(config, pending, taken), config)
+        batch = pack(fill(config, pending, taken), config, len(self.stream.sources))
         self._batches += 1
         state = LaneState(
             batches=self._batches,
@@ -189,10 +193,12 @@ class _Failed:
 class _Items(IterableDataset[Any]):
     """This rank's micro-batches from step `first` on; in a worker, every workers-th of them."""
 
-    def __init__(self, stream: Stream, placement: Placement, states: Sequence[LaneState], first: int) -> None:
-        self.stream, self.placement, self.states, self.first = stream, placement, states, first
+    def __init__(
+        self, stream: Stream, placement: Placement, states: Sequence[LaneState], first: int, finish: Finish | None
+    ) -> None:
+        self.stream, self.placement, self.states, self.first, self.finish = stream, placement, states, first, finish
 
-    def __iter__(self) -> Iterator[tuple[int, _Arrays, LaneState] | _Failed]:
+    def __iter__(self) -> Iterator[tuple[int, _Arrays, Any, LaneState] | _Failed]:
         info = get_worker_info()
         begin, stride = (info.id, info.num_workers) if info else (0, 1)
         first = self.first * self.placement.batches // self.placement.world
@@ -206,22 +212,30 @@ class _Items(IterableDataset[Any]):
             except ShardError as error:
                 yield _Failed(str(error))
                 return
-            yield number, _Arrays(batch), state
+            batch, note = (batch, None) if self.finish is None else self.finish(batch)
+            yield number, _Arrays(batch), note, state
 
 
 class _Arrays:
     """A batch between processes, as plain arrays: one message, where each tensor would be a file descriptor to hand over."""
 
     def __init__(self, batch: Batch) -> None:
-        fields: dict[str, Any] = {name: getattr(batch, name) for name in batch.__dataclass_fields__}
-        self._fields = {name: v.numpy() if isinstance(v, torch.Tensor) else v for name, v in fields.items()}
+        self._fields = _as_arrays(batch)
+        self._selections = None if batch.selections is None else _as_arrays(batch.selections)
 
     def batch(self) -> Batch:
         """The batch again."""
-        fields: dict[str, Any] = {}
-        for name, value in self._fields.items():
-            fields[name] = torch.from_numpy(value) if isinstance(value, np.ndarray) else value
-        return Batch(**fields)
+        selections = None if self._selections is None else Selections(**_as_tensors(self._selections))
+        return replace(Batch(**_as_tensors(self._fields)), selections=selections)
+
+
+def _as_arrays(item: Batch | Selections) -> dict[str, Any]:
+    values = {field.name: getattr(item, field.name) for field in fields(item) if field.name != "selections"}
+    return {name: v.numpy() if isinstance(v, torch.Tensor) else v for name, v in values.items()}
+
+
+def _as_tensors(values: dict[str, Any]) -> dict[str, Any]:
+    return {name: torch.from_numpy(v) if isinstance(v, np.ndarray) else v for name, v in values.items()}
 
 
 def _as_it_is(item: Any) -> Any:
@@ -247,7 +261,12 @@ class Loader:
     """A rank's view of the sequence, step by step."""
 
     def __init__(
-        self, stream: Stream, placement: Placement, first_step: int = 0, states: Sequence[LaneState] | None = None
+        self,
+        stream: Stream,
+        placement: Placement,
+        first_step: int = 0,
+        states: Sequence[LaneState] | None = None,
+        finish: Finish | None = None,
     ) -> None:
         """
         Raises:
@@ -258,7 +277,7 @@ class Loader:
         self._states = list(states or [LaneState.start(len(stream.sources))] * placement.lanes)
         assert len(self._states) == placement.lanes
         self._loader = DataLoader(
-            _Items(stream, placement, list(self._states), first_step),
+            _Items(stream, placement, list(self._states), first_step, finish),
             batch_size=None,
             collate_fn=_as_it_is,
             num_workers=placement.workers,
@@ -267,6 +286,8 @@ class Loader:
             worker_init_fn=_begin_worker,
             generator=torch.Generator(),  # keeps DataLoader off the global one
         )
+        self.notes: list[Any] = []
+        """What `finish` noted of the batches of the last step."""
         self.waiting = False
         """Whether `step` is waiting for data, so that breaking it off leaves everything as it was before."""
         others = set(multiprocessing.active_children())
@@ -280,20 +301,22 @@ class Loader:
         Raises:
             ShardError: a shard is missing, truncated or damaged.
         """
-        batches, states = [], {}
+        batches, notes, states = [], [], {}
         self.waiting = True
         try:
             for _ in range(self.placement.batches // self.placement.world):
                 item = next(self._items)
                 if isinstance(item, _Failed):
                     raise ShardError(item.message)
-                lane, arrays, state = item
+                lane, arrays, note, state = item
                 states[lane] = state
                 batches.append(arrays.batch())
+                notes.append(note)
         finally:
             self.waiting = False
         for lane, state in states.items():  # all or none
             self._states[lane] = state
+        self.notes = notes
         return batches
 
     def states(self) -> dict[int, dict[str, Any]]:

@@ -55,6 +55,8 @@ class Piece:
     sample_id: str
     offset: int = 0
     """Element of the whole document at which this piece begins."""
+    source: int = 0
+    """Number of the source that the document comes from."""
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -64,8 +66,8 @@ class Piece:
         return int(self.latent_id[-1]) + 1
 
 
-def whole(document: Document, latent_id: np.ndarray, closed: np.ndarray) -> Piece:
-    """A document with its patches."""
+def whole(document: Document, latent_id: np.ndarray, closed: np.ndarray, source: int = 0) -> Piece:
+    """A document of a source, with its patches."""
     return Piece(
         ids=document.ids,
         is_unit=document.is_unit,
@@ -73,6 +75,7 @@ def whole(document: Document, latent_id: np.ndarray, closed: np.ndarray) -> Piec
         closed=closed,
         target=document.target,
         sample_id=document.sample_id,
+        source=source,
     )
 
 
@@ -92,6 +95,7 @@ def rest_of(document: Piece, offset: int) -> Piece:
         target=np.concatenate([[False], document.target[offset:]]),
         sample_id=document.sample_id,
         offset=offset,
+        source=document.source,
     )
 
 
@@ -114,6 +118,7 @@ def cut(piece: Piece, elements: int, latents: int, min_piece: int) -> Piece | No
         target=piece.target[:length],
         sample_id=piece.sample_id,
         offset=piece.offset,
+        source=piece.source,
     )
 
 
@@ -164,8 +169,8 @@ def fill(config: PackingConfig, pending: Callable[[int], Piece], refill: Callabl
     return chosen
 
 
-def pack(pieces: list[Piece], config: PackingConfig) -> Batch:
-    """Pieces laid end to end, padded to the budgets.
+def pack(pieces: list[Piece], config: PackingConfig, num_sources: int = 0) -> Batch:
+    """Pieces laid end to end, padded to the budgets. With `num_sources` each element has the number of its source.
 
     Raises:
         ValueError: they exceed a budget (which `fill` never lets happen).
@@ -192,4 +197,6 @@ def pack(pieces: list[Piece], config: PackingConfig) -> Batch:
         loss_mask_N=column([piece.target for piece in pieces], False, np.bool_),
         num_latents=config.latents,
         sample_ids=tuple(piece.sample_id for piece in pieces),
+        source_N=column([np.full(len(piece), piece.source) for piece in pieces], 0, np.int64) if num_sources else None,
+        num_sources=num_sources,
     )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Protocol
@@ -11,6 +13,8 @@ import numpy as np
 from schemas.cards import Card, hash_file
 from schemas.config import ConfigError
 from schemas.models.hub import folder_of
+
+_BYTE = re.compile(r"<0x[0-9A-F]{2}>")
 
 
 class TextTokenizer(Protocol):
@@ -25,6 +29,10 @@ class TextTokenizer(Protocol):
 
     def decode(self, ids: Iterable[int]) -> str:
         """The text of the ids."""
+        ...
+
+    def byte_lengths(self) -> np.ndarray:
+        """int64 [size]: bytes of UTF-8 that each id writes, as part of a text."""
         ...
 
 
@@ -82,6 +90,20 @@ class _HuggingFace:
     def decode(self, ids: Iterable[int]) -> str:
         return str(self._tokenizer.decode(list(ids), skip_special_tokens=False))
 
+    def byte_lengths(self) -> np.ndarray:
+        added = {number: token.content for number, token in self._tokenizer.get_added_tokens_decoder().items()}
+        pieces = {number: piece for piece, number in self._tokenizer.get_vocab(with_added_tokens=True).items()}
+        settings = json.loads(self._tokenizer.to_str())
+        parts = json.dumps([settings.get("pre_tokenizer"), settings.get("decoder")])
+        bytewise = '"ByteLevel"' in parts  # each character of a piece then stands for one byte
+        lengths = np.zeros(self.size, dtype=np.int64)
+        for number, piece in pieces.items():
+            if number in added:
+                lengths[number] = len(added[number].encode("utf-8"))
+            else:
+                lengths[number] = len(piece) if bytewise else _bytes_of(piece)
+        return lengths
+
 
 class _SentencePiece:
     """A SentencePiece model."""
@@ -102,6 +124,16 @@ class _SentencePiece:
 
     def decode(self, ids: Iterable[int]) -> str:
         return str(self._processor.decode(list(ids)))
+
+    def byte_lengths(self) -> np.ndarray:
+        control = self._processor.is_control
+        lengths = [0 if control(i) else _bytes_of(self._processor.id_to_piece(i)) for i in range(self.size)]
+        return np.asarray(lengths, dtype=np.int64)
+
+
+def _bytes_of(piece: str) -> int:
+    """Of a SentencePiece: a byte where it is written as <0x41>, else its letters, its mark of a space as one."""
+    return 1 if _BYTE.fullmatch(piece) else len(piece.replace("\u2581", " ").encode("utf-8"))
 
 
 def character_of(text: str) -> np.ndarray:

@@ -15,7 +15,7 @@ from torch import nn
 from model.network.batch import Batch, LossSums
 from model.network.config import ModelConfig
 from model.network.global_transformer import GlobalTransformer
-from model.network.head import OutputHead, Share, sum_losses
+from model.network.head import HeadTargets, OutputHead, Share, sum_losses
 from model.network.layout import target_rows
 from model.network.stepping import Norm, Product
 from model.network.vocabulary import Vocabulary
@@ -60,14 +60,16 @@ class SpeechTextModel(nn.Module):
         """The states of these rows, as each head reads them."""
         raise NotImplementedError
 
-    def forward(self, batch: Batch) -> LossSums:
-        """Sums of the loss over this batch's targets, and their counts. The head runs on rows with a target alone."""
+    def forward(self, batch: Batch, with_squares: bool = False) -> LossSums:
+        """Sums of the loss over this batch's targets, and their counts. The head runs on rows with a target alone.
+        `with_squares` adds what a z-loss needs."""
         row_R = target_rows(batch)
-        parts = [
-            (part.head, part.states[part.index], batch.ids_N[row_R[part.chosen] + 1])
-            for part in self.head_rows(batch, row_R)
-        ]
-        return sum_losses(parts, self.vocabulary)
+        parts = []
+        for part in self.head_rows(batch, row_R):
+            next_R = row_R[part.chosen] + 1
+            source_R = None if batch.source_N is None else batch.source_N[next_R]
+            parts.append(HeadTargets(part.head, part.states[part.index], batch.ids_N[next_R], source_R))
+        return sum_losses(parts, self.vocabulary, batch.num_sources, with_squares)
 
     def logits(self, batch: Batch) -> torch.Tensor:
         """[N, V]: row i is the prediction of element i + 1 of the same document; -inf outside the row's modality.

@@ -27,6 +27,10 @@ class LossSums(NamedTuple):
     """Nats, over targets that are speech units."""
     num_unit: torch.Tensor
     """int64."""
+    nll_by_kind: torch.Tensor | None = None
+    """fp64 [S, 3], where the batch names its S sources: nats of their specials, text tokens and units. No gradient."""
+    squares: torch.Tensor | None = None
+    """Where they were asked for: the sum of the targets' squared log partition functions (z-loss)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,6 +80,9 @@ class Batch:
     """The latent budget P: the global transformer always runs over this many."""
     sample_ids: tuple[str, ...] = ()
     """Of the documents, for messages."""
+    source_N: torch.Tensor | None = None
+    """int64: number of the source that the element comes from (0 for padding); None: nobody asks."""
+    num_sources: int = 0
     selections: Selections | None = None
     """None: they are made when they are needed."""
 
@@ -94,7 +101,9 @@ class Batch:
             selections = Selections(
                 **{field.name: change(getattr(selections, field.name)) for field in fields(selections)}
             )
-        return replace(self, selections=selections, **{name: change(getattr(self, name)) for name in names})
+        source_N = None if self.source_N is None else change(self.source_N)
+        tensors = {name: change(getattr(self, name)) for name in names}
+        return replace(self, selections=selections, source_N=source_N, **tensors)
 
     def check(self) -> Batch:
         """The batch itself, once its invariants hold. For the loader: it is never called in the hot path.

@@ -11,6 +11,7 @@ from pydantic import Field, model_validator
 from model.data.packing import PackingConfig
 from model.data.patching import CurriculumConfig, PatchPolicyConfig
 from model.data.sources import DataConfig
+from model.monitor.spikes import SpikeConfig
 from model.network.config import ModelConfig
 from model.training.optim import OptimiserConfig
 from model.training.schedule import Schedule
@@ -76,6 +77,30 @@ class ValidationConfig(StrictModel):
     """Micro-batches of the validation set."""
 
 
+class WandbConfig(StrictModel):
+    """A run of Weights & Biases (extra `wandb`)."""
+
+    project: str
+    """Where the run is listed."""
+    name: str | None = None
+    """Of the run; null: the name of its folder."""
+    offline: bool = False
+    """Write to `wandb/` in the run's folder and send nothing; `wandb sync` sends it later."""
+
+
+class ProfileConfig(StrictModel):
+    """Steps that torch's profiler looks at; its files go to `profile/` in the run's folder."""
+
+    first: int = Field(ge=1)
+    """The first of them, counted from 1. Take one after the first few: those load and compile."""
+    steps: int = Field(3, ge=1)
+    """How many."""
+    memory: bool = False
+    """Also what is allocated; on CUDA as a snapshot for the memory viewer."""
+    all_ranks: bool = False
+    """Files of every rank instead of the main one's."""
+
+
 class LogConfig(StrictModel):
     """What is shown and written."""
 
@@ -85,6 +110,10 @@ class LogConfig(StrictModel):
     """A progress bar on a terminal, a line now and then elsewhere."""
     tensorboard: bool = True
     """Also write event files for TensorBoard."""
+    wandb: WandbConfig | None = None
+    """Also show it at Weights & Biases; null: not."""
+    profile: ProfileConfig | None = None
+    """Profile some steps; null: none."""
 
 
 class ShardingConfig(StrictModel):
@@ -137,6 +166,11 @@ class TrainConfig(StrictModel):
     """The learning rate over the run."""
     clip_norm: float = Field(1.0, gt=0)
     """The gradient's norm is cut to this."""
+    z_loss: float = Field(0.0, ge=0)
+    """Adds this times the mean squared log partition function of the heads to what is minimised (PaLM: 1e-4). Reported losses are
+    without it."""
+    spikes: SpikeConfig | None = None
+    """Leave out steps that jump; null: none. On CUDA the host then waits for each step's gradient."""
     budget: Annotated[BudgetConfig, NO_EFFECT]
     """When training ends."""
     precision: Literal["fp32", "bf16"] = "fp32"
@@ -152,6 +186,9 @@ class TrainConfig(StrictModel):
     """How long ranks wait for each other."""
     non_finite: Literal["stop", "skip"] = "stop"
     """A loss or gradient that is not finite: stop with the batch's sample ids saved, or leave the step out and count it."""
+    deterministic: Annotated[bool, NO_EFFECT] = False
+    """torch's deterministic algorithms alone, which on CUDA are slower: two runs are then equal to the bit there too. On CPU they
+    always are. An operation that has none ends the run."""
     threads: Annotated[int | None, NO_EFFECT] = Field(None, ge=1)
     """CPU threads per rank; None leaves torch's choice. Bitwise equality holds at equal threads."""
     checkpoint: Annotated[CheckpointConfig, NO_EFFECT]

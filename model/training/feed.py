@@ -1,4 +1,7 @@
-"""A rank's micro-batches, counted on the host and, on CUDA, fetched and copied while the device computes the step before."""
+"""A rank's micro-batches, on CUDA fetched and copied while the device computes the step before.
+
+They are counted, and for CUDA their index lists made, where the loader makes them: `finisher`.
+"""
 
 from __future__ import annotations
 
@@ -8,27 +11,10 @@ from typing import Any
 
 import torch
 
-from model.cost.flops import count_batch, training_flops
-from model.data.loader import Loader
-from model.data.sources import Corpus
-from model.network.base import SpeechTextModel
+from model.data.loader import Finish, Loader
+from model.monitor.counting import BatchCounter, Counts, total
 from model.network.batch import Batch
 from model.network.layout import select
-from model.training.config import TrainConfig
-
-
-@dataclass(frozen=True, kw_only=True)
-class Counts:
-    """What a rank's micro-batches of one step hold, summed."""
-
-    targets: float
-    elements: float
-    latents: float
-    flops: float
-    speech_seconds: float
-    units: float
-    binding: float
-    """Fill of the fuller of the two budgets."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,11 +36,9 @@ class StepBatches:
 class Feed:
     """Batches step by step. What is fetched ahead does not count as taken: a checkpoint resumes with it."""
 
-    def __init__(
-        self, loader: Loader, device: torch.device, config: TrainConfig, shape: SpeechTextModel, corpus: Corpus
-    ) -> None:
-        """`shape`: the model without storage, for counting operations on whole matrices."""
-        self._loader, self._device, self._config, self._shape, self._corpus = loader, device, config, shape, corpus
+    def __init__(self, loader: Loader, device: torch.device) -> None:
+        """`loader`: with a `finisher`."""
+        self._loader, self._device = loader, device
         self._next: StepBatches | None = None
         self.states = loader.states()
         """Of the lanes after the steps taken."""
@@ -79,23 +63,23 @@ class Feed:
     def _fetch(self) -> StepBatches:
         begun = time.perf_counter()
         batches = self._loader.step()
-        waited = time.perf_counter() - begun
-        counts = self._count(batches)
-        placed = [place(batch, self._device) for batch in batches]
-        names = [list(batch.sample_ids) for batch in batches]
-        return StepBatches(batches=placed, sample_ids=names, counts=counts, states=self._loader.states(), waited=waited)
-
-    def _count(self, batches: list[Batch]) -> Counts:
-        packing, sizes = self._config.packing, [_size(batch) for batch in batches]
-        return Counts(
-            targets=float(sum(int(batch.loss_mask_N.sum()) for batch in batches)),
-            elements=float(sum(elements for elements, _ in sizes)),
-            latents=float(sum(latents for _, latents in sizes)),
-            flops=sum(training_flops(self._shape, count_batch(batch, self._shape.config)) for batch in batches),
-            speech_seconds=sum(self._corpus.speech_seconds(batch) for batch in batches),
-            units=float(sum(int(batch.is_unit_N.sum()) for batch in batches)),
-            binding=sum(max(elements / packing.elements, latents / packing.latents) for elements, latents in sizes),
+        return StepBatches(
+            batches=[place(batch, self._device) for batch in batches],
+            sample_ids=[list(batch.sample_ids) for batch in batches],
+            counts=total(self._loader.notes),
+            states=self._loader.states(),
+            waited=time.perf_counter() - begun,
         )
+
+
+def finisher(count: BatchCounter, device: torch.device) -> Finish:
+    """What the loader's workers do to a batch beside making it."""
+
+    def finish(batch: Batch) -> tuple[Batch, Counts]:
+        counts = count(batch)
+        return replace(batch, selections=select(batch)) if device.type == "cuda" else batch, counts
+
+    return finish
 
 
 def place(batch: Batch, device: torch.device) -> Batch:
@@ -103,9 +87,3 @@ def place(batch: Batch, device: torch.device) -> Batch:
     if device.type != "cuda":
         return batch.to(device)
     return replace(batch, selections=select(batch)).pin_memory().to(device)
-
-
-def _size(batch: Batch) -> tuple[int, int]:
-    """Elements and latents in use."""
-    elements = int((batch.doc_id_N >= 0).sum())
-    return elements, int(batch.latent_id_N[elements - 1]) + 1

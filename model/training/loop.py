@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import logging
+import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,6 +15,8 @@ import torch
 import yaml
 
 from model.data.sources import Corpus
+from model.monitor.boards import Board, TensorBoard, WeightsAndBiases
+from model.monitor.profiling import StepProfiler
 from model.training.checkpoint import CheckpointError
 from model.training.config import TrainConfig
 from model.training.distributed import Ranks, ranks
@@ -43,7 +46,7 @@ def train(config: TrainConfig) -> ExitCode:
     writable_folder(Path(config.output_dir), make=False)
     if config.threads:
         torch.set_num_threads(config.threads)
-    with ranks(config.timeouts) as group, collected_by_hand():
+    with ranks(config.timeouts) as group, collected_by_hand(), deterministic(config.deterministic):
         run = Run(config, open_corpus(config, group), group)
         try:
             run.resume()
@@ -64,12 +67,14 @@ def train(config: TrainConfig) -> ExitCode:
 def _follow(run: Run, signals: Signals) -> None:
     """The steps, until the budget is used up or a signal came to some rank. Rows are written as soon as their numbers are there:
     a step late on a device, but before anything that stands on them is done."""
-    report, clock, group = Report(run), Clock(run.config, run), run.ranks
+    report, clock, group, profiler = Report(run), Clock(run.config, run), run.ranks, profiler_of(run)
     waiting: list[Pending] = []
     stop, first = False, True
     try:
         while not run.finished and not stop:
+            profiler.begin(run.steps + 1)
             waiting.append(run.launch())
+            profiler.end(run.steps)
             validate = clock.validation_due()
             while waiting and (len(waiting) > 1 or validate or waiting[0].ready):
                 row = waiting.pop(0).row()
@@ -85,15 +90,18 @@ def _follow(run: Run, signals: Signals) -> None:
                 stop = stop or signals.anywhere(group)  # one that came while saving need not wait for another step
             if first:
                 group.expect_within(run.config.timeouts.step)
+                gc.freeze()  # what a run is made of stays for good: no collection needs to walk through it
                 first = False
             if run.steps % COLLECT_EVERY == 0:
-                gc.collect(1)
+                gc.collect()
             run.prefetch()
     except BaseException:
         if run.worth_saving:
             for step in waiting:
                 report.write(step.row())
         raise
+    finally:
+        profiler.close()
     if not run.finished:
         log.info("stopped at step %d by a signal; run the same command to go on", run.steps)
     report.close()
@@ -107,8 +115,50 @@ def collected_by_hand() -> Iterator[None]:
     try:
         yield
     finally:
+        gc.unfreeze()
         if before:
             gc.enable()
+
+
+@contextmanager
+def deterministic(wanted: bool) -> Iterator[None]:
+    """torch's deterministic algorithms alone, where they are wanted."""
+    if not wanted:
+        yield
+        return
+    before = torch.are_deterministic_algorithms_enabled()
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS is deterministic with fixed workspaces alone
+    torch.use_deterministic_algorithms(True)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before)
+
+
+def profiler_of(run: Run) -> StepProfiler:
+    """What the run is to be profiled with; steps that never come where it is not."""
+    config, ranks = run.config.log.profile, run.ranks
+    if config is None or not (ranks.is_main or config.all_ranks):
+        return StepProfiler(run.folder, 0, 0, False, ranks.rank, ranks.device)
+    last = config.first + config.steps - 1
+    return StepProfiler(run.folder, config.first, last, config.memory, ranks.rank, ranks.device)
+
+
+def boards_of(run: Run) -> list[Board]:
+    """Where the run is shown beside its own files.
+
+    Raises:
+        ConfigError: see `WeightsAndBiases`.
+    """
+    config, boards = run.config.log, list[Board]()
+    if config.tensorboard:
+        boards.append(TensorBoard(run.folder, run.steps))
+    if config.wandb is not None:
+        settings = run.config.model_dump(mode="json")
+        boards.append(
+            WeightsAndBiases(run.folder, config.wandb.project, config.wandb.name, config.wandb.offline, settings)
+        )
+    return boards
 
 
 def open_corpus(config: TrainConfig, group: Ranks) -> Corpus:
@@ -156,7 +206,8 @@ class Report:
         self._run, self._begun, self._first = run, time.monotonic(), run.progress
         self._metrics = self._progress = None
         if run.ranks.is_main:
-            self._metrics = Metrics(run.folder, first_step=run.steps, tensorboard=config.log.tensorboard)
+            run.folder.mkdir(parents=True, exist_ok=True)
+            self._metrics = Metrics(run.folder, first_step=run.steps, boards=boards_of(run))
             self._progress = Progress(show=config.log.progress)
             (run.folder / "config.yaml").write_text(yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False))
 

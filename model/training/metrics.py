@@ -1,4 +1,4 @@
-"""What a run reports: metrics.jsonl, TensorBoard events, a progress bar, and one line per modality at the end."""
+"""What a run reports: metrics.jsonl, a progress bar, and one line per modality at the end."""
 
 from __future__ import annotations
 
@@ -6,67 +6,45 @@ import json
 import math
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
+import numpy as np
 import torch
 from tqdm import tqdm
 
+from model.monitor.boards import Board
+from model.monitor.rows import Row
 from schemas.files import whole_file
-
-Row = dict[str, Any]
-
-SCALARS = (
-    "loss",
-    "loss_text",
-    "loss_speech",
-    "bits_per_second_of_speech",
-    "lr_factor",
-    "grad_norm",
-    "elements_per_second",
-    "latents_per_second",
-    "speech_seconds_per_second",
-    "share_of_peak",
-    "mfu",
-    "memory_peak_gib",
-    "data_wait_share",
-    "fill_elements",
-    "fill_latents",
-    "fill_binding",
-    "validation_loss_text",
-    "validation_loss_speech",
-)
-"""What goes to TensorBoard, where a row has it."""
 
 
 class Metrics:
     """Writes one row per step. Rows past the step that a run resumes from are dropped first: they will come again."""
 
-    def __init__(self, folder: Path, *, first_step: int, tensorboard: bool) -> None:
+    def __init__(self, folder: Path, *, first_step: int, boards: Sequence[Board] = ()) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.path = folder / "metrics.jsonl"
         truncate(self.path, first_step)
         self._file = self.path.open("a", encoding="utf-8")
-        self._board = None
-        if tensorboard:
-            from torch.utils.tensorboard import SummaryWriter
-
-            self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=first_step or None)
+        self._boards = boards
 
     def write(self, row: Row) -> None:
         """Append a row; it is in the file when this returns."""
         self._file.write(json.dumps(row) + "\n")
         self._file.flush()
-        if self._board is not None:
-            for name in SCALARS:
-                if row.get(name) is not None:
-                    self._board.add_scalar(name, row[name], row["step"])
+        for board in self._boards:
+            board.write(row)
+
+    def sound(self, name: str, samples: np.ndarray, step: int) -> None:
+        """Something to hear, float32 at 16 kHz, on every board."""
+        for board in self._boards:
+            board.sound(name, samples, step)
 
     def close(self) -> None:
         """Flush everything."""
         self._file.close()
-        if self._board is not None:
-            self._board.close()
+        for board in self._boards:
+            board.close()
 
 
 def read_rows(path: Path) -> list[Row]:
@@ -166,11 +144,6 @@ def _line(row: Row, seconds_left: float | None) -> str:
         minutes, seconds = divmod(int(seconds_left), 60)
         parts.append(f"{minutes // 60}:{minutes % 60:02d}:{seconds:02d} left")
     return "  ".join(parts)
-
-
-def bits_per_second(nats_per_unit: float, seconds_per_unit: float) -> float:
-    """The cross-entropy of units as bits per second of speech: what compares models over different unit rates."""
-    return nats_per_unit / math.log(2) / seconds_per_unit
 
 
 def summary(rows: list[Row]) -> str:

@@ -14,6 +14,9 @@ import torch
 
 from model.data.loader import LaneState, Loader, Placement, fixed_batches
 from model.data.sources import Corpus
+from model.monitor.counting import BatchCounter, Counts
+from model.monitor.rows import Row, fill, host_memory_peak, losses, speed
+from model.monitor.spikes import SpikeGuard
 from model.network.batch import Batch
 from model.network.config import ModelConfig
 from model.network.init import init_weights
@@ -21,9 +24,9 @@ from model.network.lst import build_model
 from model.training.checkpoint import versions
 from model.training.config import TrainConfig, identity
 from model.training.distributed import Ranks, reshard
-from model.training.feed import Feed, StepBatches, place
+from model.training.feed import Feed, StepBatches, finisher, place
 from model.training.first_weights import set_weights
-from model.training.metrics import Row, bits_per_second, gemm_flops, published_peak
+from model.training.metrics import gemm_flops, published_peak
 from model.training.module import make_module
 from model.training.optim import Optimisers
 from model.training.restore import restore
@@ -57,6 +60,7 @@ class Run:
             self._shape = build_model(self.model_config, config.seed)  # for counting operations on whole matrices
         self.optimisers = Optimisers(config.optimiser, self.module)
         self.consumed: dict[str, float] = {"steps": 0, **dict.fromkeys(COUNTS, 0.0), "seconds": 0.0, "skipped": 0}
+        self._spikes = SpikeGuard(config.spikes) if config.spikes else None
         dtype = torch.bfloat16 if config.precision == "bf16" else torch.float32
         self._peak = sum(
             ranks.gather(gemm_flops(ranks.device, dtype, size=8192 if ranks.device.type == "cuda" else 1024))
@@ -110,7 +114,7 @@ class Run:
 
     def launch(self) -> Pending:
         """Start an optimiser step over the next global batch. The host waits for nothing but the step before; with
-        `non_finite: skip` also for this step's gradient, once.
+        `non_finite: skip` or a spike guard also for this step's gradient, once.
 
         Raises:
             ShardError: the data cannot be read.
@@ -121,21 +125,21 @@ class Run:
         taken = self._feed.step()
         targets = self.ranks.sum([taken.counts.targets])[0]
         bf16 = self.config.precision == "bf16"
-        totals = self.ranks.sum_tensor(accumulate(self.module, taken.batches, targets, bf16))
+        totals = self.ranks.sum_tensor(accumulate(self.module, taken.batches, targets, bf16, self.config.z_loss))
         norm = gradient_norm(self.module)
         numbers = torch.cat([totals, norm.double()[None]])
         factor = self.config.schedule.factor(self.steps, self.progress)
-        finite = True
-        if self.ranks.device.type != "cuda" or self.config.non_finite == "skip":
-            finite = self._is_finite(self.steps + 1, numbers.tolist(), taken.sample_ids)
-        if finite:
+        use = True
+        if self.ranks.device.type != "cuda" or self.config.non_finite == "skip" or self._spikes is not None:
+            use = self._is_usable(numbers.tolist(), taken.sample_ids)
+        if use:
             update(self.module, self.optimisers, self.config.clip_norm, norm, factor)
         else:
             self.optimisers.zero_grad()
         if self._before is not None:
             self._before.wait()
-        facts = self._count(taken, begun, skipped=not finite) | {"lr_factor": factor}
-        self._before = Pending(numbers, partial(self._describe, facts, taken.sample_ids))
+        used, facts = self._count(taken, begun, skipped=not use)
+        self._before = Pending(numbers, partial(self._describe, used, facts | {"lr_factor": factor}, taken.sample_ids))
         return self._before
 
     def prefetch(self) -> None:
@@ -144,9 +148,22 @@ class Run:
         if not self.finished:
             self._feed.prefetch()
 
+    def _is_usable(self, numbers: list[float], sample_ids: list[list[str]]) -> bool:
+        """Whether the next step is to be taken: its numbers are finite and, under a spike guard, not far from the usual."""
+        step = self.steps + 1
+        if not self._is_finite(step, numbers, sample_ids):
+            return False
+        if self._spikes is None:
+            return True
+        loss = (numbers[0] + numbers[1]) / max(1.0, numbers[2] + numbers[3])
+        spike = self._spikes.refuses(loss, numbers[-1])
+        if spike is not None:
+            log.warning("step %d left out: its %s", step, spike)
+        return spike is None
+
     def _is_finite(self, step: int, numbers: list[float], sample_ids: list[list[str]]) -> bool:
         """Whether loss and gradient of a step are; with non_finite: stop it raises where they are not."""
-        nll_text, nll_unit, _, _, norm = numbers
+        nll_text, nll_unit, norm = numbers[0], numbers[1], numbers[-1]
         if math.isfinite(nll_text + nll_unit) and math.isfinite(norm):
             return True
         names = self.ranks.gather(sample_ids)
@@ -162,60 +179,40 @@ class Run:
             "Set non_finite: skip to leave such steps out"
         )
 
-    def _count(self, taken: StepBatches, begun: float, *, skipped: bool) -> Row:
-        """Add the step to what has been consumed, and say how much it was."""
-        counts, packing = taken.counts, self.config.packing
+    def _count(self, taken: StepBatches, begun: float, *, skipped: bool) -> tuple[Counts, Row]:
+        """Add the step to what has been consumed; how much it was over all ranks, and what is to be said of it."""
         seconds = time.perf_counter() - begun + taken.ahead
         mains = [x if self.ranks.is_main else 0.0 for x in (seconds, taken.waited)]
-        mine = [counts.elements, counts.latents, counts.flops, counts.speech_seconds, counts.units, counts.binding]
-        *used, seconds, waited = self.ranks.sum([*mine, *mains])
+        seconds, waited, *counts = self.ranks.sum([*mains, *taken.counts.numbers()])
+        used = Counts.of(counts)
         self.consumed["steps"] += 1
         self.consumed["seconds"] += seconds
         self.consumed["skipped"] += skipped
-        for name, amount in zip(COUNTS, used, strict=False):
-            self.consumed[name] += amount
-        micro = self.config.global_microbatches
-        rate = used[2] / seconds
+        for name in COUNTS:
+            self.consumed[name] += getattr(used, name)
+        rate = used.flops / seconds
         row: Row = {
             "step": self.steps,
-            "seconds_per_unit": used[3] / max(1.0, used[4]),  # a token of a unit BPE lasts as long as its units
             "skipped": skipped,
             "world": self.ranks.world,
             **{name: self.consumed[name] for name in (*COUNTS, "seconds")},
-            "fill_elements": used[0] / (packing.elements * micro),
-            "fill_latents": used[1] / (packing.latents * micro),
-            "fill_binding": used[5] / micro,
-            "elements_per_second": used[0] / seconds,
-            "latents_per_second": used[1] / seconds,
-            "speech_seconds_per_second": used[3] / seconds,
+            **fill(used, self.config.packing, self.config.global_microbatches),
+            **speed(used, seconds, waited, self.ranks.world),
             "share_of_peak": rate / self._peak,
-            "data_wait_share": waited / seconds,
+            "host_memory_peak_gib": host_memory_peak(),
         }
         if self.ranks.device.type == "cuda":
             peak = published_peak(self.ranks.device)
             row["mfu"] = None if peak is None else rate / (peak * self.ranks.world)
             row["memory_peak_gib"] = torch.cuda.max_memory_allocated(self.ranks.device) / 2**30
-        return row
+        return used, row
 
-    def _describe(self, facts: Row, sample_ids: list[list[str]], numbers: list[float]) -> Row:
+    def _describe(self, used: Counts, facts: Row, sample_ids: list[list[str]], numbers: list[float]) -> Row:
         """The row of a step whose numbers have come."""
         if not facts["skipped"]:
             self._is_finite(facts["step"], numbers, sample_ids)
-        nll_text, nll_unit, num_text, num_unit, norm = numbers
-        speech = nll_unit / num_unit if num_unit else None
-        seconds_per_unit = facts["seconds_per_unit"]
-        row = {
-            "step": facts["step"],
-            "loss": (nll_text + nll_unit) / max(1.0, num_text + num_unit),
-            "loss_text": nll_text / num_text if num_text else None,
-            "loss_speech": speech,
-            "bits_per_second_of_speech": None if speech is None else bits_per_second(speech, seconds_per_unit),
-            "num_text": int(num_text),
-            "num_units": int(num_unit),
-            "lr_factor": facts["lr_factor"],
-            "grad_norm": norm,
-        }
-        return row | {name: value for name, value in facts.items() if name not in ("seconds_per_unit", "lr_factor")}
+        found = losses(numbers[:4], numbers[4:-1], used, self.corpus.names)
+        return {"step": facts["step"], **found, "grad_norm": numbers[-1]} | facts
 
     # -- validation -------------------------------------------------------------------------------------------------
 
@@ -275,6 +272,7 @@ class Run:
             "versions": versions(),
             "world": self.ranks.world,
             "consumed": dict(self.consumed),
+            "spikes": None if self._spikes is None else self._spikes.state(),
             "lanes": [lanes[number] for number in range(self.config.data.lanes)],
         }
         self._writer.write(self.steps, self._tensors(), facts)
@@ -291,6 +289,8 @@ class Run:
         if facts is not None:
             self.consumed = facts["consumed"]
             states = [LaneState.from_json(state) for state in facts["lanes"]]
+            if self._spikes is not None:
+                self._spikes.load(facts.get("spikes") or {})
             self._saved_at, self._updates_before = self.steps, self._updates
         else:
             init_weights(self.module, self.config.seed)
@@ -300,8 +300,9 @@ class Run:
         placement = Placement(
             self.ranks.rank, self.ranks.world, self.config.global_microbatches, data.lanes, data.workers
         )
-        self._loader = Loader(make_stream(self.config, self.corpus, "train"), placement, self.steps, states)
-        self._feed = Feed(self._loader, self.ranks.device, self.config, self._shape, self.corpus)
+        finish = finisher(BatchCounter(self._shape, self.corpus, self.config.packing), self.ranks.device)
+        self._loader = Loader(make_stream(self.config, self.corpus, "train"), placement, self.steps, states, finish)
+        self._feed = Feed(self._loader, self.ranks.device)
 
     def _tensors(self) -> dict[str, torch.Tensor]:
         weights = {f"model.{name}": parameter for name, parameter in self.module.named_parameters()}

@@ -12,23 +12,33 @@ from torch import nn
 from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor
 
+from model.monitor.rows import Row
 from model.network.batch import Batch
-from model.training.metrics import Row
+from model.network.head import KINDS
 from model.training.optim import Optimisers
 
 
-def accumulate(module: nn.Module, batches: Sequence[Batch], targets: float, bf16: bool) -> torch.Tensor:
-    """Gradients of (sum of losses / targets). Returns nll_text, nll_unit, num_text, num_unit of these batches, fp64 [4]."""
+def accumulate(
+    module: nn.Module, batches: Sequence[Batch], targets: float, bf16: bool, z_loss: float = 0.0
+) -> torch.Tensor:
+    """Gradients of (sum of losses / targets), z-loss included. Returns nll_text, nll_unit, num_text, num_unit of these batches,
+    then nats by source and kind of target where the batches name their S sources: fp64 [4 + 3 S]."""
     device = batches[0].ids_N.device
-    totals = torch.zeros(4, dtype=torch.float64, device=device)
+    kinds = KINDS * batches[0].num_sources
+    totals = torch.zeros(4 + kinds, dtype=torch.float64, device=device)
     for number, batch in enumerate(batches, start=1):
         if isinstance(module, FSDPModule):
             module.set_requires_gradient_sync(number == len(batches))
         with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
-            sums = module(batch)
-        ((sums.nll_text + sums.nll_unit) / targets).backward()
+            sums = module(batch, True) if z_loss else module(batch)
+        loss = sums.nll_text + sums.nll_unit
+        if sums.squares is not None:
+            loss = loss + z_loss * sums.squares
+        (loss / targets).backward()
         parts = (sums.nll_text, sums.nll_unit, sums.num_text, sums.num_unit)
-        totals += torch.stack([part.detach().double() for part in parts])
+        totals[:4] += torch.stack([part.detach().double() for part in parts])
+        if sums.nll_by_kind is not None:
+            totals[4:] += sums.nll_by_kind.flatten()
     return totals
 
 

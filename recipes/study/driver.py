@@ -15,10 +15,11 @@ from typing import Any
 import torch
 
 from model.data.sources import Corpus
+from model.monitor.rows import Row
 from model.training.checkpoint import latest
 from model.training.config import BudgetConfig, TrainConfig
 from model.training.distributed import Ranks
-from model.training.metrics import Metrics, Row, read_rows
+from model.training.metrics import Metrics, read_rows
 from model.training.run import Run
 
 Observe = Callable[[Run], Row]
@@ -72,7 +73,7 @@ def advance(run: Run, until: BudgetConfig, share: float, watch: Watch, observe: 
     Raises:
         OutOfTime: after saving.
     """
-    metrics = Metrics(run.folder, first_step=run.steps, tensorboard=False)
+    metrics = Metrics(run.folder, first_step=run.steps)
     what = "/".join(run.folder.parts[-2:])
     try:
         while until.progress(run.consumed) < share:

@@ -22,9 +22,9 @@ from typing import Any
 import torch
 
 from model.data.sources import Corpus
+from model.monitor.rows import Row
 from model.training.checkpoint import latest
 from model.training.config import BudgetConfig, TrainConfig
-from model.training.metrics import Row
 from model.training.run import Run
 from recipes.study.arms import (
     ENDLESS,

@@ -140,3 +140,18 @@ def test_sentencepiece_is_as_fast_on_curly_quotes_as_on_ascii(tmp_path: Path) ->
 
     curly = plain[:30_000] + "’" + plain[30_001:]
     assert fastest(plain) / fastest(curly) > 0.5, "0.95 on a quiet machine; quadratic gave 0.1"
+
+
+@given(text=st.text(max_size=60))
+@settings(deadline=None)
+def test_the_bytes_of_the_tokens_are_those_of_the_text(bpe: TextTokenizer, text: str) -> None:
+    """Up to the space that the byte-level BPE puts in front."""
+    ids, _ = bpe.encode(text)
+    written = int(bpe.byte_lengths()[ids].sum())
+    assert written - len(text.encode("utf-8")) in (0, 1)
+
+
+@pytest.mark.parametrize("text", ["so it is written", "the café stands"])
+def test_the_bytes_of_sentencepieces_are_those_of_the_text(sentencepiece: TextTokenizer, text: str) -> None:
+    ids, _ = sentencepiece.encode(text)
+    assert int(sentencepiece.byte_lengths()[ids].sum()) == len(text.encode("utf-8")) + 1

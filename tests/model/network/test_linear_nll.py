@@ -13,11 +13,12 @@ from model.network.head import OutputHead
 from model.network.vocabulary import Vocabulary
 
 
+@pytest.mark.parametrize("z_loss", [0.0, 0.3])
 @pytest.mark.parametrize("padded_to", [1, 64])
 @pytest.mark.parametrize("chunk", [1, 3 * 64, 10**6])
 @pytest.mark.parametrize("dtype, tolerance", [(torch.float32, 1e-6), (torch.bfloat16, 2e-2)])
 def test_chunks_and_padding_change_nothing(
-    padded_to: int, chunk: int, dtype: torch.dtype, tolerance: float, monkeypatch: pytest.MonkeyPatch
+    padded_to: int, chunk: int, dtype: torch.dtype, tolerance: float, z_loss: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     generator = torch.Generator().manual_seed(0)
     x, weight = torch.randn(11, 8, generator=generator), torch.randn(37, 8, generator=generator)
@@ -25,17 +26,19 @@ def test_chunks_and_padding_change_nothing(
     monkeypatch.setattr(linear_nll, "CHUNK", chunk)
     monkeypatch.setattr(linear_nll, "_padded", lambda w: F.pad(w, (0, 0, 0, -len(w) % padded_to)))
 
-    def by_logits(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
-        return F.cross_entropy(x @ weight.T, target, reduction="none")
+    def by_logits(x: torch.Tensor, weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        logits = x @ weight.T
+        return F.cross_entropy(logits, target, reduction="none"), torch.logsumexp(logits, dim=-1)
 
-    def ours(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+    def ours(x: torch.Tensor, weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         return linear_nll.linear_nll(x, weight, target, dtype)
 
     results = []
     for function in (by_logits, ours):
         leaves = [x.clone().requires_grad_(), weight.clone().requires_grad_()]
-        nll = function(*leaves)
-        results.append([nll.detach(), *torch.autograd.grad((nll * scale).sum(), leaves)])
+        nll, total = function(*leaves)
+        loss = (nll * scale).sum() + (z_loss * total.square().sum() if z_loss else 0)
+        results.append([nll.detach(), total.detach(), *torch.autograd.grad(loss, leaves)])
     for expected, found in zip(*results, strict=True):
         torch.testing.assert_close(found, expected, rtol=tolerance, atol=3 * tolerance)
 

@@ -14,10 +14,9 @@ import torch
 from pydantic import BaseModel
 
 from model.inference.trained import load_trained
-from model.train import main
 from model.training.config import TrainConfig
 from model.training.metrics import read_rows
-from tests.model.training.training_runs import losses, run_document, write_data, write_run
+from tests.model.training.training_runs import losses, run_document, run_here, write_data
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "train_losses.json"
 
@@ -27,12 +26,6 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("data")
     write_data(folder)
     return folder
-
-
-def run_here(document: dict[str, Any], folder: Path, *arguments: str) -> int:
-    """The run in this process."""
-    folder.mkdir(parents=True, exist_ok=True)
-    return main([str(write_run(document, folder / "run.yaml")), *arguments])
 
 
 def test_twenty_golden_steps(data: Path, tmp_path: Path) -> None:

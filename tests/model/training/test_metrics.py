@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from model.training.metrics import Metrics, bits_per_second, gemm_flops, read_rows, summary, truncate
+from model.monitor.rows import bits_per_second
+from model.training.metrics import Metrics, gemm_flops, read_rows, summary, truncate
 
 
 def rows_of(count: int) -> list[dict[str, float]]:
@@ -33,7 +34,7 @@ def test_a_line_that_a_kill_cut_short_is_dropped(tmp_path: Path) -> None:
     assert [row["step"] for row in read_rows(path)] == [1, 2, 3]
     truncate(path, 2)
     assert [row["step"] for row in read_rows(path)] == [1, 2]
-    metrics = Metrics(tmp_path, first_step=2, tensorboard=False)
+    metrics = Metrics(tmp_path, first_step=2)
     metrics.write({"step": 3})
     metrics.close()
     assert [row["step"] for row in read_rows(path)] == [1, 2, 3]

@@ -82,6 +82,14 @@ def write_run(document: dict[str, Any], path: Path) -> Path:
     return path
 
 
+def run_here(document: dict[str, Any], folder: Path, *arguments: str) -> int:
+    """The run in this process; its exit code."""
+    from model.train import main
+
+    folder.mkdir(parents=True, exist_ok=True)
+    return main([str(write_run(document, folder / "run.yaml")), *arguments])
+
+
 def parsed(document: dict[str, Any], path: Path) -> TrainConfig:
     """The configuration as the trainer reads it."""
     return load_train_config(write_run(document, path), [])
@@ -176,9 +184,13 @@ def wait_until(condition: Callable[[], bool], seconds: float = 300) -> bool:
 
 def trajectory(output: Path) -> list[dict[str, Any]]:
     """Everything in the rows that two equal runs share to the last bit: all but clocks and rates."""
-    timed = ("seconds", "share_of_peak", "data_wait_share", "world")
+    timed = ("seconds", "share_of_peak", "data_wait_share", "world", "host_memory_peak_gib")
     return [
-        {name: value for name, value in row.items() if name not in timed and not name.endswith("_per_second")}
+        {
+            name: value
+            for name, value in row.items()
+            if name not in timed and not name.endswith(("_per_second", "_per_rank"))
+        }
         for row in read_rows(output / "metrics.jsonl")
     ]
 
