@@ -97,6 +97,8 @@ class ModelConfig(StrictModel):
     """One softmax over the joint vocabulary, or one per modality (specials are in both)."""
     norm_eps: float = 1e-5
     """Of every RMSNorm."""
+    qk_norm: bool = False
+    """Norm each head's queries and keys before they are rotated (self-attention alone), which bounds the scores."""
     attention: Backend = "auto"
     """How attention is computed; auto: the fastest that the device has."""
     vocabulary: Vocabulary | None = None

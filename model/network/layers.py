@@ -139,15 +139,37 @@ class SwiGLU(nn.Module):
         return out_ND
 
 
-class SelfAttention(nn.Module):
-    """Multi-head self-attention with RoPE; queries, keys and values come from one product."""
+class QKNorm(nn.Module):
+    """RMS norm of each head's queries and keys (Dehghani et al. 2023), a gain for all heads' queries and one for their keys."""
 
-    def __init__(self, dim: int, num_heads: int, num_kv_heads: int, backend: Backend) -> None:
+    def __init__(self, head_dim: int, eps: float) -> None:
+        super().__init__()
+        self.query, self.key = nn.Parameter(torch.empty(head_dim)), nn.Parameter(torch.empty(head_dim))
+        self.eps = eps
+
+    def forward(self, qk_NAK: torch.Tensor, num_heads: int) -> torch.Tensor:
+        """The first `num_heads` are queries, the rest keys."""
+        wide_NAK = F.rms_norm(
+            qk_NAK.to(torch.promote_types(qk_NAK.dtype, torch.float32)), self.query.shape, None, self.eps
+        )
+        others = qk_NAK.shape[1] - num_heads
+        gain_AK = torch.cat([self.query.expand(num_heads, -1), self.key.expand(others, -1)])
+        return (wide_NAK * gain_AK).to(qk_NAK.dtype)
+
+
+class SelfAttention(nn.Module):
+    """Multi-head self-attention with RoPE; queries, keys and values come from one product. With `qk_norm_eps` each head's queries
+    and keys are normed first."""
+
+    def __init__(
+        self, dim: int, num_heads: int, num_kv_heads: int, backend: Backend, qk_norm_eps: float | None = None
+    ) -> None:
         super().__init__()
         self.num_heads, self.num_kv_heads = num_heads, num_kv_heads
         self.head_dim, self.backend = dim // num_heads, backend
         self.qkv = nn.Linear(dim, (num_heads + 2 * num_kv_heads) * self.head_dim, bias=False)
         self.out = nn.Linear(dim, dim, bias=False)
+        self.qk_norm = None if qk_norm_eps is None else QKNorm(self.head_dim, qk_norm_eps)
 
     def project(
         self, x_ND: torch.Tensor, rope: tuple[torch.Tensor, torch.Tensor]
@@ -155,6 +177,8 @@ class SelfAttention(nn.Module):
         """Rotated queries [N, H, K] and keys, and values."""
         qkv: torch.Tensor = self.qkv(x_ND).view(len(x_ND), self.num_heads + 2 * self.num_kv_heads, self.head_dim)
         qk, v = torch.split(qkv, [self.num_heads + self.num_kv_heads, self.num_kv_heads], dim=1)
+        if self.qk_norm is not None:
+            qk = self.qk_norm(qk, self.num_heads)
         q, k = torch.split(rotate(qk, rope), [self.num_heads, self.num_kv_heads], dim=1)
         return q, k, v
 
@@ -170,11 +194,18 @@ class Block(nn.Module):
     """A pre-norm transformer layer: self-attention, then SwiGLU. The unit of FSDP sharding and recomputation."""
 
     def __init__(
-        self, dim: int, num_heads: int, num_kv_heads: int, hidden_dim: int, norm_eps: float, backend: Backend
+        self,
+        dim: int,
+        num_heads: int,
+        num_kv_heads: int,
+        hidden_dim: int,
+        norm_eps: float,
+        backend: Backend,
+        qk_norm: bool = False,
     ) -> None:
         super().__init__()
         self.attention_norm = RMSNorm(dim, norm_eps)
-        self.attention = SelfAttention(dim, num_heads, num_kv_heads, backend)
+        self.attention = SelfAttention(dim, num_heads, num_kv_heads, backend, norm_eps if qk_norm else None)
         self.feed_forward_norm = RMSNorm(dim, norm_eps)
         self.feed_forward = SwiGLU(dim, hidden_dim)
 

@@ -137,7 +137,9 @@ def _pool(pooled_BD: torch.Tensor, x_RD: torch.Tensor, rows_R: np.ndarray, begin
 def make_blocks(stack: StackConfig, config: ModelConfig) -> nn.ModuleList:
     """The transformer layers of a stack."""
     return nn.ModuleList(
-        Block(stack.dim, stack.num_heads, stack.kv_heads, stack.ffn_dim, config.norm_eps, config.attention)
+        Block(
+            stack.dim, stack.num_heads, stack.kv_heads, stack.ffn_dim, config.norm_eps, config.attention, config.qk_norm
+        )
         for _ in range(stack.num_layers)
     )
 

@@ -91,6 +91,7 @@ class BlockSteps:
         self.num_heads, self.num_kv_heads, self.head_dim = (
             attention.num_heads, attention.num_kv_heads, attention.head_dim
         )  # fmt: skip
+        self.qk_norm = attention.qk_norm
         self.attention_norm, self.feed_forward_norm = Norm(block.attention_norm), Norm(block.feed_forward_norm)
         self.qkv, self.out, self.gate_up, self.down = (
             Product(linear.weight, packed, num_rows)
@@ -100,6 +101,9 @@ class BlockSteps:
     def __call__(self, x_RD: torch.Tensor, step: StackStep, layer: int) -> torch.Tensor:
         rows, heads, groups, width = len(x_RD), self.num_heads, self.num_kv_heads, self.head_dim
         qkv_RAK = self.qkv(self.attention_norm(x_RD)).view(rows, heads + 2 * groups, width)
+        if self.qk_norm is not None:
+            qk_RAK, v_RAK = qkv_RAK.split([heads + groups, groups], dim=1)
+            qkv_RAK = torch.cat([self.qk_norm(qk_RAK, heads), v_RAK], dim=1)
         qkv_RAK = torch.addcmul(qkv_RAK * step.rope[0], qkv_RAK.roll(width // 2, -1), step.rope[1])
         cache = step.stack.cache
         cache.write(layer, step.place, qkv_RAK[:, heads:].view(rows, 2, groups, 1, width).transpose(0, 1))

@@ -143,6 +143,8 @@ def test_folders_of_something_else_are_refused(tmp_path: Path) -> None:
         load(tmp_path)
     with pytest.raises(ValueError, match="use export"):
         export_llama(build_model(small_config(), seed=0), tmp_path)
+    with pytest.raises(ValueError, match="does not norm its queries"):
+        export_llama(build_model(plain_config(qk_norm=True), seed=0), tmp_path)
 
 
 def test_shards_of_a_checkpoint_are_found(tmp_path: Path) -> None:

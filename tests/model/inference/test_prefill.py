@@ -10,7 +10,7 @@ from model.inference.session import Session
 from model.network.lst import build_model
 from model.network.vocabulary import BOS, SPEECH_MARK, TEXT_MARK
 from tests.model.inference.test_session import CONFIGS, EXACT
-from tests.model.network.cases import VOCABULARY, policy
+from tests.model.network.cases import VOCABULARY, policy, varied_gains
 
 
 def prompt_of(rng: np.random.Generator, length: int) -> list[int]:
@@ -27,7 +27,7 @@ def prompt_of(rng: np.random.Generator, length: int) -> list[int]:
 @pytest.mark.parametrize("lengths", [(1,), (37,), (40, 40), (3, 29, 1)], ids=str)
 def test_what_follows_a_prompt_is_the_same(name: str, policy_name: str, lengths: tuple[int, ...]) -> None:
     """Logits after prompts of any lengths (beyond all windows), and after each of the next elements; counts of latents too."""
-    model = build_model(CONFIGS[name], 3).double()
+    model = varied_gains(build_model(CONFIGS[name], 3).double())
     rng = np.random.default_rng(len(lengths))
     prompts = [prompt_of(rng, length) for length in lengths]
     one_pass, stepped = (Session(model, policy(policy_name), len(prompts), capacity=4, packed=False) for _ in range(2))

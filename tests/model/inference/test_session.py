@@ -20,6 +20,7 @@ from tests.model.network.cases import (
     plain_config,
     policy,
     small_config,
+    varied_gains,
 )
 
 EXACT = {"rtol": 0, "atol": 1e-10}
@@ -30,6 +31,7 @@ CONFIGS = {
     "direct text": small_config(text_path="direct", head="per_modality", encoder__cross_window=2),
     "heads per modality": small_config(head="per_modality", decoder__cross_window=1),
     "shared key heads": small_config(global__num_kv_heads=1, global__dim=16),
+    "normed queries and keys": small_config(global__num_kv_heads=1, global__dim=16, qk_norm=True),
     "plain": plain_config(),
     "plain, heads per modality": plain_config(head="per_modality"),
 }
@@ -68,7 +70,7 @@ def documents(seed: int, count: int) -> list[Document]:
 @pytest.mark.parametrize("policy_name", ["static", "aligned", "dynamic", "static1"])
 def test_steps_equal_the_packed_forward_pass(config_name: str, policy_name: str) -> None:
     """Also rows with different boundaries, starting at different times, equal each row alone."""
-    model = build_model(CONFIGS[config_name], seed=2).double()
+    model = varied_gains(build_model(CONFIGS[config_name], seed=2).double())
     batches = [make_batch([item], policy_name) for item in documents(seed=5, count=3)]
     stepped, _ = feed_batch(model, batches, delays=[0, 3, 1])
     for batch, logits in zip(batches, stepped, strict=True):

@@ -5,11 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import torch
 from pydantic import TypeAdapter
 
 from model.data.document import Document
 from model.data.packing import PackingConfig, pack, whole
 from model.data.patching import PatchPolicyConfig, assign_patches
+from model.network.base import SpeechTextModel
 from model.network.batch import Batch
 from model.network.config import ModelConfig
 from model.network.vocabulary import BOS, EOS, SPEECH_MARK, TEXT_MARK, Vocabulary
@@ -126,3 +128,13 @@ def make_batch(
         min_piece=2,
     )
     return pack(pieces, budget).check()
+
+
+def varied_gains(model: SpeechTextModel) -> SpeechTextModel:
+    """The model with gains that are no longer one, so that one which is left out shows."""
+    generator = torch.Generator().manual_seed(7)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.ndim == 1:
+                parameter.copy_(0.5 + torch.rand(parameter.shape, generator=generator))
+    return model

@@ -25,6 +25,7 @@ CONFIGS = {
     "direct text": small_config(text_path="direct", head="per_modality", encoder__cross_window=2),
     "heads per modality": small_config(head="per_modality"),
     "shared key heads": small_config(global__num_kv_heads=1),
+    "normed queries and keys": small_config(global__num_kv_heads=1, qk_norm=True),
     "latents as wide as the global part": small_config(global__dim=16),
     "plain": plain_config(),
 }
@@ -192,9 +193,9 @@ def test_a_configuration_that_cannot_work_says_why(changes: dict, message: str) 
 
 def test_loss_sums_reach_the_tensors_that_fsdp_looks_for() -> None:
     """FSDP walks what a module returns as a pytree: a plain dataclass would hide the loss from its backward hooks."""
-    sums = LossSums(*(torch.tensor(float(i)) for i in range(4)))
+    sums = LossSums(*(torch.tensor(float(i)) for i in range(6)))
     leaves = torch.utils._pytree.tree_leaves(sums)
-    assert len(leaves) == 4
+    assert len(leaves) == 6
     assert all(isinstance(leaf, torch.Tensor) for leaf in leaves)
 
 
