@@ -25,13 +25,13 @@ from jobs.runtime.plan import STAGES, Plan, cut_groups, hop_of, name_units, plan
 from jobs.runtime.run import Outcome
 from jobs.runtime.summary import format_plan, format_summary
 from jobs.store.commit_log import COUNTS, JSONS, SCHEMA, folder_of
-from jobs.store.files import LISTING, Files
 from jobs.store.store import Store
 from pipeline.codebook.folder import kmeans_card, write_centroids
 from pipeline.encode.base import build_encoder
 from pipeline.source.partitions import ITEM, Inventory
 from schemas.config import parse_config
 from schemas.spec import MfccSpec, PipelineSpec
+from schemas.storage.files import LISTING, Files
 from schemas.tables import InventoryItem
 
 MINUTES, FILES = 30.0, 512

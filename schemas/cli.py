@@ -27,7 +27,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn, Protocol
 
-from schemas.errors import ExitCode, UserError
+from schemas.errors import ExitCode, StorageError, UserError
 
 DEBUG = "--debug"
 EXTRAS = {
@@ -263,7 +263,9 @@ def explain(error: BaseException) -> tuple[ExitCode, str] | None:
 
 
 def _of_file(error: OSError) -> tuple[ExitCode, str]:
-    """A path that is wrong is the user's to mend; anything else is the storage's."""
+    """A path that is wrong is the user's to mend, a storage that was away is asked another time, the rest is the storage's."""
+    if isinstance(error, StorageError):
+        return ExitCode.TRY_AGAIN, f"{error}; run the same command again to go on"
     wrong = isinstance(error, FileNotFoundError | NotADirectoryError | IsADirectoryError | FileExistsError)
     code = ExitCode.CONFIGURATION if wrong else ExitCode.STORAGE
     where = f"{error.filename}: " if error.filename else ""

@@ -64,3 +64,11 @@ class TryAgain(UserError):
     """Nothing is wrong that time does not mend: a signal, a node that went away, a store that did not answer."""
 
     code = ExitCode.TRY_AGAIN
+
+
+class StorageError(OSError):
+    """A file could not be read or written though it was tried for minutes; the message names it."""
+
+
+class CredentialsError(DataError):
+    """A storage does not let us in, or no longer: nothing of it can be read until somebody mends that."""

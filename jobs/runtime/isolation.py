@@ -16,6 +16,7 @@ from pipeline.source.base import AudioReader
 from pipeline.stage import Stage, StageResult
 from schemas.arrow import Row
 from schemas.audio import SAMPLE_RATE
+from schemas.errors import CredentialsError, StorageError
 from schemas.spec import PipelineSpec
 from schemas.tables import Reject, RejectCode
 
@@ -29,6 +30,9 @@ def run_rows(stage: Stage, tables: Mapping[str, Sequence[Row]], audio: AudioRead
     Nothing is spent where nothing is raised. Otherwise halves are run again until the row stands alone, which is sound
     because a stage treats each input row on its own. A stage that is broken altogether rejects every row: the run is
     then ended by its rate of rejects.
+
+    Raises:
+        StorageError, CredentialsError: the source could not be read, which says nothing of the rows.
     """
     rows: list[Row] = []
     rejects: list[Reject] = []
@@ -38,6 +42,8 @@ def run_rows(stage: Stage, tables: Mapping[str, Sequence[Row]], audio: AudioRead
         part = pending.pop()
         try:
             result = stage.run(tables if whole else _only(tables, stage, set(part)), audio)
+        except (StorageError, CredentialsError):  # nobody knows what the rows are; the partition waits
+            raise
         except Exception as error:
             if len(part) > 1:
                 middle = len(part) // 2

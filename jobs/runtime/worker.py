@@ -29,7 +29,6 @@ from jobs.runtime.limits import Watchdog, limit_threads
 from jobs.runtime.shard_writer import write_group
 from jobs.runtime.stages import build_stage
 from jobs.runtime.takeover import member_id, read_held, relabel
-from jobs.store.files import StorageError
 from jobs.store.labels import members_read
 from jobs.store.provenance import gpu, provenance
 from jobs.store.store import CorruptFileError, Store, table_path
@@ -39,6 +38,7 @@ from pipeline.stage import Stage, StageResult
 from schemas.arrow import Row, to_rows
 from schemas.audio import SAMPLE_RATE
 from schemas.commit import Commit
+from schemas.errors import StorageError
 from schemas.tables import TABLES, InventoryItem, Recording, Reject
 
 MAX_ATTEMPTS = 2

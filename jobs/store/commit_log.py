@@ -20,8 +20,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from pydantic import ValidationError
 
-from jobs.store.files import Files, sha256
 from schemas.commit import Commit, Output
+from schemas.storage.files import Files, sha256
 
 COUNTS = ("rows_in", "rows_out", "rows_rejected", "samples_in", "samples_out", "samples_rejected", "taken_over")
 JSONS = ("inputs", "rejects_by_code", "sums", "provenance")

@@ -23,8 +23,8 @@ from typing import Any
 
 import psutil
 
-from jobs.store.files import Files
 from schemas.config import ConfigError
+from schemas.storage.files import Files
 
 BEAT = 15.0
 """Seconds between heartbeats."""

@@ -15,7 +15,6 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from jobs.store.files import sha256
 from jobs.store.store import Store
 from pipeline.source.inventory import survey
 from pipeline.source.known import SNAPSHOT, Known
@@ -23,6 +22,7 @@ from pipeline.source.listing import describe
 from schemas.cards import fingerprint
 from schemas.config import ConfigError
 from schemas.spec import Source
+from schemas.storage.files import sha256
 
 
 def source_key(source: Source) -> str:

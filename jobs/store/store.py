@@ -20,12 +20,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from jobs.store.commit_log import folder_of
-from jobs.store.files import Files, sha256
 from schemas.arrow import Row, RowType, to_rows, to_table
 from schemas.cards import Card
 from schemas.commit import Commit, Output
 from schemas.config import ConfigError
 from schemas.errors import DataError
+from schemas.storage.files import Files, sha256
 
 LAYOUT = 2
 """2: partitions named by content. Layout 1 had them named by place, and no layout.json."""

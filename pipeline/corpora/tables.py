@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 
 from pipeline.corpora.base import Files
 from schemas.config import ConfigError
+from schemas.errors import StorageError
 
 TABLE_SUFFIXES = (".tsv", ".csv", ".jsonl", ".json", ".parquet")
 
@@ -40,6 +41,8 @@ def read_bytes(files: Files, name: str) -> bytes:
         with files.open(name) as file:
             content = file.read()
         return gzip.decompress(content) if name.endswith(".gz") else content
+    except StorageError:
+        raise
     except (OSError, EOFError, zlib.error) as error:
         reason = getattr(error, "strerror", None) or error
         raise ConfigError(f"cannot read {name} in {files.uri}: {reason}") from error

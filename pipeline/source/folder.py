@@ -12,6 +12,7 @@ import fsspec
 
 from pipeline.containers.base import Slice
 from pipeline.source.members import ParquetCells, container_of, tar_slice
+from schemas.storage.retry import asked_again
 
 RANGE = 65_536
 """Bytes that are fetched at once where a container's headers are read: a tar has one every few hundred thousand."""
@@ -37,7 +38,7 @@ class SourceFolder:
         A uri that is absolute (a path or a URL) was allowed by `source.roots` when the source was listed.
 
         Raises:
-            OSError: the file cannot be opened.
+            OSError: the file cannot be opened; a StorageError where the storage did not answer for minutes.
         """
         name = container_of(uri, member)
         filesystem, path = self.filesystem, f"{self.root}/{name}"
@@ -45,16 +46,20 @@ class SourceFolder:
             filesystem, path = fsspec.core.url_to_fs(name)
         local = "file" in _protocols(filesystem)
         if member is None:
-            return open(path, "rb") if local else io.BytesIO(filesystem.cat_file(path))
+            return open(path, "rb") if local else io.BytesIO(_fetched(filesystem, path))
         if member.startswith("tar:"):
             offset, size = tar_slice(member)
             if local and os.path.getsize(path) >= offset + size:
                 return io.BufferedReader(Slice(open(path, "rb"), offset, offset + size, owns=True))
-            if not local and len(content := filesystem.cat_file(path, start=offset, end=offset + size)) == size:
+            if not local and len(content := _fetched(filesystem, path, offset, offset + size)) == size:
                 return io.BytesIO(content)
             raise OSError(f"{name} has become shorter since it was listed")
-        with self._lock, filesystem.open(path, "rb") as file:
-            return io.BytesIO(self._cells.read(path, file, member))
+
+        def read_cell() -> bytes:
+            with self._lock, filesystem.open(path, "rb") as file:
+                return self._cells.read(path, file, member)
+
+        return io.BytesIO(read_cell() if local else asked_again(path, read_cell))
 
     def open_ends(self, uri: str, member: str | None, size: int | None) -> tuple[bytes, bytes, int]:
         """(first bytes, last bytes, size) of a file or member, by ranged reads; a small one is its first bytes, all of it.
@@ -74,11 +79,12 @@ class SourceFolder:
                 file.seek(max(len(head), size - ENDS))
                 return head, file.read(), size
         path = f"{self.root}/{name}"
-        size = int(self.filesystem.size(path)) if size is None else size
+        if size is None:
+            size = int(asked_again(path, lambda: self.filesystem.size(path)))
         if size <= 2 * ENDS:
-            return (self.filesystem.cat_file(path) if size else b""), b"", size
-        head = self.filesystem.cat_file(path, start=0, end=ENDS)
-        return head, self.filesystem.cat_file(path, start=size - ENDS, end=size), size
+            return (_fetched(self.filesystem, path) if size else b""), b"", size
+        head = _fetched(self.filesystem, path, 0, ENDS)
+        return head, _fetched(self.filesystem, path, size - ENDS, size), size
 
     def open_ranged(self, uri: str) -> BinaryIO:
         """A seekable binary file of which only what is read is fetched, in blocks of RANGE bytes.
@@ -95,6 +101,14 @@ class SourceFolder:
 
 def _protocols(filesystem: fsspec.AbstractFileSystem) -> tuple[str, ...]:
     return (filesystem.protocol,) if isinstance(filesystem.protocol, str) else tuple(filesystem.protocol)
+
+
+def _fetched(
+    filesystem: fsspec.AbstractFileSystem, path: str, start: int | None = None, end: int | None = None
+) -> bytes:
+    """The bytes of a remote file from `start` to `end`."""
+    content: bytes = asked_again(path, lambda: filesystem.cat_file(path, start=start, end=end))
+    return content
 
 
 def hash_stream(file: BinaryIO) -> str:

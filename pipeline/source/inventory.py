@@ -24,6 +24,7 @@ from pipeline.source.listing import Found, find_files, suffix_of
 from pipeline.source.members import container_of
 from pipeline.source.metadata import FileFacts, Problem, read_manifest, read_sidecars
 from schemas.config import ConfigError
+from schemas.errors import StorageError
 from schemas.spec import Source
 from schemas.tables import InventoryItem, RejectCode
 
@@ -180,6 +181,8 @@ class Probe:
         """A file with what is said of it."""
         try:
             size, probe, seconds = self._look(name, None)
+        except StorageError:
+            raise  # nothing is known of the file: the inventory must not say that it is missing
         except OSError as error:
             return _refused(name, "missing", f"it cannot be opened: {error.strerror or error}")
         return InventoryItem(
@@ -200,6 +203,8 @@ class Probe:
         if refused is None:
             try:
                 size, probe, seconds = self._look(entry.uri, entry.member)
+            except StorageError:
+                raise
             except OSError as error:
                 refused, detail = "missing", f"it cannot be opened: {error.strerror or error}"
         return InventoryItem(

@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import Any
 
+from schemas.storage.retry import asked_again
+
 MAX_DEPTH = 64
 """Folders in each other; deeper ones are counted, for only a loop of mounts makes them."""
 
@@ -39,7 +41,7 @@ def find_files(filesystem: Any, root: str, *, local: bool) -> Found:
     if local:
         _walk(root, "", [_identity(root)], found)
     else:
-        for path, entry in filesystem.find(root, detail=True).items():
+        for path, entry in asked_again(root, lambda: filesystem.find(root, detail=True)).items():
             size = int(entry["size"] or 0)
             changed = next((entry[key] for key in CHANGED if entry.get(key)), "")
             _add(found, str(path)[len(root) + 1 :], size, changed)

@@ -13,9 +13,9 @@ import pytest
 
 from jobs.gc import collect
 from jobs.runtime.plan import make_plan
-from jobs.store.files import Files
 from jobs.store.records import index_name
 from schemas.spec import PipelineSpec
+from schemas.storage.files import Files
 from tests.jobs.growing import Source, calls, known, make_spec, run, shards_of, use_counting_stages
 
 

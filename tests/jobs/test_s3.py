@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -14,14 +15,14 @@ from jobs.runtime.drive import prepare, run_in_process
 from jobs.runtime.plan import STAGES, Plan, make_plan, refresh
 from jobs.runtime.published import publish
 from jobs.runtime.shard_writer import write_index
-from jobs.store import files
 from jobs.store.store import Store
 from jobs.verify_dataset import verify_shards, verify_tables
 from model.data.shards import ShardCache, ShardSet
 from pipeline.codebook.folder import kmeans_card, load_centroids, write_centroids
 from schemas import open_output
-from schemas.config import ConfigError
+from schemas.errors import CredentialsError, StorageError
 from schemas.shards import ShardIndex
+from schemas.storage import files, retry
 from tests.jobs.growing import Source, make_spec, run, shards_of, use_counting_stages
 from tests.s3_server import CREDENTIALS, Server, s3_server
 
@@ -43,7 +44,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 @pytest.fixture
 def calm(server: Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
     """The server with nothing failing, and pauses that a test can wait for."""
-    monkeypatch.setattr(files.time, "sleep", lambda seconds: None)
+    monkeypatch.setattr(retry.time, "sleep", lambda seconds: None)
     server.fail()
     server.requests()
     yield server
@@ -119,7 +120,7 @@ def test_one_object_that_fails_costs_its_partition_and_not_the_run(
     calm: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     use_counting_stages(monkeypatch)
-    monkeypatch.setattr(files, "RETRY_SECONDS", 3.0)
+    monkeypatch.setattr(retry, "RETRY_SECONDS", 3.0)
     corpus(tmp_path, "fail")
     spec = make_spec("s3://bucket/fail/audio", "s3://bucket/fail/out", tmp_path / "centroids")
     plan = make_plan(spec)
@@ -138,6 +139,37 @@ def test_one_object_that_fails_costs_its_partition_and_not_the_run(
     finish(plan)
 
 
+def test_audio_that_cannot_be_read_is_no_reject(calm: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While a file of the source answers 503 its partition waits; listed anew meanwhile, it is not called missing."""
+    use_counting_stages(monkeypatch)
+    monkeypatch.setattr(retry, "RETRY_SECONDS", 3.0)
+    source = corpus(tmp_path, "audio503")
+    local = make_spec(str(source.folder), str(tmp_path / "out"), tmp_path / "centroids")
+    run(local)
+    spec = make_spec("s3://bucket/audio503/audio", "s3://bucket/audio503/out", tmp_path / "centroids")
+    plan = make_plan(spec)
+    prepare(plan)
+    item = next(item for item in plan.partitions[1].items if item.seconds and not item.duplicate_of)
+    away = {"method": "GET", "contains": f"/audio/{item.uri}", "status": 503, "code": "ServiceUnavailable"}
+    calm.fail(away)
+    (said,) = run_in_process(plan, STAGES)
+    assert item.uri in said
+    refresh(plan)
+    assert plan.pending("recordings") == [1]
+    source.add()
+    source.write_manifest()
+    s3fs.S3FileSystem().put(f"{source.folder}/", "bucket/audio503/second/audio/", recursive=True)
+    calm.fail(away | {"contains": f"/second/audio/{item.uri}"})
+    second = make_spec("s3://bucket/audio503/second/audio", "s3://bucket/audio503/second/out", tmp_path / "centroids")
+    with pytest.raises(StorageError, match=re.escape(item.uri)):
+        make_plan(second)
+    calm.fail()
+    prepare(plan)
+    assert run_in_process(plan, STAGES) == []
+    finish(plan)
+    assert remote_shards(spec.output)["index"].decode() == shards_of(tmp_path / "out")["index"]
+
+
 @pytest.mark.parametrize("status, code", [(500, "InternalError"), (503, "ServiceUnavailable")])
 def test_a_storage_that_is_away_for_a_while_is_asked_again(
     calm: Server, monkeypatch: pytest.MonkeyPatch, status: int, code: str
@@ -150,7 +182,7 @@ def test_a_storage_that_is_away_for_a_while_is_asked_again(
         pauses.append(seconds)
         calm.fail()
 
-    monkeypatch.setattr(files.time, "sleep", wait)
+    monkeypatch.setattr(retry.time, "sleep", wait)
     calm.fail({"method": "GET", "contains": "/x", "status": status, "code": code})
     assert store.read_bytes("x") == b"data"
     assert pauses
@@ -164,7 +196,7 @@ def test_the_first_commit_wins_however_the_storage_says_so(calm: Server, monkeyp
         {"method": "PUT", "contains": "/a", "status": 412, "code": "PreconditionFailed"}
     )  # no <Condition>, as MinIO
     assert not store.create_exclusively("a", b"3")
-    monkeypatch.setattr(files.time, "sleep", lambda seconds: calm.fail())
+    monkeypatch.setattr(retry.time, "sleep", lambda seconds: calm.fail())
     calm.fail({"method": "PUT", "contains": "/b", "status": 409, "code": "ConditionalRequestConflict"})
     assert store.create_exclusively("b", b"1"), "two at once: asked again"
     assert store.read_bytes("a") == b"1"
@@ -173,7 +205,7 @@ def test_the_first_commit_wins_however_the_storage_says_so(calm: Server, monkeyp
 def test_an_expired_token_is_a_sentence(calm: Server) -> None:
     store = Store("s3://bucket/expired")
     calm.fail({"method": "PUT", "contains": "expired", "status": 400, "code": "ExpiredToken"})
-    with pytest.raises(ConfigError, match=r"credentials for s3://bucket/expired have expired .* renew them"):
+    with pytest.raises(CredentialsError, match=r"credentials for s3://bucket/expired/x have expired .*renew them"):
         store.write_bytes("x", b"")
 
 

@@ -1,15 +1,12 @@
 """Files under one root, a local folder or any fsspec URL: written whole, created exclusively, listed as columns, retried.
 
-An object store that answers 500, 503 or 409 is asked again over minutes; one that still does not answer is a StorageError, which
-costs a partition and not the run.
+A remote storage that cannot answer now is asked again over minutes (schemas/storage/retry.py).
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
-import random
-import time
 import uuid
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -20,18 +17,11 @@ import fsspec
 import pyarrow as pa
 
 from schemas.config import ConfigError
+from schemas.storage.retry import asked_again, status_of
 
 Result = TypeVar("Result")
-RETRY_SECONDS = float(os.environ.get("LST_RETRY_SECONDS", "240"))
-"""How long one request is tried again before its partition is set aside."""
-EXPIRED = ("ExpiredToken", "TokenRefreshRequired", "RequestExpired", "InvalidToken")
-TRANSIENT_STATUS = (408, 409, 425, 429, 500, 502, 503, 504)
 DELETE_BATCH = 1000
 LISTING = pa.schema([("name", pa.string()), ("bytes", pa.int64())])
-
-
-class StorageError(OSError):
-    """A file could not be read or written though it was tried for minutes; the message names it."""
 
 
 class Files:
@@ -246,55 +236,9 @@ class Files:
         found = self.retry(folder, lambda: self.fs.find(self.path(folder)))
         return sorted(str(path).removeprefix(root) for path in found)
 
-    # asking again -----------------------------------------------------------------------------------------------------
-
     def retry(self, relative: str, call: Callable[[], Result]) -> Result:
-        """The result of `call`, made again for minutes while the storage says that it cannot answer now.
-
-        Raises:
-            ConfigError: the credentials are refused or have expired.
-            StorageError: it was tried for `RETRY_SECONDS`.
-        """
-        deadline, pause = time.monotonic() + RETRY_SECONDS, 0.5
-        while True:
-            try:
-                return call()
-            except (FileNotFoundError, FileExistsError, NotADirectoryError, IsADirectoryError):
-                raise
-            except OSError as error:
-                status, code = status_of(error)
-                if code in EXPIRED:
-                    raise ConfigError(
-                        f"the credentials for {self.root} have expired ({code}): renew them and run the same command again"
-                    ) from error
-                if self.is_local or status not in (None, *TRANSIENT_STATUS) or isinstance(error, PermissionError):
-                    raise
-                if time.monotonic() + pause > deadline:
-                    raise StorageError(
-                        f"{self.root}/{relative} could not be reached for {RETRY_SECONDS:.0f} s: {error}"
-                    ) from error
-            except Exception as error:  # botocore's own: no answer at all, or nobody to ask as
-                if type(error).__name__ in ("NoCredentialsError", "PartialCredentialsError", "TokenRetrievalError"):
-                    raise ConfigError(f"there are no usable credentials for {self.root}: {error}") from error
-                if not type(error).__module__.startswith(("botocore", "aiobotocore", "aiohttp")):
-                    raise
-                if time.monotonic() + pause > deadline:
-                    raise StorageError(
-                        f"{self.root}/{relative} could not be reached for {RETRY_SECONDS:.0f} s: {error}"
-                    ) from error
-            time.sleep(pause * random.uniform(0.5, 1.0))  # so that workers do not come back all at once
-            pause = min(pause * 2, 20.0)
-
-
-def status_of(error: BaseException | None) -> tuple[int | None, str]:
-    """The HTTP status and the error code behind an error of an object store, as far as it says."""
-    while error is not None:
-        response = getattr(error, "response", None)
-        if isinstance(response, dict):
-            status = response.get("ResponseMetadata", {}).get("HTTPStatusCode")
-            return status, str(response.get("Error", {}).get("Code", ""))
-        error = error.__cause__
-    return None, ""
+        """The result of `call`; on a remote storage made again for minutes (see `asked_again`)."""
+        return call() if self.is_local else asked_again(f"{self.root}/{relative}", call)
 
 
 def sha256(data: bytes) -> str:
