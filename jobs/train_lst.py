@@ -30,10 +30,11 @@ if TYPE_CHECKING:
 
 def train_worker(settings: dict[str, Any]) -> None:
     """What each Ray Train worker does: the trainer, in the process group that Ray has made."""
+    from model.evaluation.evaluator import make_evaluator
     from model.training.config import TrainConfig
     from model.training.loop import train
 
-    if train(TrainConfig.model_validate(settings)) == ExitCode.TRY_AGAIN:
+    if train(TrainConfig.model_validate(settings), make_evaluator) == ExitCode.TRY_AGAIN:
         raise TryAgain("the run was signalled to stop before its end", "submit it again to go on")
 
 
@@ -45,6 +46,11 @@ def absolute(config: TrainConfig, base: Path) -> TrainConfig:
         holder[key] = resolve(holder[key], base)
     if data["cache_dir"]:
         data["cache_dir"] = resolve(data["cache_dir"], base)
+    if document["evaluation"] is not None:
+        evaluation, voice = document["evaluation"], document["evaluation"]["voice"]
+        evaluation["tasks"] = [resolve(path, base) for path in evaluation["tasks"]]
+        for key in ("voice_shards", "audio_root", "vocoder"):
+            voice[key] = resolve(voice[key], base) if voice[key] else None
     return type(config).model_validate(document)
 
 

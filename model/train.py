@@ -142,7 +142,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if given.dry_run:
         print(describe(config, given.ranks or int(os.environ.get("WORLD_SIZE", "1")), given.room))
         return 0
-    return train(config)
+    if config.evaluation is None:
+        return train(config)
+    from model.evaluation.evaluator import make_evaluator
+
+    return train(config, make_evaluator)
 
 
 if __name__ == "__main__":

@@ -103,6 +103,7 @@ def speech_index(speakers: Sequence[Speaker]) -> str | None:
 def run_facts(run: str, trained: Trained) -> RunFacts:
     """What the page tells of a run."""
     from jobs.hearing.run_page import RunFacts
+    from model.evaluation.records import evaluations
     from model.inference.expectation import speech_expectation
     from model.inference.trained import run_folder
     from model.training.metrics import read_rows
@@ -121,7 +122,15 @@ def run_facts(run: str, trained: Trained) -> RunFacts:
     if "flops" in last:
         tiles.append((f"{last['flops'] / 1e12:.1f}", "TFLOP"))
     expectation = None if trained.units is None else speech_expectation(rows, trained.units.num_units)
-    return RunFacts(label=Path(run).name, facts=tuple(tiles), rows=rows, expectation=expectation)
+    evaluation = trained.config.evaluation
+    return RunFacts(
+        label=Path(run).name,
+        facts=tuple(tiles),
+        rows=rows,
+        expectation=expectation,
+        evaluations=evaluations(run_folder(run)),
+        normalisation="sum" if evaluation is None else evaluation.normalisation,
+    )
 
 
 def make_parser() -> Parser:

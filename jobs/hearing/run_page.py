@@ -10,14 +10,17 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from jobs.hearing.curves import Curve, curve_of, draw_curves
 from jobs.hearing.listening import Heard, Said
+from jobs.hearing.progress_page import evaluation_section, training_curves
 from jobs.reporting.page import mp3
 from jobs.reporting.strips import GUTTER, PIXELS_PER_SECOND, Strip, StripWord, clean, draw_strip
+from model.evaluation.records import Evaluation
 
 PLAY_HEAD = """
 for (const figure of document.querySelectorAll('figure.heard')) {
@@ -58,6 +61,10 @@ class RunFacts:
     rows: Sequence[Mapping[str, Any]]
     """Of metrics.jsonl."""
     expectation: str | None
+    evaluations: Sequence[tuple[Path, Evaluation]] = ()
+    """(folder, record) of each that was made while it trained."""
+    normalisation: str = "sum"
+    """What endings are compared by."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,7 +109,8 @@ def _run(run: RunFacts) -> str:
     drawn = "".join(draw_curves(name, unit, curves) for name, unit, curves in plots if curves)
     return (
         f'<section>\n<h2>{clean(run.label)}</h2>\n{expectation}<div class="tiles">{tiles}</div>\n'
-        f'<div class="pair">{drawn}</div>\n<p class="note">Lines: training; marks: held-out samples.</p></section>\n'
+        f'<div class="pair">{drawn}</div>\n<p class="note">Lines: training; marks: held-out samples.</p>'
+        f"{training_curves(run.rows)}</section>\n{evaluation_section(run.evaluations, run.normalisation)}"
     )
 
 

@@ -77,6 +77,54 @@ class ValidationConfig(StrictModel):
     """Micro-batches of the validation set."""
 
 
+class VoiceConfig(StrictModel):
+    """Who speaks the samples of an evaluation: recordings of the training data, joined, unless another voice is named."""
+
+    voice_shards: Annotated[str | None, BY_CONTENT] = None
+    """The `index.json` of speech shards whose recordings are joined; null: the first speech source."""
+    audio_root: Annotated[str | None, NO_EFFECT] = None
+    """Where the recordings lie, if the shards carry no audio."""
+    voice: str = ""
+    """Only recordings with this in their path."""
+    mean_spectrum: bool = False
+    """Speak with mean spectra instead of joined pieces."""
+    vocoder: Annotated[str | None, BY_CONTENT] = None
+    """The folder of a unit HiFi-GAN (config.json and its weights) instead."""
+    speaker: int = 0
+    """Of a vocoder with several."""
+
+
+class EvaluationConfig(StrictModel):
+    """Scores and samples while training, by the main rank; the others wait. Training is the same with and without to the bit."""
+
+    every_steps: int = Field(ge=1)
+    """Also at the last step."""
+    tasks: list[str] = []
+    """Task files that `jobs/prepare_task.py` has prepared (docs/scoring.md)."""
+    directions: list[Literal["S->S", "T->T", "S->T", "T->S"]] = ["S->S", "T->T", "S->T", "T->S"]
+    """Of prompt and ending; an item that lacks a form is left out."""
+    normalisation: Literal["sum", "token", "length", "whole"] = "sum"
+    """What endings are compared by in the curves; the record has all four."""
+    items: int | None = Field(None, ge=1)
+    """Of each task, the first so many; null: all."""
+    samples: int = Field(3, ge=0)
+    """Speech prompts that are continued: the beginnings of the first samples, held out ones where some are."""
+    prompt_seconds: float = Field(3.0, gt=0)
+    """Of each."""
+    texts: list[str] = []
+    """Text prompts that are continued too."""
+    seconds: float = Field(5.0, gt=0)
+    """Of new speech, at most."""
+    tokens: int = Field(60, ge=1)
+    """Of new text, at most."""
+    temperature: float = Field(0.8, ge=0)
+    """0: always the likeliest element."""
+    top_p: float | None = Field(0.95, gt=0, le=1)
+    """Only the smallest set of likeliest elements that holds this much probability; null: all."""
+    voice: VoiceConfig = VoiceConfig()
+    """Who speaks."""
+
+
 class WandbConfig(StrictModel):
     """A run of Weights & Biases (extra `wandb`)."""
 
@@ -195,6 +243,8 @@ class TrainConfig(StrictModel):
     """When checkpoints are written, and which are kept."""
     validation: Annotated[ValidationConfig | None, NO_EFFECT] = None
     """Loss on held-out samples; null: none."""
+    evaluation: Annotated[EvaluationConfig | None, NO_EFFECT] = None
+    """Tasks and samples while training; null: none."""
     log: Annotated[LogConfig, NO_EFFECT] = LogConfig()
     """What is shown and written."""
 

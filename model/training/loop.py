@@ -6,17 +6,20 @@ import gc
 import logging
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import yaml
 
 from model.data.sources import Corpus
 from model.monitor.boards import Board, TensorBoard, WeightsAndBiases
 from model.monitor.profiling import StepProfiler
+from model.monitor.rows import Row
 from model.training.checkpoint import CheckpointError
 from model.training.config import TrainConfig
 from model.training.distributed import Ranks, ranks
@@ -26,7 +29,7 @@ from model.training.run import NonFiniteError, Run
 from model.training.signals import Signals
 from model.training.step import Pending
 from schemas.cli import writable_folder
-from schemas.errors import ExitCode
+from schemas.errors import ConfigError, ExitCode
 
 log = logging.getLogger(__name__)
 
@@ -34,24 +37,42 @@ COLLECT_EVERY = 50
 """Steps between two collections of garbage."""
 
 
-def train(config: TrainConfig) -> ExitCode:
+@dataclass(frozen=True, kw_only=True)
+class Evaluated:
+    """What an evaluation found."""
+
+    row: Row = field(default_factory=dict)
+    """Columns for the step's row."""
+    sounds: dict[str, np.ndarray] = field(default_factory=dict)
+    """float32 at 16 kHz, by name."""
+
+
+MakeEvaluator = Callable[[Run], Callable[[], Evaluated] | None]
+"""Of a run that is about to begin or to go on; None: it is not evaluated."""
+
+
+def train(config: TrainConfig, make_evaluator: MakeEvaluator | None = None) -> ExitCode:
     """Run `config` to the end of its budget, or until a signal. Returns DONE or TRY_AGAIN.
 
-    However it ends, no process of it is left, and a checkpoint of the last step where that can be written.
+    `make_evaluator` (`model.evaluation.evaluator`) is needed where the configuration has an evaluation. However the run ends, no
+    process of it is left, and a checkpoint of the last step where that can be written.
 
     Raises:
         ConfigError, ShardError, CheckpointError, NonFiniteError: each with a sentence to act on.
         Stopped: a signal came before the first step, or while one process alone waited for data.
     """
     writable_folder(Path(config.output_dir), make=False)
+    if config.evaluation is not None and make_evaluator is None:
+        raise ConfigError("this command does not evaluate while it trains", "set evaluation: null")
     if config.threads:
         torch.set_num_threads(config.threads)
     with ranks(config.timeouts) as group, collected_by_hand(), deterministic(config.deterministic):
         run = Run(config, open_corpus(config, group), group)
         try:
             run.resume()
+            evaluate = make_evaluator(run) if make_evaluator is not None else None
             with Signals(lambda: group.world == 1 and run.waits_for_data) as signals:
-                _follow(run, signals)
+                _follow(run, signals, evaluate)
         except (CheckpointError, NonFiniteError):
             raise
         except BaseException:
@@ -64,7 +85,7 @@ def train(config: TrainConfig) -> ExitCode:
     return ExitCode.DONE if run.finished else ExitCode.TRY_AGAIN
 
 
-def _follow(run: Run, signals: Signals) -> None:
+def _follow(run: Run, signals: Signals, evaluate: Callable[[], Evaluated] | None) -> None:
     """The steps, until the budget is used up or a signal came to some rank. Rows are written as soon as their numbers are there:
     a step late on a device, but before anything that stands on them is done."""
     report, clock, group, profiler = Report(run), Clock(run.config, run), run.ranks, profiler_of(run)
@@ -75,10 +96,18 @@ def _follow(run: Run, signals: Signals) -> None:
             profiler.begin(run.steps + 1)
             waiting.append(run.launch())
             profiler.end(run.steps)
-            validate = clock.validation_due()
-            while waiting and (len(waiting) > 1 or validate or waiting[0].ready):
+            validate, evaluates = clock.validation_due(), evaluate is not None and clock.evaluation_due()
+            while waiting and (len(waiting) > 1 or validate or evaluates or waiting[0].ready):
                 row = waiting.pop(0).row()
-                report.write(row | run.validate() if validate and not waiting else row)
+                if not waiting and validate:
+                    row |= run.validate()
+                found = Evaluated()
+                if not waiting and evaluate is not None and evaluates:
+                    group.expect_within(run.config.timeouts.start)
+                    found = evaluate()
+                    group.expect_within(run.config.timeouts.start if first else run.config.timeouts.step)
+                report.write(row | found.row)
+                report.play(found.sounds, row["step"])
             stop, save = clock.agree(group, signals.received)
             if stop:
                 signals.in_time()
@@ -185,6 +214,11 @@ class Clock:
         config, step = self._config.validation, self._run.steps
         return config is not None and (step == 1 or step % config.every_steps == 0 or self._run.finished)
 
+    def evaluation_due(self) -> bool:
+        """Every so many steps, and at the last."""
+        config, step = self._config.evaluation, self._run.steps
+        return config is not None and (step % config.every_steps == 0 or self._run.finished)
+
     def agree(self, group: Ranks, signalled: bool) -> tuple[bool, bool]:
         """Whether any rank was signalled, and whether a checkpoint is due: by steps, or by the main rank's clock."""
         config = self._config.checkpoint
@@ -223,6 +257,12 @@ class Report:
         if limit is not None and left is not None:
             left = min(left, max(0.0, limit - self._run.consumed["seconds"]))
         self._progress.update(row, self._run.progress, left)
+
+    def play(self, sounds: dict[str, np.ndarray], step: int) -> None:
+        """Sounds for the boards."""
+        for name, samples in sounds.items():
+            if self._metrics is not None:
+                self._metrics.sound(name, samples, step)
 
     def close(self) -> None:
         """Print one line per modality."""

@@ -7,8 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from model.data.compose import segments_of
-from model.data.shards import ShardSet
 from model.inference.trained import load_trained
 from model.score import main
 from model.scoring.accuracy import accuracy, select
@@ -16,7 +14,8 @@ from model.scoring.scorer import score_task
 from model.train import main as train
 from model.training.checkpoint import latest
 from schemas.cards import Card
-from schemas.tasks import Segment, TaskHeader, TaskItem, read_task, write_task
+from schemas.tasks import TaskHeader, read_task, write_task
+from tests.model.next_task import write_next_task
 from tests.model.training.training_runs import run_document, write_data, write_run
 
 
@@ -27,24 +26,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_data(folder / "data")
     config = write_run(run_document(folder / "data", folder / "run"), folder / "run.yaml")
     assert train([str(config), "budget.steps=4"]) == 0
-    shards = ShardSet(str(folder / "data" / "speech" / "index.json"))
-    passages = [segments_of(shards.read(shard, n)) for shard, count in enumerate(shards.counts) for n in range(count)]
-    spoken = [[_segment(u) for u in passage] for passage in passages if len(passage) > 1]
-    items = [
-        TaskItem(id=str(n), group="odd" if n % 2 else "even", prompt=first, endings=[second, other], answer=0)
-        for n, ((first, second, *_), (_, other, *_)) in enumerate(zip(spoken, spoken[1:] + spoken[:1], strict=True))
-    ]
-    letters = [Segment(text="a"), Segment(text="b")]
-    text = TaskItem(id="text", group="even", prompt=Segment(text=""), endings=letters, answer=1)
-    header = TaskHeader(task="next", cards=shards.index.cards, num_units=shards.index.num_units, hop=shards.index.hop)
-    write_task(folder / "task.jsonl", header, [*items, text])
+    write_next_task(folder / "data" / "speech" / "index.json", folder / "task.jsonl")
     return folder
-
-
-def _segment(utterance) -> Segment:  # type: ignore[no-untyped-def]
-    spans = zip(utterance.char_spans, utterance.words.tolist(), strict=True)
-    words = [(utterance.text[a:b], start, end) for (a, b), (start, end) in spans]
-    return Segment(text=utterance.text, units=utterance.units.tolist(), words=words)
 
 
 def test_tables_and_figures_that_can_be_traced(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -5,14 +5,25 @@ import hashlib
 import math
 import re
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pytest
+import soundfile
 
 from jobs.hearing.curves import POINTS, curve_of
 from jobs.hearing.listening import Heard, Said, patches_of
+from jobs.hearing.progress_page import spread
 from jobs.hearing.run_page import Passage, RunFacts, render_run
 from model.data.patching import AlignedConfig, DynamicConfig, StaticConfig
+from model.evaluation.records import (
+    Evaluation,
+    SampleSaid,
+    TaskAccuracy,
+    evaluations,
+    folder_of_step,
+    write_evaluation,
+)
 from model.inference.expectation import speech_expectation
 
 ROWS = [{"step": step, "loss_text": 9.0 / step, "loss_speech": 4.0 / step} for step in range(1, 4)]
@@ -98,3 +109,26 @@ def test_what_is_expected_follows_the_losses(held: float, trained: float, verdic
 def test_nothing_is_expected_of_what_was_not_measured() -> None:
     assert speech_expectation([], 100) is None
     assert speech_expectation([{"loss_speech": 1.0}], 100) is None
+
+
+def test_evaluations_become_curves_tables_and_sounds(tmp_path: Path) -> None:
+    """Tasks with their intervals, prompts with a player per step, a sound that is gone as a note; all of it escaped."""
+    for step in (5, 10):
+        score = {"task": "a<b", "direction": "S->T", "low": 0.25, "high": 0.75, "items": 8}
+        accuracies = [TaskAccuracy(**score, normalisation=name, value=step / 20) for name in ("sum", "token")]
+        said = [
+            SampleSaid(prompt="the <of>", in_speech=f"said-{i}.flac", prompt_seconds=1.0, in_text=f"at {step} & {i}")
+            for i in range(2)
+        ]
+        write_evaluation(tmp_path, Evaluation(step=step, accuracies=accuracies, samples=said, seconds=1.0))
+        soundfile.write(folder_of_step(tmp_path, step) / "said-0.flac", np.zeros(1600, np.float32), 16_000)
+    rows = [{**row, "source_asr_loss_text": 2.0, "grad_norm": 1.0} for row in ROWS]
+    run = RunFacts(label="run", facts=(), rows=rows, expectation=None, evaluations=evaluations(tmp_path))
+    html = render_run("t", [run], [], 640, ["#000000"], "cmd")
+    assert "<td>a&lt;b S-&gt;T</td><td>8</td><td>25.0 <small>[25.0, 75.0]</small></td><td>50.0" in html
+    assert html.count("<audio") == 2
+    assert html.count("the sound is gone") == 2
+    assert "at 10 &amp; 1" in html
+    assert "asr loss text" in html
+    assert "<of>" not in html
+    assert spread(list(range(1, 101)), 6) == [1, 21, 41, 60, 80, 100]
