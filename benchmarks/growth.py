@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 
 from benchmarks.harness import Row, main
 from jobs.gc import collect
-from jobs.runtime.plan import STAGES, Plan, cut_groups, hop_of, name_units, plan_stages, refresh
+from jobs.runtime.plan import Plan, cut_groups, hop_of, name_units, plan_stages, refresh
 from jobs.runtime.run import Outcome
 from jobs.runtime.summary import format_plan, format_summary
 from jobs.store.commit_log import COUNTS, JSONS, SCHEMA, folder_of
@@ -30,7 +30,7 @@ from pipeline.codebook.folder import kmeans_card, write_centroids
 from pipeline.encode.base import build_encoder
 from pipeline.source.partitions import ITEM, Inventory
 from schemas.config import parse_config
-from schemas.spec import MfccSpec, PipelineSpec
+from schemas.spec import STAGES, MfccSpec, PipelineSpec
 from schemas.storage.files import LISTING, Files
 from schemas.tables import InventoryItem
 

@@ -15,8 +15,9 @@ import pytest
 
 from benchmarks.harness import Row, main
 from jobs.runtime.drive import prepare, run_in_process
-from jobs.runtime.plan import STAGES, make_plan, refresh
+from jobs.runtime.plan import make_plan, refresh
 from jobs.runtime.summary import format_plan
+from schemas.spec import STAGES
 from tests.jobs.growing import Source, make_spec, use_counting_stages
 from tests.s3_server import CREDENTIALS, Server, s3_server
 

@@ -17,7 +17,7 @@ if not __package__:  # started as a script: the code beside it runs, wherever th
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from jobs.runtime.cli import load_spec, spec_parser
-from jobs.runtime.plan import STAGES, Plan, make_plan
+from jobs.runtime.plan import Plan, make_plan
 from jobs.runtime.stages import unit_tokenizer_of
 from jobs.runtime.terminal import columns, cut, fold, pad, printable
 from jobs.store.records import has_inventory
@@ -26,6 +26,7 @@ from schemas.arrow import RowType
 from schemas.audio import PATCH_FILLER, PATCH_SILENCE, PATCH_WORD, SAMPLE_RATE
 from schemas.cli import command
 from schemas.config import ConfigError
+from schemas.spec import STAGES
 from schemas.tables import Patches, Recording, Reject, Segment, Transcript, Units, Word
 
 EXAMPLES = """  python jobs/inspect_segment.py --config configs/demo.yaml

@@ -10,23 +10,22 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 if not __package__:  # started as a script: the code beside it runs, wherever the environment was installed from
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
+from jobs.monitoring.logs import LOG, log_to_console
 from jobs.runtime.cli import load_spec, spec_parser
 from jobs.runtime.places import local_or_url
-from jobs.runtime.plan import STAGES, Plan, make_plan
-from jobs.runtime.published import publish
-from jobs.runtime.run import Outcome, run_plan, stages_until
-from jobs.runtime.shard_writer import write_index
-from jobs.runtime.summary import format_plan, format_summary, format_unreadable, too_many_rejects
-from jobs.store.lease import owned
-from jobs.store.records import has_inventory, index_name
-from jobs.store.store import Store
 from schemas.cli import command
 from schemas.config import ConfigError
 from schemas.errors import ExitCode
+from schemas.spec import STAGES, PipelineSpec
+
+if TYPE_CHECKING:
+    from jobs.runtime.plan import Plan
+    from jobs.runtime.run import Outcome
 
 EXAMPLES = """  python jobs/tokenize_audio.py --config configs/demo.yaml
   python jobs/tokenize_audio.py --config configs/demo.yaml --dry-run
@@ -47,17 +46,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = parser.parse_args(arguments)
     spec = load_spec(given)
     last = given.only or given.until or "shards"
+    if given.dry_run:
+        return show_plan(spec, last)
+    log_to_console()
+    source, output = local_or_url(spec.source.uri), local_or_url(spec.output)
+    LOG.info("%s: listing %s, then looking up in %s what is done", given.config, source, output)
+    from jobs.runtime.plan import make_plan
+    from jobs.runtime.run import run_plan, stages_until
+    from jobs.store.lease import owned
+    from jobs.store.store import Store
+
     store = Store(spec.output)
     store.check_layout()
-    if given.dry_run:
-        recorded = has_inventory(store, spec.source)
-        plan = make_plan(spec, until=last, recorded=recorded)
-        print(format_plan(plan))
-        if not recorded and (problems := format_unreadable(plan)):
-            print(problems)
-        for sentence in plan.damaged:
-            print(f"- {sentence}")
-        return 0
     stages = (given.only,) if given.only else stages_until(last)
     with owned(store, f"tokenize_audio --config {given.config}", given.take_over) as lease:
         plan = make_plan(spec, until=last)
@@ -67,8 +67,30 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return report(outcome, last)
 
 
+def show_plan(spec: PipelineSpec, last: str) -> int:
+    """Print what would be done."""
+    from jobs.runtime.plan import make_plan
+    from jobs.runtime.summary import format_plan, format_unreadable
+    from jobs.store.records import has_inventory
+    from jobs.store.store import Store
+
+    recorded = has_inventory(Store(spec.output), spec.source)
+    plan = make_plan(spec, until=last, recorded=recorded)
+    print(format_plan(plan))
+    if not recorded and (problems := format_unreadable(plan)):
+        print(problems)
+    for sentence in plan.damaged:
+        print(f"- {sentence}")
+    return 0
+
+
 def report(outcome: Outcome, last: str) -> int:
     """Say what the run did, and publish the index where everything is there; the exit code."""
+    from jobs.runtime.published import publish
+    from jobs.runtime.shard_writer import write_index
+    from jobs.runtime.summary import format_summary, too_many_rejects
+    from jobs.store.records import index_name
+
     plan, spec = outcome.plan, outcome.plan.spec
     print(format_summary(outcome))
     if outcome.stopped:

@@ -282,6 +282,10 @@ class Stages(StrictModel):
         return self
 
 
+STAGES = tuple(Stages.model_fields)
+"""The stages, in the order in which their tables are made."""
+
+
 class Resources(StrictModel):
     """Per stage: how many workers, and what each asks of the cluster. Changes nothing in the results."""
 

@@ -13,9 +13,10 @@ import pyarrow.compute as pc
 import soundfile
 
 from jobs.reporting.strips import Strip, StripWord
+from jobs.runtime.accounting import StageTotals, totals
 from jobs.runtime.plan import Plan
 from jobs.runtime.stages import unit_tokenizer_of
-from jobs.runtime.summary import FUNNEL, StageTotals, totals
+from jobs.runtime.summary import FUNNEL
 from pipeline.containers.base import AudioError
 from pipeline.source.audio import SourceAudio
 from schemas.arrow import RowType

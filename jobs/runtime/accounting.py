@@ -1,9 +1,18 @@
-"""Whose row is whose: the key a row is counted by, the input it came from, and the audio it stands for."""
+"""The key a row is counted by, the input it came from, the audio it stands for; and the sums over the commits of a stage."""
 
 from __future__ import annotations
 
+import json
+from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from jobs.runtime.plan import Plan
+from jobs.store.commit_log import COUNTS
 from schemas.arrow import Row
 from schemas.audio import SAMPLE_RATE
 from schemas.tables import InventoryItem, Recording, Segment
@@ -69,3 +78,58 @@ def check_complete(stage: str, partition: str, primary: set[str], produced: set[
             f"{stage} lost rows of {partition}: {len(lost)} unaccounted for {lost[:3]}, {len(odd)} never given {odd[:3]}, "
             f"{len(produced & rejected)} both passed on and rejected"
         )
+
+
+@dataclass(frozen=True, kw_only=True)
+class StageTotals:
+    """Sums over a stage's commits. Hours are of audio."""
+
+    commits: int
+    rows_in: int
+    rows_out: int
+    rows_rejected: int
+    hours_in: float
+    hours_out: float
+    hours_rejected: float
+    seconds_busy: float
+    taken_over: int
+    """Files whose rows came from other commits."""
+    rejects: Counter[str]
+
+    @property
+    def real_time_factor(self) -> float:
+        """Seconds of work per second of audio that came in."""
+        return self.seconds_busy / (self.hours_in * 3600) if self.hours_in else 0.0
+
+    @property
+    def reject_rate(self) -> float:
+        """The larger of the shares of rows and of audio that were rejected."""
+        by_rows = self.rows_rejected / self.rows_in if self.rows_in else 0.0
+        audio = max(self.hours_in, self.hours_rejected)
+        return max(by_rows, self.hours_rejected / audio if audio else 0.0)
+
+
+def totals(plan: Plan, stage: str, among: np.ndarray | None = None) -> StageTotals:
+    """Sums over the commits of a stage that stand, or those of them whose units `among` marks."""
+    chosen = plan.done[stage] if among is None else plan.done[stage] & among
+    names = pa.array(np.unique(plan.units[stage][chosen])).cast(pa.string())
+    table = plan.logs[stage].read([*COUNTS, "seconds_busy", "rejects_by_code"])
+    table = table.filter(pc.is_in(table.column("unit"), names))
+    rejects: Counter[str] = Counter()
+    for entry in pc.value_counts(table.column("rejects_by_code")).to_pylist():
+        for code, count in json.loads(entry["values"]).items():
+            rejects[code] += count * entry["counts"]
+    sums = {name: pc.sum(table.column(name)).as_py() or 0 for name in (*COUNTS, "seconds_busy")}
+    hour = SAMPLE_RATE * 3600
+    return StageTotals(
+        commits=table.num_rows,
+        rows_in=sums["rows_in"],
+        rows_out=sums["rows_out"],
+        rows_rejected=sums["rows_rejected"],
+        hours_in=sums["samples_in"] / hour,
+        hours_out=sums["samples_out"] / hour,
+        hours_rejected=sums["samples_rejected"] / hour,
+        seconds_busy=sums["seconds_busy"],
+        taken_over=sums["taken_over"],
+        rejects=rejects,
+    )

@@ -7,7 +7,6 @@ into the log, so nothing grows with the corpus but columns, and a kill leaves at
 from __future__ import annotations
 
 import json
-import sys
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
@@ -16,6 +15,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from jobs.monitoring.logs import LOG
 from jobs.runtime.job import Job, ShardTask, Task
 from jobs.runtime.plan import Plan, hop_of, retire
 from jobs.runtime.takeover import HeldRows, member_id
@@ -162,7 +162,7 @@ def _run(plan: Plan, make: Tasks, stages: Sequence[str], tasks: Sequence[AnyTask
             make.receipts.add(task)
         if task.failed:
             failed.append(task.failed)
-            print(f"set aside for this run: {task.failed}", file=sys.stderr)
+            LOG.warning("set aside for this run: %s", task.failed)
     for stage, commits in made.items():
         plan.logs[stage].add(commits)
     return failed

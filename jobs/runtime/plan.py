@@ -21,10 +21,9 @@ from schemas.audio import SAMPLE_RATE
 from schemas.cards import Card
 from schemas.commit import Commit, stage_fingerprint
 from schemas.shards import SHARD_FORMAT
-from schemas.spec import PipelineSpec, ShardsSpec
+from schemas.spec import STAGES, PipelineSpec, ShardsSpec
 from schemas.tables import TABLES, InventoryItem
 
-STAGES = ("recordings", "segments", "transcripts", "words", "units", "patches", "shards")
 FLAC_BYTES_PER_SECOND = 17_000
 TEXT_BYTES_PER_SECOND = 400
 """Words, characters, patches and tar headers of a second of speech in a shard, about."""

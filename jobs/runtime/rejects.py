@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import math
-import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import pyarrow as pa
 import pyarrow.compute as pc
-from tqdm import tqdm
 
+from jobs.monitoring.logs import LOG
 from jobs.runtime.plan import Plan
 from schemas.commit import Commit
 from schemas.tables import Reject
@@ -103,7 +102,7 @@ class RejectRate:
 
     def _say(self, rejects: Sequence[Reject]) -> None:
         for reject in rejects[: FIRST_FEW - self._shown]:
-            tqdm.write(f"rejected: {one_line(reject)}", file=sys.stderr)
+            LOG.warning("rejected: %s", one_line(reject))
             self._shown += 1
 
     def _is_too_high(self, stage: str) -> bool:

@@ -11,22 +11,28 @@ import signal
 import sys
 import time
 import uuid
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
+from jobs.monitoring.estimate import StageProgress, UnitHours
+from jobs.monitoring.logs import LOG, forget_old_logs, log_folder
+from jobs.monitoring.progress import Progress
+from jobs.monitoring.watch import CommitWatch
+from jobs.runtime.accounting import totals
 from jobs.runtime.drive import AnyTask, drive, prepare
 from jobs.runtime.job import Job, stop_path
 from jobs.runtime.limits import cuda_stages
-from jobs.runtime.plan import STAGES, Plan, refresh
+from jobs.runtime.places import local_or_url
+from jobs.runtime.plan import Plan, refresh
 from jobs.runtime.rejects import SPEC, RejectRate
 from jobs.runtime.session import ray_session
 from jobs.store.lease import Lease
+from schemas.cli import Stopped
 from schemas.config import ConfigError
+from schemas.spec import STAGES
 
 SPARE_CPUS = 0.2
 """Left free for Ray Data's own tasks: with none it waits for ever without a word (ray issue 44687)."""
@@ -57,21 +63,25 @@ def run_plan(plan: Plan, stages: Sequence[str], lease: Lease, show_progress: boo
     begin = time.perf_counter()
     check_devices(plan, stages)
     for sentence in prepare(plan):
-        print(sentence, file=sys.stderr)
+        LOG.warning("%s", sentence)
     plan.store.write_bytes(SPEC, plan.spec.model_dump_json(indent=1).encode("utf-8"))
     pending = {stage: ~plan.done[stage] for stage in stages}
     outcome = Outcome(plan=plan, worked_on=pending, seconds=0.0, start_up_seconds=0.0, stopped=False)
     if any(waiting.any() for waiting in pending.values()):
+        forget_old_logs(plan.spec.output)
         with ray_session() as ray, stop_on_signal(plan) as stop:
             check_cluster(plan, stages, ray.cluster_resources())
             outcome.start_up_seconds = time.perf_counter() - begin
+            LOG.info("%s", begun(plan, pending, stop.run_id, outcome.start_up_seconds))
             job = Job.of(plan, stop.run_id)
-            with progress(plan, stages, enabled=sys.stderr.isatty() if show_progress is None else show_progress) as bar:
+            with make_progress(
+                plan, stages, bar=sys.stderr.isatty() if show_progress is None else show_progress
+            ) as progress:
                 rate = RejectRate(plan, stages)
 
                 def execute(names: Sequence[str], tasks: list[AnyTask]) -> Iterator[AnyTask]:
                     for task in _execute(plan, job, names, tasks):
-                        bar(names, task)
+                        progress.heard(task.commits)
                         if rate.passes(task.commits):
                             plan.store.write_bytes(stop_path(stop.run_id), b"")
                         yield task
@@ -87,6 +97,14 @@ def run_plan(plan: Plan, stages: Sequence[str], lease: Lease, show_progress: boo
     return outcome
 
 
+def begun(plan: Plan, pending: Mapping[str, np.ndarray], run_id: str, seconds: float) -> str:
+    """What the run is about to do, and where its workers' logs are."""
+    tasks = ", ".join(f"{int(waiting.sum())} {stage}" for stage, waiting in pending.items() if waiting.any())
+    where = log_folder(plan.spec.output, run_id)
+    logs = local_or_url(str(where)) if "://" not in plan.spec.output else f"lst/{run_id} under Ray's logs of each node"
+    return f"Ray is up after {seconds:.0f} s; to do: {tasks}; the workers' logs: {logs}"
+
+
 def _execute(plan: Plan, job: Job, stages: Sequence[str], tasks: list[AnyTask]) -> Iterator[AnyTask]:
     import ray
 
@@ -99,7 +117,7 @@ def _execute(plan: Plan, job: Job, stages: Sequence[str], tasks: list[AnyTask]) 
         wanted = plan.spec.resource(stage)
         dataset = dataset.map(
             StageWorker,
-            fn_constructor_kwargs={"job": job, "stage": stage},
+            fn_constructor_kwargs={"job": job, "stage": stage, "pool": stage},
             compute=ray.data.ActorPoolStrategy(size=min(wanted.workers, len(rows))),
             num_cpus=shares[stage],
             num_gpus=wanted.gpus or None,
@@ -153,14 +171,17 @@ class _Stop:
 
 @contextmanager
 def stop_on_signal(plan: Plan) -> Iterator[_Stop]:
-    """On SIGTERM or Ctrl-C finish what is in flight and begin nothing new; a second signal ends at once."""
+    """On SIGTERM or Ctrl-C finish what is in flight and begin nothing new; a second signal ends at once.
+
+    So does the first, while workers start and none has begun a unit.
+    """
     stop = _Stop()
 
     def request(number: int, _frame: object) -> None:
-        if stop.requested:
-            raise KeyboardInterrupt
+        if stop.requested or not plan.store.find(f"attempts/{stop.run_id}"):
+            raise Stopped(signal.Signals(number).name)
         stop.requested = True
-        print(f"\n{signal.Signals(number).name}: finishing what is in flight; once more to end at once", flush=True)
+        LOG.warning("%s: finishing what is in flight; once more to end at once", signal.Signals(number).name)
         plan.store.write_bytes(stop_path(stop.run_id), b"")
 
     before = {number: signal.signal(number, request) for number in (signal.SIGTERM, signal.SIGINT)}
@@ -172,33 +193,33 @@ def stop_on_signal(plan: Plan) -> Iterator[_Stop]:
         plan.store.remove(stop_path(stop.run_id))
 
 
-@contextmanager
-def progress(plan: Plan, stages: Sequence[str], enabled: bool) -> Iterator[Any]:
-    """A bar over audio hours, with time left: the body gives it each task that came back."""
-    if not enabled:
-        with nullcontext():
-            yield lambda names, task: None
-        return
-    hours: dict[str, np.ndarray] = {
-        name: plan.unit_hours(name) for name in ("recordings", "shards") if name in plan.stages
-    }
-    steps = [names for names in ([name for name in stages if name != "shards"], ["shards"]) if set(names) & set(stages)]
-    todo = {name: float(hours["recordings" if name != "shards" else name][~plan.done[name]].sum()) for name in stages}
-    form = (
-        "{desc} {percentage:3.0f}% |{bar:20}| {n:.2f}/{total:.2f} audio h, {elapsed} gone, {remaining} left  {postfix}"
+def make_progress(plan: Plan, stages: Sequence[str], bar: bool) -> Progress:
+    """What shows how far the run is, from what the output holds and what its workers commit."""
+    fingerprints = {stage: plan.stages[stage].fingerprint for stage in stages}
+    return Progress(
+        [stage_progress(plan, stage) for stage in stages],
+        {stage: UnitHours(plan.units[stage], plan.unit_hours(stage)) for stage in stages},
+        {stage: plan.spec.resource(stage).workers for stage in stages},
+        CommitWatch(plan.store, fingerprints),
+        bar=bar,
+        is_local=plan.store.is_local,
     )
-    counts = {"partitions": 0, "shards": 0}
-    total = sum(todo.values()) / len(steps) or 1.0
-    with tqdm(total=total, desc="tokenize", bar_format=form, mininterval=1.0) as bar:
 
-        def advance(names: Sequence[str], task: AnyTask) -> None:
-            kind = "shards" if "shards" in names else "partitions"
-            counts[kind] += 1
-            length = float(hours["shards" if kind == "shards" else "recordings"][task.number])
-            bar.set_postfix_str(" ".join(f"{count} {name}" for name, count in counts.items() if count), refresh=False)
-            bar.update(max(0.0, min(length * len(names) / len(steps), total - bar.n)))
 
-        yield advance
+def stage_progress(plan: Plan, stage: str) -> StageProgress:
+    """How far a stage is, by its commits that stand."""
+    done, hours = plan.done[stage], plan.unit_hours(stage)
+    known = totals(plan, stage)
+    return StageProgress(
+        stage=stage,
+        units=len(done),
+        hours=float(hours.sum()),
+        units_done=int(done.sum()),
+        hours_done=float(hours[done].sum()),
+        busy_seconds=known.seconds_busy,
+        rejects=known.rejects,
+        is_awaited=stage != "shards",
+    )
 
 
 def stages_until(stage: str) -> tuple[str, ...]:

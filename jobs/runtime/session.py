@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import logging
 import os
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from jobs.monitoring.logs import LOG, without_lines
 from jobs.runtime.places import COPY
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -38,7 +38,7 @@ def ray_session() -> Iterator[Any]:
         os.environ.setdefault("RAY_gcs_rpc_server_reconnect_timeout_s", "10")
         start_embedded(log_to_driver=False, include_dashboard=False, **common)
     else:
-        ray.init(address=address, **this_checkout(), **common)
+        ray.init(address=address, log_to_driver=False, **this_checkout(), **common)
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     context.print_on_execution_start = False
@@ -71,12 +71,13 @@ def start_embedded(**options: Any) -> None:
     before = set(me.children(recursive=True))
     for attempt in range(1, STARTS + 1):
         try:
-            ray.init(address="local", **options)
+            with without_lines("Set ray log level"):  # which Ray says of the variable set above
+                ray.init(address="local", **options)
             return
         except Exception as error:  # Ray raises nothing more special
             if "timed out during startup" not in str(error) or attempt == STARTS:
                 raise
-        print("Ray did not come up in its 30 s: the machine is busy; trying again", file=sys.stderr)
+        LOG.warning("Ray did not come up in its 30 s: the machine is busy; trying again")
         ray.shutdown()
         left = [process for process in me.children(recursive=True) if process not in before]
         for process in left:

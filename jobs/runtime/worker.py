@@ -15,6 +15,9 @@ from dataclasses import replace
 from importlib import import_module
 from typing import Any
 
+from jobs.monitoring.logs import LOG
+from jobs.monitoring.metrics import count
+from jobs.monitoring.work import join_pool, receipt, tell, unit_of_work
 from jobs.runtime.accounting import (
     check_complete,
     first_per_parent,
@@ -51,7 +54,10 @@ STOP_SECONDS = 5.0
 class StageWorker:
     """Runs one stage. Ray Data makes one per actor and calls it with one task at a time."""
 
-    def __init__(self, job: Job, stage: str):
+    def __init__(self, job: Job, stage: str, pool: str | None = None):
+        """`pool` names the pool of Ray's actors that this is one of; None: work in the driver's own process."""
+        if pool is not None:
+            join_pool(pool, job.spec.output, job.run_id)
         self.job = job
         self.plan = job.stages[stage]
         self.store = Store(job.spec.output)
@@ -75,10 +81,15 @@ class StageWorker:
     def do(self, task: Task | ShardTask) -> None:
         """`work`, where neither the run is stopping nor the task was set aside."""
         if not task.failed and not self._stop():
-            try:
-                self.work(task)
-            except (StorageError, CorruptFileError) as error:
-                task.failed = self._set_aside(error)
+            with unit_of_work(self.plan.name, self._unit(task)):
+                try:
+                    self.work(task)
+                except (StorageError, CorruptFileError) as error:
+                    task.failed = self._set_aside(error)
+                    LOG.warning("set aside: %s", task.failed)
+
+    def _unit(self, task: Task | ShardTask) -> str:
+        return task.name if isinstance(task, ShardTask) else task.units[self.plan.name]
 
     def _stop(self) -> bool:
         if not self._stopping and time.monotonic() - self._looked > STOP_SECONDS:
@@ -107,11 +118,13 @@ class StageWorker:
 
     def _publish(self, commit: Commit) -> Commit:
         """The commit that stands: this one, or that of another worker who was first."""
+        commit = commit.model_copy(update={"provenance": commit.provenance | receipt()})
         if not self._cards_written:
             for card in self.plan.cards:
                 self.store.write_card(card)
             self._cards_written = True
         if self.store.publish(commit):
+            tell(commit)
             return commit
         return self.store.read_commit(commit.stage, commit.fingerprint, commit.partition)
 
@@ -136,6 +149,9 @@ class StageWorker:
                 except FileNotFoundError:
                     pass
             self.attempts += 1
+        if self.attempts:
+            LOG.warning("attempt %d: the worker before was lost with this partition", self.attempts + 1)
+            count("lst_attempts", 1, {"stage": self.plan.name})
         return None
 
     def _run_stage(self, task: Task) -> Commit:
@@ -145,8 +161,10 @@ class StageWorker:
         taken, result = self._take_over(task, tables, roots)
         left = self._left(tables, taken, roots)
         if not self._is_open and left[self.stage.inputs[0]]:
+            begin = time.perf_counter()
             self.stage.open()  # seconds; not where all rows are taken over
             self._is_open = True
+            LOG.info("opened in %.1f s", time.perf_counter() - begin)
         start = time.perf_counter()
         computed = self._compute(left)
         busy = time.perf_counter() - start + sum(held.seconds_busy for held in taken)

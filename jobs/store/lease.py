@@ -10,10 +10,10 @@ heartbeat that is older than `EXPIRES` (machines are taken to agree on the time 
 from __future__ import annotations
 
 import json
+import logging
 import os
 import re
 import socket
-import sys
 import threading
 import time
 import uuid
@@ -26,6 +26,7 @@ import psutil
 from schemas.config import ConfigError
 from schemas.storage.files import Files
 
+LOG = logging.getLogger("lst")
 BEAT = 15.0
 """Seconds between heartbeats."""
 EXPIRES = 180.0
@@ -105,7 +106,7 @@ class Lease:
             try:
                 if self._numbers()[-1:] != [self.number]:
                     self._lost = f"{self.store.root} was taken over by another run: this one has stopped"
-                    print(self._lost, file=sys.stderr)
+                    LOG.error("%s", self._lost)
                     return
                 self.store.write_bytes(self._path(self.number), self._content())
                 last = time.time()

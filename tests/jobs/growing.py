@@ -17,7 +17,7 @@ from jobs.runtime import drive as drive_module
 from jobs.runtime import stages as stages_module
 from jobs.runtime import worker as worker_module
 from jobs.runtime.drive import prepare, run_in_process
-from jobs.runtime.plan import STAGES, Plan, make_plan, refresh
+from jobs.runtime.plan import Plan, make_plan, refresh
 from jobs.runtime.published import publish
 from jobs.runtime.shard_writer import write_index
 from pipeline.source.base import AudioReader
@@ -26,7 +26,7 @@ from schemas.arrow import Row
 from schemas.audio import SAMPLE_RATE
 from schemas.cards import Card
 from schemas.config import parse_config
-from schemas.spec import PipelineSpec
+from schemas.spec import STAGES, PipelineSpec
 from schemas.tables import Recording, Segment, Transcript, Units, Word, segment_id
 from tests.jobs.small_corpus import document, make_centroids
 

@@ -11,7 +11,7 @@ import soundfile
 from jobs.runtime.accounting import key_of
 from jobs.runtime.drive import Tasks, prepare
 from jobs.runtime.job import Job
-from jobs.runtime.plan import STAGES, Plan, make_plan, refresh
+from jobs.runtime.plan import Plan, make_plan, refresh
 from jobs.runtime.published import publish
 from jobs.runtime.shard_writer import write_group, write_index
 from pipeline.patches import aligned_patches, word_frames
@@ -20,7 +20,7 @@ from schemas.arrow import Row
 from schemas.audio import SAMPLE_RATE
 from schemas.commit import Commit
 from schemas.config import parse_config
-from schemas.spec import PipelineSpec
+from schemas.spec import STAGES, PipelineSpec
 from schemas.tables import (
     TABLES,
     Patches,

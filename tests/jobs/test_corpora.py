@@ -17,8 +17,8 @@ import soundfile
 from jobs.export import main
 from jobs.exports.spoken import seconds
 from jobs.prepare_task import run_here
+from jobs.runtime.accounting import totals
 from jobs.runtime.plan import Plan, make_plan
-from jobs.runtime.summary import totals
 from schemas.arrow import RowType
 from schemas.config import parse_config
 from schemas.spec import PipelineSpec

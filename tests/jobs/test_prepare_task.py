@@ -15,12 +15,12 @@ import soundfile
 import jobs.prepare_task as prepare
 from jobs.runtime.drive import prepare as before_work
 from jobs.runtime.drive import run_in_process
-from jobs.runtime.plan import STAGES, make_plan, refresh
+from jobs.runtime.plan import make_plan, refresh
 from jobs.runtime.shard_writer import write_index
 from jobs.runtime.stages import unit_tokenizer
 from jobs.runtime.worker import StageWorker
 from schemas.config import parse_config
-from schemas.spec import PipelineSpec
+from schemas.spec import STAGES, PipelineSpec
 from schemas.tasks import Segment, TaskHeader, TaskItem, read_task, write_task
 from tests.jobs.small_corpus import DEMO, document, make_centroids, make_corpus, write_spec
 from tests.jobs.small_corpus import FILES as RECORDINGS

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from jobs.runtime.drive import prepare, run_in_process
-from jobs.runtime.plan import STAGES, Plan, make_plan, refresh
+from jobs.runtime.plan import Plan, make_plan, refresh
 from jobs.runtime.published import publish
 from jobs.runtime.shard_writer import write_index
 from jobs.store.store import Store
@@ -22,6 +22,7 @@ from pipeline.codebook.folder import kmeans_card, load_centroids, write_centroid
 from schemas import open_output
 from schemas.errors import CredentialsError, StorageError
 from schemas.shards import ShardIndex
+from schemas.spec import STAGES
 from schemas.storage import files, retry
 from tests.jobs.growing import Source, make_spec, run, shards_of, use_counting_stages
 from tests.s3_server import CREDENTIALS, Server, s3_server

@@ -91,7 +91,7 @@ def test_a_rate_is_passed_when_it_is_certain_or_measured() -> None:
 
 
 def test_workers_are_asked_to_stop_once_the_rate_is_passed(
-    run: tuple[PipelineSpec, Plan], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    run: tuple[PipelineSpec, Plan], caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _, plan = run
     strict = make_plan(plan.spec.with_updates(max_reject_rate=0.1))
@@ -104,7 +104,7 @@ def test_workers_are_asked_to_stop_once_the_rate_is_passed(
     rate = RejectRate(strict, ["recordings"])
     assert not rate.is_passed
     assert rate.passes(commits)
-    assert capsys.readouterr().err.count("rejected: recordings") == 2
+    assert caplog.text.count("rejected: recordings") == 2
 
 
 def test_a_report_is_written_where_there_are_no_shards(tmp_path: Path, run: tuple[PipelineSpec, Plan]) -> None:

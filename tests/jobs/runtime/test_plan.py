@@ -16,7 +16,7 @@ import jobs.runtime.isolation as isolation
 import jobs.runtime.worker as worker_module
 from jobs.runtime.drive import AnyTask, Tasks, drive, prepare
 from jobs.runtime.job import Job, Task
-from jobs.runtime.plan import STAGES, Plan, make_plan, refresh
+from jobs.runtime.plan import Plan, make_plan, refresh
 from jobs.runtime.published import publish
 from jobs.runtime.shard_writer import write_index
 from jobs.runtime.worker import StageWorker
@@ -26,7 +26,7 @@ from pipeline.stage import Stage, StageResult
 from schemas.arrow import Row
 from schemas.cards import Card
 from schemas.config import ConfigError
-from schemas.spec import PipelineSpec
+from schemas.spec import STAGES, PipelineSpec
 from schemas.tables import Reject, Units
 from tests.jobs.small_corpus import DEMO, contents, make_spec
 
