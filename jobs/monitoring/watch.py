@@ -7,8 +7,8 @@ from collections.abc import Iterator, Mapping
 from pydantic import ValidationError
 
 from jobs.store.commit_log import folder_of
-from jobs.store.files import Files
 from schemas.commit import Commit
+from schemas.storage.files import Files
 
 
 class CommitWatch:
