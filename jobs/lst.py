@@ -48,6 +48,7 @@ COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
     "train": {
         "train-tokenizer": ("jobs.train_tokenizer", "a BPE over text"),
         "train-unit-bpe": ("jobs.train_unit_bpe", "a BPE over units"),
+        "fit-boundaries": ("jobs.units.fit_boundaries", "where patches of speech end, learned from units"),
         "train": ("model.train", "a model, in this process or under torchrun"),
         "train-on-ray": ("jobs.train_lst", "the same on a Ray cluster"),
         "plots": ("model.plots", "loss curves of several runs"),

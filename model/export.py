@@ -56,7 +56,7 @@ def export_run(trained: Trained, out: Path, *, dtype: str, shard_bytes: int, lic
     from model.exchange.card import model_card
     from model.exchange.folder import write_folder
     from model.inference.patching import make_patching
-    from model.training.parts import keep_parts, with_own_parts
+    from model.training.parts import keep_boundaries, keep_parts, with_own_parts
 
     trained.composer()  # says what is missing, or is not what the model was trained with
     patches = make_patching("auto", trained.config.patches).ending.model_dump(mode="json")
@@ -69,6 +69,7 @@ def export_run(trained: Trained, out: Path, *, dtype: str, shard_bytes: int, lic
         "license": license,
     }
     keep_parts(out, with_own_parts(data, trained.root))
+    keep_boundaries(trained.config.patches, out)
     with whole_file(out / "README.md") as partial:
         partial.write_text(model_card(trained.module, run, patches, out.name), encoding="utf-8")
     write_folder(trained.module, out, run=run, patches=patches, dtype=dtype, shard_bytes=shard_bytes)

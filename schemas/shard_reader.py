@@ -82,3 +82,18 @@ def unit_sequences(path: str, index: ShardIndex) -> Iterator[np.ndarray]:
                         assert member.name == f"{meta.key}.units.npy"
                         units = np.load(io.BytesIO(content.read()), allow_pickle=False)
                         yield from (units[span.frame_start : span.frame_end] for span in meta.segments)
+
+
+def patched_sequences(path: str, index: ShardIndex) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """(units, bool beside them: a word or a silence ends here) of each segment, in the order of the index."""
+    for shard in index.shards:
+        with fsspec.open(f"{path.rpartition('/')[0] or '.'}/{shard.path}", "rb") as file:
+            for sample in samples_of(file):
+                if "units.npy" not in sample.members:
+                    continue
+                meta = SampleMeta.model_validate_json(sample.read("json"))
+                units, bounds = sample.array("units.npy"), sample.array("patch.npy")
+                ends = np.zeros(len(units), dtype=bool)
+                ends[bounds[1:] - 1] = True
+                for span in meta.segments:
+                    yield units[span.frame_start : span.frame_end], ends[span.frame_start : span.frame_end]

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from model.data.patching import (
+    CausalPolicy,
     CurriculumConfig,
-    DynamicConfig,
+    LearnedConfig,
     MixedConfig,
     PatchPolicyConfig,
-    StaticConfig,
     boundary_rule,
 )
 from model.data.shards import ShardSet
@@ -143,9 +143,10 @@ def patches_of(policy: PatchPolicyConfig, units: np.ndarray) -> tuple[tuple[int,
     """(start, end, kind) of the patches of a span of units under a policy that needs no alignment; none under another."""
     if isinstance(policy, MixedConfig | CurriculumConfig):
         policy = policy.otherwise
-    if not isinstance(policy, StaticConfig | DynamicConfig) or not len(units):
+    if not isinstance(policy, CausalPolicy) or not len(units):
         return ()
-    ends = boundary_rule(policy).ends(units)
+    offset = (policy.unit_offset or 0) if isinstance(policy, LearnedConfig) else 0
+    ends = boundary_rule(policy).ends(units.astype(np.int64) + offset)
     ends[-1] = True
     stops = np.flatnonzero(ends) + 1
     starts = np.concatenate([[0], stops[:-1]])

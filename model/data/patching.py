@@ -2,22 +2,27 @@
 
 A policy works on one document. Units are patched within a speech span (a maximal run of units) and the grid restarts in
 each span; every other element is a patch of its own. `closed[j]` says that the patch of element j is known to be complete
-from elements up to j alone: the causal conditioning rule rests on it (docs/patching.md). To add a learned policy, write a
-`BoundaryRule`.
+from elements up to j alone: the causal conditioning rule rests on it (docs/patching.md). To add a policy that needs no alignment,
+write a `BoundaryRule`.
 
 Shape suffixes: none; arrays have one entry per element (length n).
 """
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Annotated, Literal, Protocol, Self
 
 import numpy as np
 from pydantic import Field, model_validator
 
 from model.data.document import Document
-from schemas.config import StrictModel
+from schemas.boundaries import BoundaryTable, cut
+from schemas.cards import hash_file
+from schemas.config import BY_CONTENT, ConfigError, StrictModel
 
+BOUNDARIES = "boundaries.npz"
+"""The table of a learned policy, in the folder of a run and of an exported model."""
 SILENCE = 1
 """Code of silence in `Document.patch_kind`."""
 
@@ -70,7 +75,22 @@ class DynamicConfig(StrictModel):
         return self
 
 
-SimplePolicy = Annotated[StaticConfig | AlignedConfig | BpeAlignedConfig | DynamicConfig, Field(discriminator="policy")]
+class LearnedConfig(StrictModel):
+    """Alignment-free and causal: patches end where a fitted table says, from the units so far. Usable unchanged at generation."""
+
+    policy: Literal["learned"]
+    """By a table of boundaries, which has its least and greatest length."""
+    boundaries: Annotated[str, BY_CONTENT]
+    """The file of `lst fit-boundaries`. A run keeps a copy of it."""
+    sha256: str | None = None
+    """Of that file: written down when a run starts, so that no other is ever read in its place."""
+    unit_offset: int | None = Field(None, ge=0)
+    """Id of unit 0 in the model's vocabulary: written down when a run starts."""
+
+
+CausalPolicy = StaticConfig | DynamicConfig | LearnedConfig
+"""Policies that need no alignment: they are used unchanged at generation."""
+SimplePolicy = Annotated[CausalPolicy | AlignedConfig | BpeAlignedConfig, Field(discriminator="policy")]
 
 
 class MixedConfig(StrictModel):
@@ -111,19 +131,21 @@ class CurriculumConfig(StrictModel):
 
 
 PatchPolicyConfig = Annotated[
-    StaticConfig | AlignedConfig | BpeAlignedConfig | DynamicConfig | MixedConfig | CurriculumConfig,
-    Field(discriminator="policy"),
+    CausalPolicy | AlignedConfig | BpeAlignedConfig | MixedConfig | CurriculumConfig, Field(discriminator="policy")
 ]
 
 
 class BoundaryRule(Protocol):
-    """Decides patch ends from the units seen so far. A learned rule takes this place."""
+    """Decides patch ends from the units seen so far."""
 
     patch_local: bool
     """Whether the units of the open patch alone decide: generation then forgets the finished patches of a span."""
 
     def ends(self, units: np.ndarray) -> np.ndarray:
-        """bool [t]: a patch ends after unit j of the span; entry j may depend on units[: j + 1] alone."""
+        """bool [t]: a patch ends after unit j of the span; entry j may depend on units[: j + 1] alone.
+
+        `units` are ids of the model's vocabulary.
+        """
 
 
 class StaticRule:
@@ -151,24 +173,41 @@ class NoveltyRule:
         self.min_size, self.max_size = min_size, max_size
 
     def ends(self, units: np.ndarray) -> np.ndarray:
-        ends = np.zeros(len(units), dtype=bool)
-        novel = np.flatnonzero(np.diff(units, prepend=units[:1])).tolist()
-        start, at = 0, 0
-        while start < len(units):  # one turn per patch: each end depends on the last
-            earliest, latest = start + self.min_size - 1, start + self.max_size - 1
-            while at < len(novel) and novel[at] < max(earliest, start + 1):  # a patch's first unit is news to no one
-                at += 1
-            end = min(novel[at], latest) if at < len(novel) else latest
-            if end < len(units):
-                ends[end] = True
-            start = end + 1
-        return ends
+        novel = np.flatnonzero(np.diff(units, prepend=units[:1]))
+        return cut(novel, len(units), max(self.min_size, 2), self.max_size)  # a patch's first unit is news to no one
 
 
-def boundary_rule(config: StaticConfig | DynamicConfig) -> BoundaryRule:
+class LearnedRule:
+    """A patch ends where the table's score of the units so far reaches its threshold."""
+
+    patch_local = False
+
+    def __init__(self, table: BoundaryTable, unit_offset: int) -> None:
+        self.table, self.unit_offset = table, unit_offset
+
+    def ends(self, units: np.ndarray) -> np.ndarray:
+        return self.table.ends(units - self.unit_offset)
+
+
+@lru_cache(maxsize=8)
+def load_boundaries(path: str, sha256: str | None) -> BoundaryTable:
+    """The table of a learned policy, read once per process.
+
+    Raises:
+        ConfigError: it is missing, or another than the run was trained with.
+    """
+    table = BoundaryTable.load(path)
+    if sha256 is not None and hash_file(path) != sha256:
+        raise ConfigError(f"the boundaries {path} are not those that the model was trained with", "put those back")
+    return table
+
+
+def boundary_rule(config: CausalPolicy) -> BoundaryRule:
     """The causal rule of a policy that needs no alignment."""
     if isinstance(config, StaticConfig):
         return StaticRule(config.size)
+    if isinstance(config, LearnedConfig):
+        return LearnedRule(load_boundaries(config.boundaries, config.sha256), config.unit_offset or 0)
     return NoveltyRule(config.min_size, config.max_size)
 
 
@@ -183,7 +222,7 @@ def assign_patches(
         ValueError: the policy needs alignment (or character times) that the document lacks.
     """
     policy = choose_policy(config, progress, rng)
-    if isinstance(policy, StaticConfig | DynamicConfig):
+    if isinstance(policy, CausalPolicy):
         closed = _causal_ends(boundary_rule(policy), document)
         start = np.concatenate([[True], closed[:-1]])
     else:
@@ -196,7 +235,7 @@ def assign_patches(
 
 def choose_policy(
     config: PatchPolicyConfig, progress: float, rng: np.random.Generator
-) -> StaticConfig | AlignedConfig | BpeAlignedConfig | DynamicConfig:
+) -> CausalPolicy | AlignedConfig | BpeAlignedConfig:
     """The policy that a document gets: the draw of mixed and curriculum."""
     if isinstance(config, MixedConfig):
         probability = config.probability
@@ -225,8 +264,10 @@ class OnlinePatcher:
             ValueError: the policy needs alignment, which a text that does not exist yet cannot have.
         """
         policy = config.otherwise if isinstance(config, MixedConfig | CurriculumConfig) else config
-        if not isinstance(policy, StaticConfig | DynamicConfig):
-            raise ValueError(f"patch policy {policy.policy!r} needs alignment; use static or dynamic to generate")
+        if not isinstance(policy, CausalPolicy):
+            raise ValueError(
+                f"patch policy {policy.policy!r} needs alignment; use static, dynamic or learned to generate"
+            )
         self.rule = boundary_rule(policy)
         self.span: list[int] = []
         """Units of the speech span so far, or of the open patch where they alone decide."""

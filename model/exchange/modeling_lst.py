@@ -18,8 +18,9 @@ from pydantic import TypeAdapter
 from transformers import PreTrainedModel
 from transformers.configuration_utils import PretrainedConfig
 from transformers.modeling_outputs import CausalLMOutput
+from transformers.utils import cached_file
 
-from model.data.patching import OnlinePatcher, PatchPolicyConfig
+from model.data.patching import BOUNDARIES, OnlinePatcher, PatchPolicyConfig
 from model.network.batch import Batch
 from model.network.config import ModelConfig
 from model.network.lst import build_model
@@ -53,7 +54,7 @@ class LstForCausalLM(PreTrainedModel):
         for name, child in network.named_children():  # under their own names, which are those of the weights' files
             self.add_module(name, child)
         self.__dict__["network"] = network
-        self.policy = TypeAdapter(PatchPolicyConfig).validate_python(config.patches)
+        self.policy = _policy(config)
         self.post_init()
 
     def _init_weights(self, module: torch.nn.Module) -> None:
@@ -100,3 +101,12 @@ class LstForCausalLM(PreTrainedModel):
             num_latents=latents,
         )
         return batch, tensors["place"]
+
+
+def _policy(config: LstConfig) -> PatchPolicyConfig:
+    """The patch policy; its boundaries, if it has any, lie beside the weights."""
+    patches = dict(config.patches or {})
+    if patches.get("policy") == "learned":
+        patches["boundaries"] = cached_file(config.name_or_path, BOUNDARIES)
+    policy: PatchPolicyConfig = TypeAdapter(PatchPolicyConfig).validate_python(patches)
+    return policy

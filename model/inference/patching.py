@@ -10,6 +10,7 @@ from pydantic import TypeAdapter, ValidationError
 from model.data.patching import (
     AlignedConfig,
     BpeAlignedConfig,
+    CausalPolicy,
     CurriculumConfig,
     DynamicConfig,
     MixedConfig,
@@ -18,7 +19,7 @@ from model.data.patching import (
 )
 from schemas.config import ConfigError
 
-Policy = StaticConfig | AlignedConfig | BpeAlignedConfig | DynamicConfig
+Policy = CausalPolicy | AlignedConfig | BpeAlignedConfig
 
 
 LEAK_FREE_SIZE = 5
@@ -36,12 +37,12 @@ class Patching:
     @property
     def needs_words(self) -> bool:
         """Whether the words of an utterance must be known."""
-        return not isinstance(self.prompt, StaticConfig | DynamicConfig) or self.tells_boundaries
+        return not isinstance(self.prompt, CausalPolicy) or self.tells_boundaries
 
     @property
     def tells_boundaries(self) -> bool:
         """Whether the model is told where the words of the ending begin, which it could not know from what was said so far."""
-        return not isinstance(self.ending, StaticConfig | DynamicConfig)
+        return not isinstance(self.ending, CausalPolicy)
 
 
 def make_patching(wish: str, trained: PatchPolicyConfig) -> Patching:
@@ -75,17 +76,17 @@ def make_patching(wish: str, trained: PatchPolicyConfig) -> Patching:
     else:
         raise ConfigError(f"unknown patching {wish!r}; give auto, aligned, static:SIZE or dynamic:MIN:MAX")
     try:
-        policy: StaticConfig | DynamicConfig = TypeAdapter(StaticConfig | DynamicConfig).validate_python(fields)
+        policy: CausalPolicy = TypeAdapter(StaticConfig | DynamicConfig).validate_python(fields)
     except ValidationError as error:
         raise ConfigError(f"patching {wish!r}: {error.errors()[0]['msg']}") from error
     return Patching(prompt=policy, ending=policy)
 
 
-def _parts(trained: PatchPolicyConfig) -> tuple[Policy | None, StaticConfig | DynamicConfig | None]:
+def _parts(trained: PatchPolicyConfig) -> tuple[Policy | None, CausalPolicy | None]:
     """The part of a policy that needs alignment, and the one that does not."""
     members: Sequence[Policy] = (
         (trained.aligned, trained.otherwise) if isinstance(trained, MixedConfig | CurriculumConfig) else (trained,)
     )
     aligned = [part for part in members if isinstance(part, AlignedConfig | BpeAlignedConfig)]
-    free = [part for part in members if isinstance(part, StaticConfig | DynamicConfig)]
+    free = [part for part in members if isinstance(part, CausalPolicy)]
     return aligned[0] if aligned else None, free[0] if free else None

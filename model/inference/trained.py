@@ -20,7 +20,7 @@ from model.network.lst import build_model
 from model.training.checkpoint import CheckpointError, latest, load, read_facts
 from model.training.config import TrainConfig
 from model.training.distributed import Ranks
-from model.training.parts import with_own_parts
+from model.training.parts import with_known_boundaries, with_own_parts
 from schemas.cards import hash_file
 from schemas.config import ConfigError, parse_config
 from schemas.errors import ExitCode
@@ -109,9 +109,11 @@ def load_trained(path: str | Path, device: torch.device | str = "cpu") -> Traine
 
 def _trained(module: SpeechTextModel, facts: dict[str, Any], root: Path, origin: str) -> Trained:
     made = facts.get("units")
+    config = parse_config(TrainConfig, facts["config"], origin)
+    patches = with_known_boundaries(config.patches, root, module.vocabulary)
     return Trained(
         module=module.eval(),
-        config=parse_config(TrainConfig, facts["config"], origin),
+        config=config if patches == config.patches else config.with_updates(patches=patches.model_dump()),
         step=int(facts["step"]),
         units=None if made is None else parse_config(UnitFacts, made, origin),
         data=facts["data"],

@@ -24,7 +24,7 @@ from model.training.checkpoint import CheckpointError
 from model.training.config import TrainConfig
 from model.training.distributed import Ranks, ranks
 from model.training.metrics import Metrics, Progress, read_rows, summary
-from model.training.parts import keep_parts, with_own_parts
+from model.training.parts import keep_boundaries, keep_parts, with_known_boundaries, with_own_parts
 from model.training.run import NonFiniteError, Run
 from model.training.signals import Signals
 from model.training.step import Pending
@@ -67,7 +67,8 @@ def train(config: TrainConfig, make_evaluator: MakeEvaluator | None = None) -> E
     if config.threads:
         torch.set_num_threads(config.threads)
     with ranks(config.timeouts) as group, collected_by_hand(), deterministic(config.deterministic):
-        run = Run(config, open_corpus(config, group), group)
+        corpus = open_corpus(config, group)
+        run = Run(_with_boundaries(config, corpus), corpus, group)
         try:
             run.resume()
             evaluate = make_evaluator(run) if make_evaluator is not None else None
@@ -83,6 +84,11 @@ def train(config: TrainConfig, make_evaluator: MakeEvaluator | None = None) -> E
         finally:
             run.close()
     return ExitCode.DONE if run.finished else ExitCode.TRY_AGAIN
+
+
+def _with_boundaries(config: TrainConfig, corpus: Corpus) -> TrainConfig:
+    patches = with_known_boundaries(config.patches, Path(config.output_dir), corpus.vocabulary)
+    return config if patches == config.patches else config.with_updates(patches=patches.model_dump())
 
 
 def _follow(run: Run, signals: Signals, evaluate: Callable[[], Evaluated] | None) -> None:
@@ -199,6 +205,7 @@ def open_corpus(config: TrainConfig, group: Ranks) -> Corpus:
     corpus = Corpus(data)
     if group.is_main:
         keep_parts(folder, data)
+        keep_boundaries(config.patches, folder)
         group.barrier()
     return corpus
 

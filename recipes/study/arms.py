@@ -13,6 +13,7 @@ from model.network.config import ModelConfig
 from model.network.vocabulary import Vocabulary
 from model.training.config import BudgetConfig, TrainConfig
 from model.training.optim import OptimiserConfig
+from model.training.parts import with_known_boundaries
 from recipes.study.facts import ArmFacts, Facts
 from recipes.study.settings import Arm, Control, Study
 from schemas.config import parse_config
@@ -30,10 +31,14 @@ def model_of(study: Study, arm: Arm, mix: Mix) -> ModelConfig:
         return model.with_updates(text_path=arm.text_path) if arm.text_path else model
     if arm.layers == "as lst":
         return plain_like(model)
-    units = read_index(study.data.speech).num_units
-    lst = model.with_vocabulary(Vocabulary(num_text=study.data.text_tokens, num_units=units))
+    lst = model.with_vocabulary(vocabulary_of(study))
     matched = match_plain(lst, arm.layers, (count_mix(lst, mix), count_mix(plain_like(lst), mix)))
     return matched.with_updates(vocabulary=None)  # the run's own, as every arm's
+
+
+def vocabulary_of(study: Study) -> Vocabulary:
+    """Of the arms that have units."""
+    return Vocabulary(num_text=study.data.text_tokens, num_units=read_index(study.data.speech).num_units)
 
 
 def _merged(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
@@ -91,7 +96,7 @@ def training_of(
             "lanes": data.lanes,
             "workers": 0,
         },
-        "patches": arm.patches.model_dump(),
+        "patches": with_known_boundaries(arm.patches, folder, vocabulary_of(study)).model_dump(),
         "curriculum_steps": steps if isinstance(arm.patches, CurriculumConfig) else None,
         "packing": {"elements": training.elements, "latents": latents, "min_piece": 8},
         "global_microbatches": training.global_microbatches,

@@ -72,16 +72,20 @@ class Work:
         units_alone = next(name for name, arm in study.arms.items() if not arm.unit_bpe)
         corpus = Corpus(self._unbudgeted(units_alone, {}, 0).data)  # trains the text tokenizer
         shares = bpe_shares(corpus, self._unit_bpe(corpus)) if any(a.unit_bpe for a in study.arms.values()) else {}
+        known: dict[str, Any] = {}
         if self.ledger.has("facts"):
             self._check_unchanged(corpus)
+            known = self.ledger.read("facts")["arms"]
+        new = [name for name in study.arms if name not in known]
+        if not new:
             return
-        self.watch.say("measuring sizes and rates of all arms, in turns")
-        makers = {name: partial(self._unbudgeted, name, shares) for name in study.arms}
+        self.watch.say(f"measuring sizes and rates of {'more' if known else 'all'} arms, in turns")
+        makers = {name: partial(self._unbudgeted, name, shares) for name in new}
         arms = measure_facts(makers, self.runs / "facts", ROUNDS, STEPS)
         self.ledger.write(
             "facts",
             {
-                "arms": {name: facts.model_dump() for name, facts in arms.items()},
+                "arms": known | {name: facts.model_dump() for name, facts in arms.items()},
                 "shares": shares,
                 "rounds": ROUNDS,
                 "steps_per_round": STEPS,
@@ -100,9 +104,11 @@ class Work:
         study = self.study.model_dump(mode="json")
         parts = {"data": "the data's settings", "model": "the model", "training": "the training's settings"}
         changed = [what for part, what in parts.items() if record["study"][part] != study[part]]
-        changed += [
-            f"arm {arm}'s patches" for arm in study["arms"] if _kind_of(record, arm) != _kind_of({"study": study}, arm)
-        ]
+        old, new = record["study"]["arms"], study["arms"]
+        changed += [f"arm {arm}'s patches" for arm in new if arm in old and _kind_of(old[arm]) != _kind_of(new[arm])]
+        changed += [f"the rates of arm {arm}" for arm in new if self._made_at_another_rate(arm)]
+        if "clock" in study["controls"] and not new.keys() <= old.keys():
+            changed.append("the arms, whose seconds are to be measured in turns,")
         if record["corpus"] != corpus.fingerprint():
             changed.append("what the shards or the text hold")
         if changed:
@@ -110,6 +116,11 @@ class Work:
                 f"since {self.ledger.path('facts')} was written, {', '.join(changed)} changed, and records of both cannot stand "
                 "in one table: change it back, give the study another results_dir and runs_dir, or remove the old records"
             )
+
+    def _made_at_another_rate(self, arm: str) -> bool:
+        """Whether a run of the arm was made at a rate that its grid no longer holds."""
+        records = self.ledger.all("runs").values()
+        return any(record["arm"] == arm and record["lr"] not in self.study.rates_of(arm) for record in records)
 
     def _unbudgeted(self, name: str, shares: dict[str, float], latents: int) -> TrainConfig:
         """A run of an arm of which only the first steps are taken. `latents` 0: as many as elements."""
@@ -230,10 +241,9 @@ class Work:
         return {"arm": unit.arm, "seed": unit.seed, **word_errors(self.study, folder, self.runs / unit.name)}
 
 
-def _kind_of(record: dict[str, Any], arm: str) -> dict[str, Any]:
-    """What an arm is, its seeds apart: they may be added to."""
-    found = record["study"]["arms"].get(arm)
-    return {} if found is None else Arm.model_validate(found).model_dump(mode="json", exclude={"seeds"})
+def _kind_of(arm: dict[str, Any]) -> dict[str, Any]:
+    """What an arm is, its seeds and its grid of rates apart: they may be added to."""
+    return Arm.model_validate(arm).model_dump(mode="json", exclude={"seeds", "rates"})
 
 
 @command

@@ -4,6 +4,7 @@ that says what the records say."""
 import itertools
 import json
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -188,6 +189,26 @@ def test_other_settings_are_not_mixed_into_finished_records(finished: Path, caps
     assert "the training's settings changed" in capsys.readouterr().err
     assert main([str(finished), "--only", "statik"]) == 2
     assert "no arm statik" in capsys.readouterr().err
+
+
+def test_arms_are_added_to_a_study_with_records(
+    finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A new arm is measured and planned beside the records; those who compare seconds measure all arms in turns, or none."""
+    done = load_study(finished, [])
+    shutil.copytree(done.results_dir, tmp_path / "results")
+    places = [f"results_dir={tmp_path}/results", f"runs_dir={done.runs_dir}"]
+    more = "arms.dynamic={kind: lst, patches: {policy: dynamic, rule: novelty, min_size: 2, max_size: 8}, seeds: [1]}"
+    assert main([str(finished), *places, more, "--dry-run"]) == 2
+    assert "the arms, whose seconds are to be measured in turns, changed" in capsys.readouterr().err
+    before = Ledger(tmp_path / "results").read("facts")["arms"]
+    work = Work(load_study(finished, [*places, more, "controls=[compute]"]), driver.Watch(None, print))
+    work.prepare()
+    after = work.ledger.read("facts")["arms"]
+    assert after.keys() == before.keys() | {"dynamic"}
+    assert all(after[name] == before[name] for name in before)
+    assert main([str(finished), *places, "arms.static.rates=[0.5]", "--dry-run"]) == 2
+    assert "the rates of arm static changed" in capsys.readouterr().err
 
 
 def test_every_control_consumes_its_budget(finished: Path) -> None:

@@ -128,7 +128,7 @@ def test_what_every_policy_promises(seed: int, name: str, length: int) -> None:
     assert not closed[:-1][shared].any()  # what is complete is not added to
 
 
-@given(st.integers(0, 10_000), st.sampled_from(["static", "dynamic", "static1", "mixed", "curriculum"]))
+@given(st.integers(0, 10_000), st.sampled_from(["static", "dynamic", "learned", "static1", "mixed", "curriculum"]))
 @settings(deadline=None)
 def test_generation_draws_the_patches_of_training(seed: int, name: str) -> None:
     config = policy(name)

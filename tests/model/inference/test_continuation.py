@@ -52,7 +52,7 @@ def modalities(result: Generated) -> set[str]:
     return {kind for kind, _ in result.spans}
 
 
-@pytest.mark.parametrize("policy_name", ["static", "dynamic"])
+@pytest.mark.parametrize("policy_name", ["static", "dynamic", "learned"])
 @pytest.mark.parametrize("config_name", CONFIGS)
 def test_greedy_generation_is_the_argmax_of_the_forward_pass_at_every_step(config_name: str, policy_name: str) -> None:
     owner = make_generator(CONFIGS[config_name], policy_name)

@@ -23,7 +23,7 @@ def prompt_of(rng: np.random.Generator, length: int) -> list[int]:
 
 
 @pytest.mark.parametrize("name", [name for name in CONFIGS if name != "published"])
-@pytest.mark.parametrize("policy_name", ["static", "dynamic", "static1"])
+@pytest.mark.parametrize("policy_name", ["static", "dynamic", "learned", "static1"])
 @pytest.mark.parametrize("lengths", [(1,), (37,), (40, 40), (3, 29, 1)], ids=str)
 def test_what_follows_a_prompt_is_the_same(name: str, policy_name: str, lengths: tuple[int, ...]) -> None:
     """Logits after prompts of any lengths (beyond all windows), and after each of the next elements; counts of latents too."""

@@ -67,7 +67,7 @@ def documents(seed: int, count: int) -> list[Document]:
 
 
 @pytest.mark.parametrize("config_name", CONFIGS)
-@pytest.mark.parametrize("policy_name", ["static", "aligned", "dynamic", "static1"])
+@pytest.mark.parametrize("policy_name", ["static", "aligned", "dynamic", "learned", "static1"])
 def test_steps_equal_the_packed_forward_pass(config_name: str, policy_name: str) -> None:
     """Also rows with different boundaries, starting at different times, equal each row alone."""
     model = varied_gains(build_model(CONFIGS[config_name], seed=2).double())
@@ -98,7 +98,7 @@ def test_one_global_step_is_made_per_latent(
         assert int(state.global_transformer.num_latents_B[row]) == batch.num_latents
 
 
-@pytest.mark.parametrize("policy_name", ["static", "static1", "dynamic"])
+@pytest.mark.parametrize("policy_name", ["static", "static1", "dynamic", "learned"])
 @pytest.mark.parametrize("config_name", ["own patch", "direct text", "plain"])
 def test_a_session_patches_as_training_does(config_name: str, policy_name: str) -> None:
     model = build_model(CONFIGS[config_name], seed=2).double()

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import atexit
+import tempfile
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,14 +18,29 @@ from model.network.base import SpeechTextModel
 from model.network.batch import Batch
 from model.network.config import ModelConfig
 from model.network.vocabulary import BOS, EOS, SPEECH_MARK, TEXT_MARK, Vocabulary
+from schemas.boundaries import fit, with_mean_length
 
 VOCABULARY = Vocabulary(num_text=7, num_units=9)
+
+
+def _boundaries() -> str:
+    """A table fitted on random units: its cuts depend on the last three."""
+    rng = np.random.default_rng(0)
+    spans = [rng.integers(0, 9, 40) for _ in range(50)]
+    table = fit("words", spans, [rng.random(40) < 0.3 for _ in spans], num_units=9, order=3, min_count=1)
+    folder = tempfile.TemporaryDirectory(prefix="boundaries-")
+    atexit.register(folder.cleanup)
+    path = Path(folder.name) / "boundaries.npz"
+    with_mean_length(table, spans, 3.0, 1, 6).save(path)
+    return str(path)
+
 
 ALIGNED = {"policy": "aligned", "silence": "separate", "max_size": 6}
 MERGED = {"policy": "aligned", "silence": "merged", "max_size": 100}
 BPE = {"policy": "bpe_aligned", "max_size": 5}
 STATIC = {"policy": "static", "size": 4}
 DYNAMIC = {"policy": "dynamic", "rule": "novelty", "min_size": 2, "max_size": 5}
+LEARNED = {"policy": "learned", "boundaries": _boundaries(), "unit_offset": VOCABULARY.unit_offset}
 POLICIES: dict[str, dict[str, Any]] = {
     "static": STATIC,
     "static1": {"policy": "static", "size": 1},
@@ -30,6 +48,7 @@ POLICIES: dict[str, dict[str, Any]] = {
     "merged": MERGED,
     "bpe_aligned": BPE,
     "dynamic": DYNAMIC,
+    "learned": LEARNED,
     "mixed": {"policy": "mixed", "aligned": ALIGNED, "otherwise": STATIC, "probability": 0.5},
     "curriculum": {"policy": "curriculum", "aligned": MERGED, "otherwise": DYNAMIC, "tau1": 0.25, "tau2": 0.75},
 }

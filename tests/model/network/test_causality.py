@@ -91,7 +91,7 @@ def test_no_element_changes_its_own_prediction_or_an_earlier_one(config_name: st
 @pytest.mark.parametrize("config_name", CONFIGS)
 def test_the_tiled_path_is_causal_up_to_rounding(config_name: str) -> None:
     config = CONFIGS[config_name].with_updates(attention="blocks")
-    for policy_name in ("static", "aligned", "dynamic"):
+    for policy_name in ("static", "aligned", "dynamic", "learned"):
         assert leaks(config, policy_name, seed=9, tolerance=ROUNDING) == []
 
 
@@ -99,7 +99,7 @@ def test_the_plain_baseline_is_causal() -> None:
     assert leaks(plain_config(attention="dense"), "static", seed=1) == []
 
 
-@pytest.mark.parametrize("policy_name", ["static", "aligned", "dynamic"])
+@pytest.mark.parametrize("policy_name", ["static", "aligned", "dynamic", "learned"])
 def test_published_conditioning_leaks_the_end_of_a_patch(policy_name: str) -> None:
     """The known leak: under `conditioning: paper` a row learns whether the *next* element begins a patch."""
     assert leaks(small_config(conditioning="paper"), policy_name, seed=0, tolerance=1e-6) != []

@@ -117,7 +117,7 @@ def whole_piece(choice, wanted):  # type: ignore[no-untyped-def]
     return whole(choice.document, *patch(choice, wanted))
 
 
-@pytest.mark.parametrize("policy_name", ["static", "aligned", "merged", "dynamic"])
+@pytest.mark.parametrize("policy_name", ["static", "aligned", "merged", "dynamic", "learned"])
 def test_documents_and_patches_are_those_of_training(policy_name: str, tmp_path: Path) -> None:
     """A passage of training, its first segment given as the prompt and the next as an ending, is the same document."""
     shards = ShardSet(str(write_speech_shards(tmp_path, [24], words=(6, 20), num_units=9)))

@@ -1,0 +1,1 @@
+"""Jobs that learn from the units of finished shards."""
