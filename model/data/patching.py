@@ -17,9 +17,9 @@ import numpy as np
 from pydantic import Field, model_validator
 
 from model.data.document import Document
-from schemas.boundaries import BoundaryTable, cut
 from schemas.cards import hash_file
 from schemas.config import BY_CONTENT, ConfigError, StrictModel
+from schemas.models.boundaries import BoundaryTable, cut
 
 BOUNDARIES = "boundaries.npz"
 """The table of a learned policy, in the folder of a run and of an exported model."""

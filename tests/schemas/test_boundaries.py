@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from schemas.boundaries import BoundaryTable, Kind, context_keys, cut, fit, longest_context, with_mean_length
 from schemas.errors import ConfigError
+from schemas.models.boundaries import BoundaryTable, Kind, context_keys, cut, fit, longest_context, with_mean_length
 
 UNITS = 12
 

@@ -18,7 +18,7 @@ from model.network.base import SpeechTextModel
 from model.network.batch import Batch
 from model.network.config import ModelConfig
 from model.network.vocabulary import BOS, EOS, SPEECH_MARK, TEXT_MARK, Vocabulary
-from schemas.boundaries import fit, with_mean_length
+from schemas.models.boundaries import fit, with_mean_length
 
 VOCABULARY = Vocabulary(num_text=7, num_units=9)
 
