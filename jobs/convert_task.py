@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import csv
 import hashlib
-import json
 import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -25,6 +24,7 @@ if not __package__:  # started as a script: the code beside it runs, wherever th
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from schemas.cli import Parser, command
+from schemas.config import json_object
 from schemas.tasks import Segment, TaskError, TaskHeader, TaskItem, write_task
 
 EXAMPLES = """  python jobs/convert_task.py hellaswag hellaswag_val.jsonl hellaswag.jsonl
@@ -225,7 +225,10 @@ def _csv_rows(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
     """(line number, row)."""
     try:
         with open(path, encoding="utf-8-sig", newline="") as file:
-            reader = csv.DictReader(file, dialect="excel-tab" if path.suffix == ".tsv" else "excel")
+            if path.suffix == ".tsv":  # where a quote is a quote: one that is not closed would swallow stories
+                reader = csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE)
+            else:
+                reader = csv.DictReader(file)
             for row in reader:
                 yield reader.line_num, {key: value or "" for key, value in row.items() if key is not None}
     except OSError as error:
@@ -236,17 +239,17 @@ def _csv_rows(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
 
 def _json_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     try:
-        with open(path, encoding="utf-8") as file:
+        with open(path, encoding="utf-8-sig") as file:
             for number, line in enumerate(file, start=1):
                 if line.strip():
-                    row = json.loads(line)
-                    if not isinstance(row, dict):
-                        raise TaskError(f"{path}:{number}: a JSON object is wanted")
-                    yield number, row
+                    try:
+                        yield number, json_object(line)
+                    except ValueError as error:
+                        raise TaskError(f"{path}:{number}: {error}") from error
     except OSError as error:
         raise TaskError(f"cannot read {path}: {error.strerror}") from error
-    except ValueError as error:
-        raise error if isinstance(error, TaskError) else TaskError(f"{path}: not JSONL: {error}") from error
+    except UnicodeDecodeError as error:
+        raise TaskError(f"{path} is not UTF-8: {error}") from error
 
 
 def _get(row: dict[str, Any], name: str, where: str) -> Any:

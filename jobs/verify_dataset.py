@@ -83,7 +83,7 @@ def read_stage(plan: Plan, stage: str, partition: int) -> tuple[Sequence[Row], l
     commit = plan.commit(stage, partition)
     row: type[Row] = TABLES[stage]
     rejects = plan.store.read_table(Reject, commit.outputs["rejects"]) if "rejects" in commit.outputs else []
-    if len(rejects) != commit.rows_rejected:
+    if len({reject.id for reject in rejects if not reject.part}) != commit.rows_rejected:
         raise CorruptFileError(
             f"{stage}/{commit.partition}: {commit.rows_rejected} rejects promised, {len(rejects)} found",
             commit.outputs["rejects"].path if "rejects" in commit.outputs else "",
@@ -181,9 +181,15 @@ def verify_shards(plan: Plan) -> list[str]:
         if plan.done["patches"][partition.number]
         for row in read_stage(plan, "patches", partition.number)[0]
     ]
-    if sorted(seen) != sorted(patched):
+    rejected = {
+        reject.id
+        for commit in plan.commits("shards", with_rejects=True)
+        for reject in plan.store.read_table(Reject, commit.outputs["rejects"])
+    }
+    if sorted(seen) != sorted(set(patched) - rejected):
         problems.append(
-            f"{len(patched)} segments have patches but the shards hold {len(seen)} ({len(set(seen))} distinct)"
+            f"{len(patched)} segments have patches but the shards hold {len(seen)} ({len(set(seen))} distinct) and "
+            f"{len(rejected)} were rejected there"
         )
     return problems
 

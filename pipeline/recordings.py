@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import BinaryIO
 
 from pipeline.containers.base import AudioError
 from pipeline.source.base import AudioReader
@@ -19,11 +20,11 @@ from schemas.tables import InventoryItem, Recording, Reject, RejectCode, recordi
 class RecordingsStage:
     """Hashes and decodes every file to its end, so that later stages only ever see audio that can be read.
 
-    Rejects: empty, duplicate, unsupported, decode_error, non_finite, too_short, too_long.
+    Rejects: missing, empty, duplicate, unsupported, decode_error, non_finite, too_short, too_long.
     """
 
     name = "recordings"
-    version = 2
+    version = 3
     inputs: tuple[str, ...] = ("inventory",)
 
     def __init__(self, spec: RecordingsSpec, source: Source) -> None:
@@ -62,8 +63,9 @@ class RecordingsStage:
         if item.refused is not None:
             raise AudioError(item.refused, item.detail or "")
         if item.duplicate_of is not None:
-            raise AudioError("duplicate", f"its bytes equal those of {item.duplicate_of}")
-        with folder.open(item.uri, item.member) as file:
+            but = f", but {item.detail}" if item.detail else ""
+            raise AudioError("duplicate", f"its bytes equal those of {item.duplicate_of}{but}")
+        with _opened(folder, item) as file:
             digest = hash_stream(file)
             num_samples_16k, info = scan_file(file, self._spec.max_seconds)
         self._check_length(info.num_samples / info.sample_rate)
@@ -99,3 +101,15 @@ class RecordingsStage:
             member=item.member,
             given=item.given,
         )
+
+
+def _opened(folder: SourceFolder, item: InventoryItem) -> BinaryIO:
+    """The item's bytes.
+
+    Raises:
+        AudioError: missing. Other errors of the storage pass: the row may be tried again.
+    """
+    try:
+        return folder.open(item.uri, item.member)
+    except (FileNotFoundError, PermissionError) as error:
+        raise AudioError("missing", f"it cannot be opened any more: {error.strerror or error}") from error

@@ -25,6 +25,8 @@ FRAME = 512
 """Samples per speech probability of Silero at 16 kHz."""
 SMOOTHING = 5
 """Cells (200 ms) over which a place to cut inside speech is judged, lest a stop consonant be taken for a pause."""
+CANCELLED = 0.01
+"""Share of the louder channel's energy that is left in a mix which cancels: 20 dB less."""
 WEIGHTS = "silero_vad_16k_sequence.onnx"
 
 
@@ -74,7 +76,7 @@ class SegmentsStage:
             found = [row for channel in channels for row in self._segments(recording, channel, audio)]
             rows += found
             if not found:
-                rejects.append(_no_speech(recording, self._spec))
+                rejects.append(self._no_speech(recording, audio))
         return StageResult(rows=rows, rejects=rejects)
 
     def _segments(self, recording: Recording, channel: int, audio: AudioReader) -> list[Segment]:
@@ -85,6 +87,28 @@ class SegmentsStage:
         max_gap = int(self._spec.max_gap_seconds * SAMPLE_RATE) // GRID
         spans = pack(regions, quietness(probabilities, samples), max_cells, max_gap)
         return [_row(recording, channel, span, probabilities, len(samples)) for span in spans]
+
+    def _no_speech(self, recording: Recording, audio: AudioReader) -> Reject:
+        spec = self._spec
+        detail = f"{recording.uri}: nothing is speech for {spec.min_speech_ms} ms at a threshold of {spec.threshold:g}"
+        if not self._each and _channels_cancel(recording, audio):
+            detail += (
+                "; its channels are nearly each other's negative and cancel each other in the mix: set "
+                "recordings.channels to each"
+            )
+        return refuse(recording, self.name, "no_speech", detail)
+
+
+def _channels_cancel(recording: Recording, audio: AudioReader) -> bool:
+    """Whether little is left of the channels where they are mixed (one is wired the wrong way round)."""
+    if recording.channels < 2:
+        return False
+    mix, *single = (_energy(audio.read(recording, channel)) for channel in (-1, *range(recording.channels)))
+    return mix < CANCELLED * max(single)
+
+
+def _energy(samples: np.ndarray) -> float:
+    return float(np.mean(np.square(samples, dtype=np.float64))) if len(samples) else 0.0
 
 
 def _weights() -> Path:
@@ -179,8 +203,3 @@ def _row(recording: Recording, channel: int, span: Span, probabilities: np.ndarr
         speech_prob=float(np.float32(heard.mean(dtype=np.float64))),
         cut_reason=span.cut_reason,
     )
-
-
-def _no_speech(recording: Recording, spec: SegmentsSpec) -> Reject:
-    detail = f"{recording.uri}: nothing is speech for {spec.min_speech_ms} ms at a threshold of {spec.threshold:g}"
-    return refuse(recording, SegmentsStage.name, "no_speech", detail)

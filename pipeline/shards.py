@@ -143,7 +143,13 @@ def build_sample(
         members["chars.npy"] = npy_bytes(np.asarray(arrays.chars, dtype=np.int32))
     if spec.audio:
         assert audio is not None
-        members["flac"] = _flac_bytes(passage, audio)
+        samples = _samples(passage, audio)
+        if (
+            peak := float(np.abs(samples).max(initial=0.0))
+        ) > 1.0:  # floats may exceed full scale, FLAC would clip them
+            samples = samples / peak
+            members["json"] = json_bytes(meta.model_copy(update={"audio_gain": 1.0 / peak}))
+        members["flac"] = _flac_bytes(samples)
     return members
 
 
@@ -218,13 +224,18 @@ def npy_bytes(array: np.ndarray) -> bytes:
     return buffer.getvalue()
 
 
-def _flac_bytes(passage: Passage, audio: AudioReader) -> bytes:
+def _samples(passage: Passage, audio: AudioReader) -> np.ndarray:
+    return np.concatenate(
+        [
+            audio.read(passage.recording, part.segment.channel)[part.segment.start : part.segment.end]
+            for part in passage.parts
+        ]
+    )
+
+
+def _flac_bytes(samples: np.ndarray) -> bytes:
     import soundfile
 
-    pieces = [
-        audio.read(passage.recording, part.segment.channel)[part.segment.start : part.segment.end]
-        for part in passage.parts
-    ]
     buffer = io.BytesIO()
-    soundfile.write(buffer, np.clip(np.concatenate(pieces), -1.0, 1.0), SAMPLE_RATE, format="FLAC", subtype="PCM_16")
+    soundfile.write(buffer, np.clip(samples, -1.0, 1.0), SAMPLE_RATE, format="FLAC", subtype="PCM_16")
     return buffer.getvalue()

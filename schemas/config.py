@@ -1,12 +1,13 @@
-"""Strict configuration: YAML checked by pydantic; an unknown key is an error that names the nearest known one."""
+"""Strict documents: YAML checked by pydantic, where an unknown key is an error that names the nearest; lines of JSON."""
 
 from __future__ import annotations
 
 import difflib
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self, TypeVar
+from typing import Any, NoReturn, Self, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
@@ -121,6 +122,31 @@ def apply_override(document: dict[str, Any], override: str) -> None:
         if not isinstance(node, dict):
             raise ConfigError(f"override {override!r}: {parent!r} is not a mapping")
     node[leaf] = _parse_scalar(value)
+
+
+def json_object(line: str) -> dict[str, Any]:
+    """The object that a line of JSONL holds. NaN, infinities and half of a surrogate pair are no JSON, though Python reads them.
+
+    Raises:
+        ValueError: it is none; the sentence says why and follows "it" (is, holds).
+    """
+    try:
+        row = json.loads(line, parse_constant=_no_constant)
+        if "\\ud" in line.lower():
+            json.dumps(row, ensure_ascii=False).encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise ValueError("it holds half of a surrogate pair, which is no character") from error
+    except ValueError as error:
+        raise ValueError(f"it is not JSON: {error}") from error
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply to be read") from error
+    if not isinstance(row, dict):
+        raise ValueError(f"a JSON object is wanted, found {type(row).__name__}")
+    return row
+
+
+def _no_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not a JSON number")
 
 
 def _parse_scalar(text: str) -> Any:

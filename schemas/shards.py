@@ -60,6 +60,8 @@ class SampleMeta(StrictModel):
     """Samples at 16 kHz per frame."""
     cards: dict[str, str]
     """Kind -> card id, as listed in the index."""
+    audio_gain: float | None = None
+    """What the samples in the `.flac` member were multiplied with, where the recording's floats exceed full scale."""
 
 
 class ShardEntry(StrictModel):

@@ -17,7 +17,7 @@ from typing import Any, Literal, Self, TypeVar
 from pydantic import Field, field_validator, model_validator
 
 from schemas.cards import Card
-from schemas.config import ConfigError, StrictModel, parse_config
+from schemas.config import ConfigError, StrictModel, json_object, parse_config
 from schemas.files import whole_file
 
 TASK_FORMAT: Literal[1] = 1
@@ -197,17 +197,14 @@ def _line(row: StrictModel) -> str:
 def _lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     """(line number, object) of each line that is not blank."""
     try:
-        with open(path, encoding="utf-8") as file:
+        with open(path, encoding="utf-8-sig") as file:
             for number, line in enumerate(file, start=1):
                 if not line.strip():
                     continue
                 try:
-                    document = json.loads(line)
+                    yield number, json_object(line)
                 except ValueError as error:
-                    raise TaskError(f"{path}:{number}: not JSON: {error}") from error
-                if not isinstance(document, dict):
-                    raise TaskError(f"{path}:{number}: a JSON object is wanted, found {type(document).__name__}")
-                yield number, document
+                    raise TaskError(f"{path}:{number}: {error}") from error
     except OSError as error:
         raise TaskError(f"cannot read the task file {path}: {error.strerror}") from error
     except UnicodeDecodeError as error:

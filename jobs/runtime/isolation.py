@@ -51,7 +51,8 @@ def run_rows(stage: Stage, tables: Mapping[str, Sequence[Row]], audio: AudioRead
             elif not part:
                 raise
             else:
-                rejects.append(_failure(stage.name, part[0], error, attempts, tables))
+                seconds = samples_by_key(*tables.values()).get(part[0], 0) / SAMPLE_RATE
+                rejects.append(failure(stage.name, part[0], error, attempts, seconds))
         else:
             rows.extend(result.rows)
             rejects.extend(result.rejects)
@@ -59,7 +60,8 @@ def run_rows(stage: Stage, tables: Mapping[str, Sequence[Row]], audio: AudioRead
     return StageResult(rows=rows, rejects=rejects)
 
 
-def _failure(stage: str, key: str, error: Exception, attempts: int, tables: Mapping[str, Sequence[Row]]) -> Reject:
+def failure(stage: str, key: str, error: Exception, attempts: int, seconds: float) -> Reject:
+    """The reject of a row on which alone a stage raised an exception."""
     memory = isinstance(error, MemoryError)
     said = " ".join(str(error).split())[:300]
     return Reject(
@@ -69,7 +71,7 @@ def _failure(stage: str, key: str, error: Exception, attempts: int, tables: Mapp
         detail=f"the stage {stage} failed on this row alone: {type(error).__name__}{': ' if said else ''}{said}",
         retriable=True,
         attempts=attempts + 1,
-        seconds=samples_by_key(*tables.values()).get(key, 0) / SAMPLE_RATE,
+        seconds=seconds,
         traceback="".join(traceback.format_exception(error))[-TRACEBACK_CHARACTERS:],
     )
 

@@ -4,25 +4,31 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 from jobs.exports.card import NOT_STATED, data_card
+from jobs.runtime.isolation import failure
 from jobs.runtime.plan import Plan
 from jobs.runtime.stages import unit_tokenizer_of
 from jobs.store.provenance import provenance
 from jobs.store.records import index_name
 from jobs.store.store import Store, table_path
-from pipeline.shards import Passage, build_sample, passages, records, write_shard
+from pipeline.shards import Passage, SegmentRecord, build_sample, passages, records, write_shard
 from pipeline.source.base import AudioReader
 from schemas.arrow import RowType, to_rows
 from schemas.audio import SAMPLE_RATE
 from schemas.commit import Commit
 from schemas.shards import ShardEntry, ShardIndex
-from schemas.tables import Patches, Recording, Segment, Transcript, Units, Word
+from schemas.tables import Patches, Recording, Reject, Segment, Transcript, Units, Word
 
 if TYPE_CHECKING:
     from jobs.runtime.job import Job, ShardTask
+
+Sample = dict[str, bytes | str]
+Build = Callable[[Passage], Sample]
 
 LANGUAGE, LICENSE = "samples in language ", "samples under "
 """Prefixes of the sums of a shard's commit that the data card needs."""
@@ -37,7 +43,8 @@ def write_group(store: Store, job: Job, task: ShardTask, audio: AudioReader) -> 
     spec, plan = job.spec, job.stages["shards"]
     hop = unit_tokenizer_of(plan.cards)["hop"]
     cards = {card.kind: card.card_id for card in plan.cards}
-    samples: list[dict[str, bytes | str]] = []
+    samples: list[Sample] = []
+    rejects: list[Reject] = []
     inputs: dict[str, str] = {}
     segments_in, told = 0, set[str]()
     sums = {"samples": 0, "frames": 0, "words": 0, "patches": 0, "audio_samples": 0, **dict.fromkeys(BELIEF, 0)}
@@ -52,28 +59,65 @@ def write_group(store: Store, job: Job, task: ShardTask, audio: AudioReader) -> 
         for passage in passages(
             recordings, segments, complete, spec.stages.shards.passage_seconds, spec.stages.shards.max_gap_seconds
         ):
-            samples.append(build_sample(passage, spec.stages.shards, hop, cards, audio))
-            _add(sums, passage)
-            told.add(passage.recording.recording_id)
+            for part, sample in _build(
+                passage, lambda part: build_sample(part, spec.stages.shards, hop, cards, audio), rejects
+            ):
+                samples.append(sample)
+                _add(sums, part)
+                told.add(part.recording.recording_id)
     sums["recordings"] = len(told)
-    output = store.write_named("shards", task.name, ".tar", write_shard(samples), len(samples))
+    outputs = {"shard": store.write_named("shards", task.name, ".tar", write_shard(samples), len(samples))}
+    if rejects:
+        outputs["rejects"] = store.write_table(Reject, rejects, task.name, plan.fingerprint)
+    lost = round(sum(reject.seconds for reject in rejects) * SAMPLE_RATE)
     return Commit(
         stage="shards",
         fingerprint=plan.fingerprint,
         partition=task.name,
         inputs=inputs,
-        outputs={"shard": output},
+        outputs=outputs,
         rows_in=segments_in,
-        rows_out=segments_in,
-        rows_rejected=0,
-        rejects_by_code={},
-        samples_in=sums["audio_samples"],
+        rows_out=segments_in - len(rejects),
+        rows_rejected=len(rejects),
+        rejects_by_code=dict(sorted(Counter(reject.code for reject in rejects).items())),
+        samples_in=sums["audio_samples"] + lost,
         samples_out=sums["audio_samples"],
-        samples_rejected=0,
+        samples_rejected=lost,
         sums=sums,
         seconds_busy=time.perf_counter() - start,
         provenance=provenance(),
     )
+
+
+def _build(passage: Passage, build: Build, rejects: list[Reject]) -> Iterator[tuple[Passage, Sample]]:
+    """The passage's sample. Where making it raises, the segments that raise alone become rejects, and what stands between
+    them passages of their own, since a rejected segment ends one; where none does, all of it is rejected."""
+    try:
+        yield passage, build(passage)
+        return
+    except Exception as error:
+        whole = error
+    errors = {part.segment.segment_id: _error(build, replace(passage, parts=(part,))) for part in passage.parts}
+    if not any(errors.values()):
+        errors = dict.fromkeys(errors, whole)
+    for failed, group in groupby(passage.parts, lambda part: errors[part.segment.segment_id] is not None):
+        if failed:
+            rejects += [_reject(part, errors[part.segment.segment_id] or whole) for part in group]
+        else:
+            yield from _build(replace(passage, parts=tuple(group)), build, rejects)
+
+
+def _error(build: Build, passage: Passage) -> Exception | None:
+    try:
+        build(passage)
+    except Exception as error:
+        return error
+    return None
+
+
+def _reject(part: SegmentRecord, error: Exception) -> Reject:
+    segment = part.segment
+    return failure("shards", segment.segment_id, error, 0, (segment.end - segment.start) / SAMPLE_RATE)
 
 
 class _Reader:

@@ -87,6 +87,11 @@ class StageWorker:
                 except (StorageError, CorruptFileError) as error:
                     task.failed = self._set_aside(error)
                     LOG.warning("set aside: %s", task.failed)
+                except Exception as error:
+                    if isinstance(task, Task):  # rows are isolated in there: what is left concerns every partition
+                        raise
+                    task.failed = f"the shard {task.name} could not be written: {type(error).__name__}: {error}"
+                    LOG.exception("set aside: %s", task.failed)
 
     def _unit(self, task: Task | ShardTask) -> str:
         return task.name if isinstance(task, ShardTask) else task.units[self.plan.name]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import itertools
-import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from model.data.text_file import document_ends
+from schemas.config import json_object
 
 ROWS = 1024
 """Rows of Parquet in memory at a time."""
@@ -54,8 +54,7 @@ def fields_of_file(url: str, form: str) -> set[str] | None:
             if form == "arrow":
                 return set(_arrow(file).schema.names)
             if form == "jsonl":
-                first = json.loads(file.readline())
-                return set(first) if isinstance(first, dict) else None
+                return set(json_object(file.readline().decode("utf-8-sig")))
     except (OSError, EOFError, ValueError, pa.ArrowInvalid):
         return None  # reading it will say what is wrong, and go on with the others
     return None
@@ -106,7 +105,7 @@ def _cut(blocks: Iterator[bytes], document_chars: int) -> Iterator[Row]:
 
 def _decoded(data: bytes) -> tuple[str, Problem | None]:
     try:
-        return data.decode("utf-8").strip(), None
+        return data.decode("utf-8-sig").strip(), None
     except UnicodeDecodeError as error:
         return "", ("not_utf8", f"byte {error.start} of the document is not UTF-8: save the file as UTF-8")
 
@@ -129,14 +128,11 @@ def _lines(url: str, start: int, end: int, fields: Sequence[str]) -> Iterator[Ro
 
 def _row_of(line: bytes, fields: Sequence[str]) -> tuple[str, Problem | None]:
     try:
-        row = json.loads(line)
-        if not isinstance(row, dict):
-            return "", ("bad_json", f"a JSON {type(row).__name__} where an object was expected")
-        return _joined(row, fields)
+        return _joined(json_object(line.decode("utf-8-sig")), fields)
     except UnicodeDecodeError as error:
         return "", ("not_utf8", f"byte {error.start} of the line is not UTF-8")
     except ValueError as error:
-        return "", ("bad_json", f"no JSON: {error}")
+        return "", ("not_utf8" if isinstance(error.__cause__, UnicodeEncodeError) else "bad_json", str(error))
 
 
 def _joined(row: dict[str, Any], fields: Sequence[str]) -> tuple[str, Problem | None]:

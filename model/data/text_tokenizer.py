@@ -80,7 +80,8 @@ class _HuggingFace:
         self._tokenizer = Tokenizer.from_file(self._path)
         self._tokenizer.no_padding()
         self._tokenizer.no_truncation()
-        self.size = self._tokenizer.get_vocab_size(with_added_tokens=True)
+        # Ids need not be 0 .. n - 1 (reserved or late ones): the largest says how many rows the model needs.
+        self.size = 1 + max(self._tokenizer.get_vocab(with_added_tokens=True).values(), default=-1)
         self.card = _card(path, "tokenizer.json")
 
     def encode(self, text: str) -> tuple[list[int], list[int]]:

@@ -47,6 +47,11 @@ def fit_kmeans(features: np.ndarray, spec: KMeansSpec) -> FitResult:
             f"{len(features)} frames cannot make {spec.num_units} units: lower kmeans.num_units or add audio "
             "(a few hundred frames per unit are wanted)"
         )
+    if (distinct := _count_distinct(features, spec.num_units)) < spec.num_units:
+        raise ConfigError(
+            f"the {len(features)} frames hold {distinct} distinct ones, which cannot make {spec.num_units} units: the audio "
+            "is mostly copies or digital silence; add other audio or lower kmeans.num_units"
+        )
     parameters = faiss_parameters(spec)
     kmeans = faiss.Kmeans(features.shape[1], spec.num_units, gpu=False, **parameters)
     kmeans.train(np.ascontiguousarray(features, np.float32))
@@ -62,6 +67,16 @@ def fit_kmeans(features: np.ndarray, spec: KMeansSpec) -> FitResult:
         near_dead=[int(unit) for unit in np.flatnonzero((counts > 0) & (counts < rare))],
         parameters=parameters,
     )
+
+
+def _count_distinct(features: np.ndarray, enough: int) -> int:
+    """How many rows differ from each other; counting ends at `enough`, which speech has within its first frames."""
+    seen: set[bytes] = set()
+    for row in np.ascontiguousarray(features):
+        seen.add(row.tobytes())
+        if len(seen) >= enough:
+            break
+    return len(seen)
 
 
 def _last_descent(curve: list[float]) -> list[float]:

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import BinaryIO
 
+from pipeline.containers.apple import aiff_pieces, caf_pieces
 from pipeline.containers.base import AudioError, ByteReader, Piece, damaged, skip_tag
 from pipeline.containers.flac import flac_pieces
 from pipeline.containers.mpeg import adts_frame, adts_pieces, amr_pieces, first_frame, mpeg_frame, mpeg_pieces
 from pipeline.containers.nested import asf_pieces, avi_pieces, ebml_pieces, mp4_pieces
 from pipeline.containers.ogg import ogg_pieces
-from pipeline.containers.pcm import aiff_pieces, au_pieces, caf_pieces, sphere_pieces, w64_pieces, wav_pieces
+from pipeline.containers.pcm import au_pieces, sphere_pieces, w64_pieces, wav_pieces
 
 Pieces = Callable[[ByteReader, int], list[Piece]]
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from pipeline.containers.base import ByteReader, Piece, check_rest, damaged, end_of_audio
 
+EBML_HEAD = 0x1A45DFA3
 EBML_SEGMENT = 0x18538067
 EBML_CLUSTER = 0x1F43B675
 EBML_IN_CLUSTER = {0xE7, 0xA7, 0xAB, 0xA3, 0xA0, 0x5854, 0xAF, 0xEC, 0xBF}
@@ -19,6 +20,8 @@ ASF_HEADER, ASF_DATA, ASF_FILE = (
         "a1dcab8c47a9cf118ee400c00c205365",
     )
 )
+ASF_END_OF_STREAM = b"$E"
+"""What begins the 12 bytes with which a broadcast ends."""
 
 
 def _whole(data: ByteReader, start: int) -> list[Piece]:
@@ -60,23 +63,33 @@ def mp4_pieces(data: ByteReader, start: int) -> list[Piece]:
 def ebml_pieces(data: ByteReader, start: int) -> list[Piece]:
     """Matroska and WebM: elements tile the file, and blocks their clusters; a live recording does not state their lengths.
 
+    One after another where files were joined.
+
     Raises:
         AudioError: an element reaches past the end of the file, bytes between that are no element.
     """
-    place, _, length = _element(data, start)
-    place += length or 0
-    while place < data.size and data.number(place, 4, "big") == EBML_SEGMENT:
-        body, _, length = _element(data, place)
-        place = data.size if length is None else body + length
-        _walk_segment(data, body, place)
+    pieces: list[Piece] = []
+    place = first = start
+    while data.at(place, 4) == EBML_HEAD.to_bytes(4, "big"):
+        if place > first:  # "cat a.mkv b.mkv"; libav would read the first alone
+            pieces.append(Piece(start=first, stop=place, decoder="libav"))
+            first = place
+        place, _, length = _element(data, place)
+        place += length or 0
+        while place < data.size and data.at(place, 4) == EBML_SEGMENT.to_bytes(4, "big"):
+            body, _, length = _element(data, place)
+            place = _walk_segment(data, body, data.size if length is None else body + length)
     check_rest(data, place, "segment")
-    return _whole(data, start)
+    return [*pieces, Piece(start=first, stop=data.size, decoder="libav")]
 
 
-def _walk_segment(data: ByteReader, place: int, stop: int) -> None:
+def _walk_segment(data: ByteReader, place: int, stop: int) -> int:
+    """The place after the segment: `stop`, or where another file begins inside of one that does not state its length."""
     inside = False  # of a cluster that does not state its length
     while place < stop:
         body, name, length = _element(data, place)
+        if name == EBML_HEAD:
+            return place
         if inside and name in EBML_IN_CLUSTER and length is not None:
             place = body + length
             continue
@@ -86,6 +99,7 @@ def _walk_segment(data: ByteReader, place: int, stop: int) -> None:
         if name == EBML_CLUSTER and length is not None:
             _walk_cluster(data, body, body + length)
         place = body if inside else body + (length or 0)
+    return place
 
 
 def _walk_cluster(data: ByteReader, place: int, stop: int) -> None:
@@ -119,21 +133,28 @@ def _element(data: ByteReader, place: int) -> tuple[int, int, int | None]:
 
 
 def asf_pieces(data: ByteReader, start: int) -> list[Piece]:
-    """ASF (WMA, WMV): objects tile the file, and packets of one size the data object.
+    """ASF (WMA, WMV): objects tile the file, and packets of one size the data object, which reaches to the end in a broadcast.
 
     Raises:
         AudioError: an object reaches past the end of the file, there is no data, bytes follow that are no object.
     """
-    place, packets, size, has_data = start, 0, 0, False
+    place, packets, size, has_data, is_broadcast = start, 0, 0, False, False
     while place + 24 <= data.size:
         name, length = data.at(place, 16), data.number(place + 16, 8, "little")
         if length < 24 or not name.strip(b"\0"):
             break
+        if name == ASF_DATA and is_broadcast:  # written to a pipe: neither length nor number of packets is known
+            end = data.size - 12 if data.at(data.size - 12, 2) == ASF_END_OF_STREAM else data.size
+            if size and (end - place - 50) % size:
+                raise damaged(f"the file is cut short in the middle of its last packet of {size} bytes")
+            # Its header's length is a guess of the writer's, so only whole packets are asked for.
+            return [Piece(start=start, stop=data.size, decoder="libav", promised=0)]
         if place + length > data.size:
             raise damaged(f"the file is cut short: an ASF object has {length} bytes, {data.size - place} are there")
         if name == ASF_HEADER:
             at = next(data.find(ASF_FILE, place, place + length), None)
             if at is not None:
+                is_broadcast = bool(data.number(at + 88, 4, "little") & 1)
                 size = data.number(at + 92, 4, "little")
         if name == ASF_DATA:
             has_data, packets = True, data.number(place + 40, 8, "little")

@@ -1,4 +1,4 @@
-"""Containers of samples that state how many bytes of them they hold: WAV, RF64, W64, AIFF, AU, CAF, NIST SPHERE."""
+"""Containers of samples that state how many bytes of them they hold: WAV, RF64, W64, AU, NIST SPHERE."""
 
 from __future__ import annotations
 
@@ -14,14 +14,12 @@ MIN_RATE, MAX_RATE, MAX_CHANNELS = 4_000, 768_000, 256
 
 BY_SAMPLE = {1, 3, 6, 7, 0xFFFE}
 """WAV formats whose frames are all `block align` bytes: PCM, float, A-law, mu-law, extensible."""
-BY_LIBSNDFILE = BY_SAMPLE | {0x02, 0x11, 0x31}
-"""And those in blocks (MS and IMA ADPCM, GSM), which libsndfile counts. What else a WAV may hold is for libav."""
+BY_LIBSNDFILE = BY_SAMPLE | {0x02, 0x11, 0x31, 0x38}
+"""And those in blocks (MS, IMA and NMS ADPCM, GSM), which libsndfile counts. What else a WAV may hold is for libav."""
 W64_GUID_TAILS = tuple(
     bytes.fromhex(tail) for tail in ("f3acd3118cd100c04f8edb8a", "2e91cf11a5d628db04c10000", "2f91cf11a5d628db04c10000")
 )
 """What follows the four letters of a name: of most chunks, of `riff`, of `list`."""
-AIFF_WIDTHS = {b"NONE": None, b"sowt": None, b"twos": None, b"fl32": 4, b"FL32": 4, b"fl64": 8, b"FL64": 8,
-               b"ulaw": 1, b"ULAW": 1, b"alaw": 1, b"ALAW": 1, b"in24": 3, b"in32": 4, b"raw ": 1, b"23ni": 4}  # fmt: skip
 AU_WIDTHS = {1: 1, 2: 1, 3: 2, 4: 3, 5: 4, 6: 4, 7: 8, 27: 1}
 
 
@@ -57,20 +55,25 @@ def _wav_piece(data: ByteReader, start: int) -> tuple[Piece, int | None]:
     place = start + 12
     form: bytes | None = None
     stated: int | None = None
+    sizes = 0
+    patch: tuple[int, bytes] | None = None
     sound: tuple[int, int] | None = None
     while place + 8 <= data.size:
         name, length = data.at(place, 4), data.number(place + 4, 4, "little")
         body, there = place + 8, data.size - place - 8
         if sound is not None and name in (b"RIFF", b"RF64"):
-            return _wav_sound(data, start, place, form, sound), place
+            return replace(_wav_sound(start, place, form, sound), patch=patch), place
         if name == b"ds64":
-            stated = data.number(body + 8, 8, "little")
+            stated, sizes = data.number(body + 8, 8, "little"), body
         elif name == b"fmt ":
             form = data.at(body, min(length, 40))
         elif name == b"data":
             if sound is not None:
                 raise damaged("the file holds two blocks of samples (`data`), of which decoders read one")
-            if length == 0xFFFFFFFF and stated is not None:
+            if length == 0xFFFFFFFF and stated in (0, (1 << 64) - 1):  # RF64 to a pipe; libsndfile must be told
+                length = there
+                patch = sizes - start, (data.size - start - 8).to_bytes(8, "little") + there.to_bytes(8, "little")
+            elif length == 0xFFFFFFFF and stated is not None:
                 length = stated
                 if length > there:
                     raise cut_short(length, there)
@@ -95,7 +98,7 @@ def _wav_piece(data: ByteReader, start: int) -> tuple[Piece, int | None]:
     if sound is None:
         raise damaged("the file is cut short: it ends before its samples (no `data` chunk)")
     check_rest(data, place, "samples")
-    return _wav_sound(data, start, data.size, form, sound), None
+    return replace(_wav_sound(start, data.size, form, sound), patch=patch), None
 
 
 def _is_chunk(data: ByteReader, place: int) -> bool:
@@ -105,12 +108,13 @@ def _is_chunk(data: ByteReader, place: int) -> bool:
     return known and head[:8] != b"APETAGEX" and place + 8 + int.from_bytes(head[4:], "little") <= data.size
 
 
-def _wav_sound(data: ByteReader, start: int, stop: int, form: bytes | None, sound: tuple[int, int]) -> Piece:
+def _wav_sound(start: int, stop: int, form: bytes | None, sound: tuple[int, int]) -> Piece:
     if form is None or len(form) < 16:
         raise damaged("the header is damaged: it does not say what the samples are (no `fmt ` chunk)")
     tag, align = int.from_bytes(form[:2], "little"), int.from_bytes(form[12:14], "little")
     if tag == 0xFFFE and len(form) >= 26:
         tag = int.from_bytes(form[24:26], "little")
+        _check_valid_bits(int.from_bytes(form[14:16], "little"), int.from_bytes(form[18:20], "little"))
     check_rate(int.from_bytes(form[4:8], "little"), int.from_bytes(form[2:4], "little"))
     if tag not in BY_LIBSNDFILE:
         return Piece(start=start, stop=stop, decoder="libav")
@@ -120,6 +124,18 @@ def _wav_sound(data: ByteReader, start: int, stop: int, form: bytes | None, soun
             raise damaged("the header contradicts itself: a sample of all channels takes 0 bytes")
         promised = sound[1] // align
     return Piece(start=start, stop=stop, promised=promised)
+
+
+def _check_valid_bits(bits: int, valid: int) -> None:
+    """An extensible header states the width of a sample twice; readers differ in which of the two they go by.
+
+    Equal widths in bytes are right whoever reads it, and so are 17 to 31 bits in 32, which every reader takes from the block.
+
+    Raises:
+        AudioError: the two contradict each other.
+    """
+    if valid and (valid + 7) // 8 * 8 != bits and not (bits == 32 and 16 < valid < 32):
+        raise damaged(f"the header contradicts itself: samples of {bits} bits of which {valid} count")
 
 
 def check_rate(rate: int, channels: int) -> None:
@@ -163,70 +179,6 @@ def w64_pieces(data: ByteReader, start: int) -> list[Piece]:
         raise damaged("the file is cut short: it ends before its samples")
     check_rest(data, place, "samples")
     return [*pieces, Piece(start=first, stop=data.size, promised=sound // align if align else None)]
-
-
-def aiff_pieces(data: ByteReader, start: int) -> list[Piece]:
-    """The sounds of an AIFF or AIFF-C file, one after another.
-
-    Raises:
-        AudioError: samples are missing, bytes follow that are nothing known.
-    """
-    pieces: list[Piece] = []
-    place = start
-    while data.at(place, 4) == b"FORM":
-        first, place = place, place + 12
-        common, sound = b"", None
-        while place + 8 <= data.size and _is_printable(data.at(place, 4)) and data.at(place, 4) != b"FORM":
-            name, length = data.at(place, 4), data.number(place + 4, 4, "big")
-            there = data.size - place - 8
-            if name == b"COMM":
-                common = data.at(place + 8, min(length, 22))
-            if name == b"SSND" and sound is None:
-                sound = length - 8
-                if length > there:
-                    if not is_unknown_length(length):
-                        raise cut_short(length - 8, there - 8)
-                    sound = length = there
-            elif length > there:
-                if sound is None:
-                    raise damaged("the file is cut short inside its header")
-                break
-            place += 8 + length + (length & 1)
-        pieces.append(_aiff_sound(first, min(place, data.size), common, sound))
-        place = _next_form(data, place)
-    check_rest(data, min(place, data.size), "samples")
-    return [*pieces[:-1], replace(pieces[-1], stop=data.size)]
-
-
-def _next_form(data: ByteReader, place: int) -> int:
-    """A file that was joined on without the padding byte begins one byte earlier."""
-    return place - 1 if data.at(place, 4) != b"FORM" and data.at(place - 1, 4) == b"FORM" else place
-
-
-def _is_printable(name: bytes) -> bool:
-    return re.fullmatch(rb"[ -~]{4}", name) is not None and name[:3] != b"TAG" and name != b"APET"
-
-
-def _aiff_sound(start: int, stop: int, common: bytes, sound: int | None) -> Piece:
-    if len(common) < 18:
-        raise damaged("the header is damaged: it does not say what the samples are (no `COMM` chunk)")
-    channels, frames, bits = (int.from_bytes(common[a:b], "big") for a, b in ((0, 2), (2, 6), (6, 8)))
-    exponent, mantissa = int.from_bytes(common[8:10], "big") & 0x7FFF, int.from_bytes(common[10:18], "big")
-    check_rate(int(mantissa * 2.0 ** max(-200, min(200, exponent - 16_446))), channels)
-    if sound is None:
-        if frames:
-            raise damaged(f"the file is cut short: its header promises {frames} samples, it ends before them")
-        raise AudioError("empty", "the file holds no samples")
-    kind = common[18:22] or b"NONE"
-    if kind not in AIFF_WIDTHS:
-        return Piece(start=start, stop=stop, decoder="libav", promised=None)
-    width = (AIFF_WIDTHS[kind] or (bits + 7) // 8) * channels
-    held = max(0, sound) // max(1, width)
-    if frames > held and not is_unknown_length(frames):
-        raise damaged(f"the header contradicts itself: {frames} samples in {sound} bytes")
-    if frames < held and not is_unknown_length(frames) and sound - frames * width > width:
-        raise damaged(f"the header contradicts itself: it states {frames} samples and holds {held}")
-    return Piece(start=start, stop=stop, promised=held)
 
 
 def au_pieces(data: ByteReader, start: int) -> list[Piece]:
@@ -286,42 +238,3 @@ def sphere_pieces(data: ByteReader, start: int) -> list[Piece]:
         raise cut_short(stated, max(0, there))
     check_rest(data, start + int(size) + stated, "samples")
     return [Piece(start=start, stop=data.size, promised=count)]
-
-
-def caf_pieces(data: ByteReader, start: int) -> list[Piece]:
-    """The sound of a Core Audio file: uncompressed samples and ALAC by libsndfile, anything else by libav.
-
-    Raises:
-        AudioError: samples are missing, bytes follow that are nothing known.
-    """
-    kind, packet, counted = b"", 0, None
-    sound: int | None = None
-    place = start + 8
-    while place + 12 <= data.size and _is_printable(data.at(place, 4)):
-        name, length, body = data.at(place, 4), data.number(place + 4, 8, "big"), place + 12
-        if name == b"data" and length == (1 << 64) - 1:
-            length = data.size - body
-        if length > data.size - body:
-            if sound is not None and name != b"pakt":
-                break
-            raise cut_short(length, data.size - body)
-        if name == b"desc":
-            check_rate(_double(data.number(body, 8, "big")), data.number(body + 24, 4, "big"))
-            kind, packet = data.at(body + 8, 4), data.number(body + 16, 4, "big")
-        elif name == b"pakt":
-            counted = data.number(body + 8, 8, "big")
-        elif name == b"data":
-            sound = length - 4
-        place = body + length
-    if sound is None:
-        raise damaged("the file is cut short: it ends before its samples (no `data` chunk)")
-    check_rest(data, place, "samples")
-    if kind in (b"lpcm", b"ulaw", b"alaw") and packet:
-        return [Piece(start=start, stop=data.size, promised=sound // packet)]
-    return [Piece(start=start, stop=data.size, decoder="libsndfile" if kind == b"alac" else "libav", promised=counted)]
-
-
-def _double(bits: int) -> int:
-    exponent, mantissa = bits >> 52 & 0x7FF, bits & ((1 << 52) - 1) | 1 << 52
-    shift = exponent - 1075
-    return mantissa << shift if 0 <= shift < 64 else mantissa >> -shift if -64 < shift < 0 else 0

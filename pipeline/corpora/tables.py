@@ -5,17 +5,16 @@ from __future__ import annotations
 import csv
 import gzip
 import io
-import json
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import PurePosixPath
-from typing import Any, NoReturn
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.corpora.base import Files
-from schemas.config import ConfigError
+from schemas.config import ConfigError, json_object
 from schemas.errors import StorageError
 
 TABLE_SUFFIXES = (".tsv", ".csv", ".jsonl", ".json", ".parquet")
@@ -132,22 +131,9 @@ def _csv(name: str, text: str) -> Iterator[tuple[str, dict[str, Any] | RowError]
 def json_row(place: str, line: str) -> dict[str, Any] | RowError:
     """A line as a JSON object, strictly; else the RowError that says why it is none."""
     try:
-        row = json.loads(line, parse_constant=_no_constant)
-        if "\\ud" in line.lower():
-            json.dumps(row, ensure_ascii=False).encode("utf-8")
-    except UnicodeEncodeError:
-        return RowError(place, "it holds half of a surrogate pair, which is no character")
+        return json_object(line)
     except ValueError as error:
-        return RowError(place, f"it is not JSON: {error}")
-    except RecursionError:
-        return RowError(place, "it is nested too deeply to be read")
-    if not isinstance(row, dict):
-        return RowError(place, f"a JSON object is wanted, found {type(row).__name__}")
-    return row
-
-
-def _no_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is not a JSON number")
+        return RowError(place, str(error))
 
 
 def first_columns(row: Mapping[str, Any]) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import BinaryIO, cast
@@ -21,6 +22,8 @@ from schemas.audio import SAMPLE_RATE
 BLOCK = 65_536
 """Frames decoded at a time: a long file with many channels never lies in memory at its own rate."""
 UNKNOWN_LENGTH = 1 << 62
+LOUDEST = 32.0
+"""Peaks of float files above full scale are legal; beyond 30 dB of it the samples are whole numbers under a wrong name."""
 LEAST_BITS_PER_SECOND = 4_000
 """A header that states more seconds than this lets its file hold is not believed when work is planned."""
 
@@ -105,21 +108,38 @@ def _decode_piece(
         kept = 1 if channel is not None else channels
         resampler = soxr.ResampleStream(rate, SAMPLE_RATE, kept, dtype="float32") if rate != SAMPLE_RATE else None
         num_samples = num_taken = 0
+        peak = 0.0
         for block in stream.blocks:
             num_samples += len(block)
             if channel is not None and channels > 1:
                 block = block.mean(axis=1, keepdims=True) if channel < 0 else block[:, channel : channel + 1]
-            if not np.isfinite(block).all():
-                raise AudioError("non_finite", "the file holds samples that are NaN or infinite")
+            peak = max(peak, _peak(block))
             at_16k = block if resampler is None else resampler.resample_chunk(block)
             num_taken += len(at_16k)
             take(at_16k)
     _check_length(num_samples, rate, expected, piece)
+    if peak > LOUDEST:
+        raise damaged(
+            f"its samples reach {peak:.0f} times the full scale of floats: its writer did not divide whole numbers (16-bit "
+            "ones by 32768); mend it, for example with `ffmpeg -i IN -af volume=1/32768 OUT.flac`"
+        )
     if resampler is not None and num_samples:
         rest = resampler.resample_chunk(np.zeros((0, kept), dtype=np.float32), last=True)
         num_taken += len(rest)
         take(rest)
     return AudioInfo(codec=stream.codec, sample_rate=rate, channels=channels, num_samples=num_samples), num_taken
+
+
+def _peak(block: np.ndarray) -> float:
+    """The largest magnitude.
+
+    Raises:
+        AudioError: non_finite.
+    """
+    peak = max(float(block.max(initial=0.0)), -float(block.min(initial=0.0)))
+    if not math.isfinite(peak):
+        raise AudioError("non_finite", "the file holds samples that are NaN or infinite")
+    return peak
 
 
 def _check_length(num_samples: int, rate: int, expected: int | None, piece: Piece) -> None:

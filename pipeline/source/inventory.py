@@ -235,7 +235,8 @@ class Probe:
         return looked
 
     def mark_duplicates(self, items: Sequence[InventoryItem]) -> list[InventoryItem]:
-        """Equal probes are compared by the hash of all bytes; the first uri keeps its place.
+        """Equal probes are compared by the hash of all bytes. The first uri of which a text or segments are known keeps its
+        place, else the first; a copy with another text says so.
 
         Files that differ in their middle alone get probes of their own, by that hash.
         """
@@ -247,12 +248,16 @@ class Probe:
         for probe, group in same_probe.items():
             if len(group) < 2:
                 continue
-            first: dict[str, str] = {}
+            first: dict[str, InventoryItem] = {}
             digests = {item.uri: self._known.hash_whole(self._folder, item.uri, item.member) for item in group}
-            for item in group:
-                original = first.setdefault(digests[item.uri], item.uri)
-                if original != item.uri:
-                    changed[item.uri] = item.with_updates(duplicate_of=original)
+            for item in sorted(group, key=lambda item: item.transcript is None and item.given is None):
+                original = first.setdefault(digests[item.uri], item)
+                if original is not item:
+                    differs = item.transcript is not None and item.transcript != original.transcript
+                    changed[item.uri] = item.with_updates(
+                        duplicate_of=original.uri,
+                        detail=f"its text differs from that of {original.uri}" if differs else item.detail,
+                    )
             if len(first) > 1:
                 for item in group:
                     own = hashlib.sha256(f"{probe}{digests[item.uri]}".encode()).hexdigest()[:32]

@@ -45,7 +45,7 @@ def test_storycloze(tmp_path: Path, capsys: pytest.CaptureFixture[str], suffix: 
              "RandomFifthSentenceQuiz2", "AnswerRightEnding"]  # fmt: skip
     source = tmp_path / f"stories{suffix}"
     lines = [names, ["s1", "A.", "B.", "C.", "D.", "yes.", "no.", "2"]]
-    source.write_text("".join(delimiter.join(line) + "\n" for line in lines))
+    source.write_text("".join(delimiter.join(line) + "\n" for line in lines), encoding="utf-8-sig")
     (item,) = run("storycloze", source, tmp_path / "out.jsonl").items
     assert (item.id, item.prompt.text, item.endings[1].text, item.answer) == ("s1", "A. B. C. D.", "no.", 1)
     assert re.search("holds one story", refused(capsys, "topic-storycloze", source, tmp_path / "out.jsonl"))
@@ -57,6 +57,10 @@ def test_storycloze(tmp_path: Path, capsys: pytest.CaptureFixture[str], suffix: 
         assert (right, item.answer) == (f"right {number}.", 0)
         assert wrong != right
         assert wrong.startswith("right")
+    if suffix == ".tsv":  # a quote is a quote there, and swallows no stories
+        quoted = [names, ["s0q", '"A.', "B.", "C.", "D.", "yes.", "no.", "2"], *more]
+        (tmp_path / "quoted.tsv").write_text("".join("\t".join(line) + "\n" for line in quoted))
+        assert len(run("storycloze", tmp_path / "quoted.tsv", tmp_path / "quoted.jsonl").items) == 10
     source.write_text(source.read_text().replace(f"{delimiter}2\n", f"{delimiter}3\n"))
     assert re.search(
         r":2: AnswerRightEnding must be 1 or 2", refused(capsys, "storycloze", source, tmp_path / "out.jsonl")

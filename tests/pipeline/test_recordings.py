@@ -61,3 +61,10 @@ def test_length_limits_are_the_specs(demo: DemoTables, bounds: dict[str, float],
     assert {reject.id for reject in result.rejects} == outside
     assert {reject.code for reject in result.rejects} == {code}
     assert len(result.rows) + len(result.rejects) == len(demo.inventory)
+
+
+def test_a_file_that_went_away_since_the_listing_is_missing(demo: DemoTables) -> None:
+    gone = demo.inventory[0].with_updates(uri="gone.flac")
+    result = RecordingsStage(RecordingsSpec(), demo.source).run({"inventory": [gone, demo.inventory[1]]}, demo.audio)
+    assert [(reject.id, reject.code) for reject in result.rejects] == [("gone.flac", "missing")]
+    assert len(result.rows) == 1

@@ -195,3 +195,15 @@ def test_quietness_prefers_low_probability_then_low_energy() -> None:
 def test_ids_sort_by_time() -> None:
     ids = [segment_id(recording_id("a" * 64), start, start + 1) for start in (0, 640, 64_000, 6_400_000)]
     assert ids == sorted(ids)
+
+
+def test_channels_that_cancel_each_other_are_named_and_silence_is_not(silero: SegmentsStage) -> None:
+    """A cable that is wired the wrong way round: the mean of both channels is nothing, and one of them is the speech."""
+    voice = speech()
+    audio = Samples(np.stack([voice, -0.99 * voice]), np.zeros((2, 48_000), np.float32))
+    result = silero.run({"recordings": audio.recordings()}, audio)
+    assert not result.rows
+    assert ["recordings.channels to each" in reject.detail for reject in result.rejects] == [True, False]
+    stage = SegmentsStage(SegmentsSpec(), "each")
+    stage.open()
+    assert {row.channel for row in stage.run({"recordings": audio.recordings()[:1]}, audio).rows} == {0, 1}  # type: ignore[attr-defined]

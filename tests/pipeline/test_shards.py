@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import soundfile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -221,3 +222,23 @@ def test_a_long_gap_ends_a_passage_and_words_keep_their_scores() -> None:
     scores = np.load(io.BytesIO(sample["scores.npy"]), allow_pickle=False)
     assert scores.dtype == np.float16
     assert scores.tolist() == [np.float16(word.score) for part in found[0].parts for word in part.words]
+
+
+def test_floats_above_full_scale_are_scaled_and_not_clipped() -> None:
+    voice = np.sin(np.arange(30 * HOP) / 9).astype(np.float32)
+
+    class Loud:
+        def read(self, _recording: Recording, _channel: int = -1) -> np.ndarray:
+            return scale * voice
+
+    record = make_record("a", 0, 30, ["one"])
+    complete = {record.segment.segment_id: record}
+    (passage,) = passages([make_recording("a")], [record.segment], complete, 120, max_gap_seconds=10)
+    spec = SPEC.model_copy(update={"audio": True})
+    for scale, gain in ((np.float32(0.5), None), (np.float32(3.0), 1 / 3)):
+        sample = build_sample(passage, spec, HOP, CARDS, audio=Loud())
+        assert isinstance(sample["flac"], bytes)
+        sound, _ = soundfile.read(io.BytesIO(sample["flac"]))
+        stated = json.loads(sample["json"]).get("audio_gain")
+        assert stated == (None if gain is None else pytest.approx(gain, rel=1e-3))
+        np.testing.assert_allclose(sound, scale * voice * (stated or 1.0), atol=1e-4)

@@ -30,6 +30,12 @@ def test_a_task_comes_back_and_equal_tasks_are_equal_bytes(tmp_path: Path) -> No
     assert sorted(p.name for p in tmp_path.iterdir()) == ["one.jsonl", "two.jsonl"]
 
 
+def test_a_byte_order_mark_is_welcome(tmp_path: Path) -> None:
+    path = _write(tmp_path / "t.jsonl", HEADER, ITEM)
+    path.write_text(path.read_text(encoding="utf-8"), encoding="utf-8-sig")
+    assert [item.id for item in read_task(path).items] == ["a"]
+
+
 @pytest.mark.parametrize(
     "rows, message",
     [
@@ -37,7 +43,9 @@ def test_a_task_comes_back_and_equal_tasks_are_equal_bytes(tmp_path: Path) -> No
         ([ITEM], r":1: the first line must be a header"),
         ([HEADER], "no items"),
         ([{**HEADER, "format": 2}, ITEM], r":1: format"),
-        ([HEADER, ITEM, "{nonsense"], r":3: not JSON"),
+        ([HEADER, ITEM, "{nonsense"], r":3: it is not JSON"),
+        ([HEADER, ITEM, '{"a": NaN}'], r":3: it is not JSON: NaN"),
+        ([HEADER, ITEM, r'{"id": "half \ud83d"}'], r":3: it holds half of a surrogate pair"),
         ([HEADER, ITEM, "[1]"], r":3: a JSON object"),
         ([HEADER, ITEM, ITEM], r":3: id 'a' was given to line 2"),
         ([HEADER, {**ITEM, "anwser": 0}], r":2: .*did you mean 'answer'"),

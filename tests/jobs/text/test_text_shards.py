@@ -137,14 +137,14 @@ def test_workers_on_ray_give_the_same_bytes(tmp_path: Path, monkeypatch: pytest.
 
 def test_what_cannot_be_used_is_named_and_the_rest_goes_on(tmp_path: Path) -> None:
     lines = [
-        b'{"text": "one"}',
+        b'\xef\xbb\xbf{"text": "one"}',
         b'{"text": 3}',
         b"{oops",
         b'{"text": "caf\xe9"}',
         b'{"text": "\\ud800"}',
         b'{"text": " "}',
     ]
-    lines += [b"[1]", b'{"text": "two"}']
+    lines += [b"[1]", b'{"text": "no number", "x": NaN}', b"[" * 100_000, b'{"text": "two"}']
     (tmp_path / "bad.jsonl").write_bytes(b"\n".join(lines) + b"\n")
     whole = gzip.compress("".join(json.dumps(row) + "\n" for row in rows(DOCUMENTS * 50)).encode())
     (tmp_path / "cut.jsonl.gz").write_bytes(whole[: len(whole) // 2])
@@ -153,7 +153,7 @@ def test_what_cannot_be_used_is_named_and_the_rest_goes_on(tmp_path: Path) -> No
     assert texts(index)[2:102] == (DOCUMENTS * 50)[:100]
     rejects = [json.loads(line) for path in (tmp_path / "out" / "rejects").iterdir() for line in path.open()]
     assert [reject["code"] for reject in rejects] == [
-        "no_text", "bad_json", "not_utf8", "not_utf8", "empty", "bad_json", "unreadable",
+        "no_text", "bad_json", "not_utf8", "not_utf8", "empty", "bad_json", "bad_json", "bad_json", "unreadable",
     ]  # fmt: skip
     assert rejects[0]["place"] == f"bad.jsonl: byte {len(lines[0]) + 1}"
     assert rejects[-1]["place"].startswith("cut.jsonl.gz: after byte ")

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tokenizers import Tokenizer, models, pre_tokenizers
 
 from model.data.text_file import TextFile
 from model.data.text_tokenizer import TextTokenizer, character_of, load_tokenizer, train_bpe
@@ -67,6 +68,17 @@ def test_the_same_text_gives_the_same_file(tmp_path: Path) -> None:
     assert first.read_bytes() == second.read_bytes()
     assert load_tokenizer(first).card.card_id == load_tokenizer(second).card.card_id
     assert load_tokenizer(first).size == 300
+
+
+def test_ids_with_holes_are_all_below_the_size(tmp_path: Path) -> None:
+    """Reserved or late ids, as in conversions: units are numbered after the largest, not after the number of tokens."""
+    words = {word: index for index, word in enumerate(["he", "was", "not", "an", "ill", "disposed", "young"])}
+    tokenizer = Tokenizer(models.WordLevel(words | {"man": 57, "[UNK]": 7}, unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer.save(str(tmp_path / "tokenizer.json"))
+    loaded = load_tokenizer(tmp_path / "tokenizer.json")
+    assert loaded.size == 58
+    assert loaded.encode("he was not an ill disposed young man")[0][-1] == 57
 
 
 def test_bad_tokenizers_are_sentences(tmp_path: Path) -> None:

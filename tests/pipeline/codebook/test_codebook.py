@@ -118,8 +118,9 @@ def test_fit_equals_bare_faiss_with_the_same_parameters():
 
 
 def test_fit_reports_dead_centroids():
-    """Three distinct frames cannot keep four centroids alive."""
+    """Three places cannot keep four centroids alive, though one of the frames differs from the others in a bit (-0)."""
     features = np.repeat(np.eye(3, dtype=np.float32), 50, axis=0)
+    features[0, 1] = -0.0
     result = fit_kmeans(features, KMeansSpec(num_units=4, seed=0))
     assert len(result.dead) + int((result.counts > 0).sum()) == 4
     assert result.dead
@@ -128,6 +129,13 @@ def test_fit_reports_dead_centroids():
 def test_too_few_frames_is_a_sentence():
     with pytest.raises(ConfigError, match="3 frames cannot make 5 units"):
         fit_kmeans(np.zeros((3, 2), np.float32), KMeansSpec(num_units=5, seed=0))
+
+
+def test_copies_of_few_frames_are_a_sentence():
+    """Digital silence, or one sound again and again: counted by what differs, not by how much there is."""
+    features = np.repeat(np.random.default_rng(0).normal(size=(10, 39)).astype(np.float32), 200, axis=0)
+    with pytest.raises(ConfigError, match="2000 frames hold 10 distinct ones"):
+        fit_kmeans(features, KMeansSpec(num_units=11, seed=0))
 
 
 @settings(max_examples=50, deadline=None)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -31,11 +32,31 @@ def encode(samples: np.ndarray, rate: int = RATE, format: str = "FLAC", subtype:
     return buffer.getvalue()
 
 
+class Pipe(io.RawIOBase):
+    """What can be written to and not gone back in."""
+
+    def __init__(self) -> None:
+        self.content = bytearray()
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: Any) -> int:
+        self.content += bytes(data)
+        return len(data)
+
+
 def encode_libav(
-    samples: np.ndarray, container: str, codec: str, rate: int = RATE, bit_rate: int | None = None, streams: int = 1
+    samples: np.ndarray,
+    container: str,
+    codec: str,
+    rate: int = RATE,
+    bit_rate: int | None = None,
+    streams: int = 1,
+    piped: bool = False,
 ) -> bytes:
     """[samples] at 16 kHz as the bytes of a file that libav writes, resampled to `rate`; `streams` times the same sound."""
-    buffer = io.BytesIO()
+    buffer = Pipe() if piped else io.BytesIO()
     voice = soxr.resample(samples, RATE, rate) if rate != RATE else samples
     with av.open(buffer, "w", format=container) as file:
         added = [file.add_stream(codec, rate=rate) for _ in range(streams)]
@@ -55,7 +76,7 @@ def encode_libav(
             for part in [*resampler.resample(frame), *resampler.resample(None)]:
                 file.mux(stream.encode(part))
             file.mux(stream.encode(None))
-    return buffer.getvalue()
+    return bytes(buffer.content) if isinstance(buffer, Pipe) else buffer.getvalue()
 
 
 def write_bad_inputs(folder: Path) -> dict[str, RejectCode | None]:

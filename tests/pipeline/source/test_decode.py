@@ -73,6 +73,15 @@ def test_channels_are_kept_mixed_or_chosen() -> None:
     np.testing.assert_array_equal(decode_file(file, channel=1)[0][0], -0.5 * voice)
 
 
+def test_floats_may_exceed_full_scale_and_whole_numbers_under_their_name_may_not() -> None:
+    loud = 3.0 * speech()[:16_000]
+    samples, _ = decode_file(encode(loud, format="WAV", subtype="FLOAT"))
+    np.testing.assert_array_equal(samples[0], loud)
+    with pytest.raises(AudioError, match=r"full scale.*divide") as caught:
+        decode_file(encode(speech()[:16_000] * 32_768, format="WAV", subtype="FLOAT"))
+    assert caught.value.code == "decode_error"
+
+
 def test_a_wav_cut_anywhere_is_an_error() -> None:
     """libsndfile alone would return the shorter sound without a word."""
     whole = encode(speech(), format="WAV")

@@ -80,6 +80,23 @@ def test_equal_bytes_are_found_and_equal_probes_are_not_enough(tmp_path: Path, m
     assert listed[3].probe != listed[0].probe, "files that differ in their middle are known apart"
 
 
+def test_of_equal_files_the_one_with_a_text_is_kept(tmp_path: Path) -> None:
+    make_source(tmp_path, "set/b.flac")
+    (tmp_path / "raw").mkdir()
+    for name in ("raw/a.flac", "set/c.flac", "set/d.flac"):
+        shutil.copy(tmp_path / "set/b.flac", tmp_path / name)
+    for name, text in (("b", "said"), ("c", "said"), ("d", "something else")):
+        (tmp_path / f"set/{name}.txt").write_text(text)
+    listed = {item.uri: item for item in list_source(Source(uri=str(tmp_path), transcripts="sidecar"))}
+    assert {uri: item.duplicate_of for uri, item in listed.items()} == {
+        "raw/a.flac": "set/b.flac",
+        "set/b.flac": None,
+        "set/c.flac": "set/b.flac",
+        "set/d.flac": "set/b.flac",
+    }
+    assert [uri for uri, item in listed.items() if item.detail] == ["set/d.flac"]
+
+
 def test_known_files_are_not_opened_again_and_changed_ones_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     make_source(tmp_path, "a.flac", "b.flac", "c.flac")
     shutil.copy(tmp_path / "c.flac", tmp_path / "d.flac")
