@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from schemas.cli import Parser, run_command
+from schemas.commands.cli import Parser, run_command
 
 
 @dataclass(frozen=True, kw_only=True)

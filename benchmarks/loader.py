@@ -24,12 +24,12 @@ from model.data.interleave import PaperRule, draw_spans
 from model.data.loader import Loader, Placement
 from model.data.shards import ShardSet
 from model.data.sources import Corpus
+from model.monitor.metrics import read_rows
 from model.network.config import ModelConfig
 from model.network.lst import build_model
 from model.training.config import TrainConfig, load_train_config
 from model.training.loop import train
-from model.training.metrics import read_rows
-from model.training.optim import AdamWConfig, Optimisers
+from model.training.optimisation.optim import AdamWConfig, Optimisers
 from model.training.stream import make_stream
 from schemas.config import parse_config
 

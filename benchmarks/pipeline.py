@@ -31,7 +31,7 @@ import soundfile
 import yaml
 
 from benchmarks.harness import Row, main
-from jobs.runtime.places import resolve_spec
+from jobs.cluster.places import resolve_spec
 
 ROOT = Path(__file__).resolve().parents[1]
 COPIES = 12
@@ -118,8 +118,8 @@ def bare_calls(path: str, share: int, shares: int) -> None:
 
     Partitions go round by partition, all stages one after the other, as the job's are: so all processes do the same kind of work.
     """
+    from jobs.cluster.limits import limit_threads
     from jobs.runtime.accounting import keep_common_segments
-    from jobs.runtime.limits import limit_threads
     from jobs.runtime.plan import make_plan
     from jobs.runtime.stages import build_stage
     from pipeline.source.audio import SourceAudio

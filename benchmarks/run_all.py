@@ -17,7 +17,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from benchmarks.harness import Row, format_table
-from schemas.cli import Parser, command
+from schemas.commands.cli import Parser, command
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "results" / "bench.md"
@@ -31,7 +31,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("names", nargs="*", help="benchmarks to run (default: all)")
     parser.add_argument("--minutes", type=float, default=15.0, help="time for all of them (default: %(default)s)")
     given = parser.parse_args(arguments)
-    known = sorted(path.stem for path in Path(__file__).parent.glob("*.py") if path.stem not in NOT_BENCHMARKS)
+    here = Path(__file__).parent
+    names = (".".join(path.relative_to(here).with_suffix("").parts) for path in here.rglob("*.py"))
+    known = sorted(name for name in names if name.rpartition(".")[2] not in NOT_BENCHMARKS)
     if unknown := set(given.names) - set(known):
         parser.error(f"no such benchmark: {', '.join(sorted(unknown))}; there are {', '.join(known)}")
     deadline = time.monotonic() + given.minutes * 60

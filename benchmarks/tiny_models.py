@@ -21,7 +21,7 @@ from recipes.tiny_models.corpus import real_clips
 from recipes.tiny_models.settings import assets, one_thread
 from recipes.voices.settings import SEED
 from recipes.voices.store import Utterance
-from schemas.cli import Parser, command
+from schemas.commands.cli import Parser, command
 
 DATA = """Data: {hours} h of speech made by the recipe: flite voices slt, awb and kal16, 24 Kokoro voices, the Piper voice joe
 (Shakespeare, Milton and word lists), two thirds of the flite and Piper sentences and three copies of Kokoro's resampled by

@@ -23,7 +23,7 @@ from typing import Any
 if not __package__:  # started as a script: the code beside it runs, wherever the environment was installed from
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from schemas.cli import Parser, command
+from schemas.commands.cli import Parser, command
 from schemas.config import json_object
 from schemas.tasks import Segment, TaskError, TaskHeader, TaskItem, write_task
 

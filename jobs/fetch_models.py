@@ -17,7 +17,7 @@ if not __package__:  # started as a script: the code beside it runs, wherever th
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from pipeline.networks.registry import MODELS, FetchError, fetch
-from schemas.cli import Parser, command
+from schemas.commands.cli import Parser, command
 from schemas.errors import ConfigError
 
 

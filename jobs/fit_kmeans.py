@@ -17,11 +17,11 @@ import numpy as np
 if not __package__:  # started as a script: the code beside it runs, wherever the environment was installed from
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
+from jobs.cluster.places import local_or_url
+from jobs.cluster.session import ray_session
 from jobs.runtime.cli import load_spec, spec_parser
-from jobs.runtime.places import local_or_url
 from jobs.runtime.plan import Plan, make_plan
 from jobs.runtime.run import cpu_shares, run_plan, stages_until
-from jobs.runtime.session import ray_session
 from jobs.store.lease import owned
 from jobs.store.store import Store
 from pipeline.codebook.fit import FitResult, fit_kmeans, sample_frames
@@ -29,7 +29,7 @@ from pipeline.codebook.folder import has_centroids, kmeans_card, load_card, writ
 from pipeline.encode.base import build_encoder
 from pipeline.source.audio import SourceAudio
 from schemas.audio import SAMPLE_RATE
-from schemas.cli import command
+from schemas.commands.cli import command
 from schemas.config import ConfigError
 from schemas.spec import KMeansSpec, PipelineSpec
 from schemas.tables import Recording, Segment
@@ -129,7 +129,7 @@ class FeatureSampler:
     """Encodes the drawn recordings of a partition and keeps a bounded sample of frames of each."""
 
     def __init__(self, spec: PipelineSpec, limit: int):
-        from jobs.runtime.limits import limit_threads
+        from jobs.cluster.limits import limit_threads
 
         limit_threads(spec.resource("units").threads)
         self.spec, self.limit = spec, limit

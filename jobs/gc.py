@@ -19,15 +19,15 @@ import pyarrow.compute as pc
 if not __package__:  # started as a script: the code beside it runs, wherever the environment was installed from
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
+from jobs.cluster.places import local_or_url
 from jobs.runtime.cli import load_spec, spec_parser
-from jobs.runtime.places import local_or_url
 from jobs.runtime.plan import Plan, cut_groups, make_plan, name_units
 from jobs.store.commit_log import CommitLog, folder_of, list_commits
 from jobs.store.lease import owned
 from jobs.store.records import read_inventory
 from jobs.store.store import Store
 from pipeline.source.partitions import Inventory
-from schemas.cli import command
+from schemas.commands.cli import command
 from schemas.config import ConfigError
 from schemas.spec import PipelineSpec
 from schemas.tables import TABLES

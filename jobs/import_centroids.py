@@ -20,7 +20,7 @@ if not __package__:  # started as a script: the code beside it runs, wherever th
 from pipeline.codebook.published import import_centroids
 from pipeline.encode.base import build_encoder
 from schemas.cards import hash_file
-from schemas.cli import Parser, command
+from schemas.commands.cli import Parser, command
 from schemas.config import ConfigError, load_config
 from schemas.spec import PipelineSpec
 

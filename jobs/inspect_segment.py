@@ -16,15 +16,15 @@ from pathlib import Path
 if not __package__:  # started as a script: the code beside it runs, wherever the environment was installed from
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
+from jobs.reporting.terminal import columns, cut, fold, pad, printable
 from jobs.runtime.cli import load_spec, spec_parser
 from jobs.runtime.plan import Plan, make_plan
 from jobs.runtime.stages import unit_tokenizer_of
-from jobs.runtime.terminal import columns, cut, fold, pad, printable
 from jobs.store.records import has_inventory
 from jobs.store.store import Store
 from schemas.arrow import RowType
 from schemas.audio import PATCH_FILLER, PATCH_SILENCE, PATCH_WORD, SAMPLE_RATE
-from schemas.cli import command
+from schemas.commands.cli import command
 from schemas.config import ConfigError
 from schemas.spec import STAGES
 from schemas.tables import Patches, Recording, Reject, Segment, Transcript, Units, Word

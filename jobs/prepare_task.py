@@ -20,9 +20,9 @@ from tqdm import tqdm
 if not __package__:  # started as a script: the code beside it runs, wherever the environment was installed from
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
+from jobs.cluster.limits import cuda_stages
 from jobs.runtime.cli import load_spec
 from jobs.runtime.drive import prepare, run_in_process
-from jobs.runtime.limits import cuda_stages
 from jobs.runtime.plan import Plan, plan_items, refresh
 from jobs.runtime.run import stages_until
 from jobs.runtime.stages import unit_tokenizer_of
@@ -30,7 +30,7 @@ from jobs.store.lease import owned
 from pipeline.networks.model_files import torch_device
 from pipeline.source.inventory import list_files
 from schemas.arrow import RowType
-from schemas.cli import Parser, command
+from schemas.commands.cli import Parser, command
 from schemas.errors import ExitCode
 from schemas.spec import PipelineSpec
 from schemas.tables import Patches, Recording, Reject, Segment, Units, Word

@@ -17,12 +17,12 @@ from pathlib import Path
 if not __package__:  # started as a script: the code beside it runs, wherever the environment was installed from
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
+from jobs.cluster.places import local_or_url
 from jobs.runtime.cli import load_spec, spec_parser
-from jobs.runtime.places import local_or_url
 from jobs.store.records import index_name
 from jobs.store.store import Store
 from schemas.cards import fingerprint, hash_file
-from schemas.cli import command
+from schemas.commands.cli import command
 from schemas.config import ConfigError
 from schemas.shards import ShardIndex
 from schemas.spec import PipelineSpec

@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING
 if not __package__:  # started as a script: the code beside it runs, wherever the environment was installed from
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
+from jobs.cluster.places import local_or_url
 from jobs.monitoring.logs import LOG, log_to_console
 from jobs.runtime.cli import load_spec, spec_parser
-from jobs.runtime.places import local_or_url
-from schemas.cli import command
+from schemas.commands.cli import command
 from schemas.config import ConfigError
 from schemas.errors import ExitCode
 from schemas.spec import STAGES, PipelineSpec
@@ -69,8 +69,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def show_plan(spec: PipelineSpec, last: str) -> int:
     """Print what would be done."""
+    from jobs.reporting.summary import format_plan, format_unreadable
     from jobs.runtime.plan import make_plan
-    from jobs.runtime.summary import format_plan, format_unreadable
     from jobs.store.records import has_inventory
     from jobs.store.store import Store
 
@@ -86,9 +86,9 @@ def show_plan(spec: PipelineSpec, last: str) -> int:
 
 def report(outcome: Outcome, last: str) -> int:
     """Say what the run did, and publish the index where everything is there; the exit code."""
+    from jobs.reporting.summary import format_summary, too_many_rejects
     from jobs.runtime.published import publish
     from jobs.runtime.shard_writer import write_index
-    from jobs.runtime.summary import format_summary, too_many_rejects
     from jobs.store.records import index_name
 
     plan, spec = outcome.plan, outcome.plan.spec

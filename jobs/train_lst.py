@@ -19,9 +19,9 @@ from typing import TYPE_CHECKING, Any
 if not __package__:  # started as a script: the code beside it runs, wherever the environment was installed from
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from jobs.runtime.places import base_folder, resolve
-from jobs.runtime.session import start_embedded, this_checkout
-from schemas.cli import Parser, command
+from jobs.cluster.places import base_folder, resolve
+from jobs.cluster.session import start_embedded, this_checkout
+from schemas.commands.cli import Parser, command
 from schemas.errors import ConfigError, ExitCode, TryAgain
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 if not __package__:  # started as a script: the code beside it runs, wherever the environment was installed from
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from schemas.cli import Parser, command
+from schemas.commands.cli import Parser, command
 
 if TYPE_CHECKING:
     from model.data.sources import Samples

@@ -13,9 +13,9 @@ from pathlib import Path
 if not __package__:  # started as a script: the code beside it runs, wherever the environment was installed from
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from schemas.cli import Parser, command
-from schemas.shard_reader import read_index, unit_sequences
-from schemas.unit_bpe import UnitBpe
+from schemas.commands.cli import Parser, command
+from schemas.models.unit_bpe import UnitBpe
+from schemas.reading.shard_reader import read_index, unit_sequences
 
 
 @command

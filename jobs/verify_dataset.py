@@ -26,9 +26,9 @@ from jobs.store.records import index_name
 from jobs.store.store import CorruptFileError
 from pipeline.patches import check_bounds
 from schemas.arrow import Row
-from schemas.cli import command
+from schemas.commands.cli import command
 from schemas.errors import ExitCode
-from schemas.shard_reader import ShardSample, samples_of
+from schemas.reading.shard_reader import ShardSample, samples_of
 from schemas.shards import SampleMeta, ShardIndex
 from schemas.tables import TABLES, Patches, Recording, Reject, Segment, Transcript, Units, Word
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Literal
 import yaml
 from pydantic import Field
 
-from schemas.cli import Parser, command
+from schemas.commands.cli import Parser, command
 from schemas.config import StrictModel, load_config, parse_config
 
 if TYPE_CHECKING:

@@ -22,7 +22,7 @@ import numpy as np
 
 from model.data.patching import AlignedConfig
 from model.inference.placement import add_placement, open_trained
-from schemas.cli import Parser, begin, command
+from schemas.commands.cli import Parser, begin, command
 from schemas.config import ConfigError
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from schemas.cli import Parser, begin, command, count
+from schemas.commands.cli import Parser, begin, command, count
 from schemas.files import whole_file
 
 if TYPE_CHECKING:

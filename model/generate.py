@@ -26,7 +26,7 @@ import numpy as np
 
 from model.inference.placement import add_placement, open_trained
 from model.voice.options import add_speaking_arguments, open_synthesiser
-from schemas.cli import Parser, begin, command, count, out_file, utf8
+from schemas.commands.cli import Parser, begin, command, count, out_file, utf8
 from schemas.config import ConfigError, parse_config
 from schemas.tasks import read_task
 
@@ -56,7 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from model.inference.expectation import speech_expectation
     from model.inference.sampling import Sampling
     from model.inference.trained import run_folder
-    from model.training.metrics import read_rows
+    from model.monitor.metrics import read_rows
 
     if given.threads:
         torch.set_num_threads(given.threads)

@@ -23,7 +23,7 @@ from torch._functorch import config as functorch
 
 from model.gpu.speed import MEASUREMENTS, environment
 from model.training.checkpoint import versions
-from schemas.cli import Parser, command
+from schemas.commands.cli import Parser, command
 
 TESTS = "tests/model/gpu"
 Result = dict[str, Any]

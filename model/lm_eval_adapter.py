@@ -13,7 +13,7 @@ import json
 import sys
 from collections.abc import Sequence
 
-from schemas.cli import Parser, command, count, out_file
+from schemas.commands.cli import Parser, command, count, out_file
 
 
 @command

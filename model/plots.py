@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from schemas.cli import Parser, command
+from schemas.commands.cli import Parser, command
 
 if TYPE_CHECKING:
     from model.monitor.rows import Row
@@ -62,7 +62,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--smooth", type=int, default=10, help="steps of the running mean")
     given = parser.parse_args(arguments)
-    from model.training.metrics import read_rows
+    from model.monitor.metrics import read_rows
 
     files = [path if path.suffix == ".jsonl" else path / "metrics.jsonl" for path in given.runs]
     for file in files:

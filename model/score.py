@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, get_args
 from model.inference.placement import open_trained
 from model.scoring.documents import DIRECTIONS, Direction
 from schemas.cards import hash_file
-from schemas.cli import Parser, begin, command, count, out_file
+from schemas.commands.cli import Parser, begin, command, count, out_file
 from schemas.config import ConfigError
 from schemas.tasks import Task, read_task
 

@@ -17,9 +17,9 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from schemas.cli import Parser, begin, command
+from schemas.commands.cli import Parser, begin, command
+from schemas.commands.reference import as_help
 from schemas.errors import ConfigError
-from schemas.reference import as_help
 
 if TYPE_CHECKING:
     from model.data.sources import Corpus
@@ -36,9 +36,9 @@ def describe(config: TrainConfig, ranks: int = 1, room_gib: float | None = None)
     import torch
 
     from model.data.sources import Corpus
+    from model.monitor.metrics import gemm_flops
     from model.network.config import ModelConfig
     from model.network.lst import build_model
-    from model.training.metrics import gemm_flops
 
     corpus = Corpus(config.data)
     assert isinstance(config.model, ModelConfig)

@@ -23,7 +23,7 @@ import numpy as np
 
 from model.inference.placement import add_placement, open_trained
 from model.voice.options import add_speaking_arguments, open_synthesiser
-from schemas.cli import Parser, begin, command, count, out_file
+from schemas.commands.cli import Parser, begin, command, count, out_file
 
 if TYPE_CHECKING:
     from model.data.examples import Example

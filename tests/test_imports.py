@@ -16,7 +16,7 @@ MAY_IMPORT = {
     "benchmarks": {"schemas", "pipeline", "model", "jobs", "recipes"},
 }
 KNOWS_RAY = {"jobs", "recipes", "benchmarks"}
-MOST_FILES, MOST_LINES = 18, 350
+MOST_FILES, MOST_LINES = 15, 350
 
 
 def name_of(path: Path) -> str:
@@ -96,7 +96,7 @@ def test_a_circle_would_be_found() -> None:
 
 def test_rooms_and_files_stay_small() -> None:
     for folder in {path.parent for path in FILES.values()}:
-        files = [path for path in folder.glob("*.py") if path.name != "__init__.py"]
+        files = list(folder.glob("*.py"))
         assert len(files) <= MOST_FILES, f"{folder.relative_to(ROOT)} is a drawer: {len(files)} files"
     for name, path in FILES.items():
         lines = len(path.read_text(encoding="utf-8").splitlines())

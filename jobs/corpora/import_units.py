@@ -2,7 +2,7 @@
 
 official LST   `interleaved`: <LST MODE SEP>TEXT word <LST MODE SEP>HUBERT 7 7 49, [SIL] for silence
 slamkit        `units`, `duration`, `aligned_text` (and `text`)
-lhotse         cuts as `python -m jobs.export --to lhotse` writes them, with `units` in the supervision
+lhotse         cuts as `lst export --to lhotse` writes them, with `units` in the supervision
 
 A line is a sample, in the order of the files; the same files give the same bytes. Lines that cannot be used are in
 OUT/rejects.jsonl with their file and line; the rest goes on. OUT/index.json is written last.
@@ -23,15 +23,15 @@ from tqdm import tqdm
 from jobs.exports.card import data_card
 from jobs.store.store import Store
 from pipeline.corpora.tables import RowError, json_row
-from pipeline.corpora.unit_rows import parse_unit_row
+from pipeline.given.unit_rows import parse_unit_row
 from pipeline.shards import write_shard
 from pipeline.unit_samples import Utterance, unit_sample
 from schemas.audio import SAMPLE_RATE
 from schemas.cards import Card, CardKind, fingerprint
-from schemas.cli import Parser, command, count
+from schemas.commands.cli import Parser, command, count
 from schemas.config import ConfigError
 from schemas.errors import ExitCode
-from schemas.shard_reader import read_index
+from schemas.reading.shard_reader import read_index
 from schemas.shards import SHARD_FORMAT, SampleMeta, ShardEntry, ShardIndex
 from schemas.spec import PatchesSpec
 

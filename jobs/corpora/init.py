@@ -14,7 +14,7 @@ from pipeline.corpora.base import Corpus
 from pipeline.corpora.guess import Guess, guess_layout
 from pipeline.source.folder import SourceFolder
 from pipeline.source.listing import find_files
-from schemas.cli import Parser, command
+from schemas.commands.cli import Parser, command
 from schemas.config import ConfigError, load_config
 from schemas.errors import ExitCode
 from schemas.source import Source

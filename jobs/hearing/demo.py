@@ -18,10 +18,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from jobs.cluster.places import base_folder, resolve_spec
 from jobs.reporting.page import mp3
-from jobs.runtime.places import base_folder, resolve_spec
 from model.voice.options import add_speaking_arguments
-from schemas.cli import Parser, command
+from schemas.commands.cli import Parser, command
 from schemas.config import ConfigError, load_config, parse_config
 from schemas.spec import PipelineSpec
 

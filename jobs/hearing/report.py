@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from jobs.reporting.strips import unit_colours
 from model.voice.options import add_speaking_arguments, open_synthesiser
-from schemas.cli import Parser, command
+from schemas.commands.cli import Parser, command
 from schemas.config import ConfigError, parse_config
 from schemas.files import whole_file
 
@@ -106,7 +106,7 @@ def run_facts(run: str, trained: Trained) -> RunFacts:
     from model.evaluation.records import evaluations
     from model.inference.expectation import speech_expectation
     from model.inference.trained import run_folder
-    from model.training.metrics import read_rows
+    from model.monitor.metrics import read_rows
 
     rows: list[dict[str, Any]] = read_rows(run_folder(run) / "metrics.jsonl")
     last = rows[-1] if rows else {}

@@ -13,16 +13,16 @@ import pyarrow.compute as pc
 import soundfile
 
 from jobs.reporting.strips import Strip, StripWord
+from jobs.reporting.summary import FUNNEL
 from jobs.runtime.accounting import StageTotals, totals
 from jobs.runtime.plan import Plan
 from jobs.runtime.stages import unit_tokenizer_of
-from jobs.runtime.summary import FUNNEL
 from pipeline.containers.base import AudioError
 from pipeline.source.audio import SourceAudio
 from schemas.arrow import RowType
 from schemas.audio import SAMPLE_RATE
 from schemas.config import ConfigError
-from schemas.shard_reader import ShardSample, samples_of
+from schemas.reading.shard_reader import ShardSample, samples_of
 from schemas.shards import TIMING_CODES, SampleMeta, ShardIndex, on_the_grid
 from schemas.tables import Recording, Reject, Segment
 

@@ -11,11 +11,11 @@ from importlib.resources import files
 import numpy as np
 import soundfile
 
+from jobs.cluster.places import local_or_url
 from jobs.reporting.facts import Facts, RejectGroup, SampleStrip
 from jobs.reporting.models import count_text, models, recordings, seconds_text
 from jobs.reporting.strips import bar_chart, clean, draw_strip
-from jobs.runtime.places import local_or_url
-from jobs.runtime.summary import FUNNEL
+from jobs.reporting.summary import FUNNEL
 from schemas.audio import PATCH_FILLER, PATCH_SILENCE, PATCH_WORD, SAMPLE_RATE
 
 PATCH_NAMES = {PATCH_WORD: "word", PATCH_SILENCE: "silence", PATCH_FILLER: "filler"}

@@ -16,13 +16,13 @@ if not __package__:  # started as a script: the code beside it runs, wherever th
 
     sys.path[0] = str(Path(__file__).resolve().parents[2])
 
+from jobs.cluster.places import local_or_url
 from jobs.runtime.cli import load_spec, spec_parser
-from jobs.runtime.places import local_or_url
 from jobs.runtime.plan import Plan, make_plan
 from jobs.runtime.rejects import SPEC, one_line, read_rejects
 from jobs.store.lease import owned
 from jobs.store.store import Store
-from schemas.cli import command
+from schemas.commands.cli import command
 from schemas.config import ConfigError, apply_override, parse_config
 from schemas.spec import STAGES, PipelineSpec
 from schemas.tables import Reject

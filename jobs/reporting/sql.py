@@ -13,7 +13,7 @@ from pathlib import Path
 if not __package__:  # started as a script: the code beside it runs, wherever the environment was installed from
     sys.path[0] = str(Path(__file__).resolve().parents[2])
 
-from schemas.cli import Parser, command
+from schemas.commands.cli import Parser, command
 from schemas.config import ConfigError
 from schemas.reading.output import open_output, views
 

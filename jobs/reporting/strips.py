@@ -14,7 +14,7 @@ from itertools import groupby
 
 import numpy as np
 
-from jobs.runtime.terminal import printable
+from jobs.reporting.terminal import printable
 from schemas.audio import PATCH_SILENCE, PATCH_WORD, SAMPLE_RATE
 
 PIXELS_PER_SECOND = 132

@@ -1,1 +1,1 @@
-"""What the entry points share: the store of committed tables, the plan, the workers, the summary."""
+"""The engine of the pipeline: the plan, tasks and workers, and the run that drives them."""

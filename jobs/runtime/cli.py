@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import argparse
 
-from jobs.runtime.places import base_folder, resolve_spec
-from schemas.cli import Parser
+from jobs.cluster.places import base_folder, resolve_spec
+from schemas.commands.cli import Parser
+from schemas.commands.reference import as_help
 from schemas.config import load_config
-from schemas.reference import as_help
 from schemas.spec import PipelineSpec
 
 

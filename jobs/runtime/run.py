@@ -17,6 +17,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from jobs.cluster.limits import cuda_stages
+from jobs.cluster.places import local_or_url
+from jobs.cluster.session import ray_session
 from jobs.monitoring.estimate import StageProgress, UnitHours
 from jobs.monitoring.logs import LOG, forget_old_logs, log_folder
 from jobs.monitoring.progress import Progress
@@ -24,13 +27,10 @@ from jobs.monitoring.watch import CommitWatch
 from jobs.runtime.accounting import totals
 from jobs.runtime.drive import AnyTask, drive, prepare
 from jobs.runtime.job import Job, stop_path
-from jobs.runtime.limits import cuda_stages
-from jobs.runtime.places import local_or_url
 from jobs.runtime.plan import Plan, refresh
 from jobs.runtime.rejects import SPEC, RejectRate
-from jobs.runtime.session import ray_session
 from jobs.store.lease import Lease
-from schemas.cli import Stopped
+from schemas.commands.cli import Stopped
 from schemas.config import ConfigError
 from schemas.spec import STAGES
 

@@ -15,6 +15,7 @@ from dataclasses import replace
 from importlib import import_module
 from typing import Any
 
+from jobs.cluster.limits import Watchdog, limit_threads
 from jobs.monitoring.logs import LOG
 from jobs.monitoring.metrics import count
 from jobs.monitoring.work import join_pool, receipt, tell, unit_of_work
@@ -28,7 +29,6 @@ from jobs.runtime.accounting import (
 )
 from jobs.runtime.isolation import run_isolated, run_rows
 from jobs.runtime.job import Held, Job, ShardTask, Task, stop_path
-from jobs.runtime.limits import Watchdog, limit_threads
 from jobs.runtime.shard_writer import write_group
 from jobs.runtime.stages import build_stage
 from jobs.runtime.takeover import member_id, read_held, relabel

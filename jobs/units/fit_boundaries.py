@@ -19,10 +19,10 @@ import numpy as np
 if not __package__:  # started as a script: the code beside it runs, wherever the environment was installed from
     sys.path[0] = str(Path(__file__).resolve().parents[2])
 
-from schemas.cli import Parser, command
+from schemas.commands.cli import Parser, command
 from schemas.errors import ConfigError
 from schemas.models.boundaries import BoundaryTable, fit, with_mean_length
-from schemas.shard_reader import patched_sequences, read_index
+from schemas.reading.shard_reader import patched_sequences, read_index
 
 HELD_OUT = 20
 

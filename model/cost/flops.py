@@ -10,11 +10,11 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from model.network.attention import Intervals
 from model.network.base import SpeechTextModel
 from model.network.batch import Batch
 from model.network.config import ModelConfig
-from model.network.layers import Block, CrossAttention
+from model.network.layers.attention import Intervals
+from model.network.layers.blocks import Block, CrossAttention
 from model.network.layout import derive, derive_plain, speech_rows, target_rows
 from model.network.patch_decoder import PatchDecoder
 from model.network.patch_encoder import PatchEncoder

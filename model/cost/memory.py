@@ -15,7 +15,7 @@ from torch import nn
 
 from model.cost.presets import empty_model
 from model.network.config import LocalStackConfig, ModelConfig, StackConfig
-from model.network.linear_nll import CHUNK
+from model.network.layers.linear_nll import CHUNK
 
 FP32, BF16 = 4, 2
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from model.data.document import Document
 from model.network.vocabulary import Vocabulary
-from schemas.unit_bpe import UnitBpe
+from schemas.models.unit_bpe import UnitBpe
 
 
 def bpe_vocabulary(vocabulary: Vocabulary, bpe: UnitBpe) -> Vocabulary:

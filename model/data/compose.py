@@ -21,7 +21,7 @@ from model.data.interleave import PaperRule, Span, SpiritLMRule, draw_spans
 from model.data.shards import Sample
 from model.data.text_tokenizer import TextTokenizer
 from model.network.vocabulary import BOS, EOS, SPEECH_MARK, TEXT_MARK, Vocabulary
-from schemas.unit_bpe import UnitBpe
+from schemas.models.unit_bpe import UnitBpe
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -26,9 +26,9 @@ from model.data.packing import Choice, PackingConfig, Piece, fill, pack, rest_of
 from model.data.shards import ShardError
 from model.data.sources import Source
 from model.network.batch import Batch, Selections
-from schemas.cli import STOPPING
+from schemas.commands.cli import STOPPING
+from schemas.commands.processes import end_with_parent, obey_the_parent_alone
 from schemas.config import ConfigError
-from schemas.processes import end_with_parent, obey_the_parent_alone
 
 Patcher = Callable[[Document, int, np.random.Generator], tuple[np.ndarray, np.ndarray]]
 """(document, step, generator) -> (latent_id int [n], closed bool [n])."""

@@ -22,7 +22,7 @@ from model.network.batch import Batch
 from model.network.vocabulary import Vocabulary
 from schemas.cards import Card, hash_file
 from schemas.config import BY_CONTENT, NO_EFFECT, ConfigError, StrictModel
-from schemas.unit_bpe import UnitBpe
+from schemas.models.unit_bpe import UnitBpe
 
 
 class _SourceConfig(StrictModel):

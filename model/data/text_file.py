@@ -37,7 +37,7 @@ class TextFile:
             if self.path.stat().st_size > MOST_BYTES:
                 raise ShardError(
                     f"the text file {path} has {self.path.stat().st_size / 1e9:.1f} GB, which every rank would read when a run "
-                    "begins: make shards of it with `python -m jobs.text_shards`"
+                    "begins: make shards of it with `lst text-shards`"
                 )
             with open(self.path, "rb") as file:
                 for end, is_paragraph in document_ends(_hashed(file, digest), document_chars):

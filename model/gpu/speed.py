@@ -21,16 +21,16 @@ from model.cost.presets import empty_model, plain_like
 from model.cost.synthetic import synthetic_batch
 from model.data.patching import StaticConfig
 from model.inference.session import Session
-from model.network.attention import attend
+from model.monitor.metrics import gemm_flops, published_peak
 from model.network.config import ModelConfig
-from model.network.flex import block_mask
+from model.network.layers.attention import attend
+from model.network.layers.flex import block_mask
 from model.network.layout import derive, select
 from model.network.lst import build_model
 from model.network.vocabulary import BOS, SPEECH_MARK
-from model.training.metrics import gemm_flops, published_peak
 from model.training.module import compile_blocks, recompute
-from model.training.optim import AdamWConfig, Optimisers
-from model.training.step import accumulate, gradient_norm, update
+from model.training.optimisation.optim import AdamWConfig, Optimisers
+from model.training.optimisation.step import accumulate, gradient_norm, update
 from schemas.config import load_config
 
 ELEMENTS, LATENTS = 20480, 16384

@@ -21,7 +21,7 @@ from model.network.base import SpeechTextModel
 from model.network.baseline import BaseState
 from model.network.batch import Batch
 from model.network.cache import Cache
-from model.network.layers import CrossAttention, SelfAttention
+from model.network.layers.blocks import CrossAttention, SelfAttention
 from model.network.lst import LST, LSTState
 from model.network.vocabulary import SPEECH_MARK
 

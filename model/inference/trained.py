@@ -25,7 +25,7 @@ from schemas.cards import hash_file
 from schemas.config import ConfigError, parse_config
 from schemas.errors import ExitCode
 from schemas.models.hub import folder_of
-from schemas.unit_bpe import UnitBpe
+from schemas.models.unit_bpe import UnitBpe
 
 
 @dataclass(frozen=True, kw_only=True)

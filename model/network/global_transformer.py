@@ -11,9 +11,9 @@ import numpy as np
 import torch
 from torch import nn
 
-from model.network.attention import Intervals
 from model.network.config import ModelConfig
-from model.network.layers import rope_tables
+from model.network.layers.attention import Intervals
+from model.network.layers.blocks import rope_tables
 from model.network.patch_encoder import make_blocks
 from model.network.stepping import StackSteps
 

@@ -14,8 +14,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from model.network.batch import LossSums
-from model.network.layers import RMSNorm
-from model.network.linear_nll import KEPT, linear_nll
+from model.network.layers.blocks import RMSNorm
+from model.network.layers.linear_nll import KEPT, linear_nll
 from model.network.vocabulary import NUM_SPECIAL, Vocabulary
 
 Share = Literal["joint", "text", "units"]

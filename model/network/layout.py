@@ -13,9 +13,9 @@ from dataclasses import dataclass
 
 import torch
 
-from model.network.attention import Backend, Intervals, self_intervals
 from model.network.batch import Batch, Selections
 from model.network.config import ModelConfig
+from model.network.layers.attention import Backend, Intervals, self_intervals
 from model.network.vocabulary import SPEECH_MARK
 
 
@@ -29,7 +29,7 @@ class PlainLayout:
 
 @dataclass(eq=False, kw_only=True)
 class Layout:
-    """For LST. Patterns: see `model.network.attention`; the ones across k vectors per latent are expanded already."""
+    """For LST. Patterns: see `model.network.layers.attention`; the ones across k vectors per latent are expanded already."""
 
     local_L: torch.Tensor | None
     """Index into N of the local elements; None: all of them."""

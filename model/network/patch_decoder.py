@@ -15,7 +15,7 @@ from torch import nn
 
 from model.network.cache import Cache
 from model.network.config import ModelConfig
-from model.network.layers import CrossAttention, rope_tables
+from model.network.layers.blocks import CrossAttention, rope_tables
 from model.network.layout import Layout
 from model.network.patch_encoder import make_blocks
 from model.network.stepping import CrossSteps, Product, StackSteps

@@ -15,7 +15,7 @@ from torch import nn
 
 from model.network.cache import Cache
 from model.network.config import ModelConfig, StackConfig
-from model.network.layers import Block, CrossAttention, rope_tables
+from model.network.layers.blocks import Block, CrossAttention, rope_tables
 from model.network.layout import Layout
 from model.network.stepping import CrossSteps, Product, StackSteps
 

@@ -20,7 +20,7 @@ from torch import nn
 
 from model.network.cache import Cache, Place, View
 from model.network.config import StackConfig
-from model.network.layers import Block, CrossAttention, RMSNorm, rope_tables
+from model.network.layers.blocks import Block, CrossAttention, RMSNorm, rope_tables
 
 SMALL = 2**18
 """Below so many elements a call of oneDNN costs more (13 microseconds) than its layout saves in fp32."""

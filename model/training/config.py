@@ -13,8 +13,8 @@ from model.data.patching import CurriculumConfig, PatchPolicyConfig
 from model.data.sources import DataConfig
 from model.monitor.spikes import SpikeConfig
 from model.network.config import ModelConfig
-from model.training.optim import OptimiserConfig
-from model.training.schedule import Schedule
+from model.training.optimisation.optim import OptimiserConfig
+from model.training.optimisation.schedule import Schedule
 from schemas.config import BY_CONTENT, NO_EFFECT, StrictModel, essential, load_config
 
 

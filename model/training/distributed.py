@@ -18,8 +18,8 @@ from torch.distributed.distributed_c10d import _set_pg_timeout
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 
 from model.training.config import ShardingConfig, TimeoutConfig
+from schemas.commands.processes import end_with_parent
 from schemas.errors import ConfigError
-from schemas.processes import end_with_parent
 
 
 @dataclass(frozen=True)

@@ -18,17 +18,17 @@ import yaml
 
 from model.data.sources import Corpus
 from model.monitor.boards import Board, TensorBoard, WeightsAndBiases
+from model.monitor.metrics import Metrics, Progress, read_rows, summary
 from model.monitor.profiling import StepProfiler
 from model.monitor.rows import Row
 from model.training.checkpoint import CheckpointError
 from model.training.config import TrainConfig
 from model.training.distributed import Ranks, ranks
-from model.training.metrics import Metrics, Progress, read_rows, summary
+from model.training.optimisation.step import Pending
 from model.training.parts import keep_boundaries, keep_parts, with_known_boundaries, with_own_parts
 from model.training.run import NonFiniteError, Run
 from model.training.signals import Signals
-from model.training.step import Pending
-from schemas.cli import writable_folder
+from schemas.commands.cli import writable_folder
 from schemas.errors import ConfigError, ExitCode
 
 log = logging.getLogger(__name__)

@@ -17,8 +17,8 @@ from torch.distributed._composable.checkpoint_activation import checkpoint
 from torch.utils.checkpoint import CheckpointPolicy, create_selective_checkpoint_contexts
 
 from model.network.config import ModelConfig
-from model.network.flex import with_own_code
-from model.network.layers import Block, CrossAttention, SwiGLU
+from model.network.layers.blocks import Block, CrossAttention, SwiGLU
+from model.network.layers.flex import with_own_code
 from model.network.lst import build_model
 from model.training.config import TrainConfig
 from model.training.distributed import Ranks, shard

@@ -15,6 +15,7 @@ import torch
 from model.data.loader import LaneState, Loader, Placement, fixed_batches
 from model.data.sources import Corpus
 from model.monitor.counting import BatchCounter, Counts
+from model.monitor.metrics import gemm_flops, published_peak
 from model.monitor.rows import Row, fill, host_memory_peak, losses, speed
 from model.monitor.spikes import SpikeGuard
 from model.network.batch import Batch
@@ -26,11 +27,10 @@ from model.training.config import TrainConfig, identity
 from model.training.distributed import Ranks, reshard
 from model.training.feed import Feed, StepBatches, finisher, place
 from model.training.first_weights import set_weights
-from model.training.metrics import gemm_flops, published_peak
 from model.training.module import make_module
-from model.training.optim import Optimisers
+from model.training.optimisation.optim import Optimisers
+from model.training.optimisation.step import Pending, accumulate, gradient_norm, update
 from model.training.restore import restore
-from model.training.step import Pending, accumulate, gradient_norm, update
 from model.training.stream import make_stream
 from model.training.writer import Writer
 from schemas.errors import ExitCode, UserError

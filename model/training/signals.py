@@ -11,7 +11,7 @@ from types import FrameType
 from typing import Any
 
 from model.training.distributed import Ranks
-from schemas.cli import AGAIN, STOPPING, Stopped
+from schemas.commands.cli import AGAIN, STOPPING, Stopped
 from schemas.errors import ExitCode
 
 GRACE = 25.0

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from pipeline.corpora.base import Corpus
-from pipeline.corpora.words import read_alignments
+from pipeline.given.words import read_alignments
 from schemas.given import load_given
 from schemas.tables import InventoryItem
 

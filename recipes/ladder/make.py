@@ -20,7 +20,7 @@ from recipes.ladder.speech import HOP, Speaker, Spoken, forms, words_of
 from recipes.ladder.tasks import Item, SpokenText, draw_items, sentences_of
 from recipes.stories.generate import training_story
 from recipes.voices import flite
-from schemas.cli import Parser, command
+from schemas.commands.cli import Parser, command
 from schemas.config import ConfigError, load_config
 from schemas.tasks import Segment, TaskHeader, TaskItem, write_task
 

@@ -19,8 +19,8 @@ import soundfile
 from jobs.reporting.strips import unit_colours
 from pipeline.codebook.folder import load_centroids
 from schemas.audio import PATCH_SILENCE, SAMPLE_RATE
-from schemas.cli import Parser, command
-from schemas.shard_reader import read_index, samples_of
+from schemas.commands.cli import Parser, command
+from schemas.reading.shard_reader import read_index, samples_of
 from schemas.shards import SampleMeta, on_the_grid
 
 ROOT = Path(__file__).resolve().parents[2]

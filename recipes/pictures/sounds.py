@@ -17,7 +17,7 @@ from jobs.hearing.listening import listen, speech_prompts
 from jobs.hearing.report import make_parser, open_speaker
 from model.inference.sampling import Sampling
 from schemas.audio import SAMPLE_RATE
-from schemas.cli import Parser, command
+from schemas.commands.cli import Parser, command
 
 ASSETS = Path(__file__).resolve().parents[2] / "docs" / "assets"
 

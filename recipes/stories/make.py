@@ -14,7 +14,7 @@ from recipes.stories.corpus import run_stage, stages
 from recipes.stories.estimate import format_plan
 from recipes.stories.settings import StoriesConfig
 from recipes.stories.voices import check_voices
-from schemas.cli import Parser, command
+from schemas.commands.cli import Parser, command
 from schemas.config import load_config
 
 EXAMPLES = """  python -m recipes.stories.make --config configs/stories/demo.yaml

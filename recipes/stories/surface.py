@@ -15,7 +15,7 @@ from itertools import pairwise
 
 from recipes.stories.cloze import RUNGS
 from recipes.stories.generate import ToldPair, ToldStory, cloze_pair, training_story
-from schemas.cli import Parser, command
+from schemas.commands.cli import Parser, command
 
 Score = Callable[[str, str], float]
 """(prompt, ending) -> the higher, the likelier."""

@@ -15,13 +15,13 @@ from typing import Any
 
 import torch
 
-from recipes.study.arms import budget_of, elements_of
-from recipes.study.page import Page
-from recipes.study.plan import Unit, units
-from recipes.study.render import page_text
+from recipes.study.design.arms import budget_of, elements_of
+from recipes.study.design.plan import Unit, units
+from recipes.study.design.settings import Study, load_study
+from recipes.study.pages.page import Page
+from recipes.study.pages.render import page_text
 from recipes.study.rerun import compare, train_again
-from recipes.study.settings import Study, load_study
-from schemas.cli import Parser, command
+from schemas.commands.cli import Parser, command
 from schemas.errors import ExitCode
 
 

@@ -7,7 +7,7 @@ import sys
 import time
 from collections.abc import Sequence
 
-from recipes.study.plan import Unit
+from recipes.study.design.plan import Unit
 from recipes.study.records.ledger import Ledger
 
 POLL_SECONDS = 0.5

@@ -15,11 +15,11 @@ from typing import Any
 import torch
 
 from model.data.sources import Corpus
+from model.monitor.metrics import Metrics, read_rows
 from model.monitor.rows import Row
 from model.training.checkpoint import latest
 from model.training.config import BudgetConfig, TrainConfig
 from model.training.distributed import Ranks
-from model.training.metrics import Metrics, read_rows
 from model.training.run import Run
 
 Observe = Callable[[Run], Row]

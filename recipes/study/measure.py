@@ -12,10 +12,10 @@ from model.inference.trained import load_trained
 from model.scoring.documents import DIRECTIONS
 from model.scoring.losses import losses_of
 from model.scoring.scorer import NORMALISATIONS, Scored, score_task
+from recipes.study.design.settings import Study
 from recipes.study.heldout import losses, open_held_out
 from recipes.study.records.choices import log_probs, task_facts
 from recipes.study.records.ledger import Ledger
-from recipes.study.settings import Study
 from schemas.cards import hash_file
 from schemas.tasks import Task, read_task
 

@@ -26,7 +26,8 @@ from model.monitor.rows import Row
 from model.training.checkpoint import latest
 from model.training.config import BudgetConfig, TrainConfig
 from model.training.run import Run
-from recipes.study.arms import (
+from recipes.study.crew import run_crew
+from recipes.study.design.arms import (
     ENDLESS,
     budget_of,
     elements_of,
@@ -34,19 +35,18 @@ from recipes.study.arms import (
     training_of,
     unit_bpe_path,
 )
-from recipes.study.crew import run_crew
+from recipes.study.design.facts import Facts, bpe_shares, measure_facts
+from recipes.study.design.plan import Unit, describe_plan, run_name, units
+from recipes.study.design.settings import Arm, Control, Study, load_study
 from recipes.study.driver import OutOfTime, Watch, advance, begin, curve, leave_trunk
-from recipes.study.facts import Facts, bpe_shares, measure_facts
 from recipes.study.heldout import choice_of_rate, losses, open_held_out
 from recipes.study.measure import measure
 from recipes.study.memory import steady_memory
-from recipes.study.plan import Unit, describe_plan, run_name, units
 from recipes.study.records.ledger import Ledger
-from recipes.study.settings import Arm, Control, Study, load_study
-from schemas.cli import Parser, command
+from schemas.commands.cli import Parser, command
 from schemas.config import ConfigError, parse_config
 from schemas.errors import ExitCode
-from schemas.unit_bpe import UnitBpe
+from schemas.models.unit_bpe import UnitBpe
 
 ROUNDS, STEPS = 3, 4
 """Of measuring the rates."""
@@ -133,7 +133,7 @@ class Work:
     def _unit_bpe(self, corpus: Corpus) -> UnitBpe:
         path = unit_bpe_path(self.study)
         if not path.exists():
-            from schemas.shard_reader import read_index, unit_sequences
+            from schemas.reading.shard_reader import read_index, unit_sequences
 
             index = self.study.data.speech
             bpe = UnitBpe.train(unit_sequences(index, read_index(index)), corpus.num_units, self.study.data.unit_tokens)
@@ -318,7 +318,7 @@ def sitting(work: Work, wanted: list[Unit], config: str, render: bool = True) ->
 
 
 def _render(study: Study, config: str) -> None:
-    from recipes.study.render import render
+    from recipes.study.pages.render import render
 
     print(f"wrote {render(study, config)}", file=sys.stderr)
 

@@ -10,7 +10,7 @@ from model.data.examples import examples_of_task
 from model.inference.trained import load_trained
 from model.training.loop import train
 from model.transfer import evaluate_asr, finetune_config
-from recipes.study.settings import Study
+from recipes.study.design.settings import Study
 
 
 def word_errors(study: Study, run: Path, folder: Path) -> dict[str, Any]:

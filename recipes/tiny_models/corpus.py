@@ -19,7 +19,7 @@ from recipes.voices import flite, neural, texts
 from recipes.voices.phone_times import PhoneAligner
 from recipes.voices.settings import SEED, root
 from recipes.voices.store import Utterance, load, resample, save
-from schemas.cli import Parser, command
+from schemas.commands.cli import Parser, command
 
 HELD_OUT_SENTENCES = 30
 """Per voice: two minutes."""

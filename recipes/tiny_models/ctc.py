@@ -33,7 +33,7 @@ from recipes.tiny_models.batches import (
 )
 from recipes.tiny_models.settings import FRAME, one_thread
 from recipes.voices.settings import SEED, root
-from schemas.cli import Parser, command, count
+from schemas.commands.cli import Parser, command, count
 from schemas.files import whole_file
 
 STEPS = 3500

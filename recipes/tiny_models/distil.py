@@ -30,7 +30,7 @@ from recipes.tiny_models.batches import (
 from recipes.tiny_models.settings import UNIT_HOP, one_thread
 from recipes.tiny_models.targets import DIM, SHARES, load_targets, settle
 from recipes.voices.settings import SEED, root
-from schemas.cli import Parser, command, count
+from schemas.commands.cli import Parser, command, count
 
 CHECKPOINT_EVERY = 200
 WINDOWS = (120, 200, 200, 300, 600)

@@ -15,7 +15,7 @@ from recipes.tiny_models.batches import load_corpus
 from recipes.tiny_models.settings import UNIT_HOP, assets, one_thread
 from recipes.tiny_models.targets import SHARES
 from recipes.voices.settings import SEED
-from schemas.cli import Parser, command
+from schemas.commands.cli import Parser, command
 from schemas.spec import HubertSpec, KMeansSpec
 
 LAYER = 4

@@ -14,7 +14,7 @@ from transformers import Wav2Vec2CTCTokenizer, Wav2Vec2FeatureExtractor, Wav2Vec
 from recipes.tiny_models import ctc, distil, letters, priors
 from recipes.tiny_models.settings import UNIT_HOP, assets
 from recipes.voices.settings import SAMPLE_RATE
-from schemas.cli import Parser, command
+from schemas.commands.cli import Parser, command
 
 
 def ship_hubert() -> Path:

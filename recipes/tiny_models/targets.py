@@ -18,7 +18,7 @@ from recipes.tiny_models.settings import one_thread
 from recipes.tiny_models.whisper_teacher import WhisperTeacher
 from recipes.voices.settings import SEED, root
 from recipes.voices.store import Utterance, load
-from schemas.cli import command
+from schemas.commands.cli import command
 from schemas.files import whole_file
 
 LAYERS = (3, 4)

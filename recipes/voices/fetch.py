@@ -18,7 +18,7 @@ from pathlib import Path
 from pipeline.networks.registry import FetchError, check_hash
 from pipeline.networks.registry import fetch as fetch_model
 from recipes.voices.settings import packages
-from schemas.cli import command
+from schemas.commands.cli import command
 from schemas.files import whole_file
 
 WHEELS = {

@@ -1,0 +1,1 @@
+"""Reading what a run left: its committed tables, its shards."""

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from jobs.runtime.summary import too_many_rejects
+from jobs.reporting.summary import too_many_rejects
 from jobs.store.store import Store
 from jobs.verify_dataset import read_stage, verify_shards, verify_tables
 from schemas.config import parse_config
-from schemas.shard_reader import samples_of
+from schemas.reading.shard_reader import samples_of
 from schemas.shards import SampleMeta, ShardIndex
 from schemas.spec import PipelineSpec
 from schemas.tables import Recording, recording_id

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 import soundfile
 
-from jobs.export import main
+from jobs.exports.export import main
 from jobs.exports.spoken import seconds
 from jobs.prepare_task import run_here
 from jobs.runtime.accounting import totals

@@ -9,8 +9,8 @@ import pytest
 
 import jobs.inspect_segment as inspect_segment
 from jobs.inspect_segment import inspect, lines_of, list_segments
+from jobs.reporting.terminal import columns, cut
 from jobs.runtime.plan import Plan
-from jobs.runtime.terminal import columns, cut
 from schemas.arrow import Row
 from schemas.audio import SAMPLE_RATE
 from schemas.config import ConfigError

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from jobs.lst import COMMANDS, MODULES, checkout_of, main
+from jobs.lst import checkout_of, main
+from jobs.reference.commands import COMMANDS, MODULES
 from tests.jobs.small_corpus import ROOT, second_clone, who_ran
 
 AS_INSTALLED = "import sys; from jobs.lst import enter; sys.argv[0] = 'lst'; sys.exit(enter())"

@@ -19,7 +19,7 @@ import polars as pl
 import psutil
 import pytest
 
-from jobs.runtime.places import base_folder, resolve
+from jobs.cluster.places import base_folder, resolve
 from schemas import open_output
 from schemas.config import ConfigError
 from tests.jobs.small_corpus import (
@@ -241,6 +241,6 @@ def test_in_rays_copy_without_the_project_it_is_one_sentence(tmp_path: Path, mon
     copy.mkdir()
     monkeypatch.delenv("LST_ROOT", raising=False)
     monkeypatch.chdir(copy)
-    monkeypatch.setattr("jobs.runtime.places.distributions", lambda name: [])
+    monkeypatch.setattr("jobs.cluster.places.distributions", lambda name: [])
     with pytest.raises(ConfigError, match="set LST_ROOT"):
         base_folder()

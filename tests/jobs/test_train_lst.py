@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from model.data.text_tokenizer import load_tokenizer
-from model.training.metrics import read_rows
+from model.monitor.metrics import read_rows
 from tests.model.training.training_runs import run, run_document, write_data, write_run
 
 

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from model.scoring.accuracy import twins_of
-from recipes.study.brief import Brief
+from recipes.study.design.settings import load_study
+from recipes.study.pages.brief import Brief
 from recipes.study.records.choices import read_scored
-from recipes.study.settings import load_study
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIG = "configs/experiments/study-ladder.yaml"

@@ -14,15 +14,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from recipes.study import driver
-from recipes.study.arms import budget_of, elements_of
-from recipes.study.facts import ArmFacts, Facts
-from recipes.study.plan import units
+from recipes.study.design.arms import budget_of, elements_of
+from recipes.study.design.facts import ArmFacts, Facts
+from recipes.study.design.plan import units
+from recipes.study.design.settings import Control, Study, load_study
+from recipes.study.pages.render import render
 from recipes.study.records.ledger import Ledger
 from recipes.study.records.readings import accuracy, at, difference
-from recipes.study.render import render
 from recipes.study.rerun import compare, train_again
 from recipes.study.run import Work, main
-from recipes.study.settings import Control, Study, load_study
 from schemas.config import ConfigError
 from schemas.tasks import Segment, TaskHeader, TaskItem, write_task
 from tests.synthetic_shards import WORDS, write_speech_shards
@@ -339,8 +339,8 @@ def test_log_likelihoods_outlive_the_checkpoint() -> None:
 def test_an_arm_may_differ_in_its_model_and_optimiser() -> None:
     """Changes are merged mapping by mapping, a plain arm keeps its global part, and a field that is none is refused."""
     from model.describe import Mix
-    from recipes.study.arms import model_of
-    from recipes.study.settings import Arm
+    from recipes.study.design.arms import model_of
+    from recipes.study.design.settings import Arm
 
     study = small_study()
     mix = Mix(interleaved=1.0, speech=0.5, context=64)
@@ -363,7 +363,7 @@ def test_several_units_of_work_side_by_side(tmp_path: Path) -> None:
     import sys
 
     from recipes.study.crew import run_crew
-    from recipes.study.plan import Unit
+    from recipes.study.design.plan import Unit
 
     wanted = [
         *(Unit(kind="rates", arm="a", lr=lr, seconds=1.0) for lr in (0.1, 0.2)),

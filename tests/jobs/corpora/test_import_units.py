@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jobs.corpora.import_units import main
-from jobs.export import main as export
+from jobs.exports.export import main as export
 from model.data.shards import ShardSet
-from pipeline.corpora.unit_rows import parse_unit_row
+from pipeline.given.unit_rows import parse_unit_row
 from pipeline.unit_samples import Utterance, unit_sample
 from tests.synthetic_shards import write_speech_shards
 

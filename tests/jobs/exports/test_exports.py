@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from jobs.card import main as card
-from jobs.export import main as export
+from jobs.exports.export import main as export
+from jobs.exports.print_card import main as card
 from jobs.exports.spoken import FileNames, SpokenSegment, seconds, segments_of_sample
 from model.data.shards import Sample, ShardSet
 from tests.synthetic_shards import write_speech_shards, write_text_shards

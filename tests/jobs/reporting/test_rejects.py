@@ -9,10 +9,10 @@ import pytest
 
 import jobs.report as report
 import jobs.reporting.rejects as rejects_command
+from jobs.reporting.summary import format_plan, format_unreadable, too_many_rejects
 from jobs.runtime.drive import prepare, run_in_process
 from jobs.runtime.plan import Plan, make_plan, refresh
 from jobs.runtime.rejects import SPEC, RejectRate, allowance, few_lines, is_too_high, read_rejects
-from jobs.runtime.summary import format_plan, format_unreadable, too_many_rejects
 from pipeline import words
 from schemas.spec import PipelineSpec
 from tests.jobs.runtime.test_plan import run_here

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from jobs.text.documents import documents
-from jobs.text_shards import main as text_shards
+from jobs.text.shards import main as text_shards
 from model.data.compose import Composer
 from model.data.shards import ShardSet
 from model.data.sources import Corpus, DataConfig
@@ -97,7 +97,7 @@ def test_small_items_hold_the_same_documents(tmp_path: Path, monkeypatch: pytest
     (tmp_path / "in").mkdir()
     for number, name in enumerate(("a.jsonl", "b.parquet", "c.jsonl.gz")):
         write(tmp_path / "in" / name, DOCUMENTS[20 * number : 20 * number + 20])
-    monkeypatch.setattr("jobs.text_shards.plan_items", _small(500))
+    monkeypatch.setattr("jobs.text.shards.plan_items", _small(500))
     assert texts(run(tmp_path / "in", tmp_path / "out")) == DOCUMENTS
     assert len(list((tmp_path / "out" / "commits").rglob("*.json"))) > 5
 
@@ -112,7 +112,7 @@ def test_a_run_goes_on_where_it_ended_and_gives_the_same_bytes(tmp_path: Path, m
     (tmp_path / "in").mkdir()
     for number in range(3):
         write(tmp_path / "in" / f"{number}.jsonl", DOCUMENTS[20 * number : 20 * number + 20])
-    monkeypatch.setattr("jobs.text_shards.plan_items", _small(2000))
+    monkeypatch.setattr("jobs.text.shards.plan_items", _small(2000))
     run(tmp_path / "in", tmp_path / "whole")
     whole = contents(tmp_path / "whole")
     run(tmp_path / "in", tmp_path / "again")
@@ -129,7 +129,7 @@ def test_workers_on_ray_give_the_same_bytes(tmp_path: Path, monkeypatch: pytest.
     (tmp_path / "in").mkdir()
     for number in range(3):
         write(tmp_path / "in" / f"{number}.jsonl", DOCUMENTS[20 * number : 20 * number + 20])
-    monkeypatch.setattr("jobs.text_shards.plan_items", _small(2000))
+    monkeypatch.setattr("jobs.text.shards.plan_items", _small(2000))
     run(tmp_path / "in", tmp_path / "one")
     run(tmp_path / "in", tmp_path / "two", "--workers", "2")
     assert contents(tmp_path / "one") == contents(tmp_path / "two")

@@ -14,9 +14,9 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from model.data.shards import ShardSet
 from model.evaluation.records import evaluations
 from model.inference.trained import load_trained
+from model.monitor.metrics import read_rows
 from model.scoring.accuracy import accuracy, select
 from model.scoring.scorer import score_task
-from model.training.metrics import read_rows
 from schemas.tasks import read_task
 from tests.model.next_task import write_next_task
 from tests.model.training.training_runs import losses, run, run_document, run_here, write_data, write_run

@@ -17,18 +17,18 @@ from model.cost.memory import MemoryPlan, memory_by_part
 from model.cost.synthetic import synthetic_batch
 from model.data.patching import PatchPolicyConfig
 from model.inference.session import Session
-from model.network.attention import Intervals, attend, self_intervals
+from model.monitor.metrics import read_rows
 from model.network.batch import Batch
 from model.network.config import ModelConfig
+from model.network.layers.attention import Intervals, attend, self_intervals
 from model.network.layout import derive, select
 from model.network.lst import build_model
 from model.network.vocabulary import BOS, SPEECH_MARK, Vocabulary
 from model.training.config import TrainConfig
 from model.training.distributed import Ranks
-from model.training.metrics import read_rows
 from model.training.module import compile_blocks
 from model.training.run import Run
-from tests.model.network.test_layers import gradients
+from tests.model.network.layers.test_blocks import gradients
 from tests.model.training import training_runs
 
 pytestmark = [
@@ -239,8 +239,8 @@ def test_steps_with_a_cache_equal_the_packed_pass(name: str) -> None:
 
 def test_memory_is_what_the_dry_run_says() -> None:
     """Within a sixth, at 134 M parameters."""
-    from model.training.optim import AdamWConfig, Optimisers
-    from model.training.step import accumulate, gradient_norm, update
+    from model.training.optimisation.optim import AdamWConfig, Optimisers
+    from model.training.optimisation.step import accumulate, gradient_norm, update
 
     stack = {"num_heads": 8, "rope_theta": 1e4}
     local = {**stack, "num_layers": 2, "dim": 512, "window": 128, "cross_heads": 8, "cross_window": 16}

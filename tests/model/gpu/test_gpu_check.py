@@ -12,9 +12,9 @@ from model import gpu_check
 from model.cost.memory import MemoryPlan, memory_by_part
 from model.cost.presets import count_parameters
 from model.cost.synthetic import synthetic_batch
+from model.monitor.metrics import peak_of
 from model.network.config import ModelConfig
-from model.training.metrics import peak_of
-from model.training.step import Pending
+from model.training.optimisation.step import Pending
 from schemas.config import load_config
 
 

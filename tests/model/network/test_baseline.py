@@ -20,8 +20,8 @@ from model.data.sources import Corpus
 from model.network.baseline import BaseSpeechLM
 from model.network.lst import build_model
 from schemas.config import ConfigError
-from schemas.shard_reader import read_index, unit_sequences
-from schemas.unit_bpe import UnitBpe
+from schemas.models.unit_bpe import UnitBpe
+from schemas.reading.shard_reader import read_index, unit_sequences
 from tests.model.network.cases import VOCABULARY, make_batch, make_document, plain_config, small_config
 from tests.model.training.training_runs import parsed, run_document, write_data
 from tests.synthetic_shards import write_speech_shards

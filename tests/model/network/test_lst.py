@@ -129,7 +129,7 @@ from torch.distributed.fsdp import fully_shard
 from torch.testing._internal.distributed.fake_pg import FakeStore
 
 from model.network.init import init_weights
-from model.network.layers import Block
+from model.network.layers.blocks import Block
 from model.network.lst import build_model
 from tests.model.network.cases import small_config
 

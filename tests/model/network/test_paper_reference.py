@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-from model.network.layers import CrossAttention
+from model.network.layers.blocks import CrossAttention
 from model.network.lst import build_model
 from tests.model.network.cases import make_batch, make_document, small_config
 

@@ -24,8 +24,8 @@ from model.scoring.accuracy import accuracy, bootstrap, difference, select
 from model.scoring.documents import DIRECTIONS, make_choices, patch
 from model.scoring.scorer import NORMALISATIONS, Scored, Scorer
 from schemas.config import ConfigError
+from schemas.models.unit_bpe import UnitBpe
 from schemas.tasks import Segment, TaskItem
-from schemas.unit_bpe import UnitBpe
 from tests.model.network.cases import VOCABULARY, plain_config, policy, small_config
 from tests.model.scoring.scoring_cases import SECONDS, Bigram, Letters, composer, random_items, scorer
 from tests.synthetic_shards import write_speech_shards

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from model.monitor.metrics import read_rows
 from model.training.checkpoint import latest
-from model.training.metrics import read_rows
 from tests.model.training.training_runs import run, run_document, started, write_data, write_run
 
 

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 import torch
 
+from model.monitor.metrics import read_rows
 from model.training import run as run_module
-from model.training.metrics import read_rows
 from model.training.run import Run
 from tests.model.training.training_runs import losses, run_document, run_here, trajectory, write_data
 

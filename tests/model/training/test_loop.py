@@ -14,8 +14,8 @@ import torch
 from pydantic import BaseModel
 
 from model.inference.trained import load_trained
+from model.monitor.metrics import read_rows
 from model.training.config import TrainConfig
-from model.training.metrics import read_rows
 from tests.model.training.training_runs import losses, run_document, run_here, write_data
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "train_losses.json"

@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file
 
+from model.monitor.metrics import read_rows
 from model.training.checkpoint import check_same_run, checkpoints, latest, read_facts
 from model.training.config import TrainConfig
-from model.training.metrics import read_rows
 from schemas.errors import ConfigError
 from tests.model.training.training_runs import (
     losses,

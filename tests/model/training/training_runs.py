@@ -15,8 +15,8 @@ from typing import Any
 
 import yaml
 
+from model.monitor.metrics import read_rows
 from model.training.config import TrainConfig, load_train_config
-from model.training.metrics import read_rows
 from tests.synthetic_shards import write_speech_shards, write_text_shards
 
 STACK = {"num_heads": 2, "rope_theta": 5.0e5}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from benchmarks.mutations import damage_and_read, judge, whole_files
+from benchmarks.stress.mutations import damage_and_read, judge, whole_files
 
 
 def test_whole_files_are_accepted() -> None:

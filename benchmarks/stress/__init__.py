@@ -1,0 +1,1 @@
+"""Measurements that take a machine for a while: a million partitions, requests to object storage, damaged files."""

@@ -1,0 +1,85 @@
+"""The Ray that a job runs on: a cluster's, or one of its own that begins and ends with it."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from jobs.cluster.places import COPY
+from jobs.monitoring.logs import LOG, without_lines
+
+ROOT = Path(__file__).resolve().parents[2]
+STARTS = 3
+"""Attempts to start an embedded Ray: it gives the processes it starts 30 s, too short on a machine with much else to do."""
+
+
+@contextmanager
+def ray_session() -> Iterator[Any]:
+    """Ray: the cluster that RAY_ADDRESS names (set by `ray job submit`), else an embedded one that ends with the body.
+
+    Inside another session it is that one.
+    """
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_AUTH_MODE", "disabled")
+    import ray
+
+    if ray.is_initialized():
+        yield ray
+        return
+    address = os.environ.get("RAY_ADDRESS") or "local"
+    common = {"logging_level": logging.WARNING, "configure_logging": True}
+    if address == "local":
+        os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # its notes on Ray Data's own actors only alarm
+        # How long Ray's agents look for a killed driver's session before they end: a minute and more by default.
+        os.environ.setdefault("RAY_gcs_rpc_server_reconnect_timeout_s", "10")
+        start_embedded(log_to_driver=False, include_dashboard=False, **common)
+    else:
+        ray.init(address=address, log_to_driver=False, **this_checkout(), **common)
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = False
+    context.print_on_execution_start = False
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    try:
+        yield ray
+    finally:
+        ray.shutdown()
+
+
+def this_checkout() -> dict[str, Any]:
+    """Options of `ray.init` by which workers import this very code, and not the checkout that their environment was installed
+    from. Nothing in Ray's own copy of a checkout (`ray job submit --working-dir`): there Ray sees to it."""
+    if COPY in str(ROOT):
+        return {}
+    path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
+    return {"runtime_env": {"env_vars": {"PYTHONPATH": path}}}
+
+
+def start_embedded(**options: Any) -> None:
+    """`ray.init` of a Ray of our own, tried again where it did not come up in Ray's time."""
+    import psutil
+    import ray
+
+    variables = this_checkout().get("runtime_env", {}).get("env_vars", {})
+    os.environ.update(
+        variables
+    )  # the processes of this Ray inherit it; a runtime_env costs each of them a start of its own
+    me = psutil.Process()
+    before = set(me.children(recursive=True))
+    for attempt in range(1, STARTS + 1):
+        try:
+            with without_lines("Set ray log level"):  # which Ray says of the variable set above
+                ray.init(address="local", **options)
+            return
+        except Exception as error:  # Ray raises nothing more special
+            if "timed out during startup" not in str(error) or attempt == STARTS:
+                raise
+        LOG.warning("Ray did not come up in its 30 s: the machine is busy; trying again")
+        ray.shutdown()
+        left = [process for process in me.children(recursive=True) if process not in before]
+        for process in left:
+            process.kill()
+        psutil.wait_procs(left, timeout=30)

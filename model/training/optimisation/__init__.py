@@ -1,0 +1,1 @@
+"""How weights move: the optimisers and the schedule of their rate."""

@@ -1,0 +1,169 @@
+"""Words that came with the audio: which alignment file (`source.words`) speaks of which recording."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import PurePosixPath
+
+from pipeline.corpora.base import Corpus, to_decimal, to_samples
+from pipeline.corpora.manifests import matching
+from pipeline.corpora.tables import RowError, read_bytes, read_lines, read_table
+from pipeline.given.textgrid import read_textgrid
+from pipeline.given.unit_rows import parse_unit_row
+from schemas.config import ConfigError
+from schemas.given import Given, GivenSegment, GivenWord
+
+HOP = 640
+"""Samples per unit of the official LST and slamkit rows: both are of 25 Hz."""
+
+
+@dataclass(kw_only=True)
+class Alignment:
+    """What one or more alignment files say of one recording."""
+
+    place: str
+    words: list[GivenWord] = field(default_factory=list)
+    segments: list[GivenSegment] = field(default_factory=list)
+    problem: str = ""
+
+    def added_to(self, given: Given) -> Given:
+        """The same with these words; utterances of the alignment only where the corpus gave none."""
+        words = sorted([*given.words, *self.words], key=lambda word: (word[3], word[1], word[2]))
+        update: dict[str, object] = {"words": words, "words_place": self.place, "words_problem": self.problem}
+        if not given.segments:
+            update["segments"] = self.segments
+        return given.model_copy(update=update)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stray:
+    """A statement of an alignment file that belongs to no recording of the source."""
+
+    place: str
+    detail: str
+
+
+def read_alignments(corpus: Corpus, recordings: Mapping[str, Given]) -> tuple[dict[str, Alignment], list[Stray]]:
+    """Alignments by uri, from the files that `source.words` matches: .TextGrid, .ctm, JSON lines of official LST or slamkit.
+
+    A TextGrid belongs to the recording of its own path without suffix, or of its name where that is one recording's alone. A
+    line of the others names its recording by path, by name, or by the id of an utterance, whose times are then its own.
+
+    Raises:
+        ConfigError: nothing matches, or a file is of another kind.
+    """
+    reader = _Reader(corpus, recordings)
+    for pattern in corpus.source.words:
+        names = [name for name in corpus.names if matching(name, pattern)]
+        if not names:
+            raise ConfigError(f"no file in {corpus.source.uri} matches {pattern!r} of source.words")
+        for name in names:
+            reader.read(name)
+    return reader.found, reader.strays
+
+
+class _Reader:
+    def __init__(self, corpus: Corpus, recordings: Mapping[str, Given]) -> None:
+        self.corpus = corpus
+        self.found: dict[str, Alignment] = {}
+        self.strays: list[Stray] = []
+        self._by_name: dict[str, list[str]] = defaultdict(list)
+        self._utterances: dict[str, tuple[str, GivenSegment]] = {}
+        self._unknown: set[tuple[str, str]] = set()
+        for uri, given in recordings.items():
+            stem = _stem(uri)
+            member = stem.rpartition("#")[2]  # of a container; the whole name elsewhere
+            for name in dict.fromkeys(
+                (uri, stem, PurePosixPath(stem).name, PurePosixPath(member).name, given.recording)
+            ):
+                self._by_name[name].append(uri)
+            for segment in given.segments:
+                if segment.id is not None:
+                    self._utterances[segment.id] = (uri, segment)
+
+    def read(self, name: str) -> None:
+        plain = name.removesuffix(".gz").lower()
+        if plain.endswith(".textgrid"):
+            self._textgrid(name)
+        elif plain.endswith(".ctm"):
+            self._ctm(name)
+        elif plain.endswith((".jsonl", ".json", ".on_the_fly")):
+            self._unit_rows(name)
+        else:
+            raise ConfigError(f"{name}: source.words reads .TextGrid, .ctm, and .jsonl or .on_the_fly of units")
+
+    def _of(self, name: str, place: str) -> Alignment | None:
+        uris = self._by_name.get(name) or self._by_name.get(PurePosixPath(name).name) or []
+        if len(uris) == 1:
+            return self.found.setdefault(uris[0], Alignment(place=place))
+        key = (place.rpartition(":")[0] or place, name)
+        if key not in self._unknown:  # said once, not for each of its words
+            self._unknown.add(key)
+            many = f"{len(uris)} recordings go by that name" if uris else "no recording of the source goes by that name"
+            self.strays.append(Stray(place=place, detail=f"it speaks of {name}: {many}"))
+        return None
+
+    def _textgrid(self, name: str) -> None:
+        alignment = self._of(name.removesuffix(".gz").rpartition(".")[0], name)
+        if alignment is None:
+            return
+        try:
+            words, segments = read_textgrid(read_bytes(self.corpus.files, name), name)
+            alignment.words += words
+            alignment.segments += segments
+        except ValueError as error:
+            alignment.problem = f"{name}: {error}"
+
+    def _ctm(self, name: str) -> None:
+        for number, line in read_lines(self.corpus.files, name):
+            if line.lstrip().startswith(";;"):
+                continue
+            place = f"{name}:{number}"
+            recording, channel, *rest = [*line.split(), "", ""]
+            try:
+                start, length, word = rest[0], rest[1], rest[2]
+                times = to_samples(start), to_samples(to_decimal(start) + to_decimal(length))
+            except (ValueError, IndexError) as error:
+                self.strays.append(
+                    Stray(place=place, detail=f"it is not `recording channel start duration word`: {error}")
+                )
+                continue
+            if recording in self._utterances and recording not in self._by_name:
+                uri, segment = self._utterances[recording]
+                alignment = self.found.setdefault(uri, Alignment(place=name))
+                times = segment.start + times[0], segment.start + times[1]
+                side = segment.channel
+            else:
+                found = self._of(recording, place)
+                if found is None:
+                    continue
+                alignment, side = (
+                    found,
+                    {"A": 0, "B": 1}.get(channel.upper(), int(channel) - 1 if channel.isdigit() else -1),
+                )
+            alignment.place = name
+            alignment.words.append((word, *times, max(side, -1)))
+
+    def _unit_rows(self, name: str) -> None:
+        rows = read_table(self.corpus.files, name, kind=".jsonl")
+        for place, row in rows:
+            if isinstance(row, RowError):
+                self.strays.append(Stray(place=place, detail=row.detail))
+                continue
+            try:
+                parsed = parse_unit_row(row, HOP)
+            except ValueError as error:
+                self.strays.append(Stray(place=place, detail=str(error)))
+                continue
+            alignment = self._of(_stem(parsed.name.partition("#")[0]), place)
+            if alignment is not None:
+                alignment.place = name
+                alignment.words += [(word, start * HOP, end * HOP, -1) for word, start, end in parsed.words]
+
+
+def _stem(uri: str) -> str:
+    """A path without the suffix of its file; a name with dots and no suffix of audio keeps them."""
+    head, dot, tail = uri.rpartition(".")
+    return head if dot and head and "/" not in tail and 1 <= len(tail) <= 5 and not tail.isdigit() else uri

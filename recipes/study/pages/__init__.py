@@ -1,0 +1,1 @@
+"""The pages that report a study, in its two layouts."""

@@ -1,0 +1,332 @@
+"""The page for a reader who has two minutes: the answer, one figure, what it rests on, then tables. Studies with `layout: brief`.
+
+Every number is read from the records; prose is that of `notes.md` beside them. Figures over several seeds take the mean over the
+seeds of each pair of stories first, and resample pairs: they hold for these seeds, and each seed's own figure stands beside.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections.abc import Sequence
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+
+from model.scoring.accuracy import Interval, bootstrap, holm, sign_test, twins_of
+from model.scoring.documents import DIRECTIONS
+from model.scoring.scorer import Scored
+from recipes.study.design.facts import Facts
+from recipes.study.design.plan import units
+from recipes.study.design.settings import Study
+from recipes.study.pages.page import percent, read_notes, table
+from recipes.study.records import paper
+from recipes.study.records.choices import read_scored
+from recipes.study.records.ledger import Ledger
+from recipes.study.records.preferences import draw_preferences
+
+LIKELY = 0.05
+"""Holm's p below which a cell is set in bold."""
+
+
+FIGURE = re.compile(r"\{([a-z-]+)(?: less ([a-z-]+))? (bits|[ST]->[ST])(?: ([a-z]+))?\}")
+"""A figure asked for by the prose."""
+
+
+class Brief:
+    """The page of one study."""
+
+    def __init__(self, study: Study, config: str) -> None:
+        self.study, self.config = study, config
+        self.ledger = Ledger(study.results_dir)
+        facts = self.ledger.read("facts")
+        self.facts = Facts.model_validate({name: facts[name] for name in Facts.model_fields})
+        self.runs = {
+            (record["arm"], int(record["seed"])): record
+            for record in self.ledger.all("runs").values()
+            if record["control"] == "compute"
+        }
+        self.task = next(iter(next(iter(self.runs.values()))["measures"]["choices"]))
+        self.notes = read_notes(self.ledger.folder / "notes.md")
+
+    def text(self) -> str:
+        """Markdown."""
+        picture = draw_preferences(self._pooled(), self.ledger.folder / "preferences.png")
+        folder = Path(self.study.page).parent
+        parts = [
+            f"# {self.study.name}",
+            self._filled(self.notes.get("Answer", "")),
+            f"![preferences]({picture.relative_to(folder) if picture.is_relative_to(folder) else picture})",
+            self._status(),
+            self._answer(),
+            "## Against the plain baseline, on the same seeds and pairs",
+            self._differences(),
+            "## Rung by rung, speech to speech",
+            self._rungs(),
+            *self._context(),
+            *self._note("What it rests on"),
+            *self._note("Expected"),
+            "## Arms and seeds",
+            self._arms(),
+            "## Learning rates",
+            self._rates(),
+            "## The paper's figures beside",
+            f"{paper.COMPUTE.caption}\n\n{table(paper.COMPUTE.header, paper.COMPUTE.rows)}",
+            *self._note("What earlier pages said wrongly"),
+            *self._note("Limits"),
+            *self._note("Again"),
+            f"Written by `python -m recipes.study.run {self.config} --page`.",
+        ]
+        return "\n\n".join(part for part in parts if part) + "\n"
+
+    def _note(self, title: str) -> list[str]:
+        return [f"## {title}", self._filled(self.notes[title])] if title in self.notes else []
+
+    def _filled(self, prose: str) -> str:
+        """Prose whose figures come from the records: `{static S->T}`, `{static S->S person}`, `{static less plain S->T}` (on the
+        seeds that both have) and `{static bits}`, each with what it rests on; one of an arm without a run is a dash."""
+
+        def figure(match: re.Match[str]) -> str:
+            arm, base, what, rung = match.groups()
+            seeds = [s for s in self._seeds(arm) if base is None or (base, s) in self.runs]
+            if not seeds:
+                return "-"
+            rests = f"{len(seeds)} seed{'s' if len(seeds) > 1 else ''}"
+            if what == "bits":
+                return f"{np.mean([self._held(arm, s, 'speech_bits_per_second') for s in seeds]):.2f} ({rests})"
+            if base is None:
+                return f"{percent(self._preference(arm, seeds, what, rung))} ({rests})"
+            mine, theirs = (self._points(name, seeds, what, rung) for name in (arm, base))
+            found = bootstrap([mine[cluster] - theirs[cluster] for cluster in mine], list(mine))
+            return f"{percent(found, '+')} ({rests})"
+
+        return FIGURE.sub(figure, prose)
+
+    def _seeds(self, arm: str) -> list[int]:
+        return sorted(seed for name, seed in self.runs if name == arm)
+
+    def _begun(self) -> list[str]:
+        return [arm for arm in self.study.arms if self._seeds(arm)]
+
+    @functools.cache  # noqa: B019  one page, made once
+    def _scored(self, arm: str, seed: int) -> list[Scored]:
+        facts = self.ledger.read(f"tasks/{self.task}")
+        return read_scored(facts, self.runs[arm, seed]["measures"]["choices"][self.task])
+
+    @functools.cache  # noqa: B019
+    def _margins(self, arm: str, seed: int, direction: str) -> dict[tuple[str, str], float]:
+        """(group, cluster) -> margin in nats of each pair of twins."""
+        members = [item for item in self._scored(arm, seed) if item.direction == direction]
+        return {(pair.group, pair.cluster): pair.margin for pair in twins_of(members)}
+
+    def _points(self, arm: str, seeds: Sequence[int], direction: str, group: str | None = None) -> dict[str, float]:
+        """cluster -> share of the seeds that prefer rightly."""
+        found = [self._margins(arm, seed, direction) for seed in seeds]
+        return {
+            cluster: float(
+                np.mean([0.5 if margins[rung, cluster] == 0 else margins[rung, cluster] > 0 for margins in found])
+            )
+            for rung, cluster in found[0]
+            if group in (None, rung)
+        }
+
+    def _preference(self, arm: str, seeds: Sequence[int], direction: str, group: str | None = None) -> Interval:
+        points = self._points(arm, seeds, direction, group)
+        return bootstrap(list(points.values()), list(points), bounds=(0.0, 1.0))
+
+    def _pooled(self) -> dict[str, dict[str, tuple[Interval, list[float]]]]:
+        """direction -> arm -> preference over its seeds, and that of each seed."""
+        return {
+            direction: {
+                arm: (
+                    self._preference(arm, self._seeds(arm), direction),
+                    [float(np.mean(list(self._points(arm, [seed], direction).values()))) for seed in self._seeds(arm)],
+                )
+                for arm in self._begun()
+            }
+            for direction in DIRECTIONS
+        }
+
+    def _status(self) -> str:
+        planned = [unit for unit in units(self.study, self.facts) if unit.kind == "runs"]
+        missing = [unit.name.removeprefix("runs/") for unit in planned if not self.ledger.has(unit.name)]
+        pairs = len(self._margins(*next(iter(self.runs)), "S->S"))
+        flops = max(record["consumed"]["flops"] for record in self.runs.values()) / 1e12
+        state = (
+            "All runs that were planned are here."
+            if not missing
+            else f"**Under way**: {', '.join(missing)} are to come."
+        )
+        return (
+            f"{len(planned) - len(missing)} of {len(planned)} runs of {flops:.1f} TFLOP each, {pairs} pairs of stories. {state} "
+            "The figure and the table below give the twin preference in per cent: how often each of two prompts likes its own "
+            "ending better than the other prompt does. Chance is 50. Intervals: 95 %, over pairs, the seeds taken as they are; "
+            "dots: single seeds."
+        )
+
+    def _answer(self) -> str:
+        rows = []
+        for arm in self._begun():
+            seeds = self._seeds(arm)
+            held = [self.runs[arm, seed]["measures"]["held_out"] for seed in seeds]
+            right = [
+                np.mean(
+                    [
+                        i.point("token")
+                        for i in self._scored(arm, seed)
+                        if i.direction == d and i.choice and self._is_twin(i)
+                    ]
+                )
+                for d in ("S->S", "T->T")
+                for seed in seeds
+            ]
+            half = len(seeds)
+            rows.append(
+                [
+                    arm,
+                    str(half),
+                    f"{np.mean([h['speech_bits_per_second'] for h in held]):.2f}",
+                    f"{np.mean([h['text_nats_per_token'] for h in held]):.4f}",
+                    *(percent(self._preference(arm, seeds, direction)) for direction in DIRECTIONS),
+                    f"{100 * np.mean(right[:half]):.1f}",
+                    f"{100 * np.mean(right[half:]):.1f}",
+                ]
+            )
+        header = [
+            "arm",
+            "seeds",
+            "bits/s of speech",
+            "nats per text token",
+            *DIRECTIONS,
+            "S->S accuracy",
+            "T->T accuracy",
+        ]
+        return table(header, rows)
+
+    def _is_twin(self, item: Scored) -> bool:
+        return (item.group, item.cluster) in self._margins(*next(iter(self.runs)), item.direction)
+
+    def _differences(self) -> str:
+        """Paired with the baseline on the seeds that both have."""
+        base, rows, cells, tests = self.study.baseline, [], [], []
+        for arm in self._begun():
+            seeds = [seed for seed in self._seeds(arm) if (base, seed) in self.runs]
+            if arm == base or not seeds:
+                continue
+            losses = []
+            for name in ("speech_bits_per_second", "text_nats_per_token"):
+                ratio = [self._held(arm, seed, name) / self._held(base, seed, name) - 1 for seed in seeds]
+                losses.append(f"{100 * np.mean(ratio):+.1f} %")
+            rows.append([arm, " ".join(map(str, seeds)), *losses])
+            for direction in DIRECTIONS:
+                mine, theirs = (self._points(name, seeds, direction) for name in (arm, base))
+                values = [mine[cluster] - theirs[cluster] for cluster in mine]
+                cells.append(bootstrap(values, list(mine)))
+                tests.append(sign_test(values, list(mine)))
+        adjusted = holm(tests)
+        for number, row in enumerate(rows):
+            for place in range(4 * number, 4 * number + 4):
+                shown = percent(cells[place], "+")
+                row.append(f"**{shown}**" if adjusted[place] < LIKELY else shown)
+        note = (
+            "Less the plain baseline: losses in per cent, preferences in points. Bold: exact sign test over pairs, "
+            f"p below {LIKELY} after Holm's correction over the {len(tests)} cells of this table. The test holds for these "
+            "seeds; what another seed would give, the seeds' own figures below say."
+        )
+        return note + "\n\n" + table(["arm", "seeds", "bits/s", "text", *DIRECTIONS], rows)
+
+    def _held(self, arm: str, seed: int, name: str) -> float:
+        return float(self.runs[arm, seed]["measures"]["held_out"][name])
+
+    def _rungs(self) -> str:
+        """Preference by rung, then the probes, which have no twins, by accuracy."""
+        first = next(iter(self.runs))
+        rungs = list(dict.fromkeys(rung for rung, _ in self._margins(*first, "S->S")))
+        probes = [g for g in dict.fromkeys(i.group for i in self._scored(*first)) if g not in rungs]
+        cells, tests = [], []
+        for arm in self._begun():
+            for rung in rungs:
+                points = self._points(arm, self._seeds(arm), "S->S", rung)
+                cells.append(bootstrap(list(points.values()), list(points), bounds=(0.0, 1.0)))
+                tests.append(sign_test(list(points.values()), list(points), chance=0.5))
+        adjusted = holm(tests)
+        rows = []
+        for number, arm in enumerate(self._begun()):
+            own = range(len(rungs) * number, len(rungs) * (number + 1))
+            row = [f"**{percent(cells[i])}**" if adjusted[i] < LIKELY else percent(cells[i]) for i in own]
+            for probe in probes:
+                items = [
+                    [i for i in self._scored(arm, s) if i.direction == "S->S" and i.group == probe]
+                    for s in self._seeds(arm)
+                ]
+                row.append(f"{100 * np.mean([i.point('token') for found in items for i in found]):.1f}")
+            rows.append([arm, *row])
+        note = (
+            f"Preference in per cent. Bold: not chance (exact sign test, Holm over the {len(tests)} cells). "
+            f"{', '.join(probes)}: accuracy, the wrong ending being right nowhere."
+        )
+        return note + "\n\n" + table(["arm", *rungs, *probes], rows)
+
+    def _context(self) -> list[str]:
+        """What seconds further back are worth, where it was measured: in runs, or on their checkpoints later."""
+        found = dict(self.ledger.all("losses"))
+        for (arm, seed), record in self.runs.items():
+            if "losses" in record["measures"]:
+                found[f"{arm}-s{seed}"] = record["measures"]["losses"]
+        if not found:
+            return []
+        names = list(next(iter(found.values()))["context"])
+        rows = []
+        for run, record in sorted(found.items()):
+            bits = [record["context"][name] for name in names]
+            gains = [f"{a - b:.2f}" for a, b in pairwise(bits)]
+            places = " ".join(f"{cell[0]:.1f}" for cell in record["by_place"].values()) or "-"
+            frames = " ".join(f"{cell[0]:.1f}" for cell in record["by_frame"].values())
+            rows.append([run, f"{bits[0]:.2f}", *gains, places, frames])
+        note = (
+            "Bits per second that seconds further back gain (0 s: each second from nothing), and bits/s by place in the patch "
+            "and by unit since the word began (`python -m model.score --losses`). Where seconds beyond 2.5 gain little, little "
+            "can be said of what was heard: the second sentence and the ending take that long."
+        )
+        header = ["run", names[0], *(f"{a} to {b}" for a, b in pairwise(names)), "by place", "by unit of the word"]
+        return ["## What context is worth", note, table(header, rows)]
+
+    def _arms(self) -> str:
+        rows = []
+        for arm in self._begun():
+            facts = self.facts.arms[arm]
+            for seed in self._seeds(arm):
+                record = self.runs[arm, seed]
+                own = [f"{100 * np.mean(list(self._points(arm, [seed], d).values())):.1f}" for d in DIRECTIONS]
+                where = record["machine"].get("device", "cpu")
+                rows.append(
+                    [
+                        f"{arm}, seed {seed}", f"{facts.parameters / 1e6:.2f}",
+                        "1" if self.study.arms[arm].kind == "plain" else f"{facts.latents_per_element:.3f}",
+                        f"{record['consumed']['elements'] / 1e6:.2f}", f"{record['consumed']['flops'] / 1e12:.1f}",
+                        f"{record['lr']:g}", f"{self._held(arm, seed, 'speech_bits_per_second'):.2f}",
+                        f"{self._held(arm, seed, 'text_nats_per_token'):.4f}", *own, "GPU" if where != "cpu" else "CPU",
+                    ]
+                )  # fmt: skip
+        header = [
+            "run", "parameters, M", "latents per element", "elements, M", "TFLOP", "rate", "bits/s", "nats per token",
+            *DIRECTIONS, "trained on",
+        ]  # fmt: skip
+        return table(header, rows)
+
+    def _rates(self) -> str:
+        rates = sorted({rate for arm in self.study.arms for rate in self.study.rates_of(arm)})
+        records = self.ledger.all("rates")
+        rows, inside = [], True
+        for arm in self.study.arms:
+            scores = [records[name]["score"] if (name := f"{arm}-{rate:g}") in records else None for rate in rates]
+            best = min((score for score in scores if score is not None), default=None)
+            inside = inside and best not in (scores[0], scores[-1])
+            rows.append([arm, *("-" if s is None else f"**{s:.3f}**" if s == best else f"{s:.3f}" for s in scores)])
+        share = self.study.training.rate_share
+        note = (
+            f"ln(nats per text token) + ln(bits/s) on held-out documents after {share:.0%} of the budget, seed 1; least is "
+            f"best. The best rate lies {'inside the grid for every arm' if inside else 'at an end of the grid for some arm'}."
+        )
+        return note + "\n\n" + table(["arm", *(f"{rate:g}" for rate in rates)], rows)

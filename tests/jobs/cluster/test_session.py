@@ -1,0 +1,61 @@
+"""An embedded Ray that does not come up in time is ended and started again."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+import ray
+
+from jobs.cluster.session import STARTS, start_embedded
+
+LATE = "The current node timed out during startup. This could happen because ..."
+
+
+class Starter:
+    """Stands for `ray.init` on a busy machine: leaves a process behind and fails, the first `failures` times."""
+
+    def __init__(self, failures: int, message: str = LATE) -> None:
+        self.failures, self.message = failures, message
+        self.processes: list[subprocess.Popen[bytes]] = []
+
+    def __call__(self, **options: Any) -> None:
+        assert options == {"address": "local", "num_cpus": 1}
+        self.processes.append(subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"]))
+        if len(self.processes) <= self.failures:
+            raise Exception(self.message)
+
+
+@pytest.fixture
+def starter(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Any:
+    made = Starter(*request.param)
+    bystander = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+    monkeypatch.setattr(ray, "init", made)
+    try:
+        yield made
+        assert bystander.poll() is None, "ended a process that is not Ray's"
+    finally:
+        for process in [*made.processes, bystander]:
+            process.kill()
+            process.wait()
+
+
+@pytest.mark.parametrize("starter", [(STARTS - 1,)], indirect=True)
+def test_a_late_ray_is_started_again_and_leaves_nothing_behind(
+    starter: Starter, caplog: pytest.LogCaptureFixture
+) -> None:
+    start_embedded(num_cpus=1)
+    assert len(starter.processes) == STARTS
+    assert [process.poll() is None for process in starter.processes] == [False] * (STARTS - 1) + [True]
+    assert "trying again" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("starter", "attempts"), [((STARTS,), STARTS), ((1, "no such resource"), 1)], indirect=["starter"]
+)
+def test_what_is_no_lateness_or_stays_late_is_said(starter: Starter, attempts: int) -> None:
+    with pytest.raises(Exception, match=starter.message[:20]):
+        start_embedded(num_cpus=1)
+    assert len(starter.processes) == attempts

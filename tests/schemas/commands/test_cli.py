@@ -1,0 +1,148 @@
+"""One frame for every command: a mistake is a sentence with its exit code, wherever it happened."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pytest
+
+from schemas.commands.cli import Parser, count, run_command
+from schemas.config import ConfigError as ConfigErrorOfConfig
+from schemas.errors import ConfigError, DataError, ExitCode, ModelError, TryAgain, UserError
+
+ROOT = Path(__file__).resolve().parents[3]
+
+
+def raising(error: BaseException) -> Callable[[Sequence[str] | None], int]:
+    """A command that meets `error`."""
+
+    def main(arguments: Sequence[str] | None) -> int:
+        raise error
+
+    return main
+
+
+def in_a_worker(error: Exception) -> Exception:
+    """`error` as Ray Data hands it to the driver: the worker's exception inside two of Ray's own."""
+    from ray.exceptions import RayTaskError, UserCodeException
+
+    wrapped = RayTaskError("map", "Traceback of the worker", error).as_instanceof_cause()
+    outer = UserCodeException("failed")
+    outer.__cause__ = wrapped
+    return outer
+
+
+def while_an_actor_is_made(error: Exception) -> Exception:
+    """`error` as Ray tells of it when it was raised by an actor's constructor: as text."""
+    from ray.exceptions import ActorDiedError, RayTaskError
+
+    text = f"Traceback (most recent call last):\n{type(error).__module__}.{type(error).__name__}: {error}"
+    return ActorDiedError(RayTaskError("StageWorker.__init__", text, error))
+
+
+CASES: list[tuple[BaseException, ExitCode, str]] = [
+    (
+        ConfigError("there is no stage 'word'", "write 'words'"),
+        ExitCode.CONFIGURATION,
+        "no stage 'word': write 'words'",
+    ),
+    (DataError("t.parquet is damaged"), ExitCode.STORAGE, "t.parquet is damaged"),
+    (ModelError("no model at models/x"), ExitCode.CONFIGURATION, "no model at models/x"),
+    (TryAgain("a node went away"), ExitCode.TRY_AGAIN, "a node went away"),
+    (in_a_worker(DataError("t.parquet is damaged")), ExitCode.STORAGE, "t.parquet is damaged"),
+    (in_a_worker(PermissionError(13, "Permission denied", "/out")), ExitCode.STORAGE, "/out: Permission denied"),
+    (while_an_actor_is_made(DataError("w.bin is damaged", "fetch it")), ExitCode.STORAGE, "w.bin is damaged: fetch it"),
+    (FileNotFoundError(2, "No such file or directory", "x.yaml"), ExitCode.CONFIGURATION, "x.yaml: No such file"),
+    (OSError(28, "No space left on device", "/out/a"), ExitCode.STORAGE, "/out/a: No space left on device"),
+    (UnicodeDecodeError("utf-8", b"a\xff", 1, 2, "invalid"), ExitCode.CONFIGURATION, "byte 1 is ff"),
+    (
+        ModuleNotFoundError("no", name="lm_eval.api"),
+        ExitCode.CONFIGURATION,
+        "pip install 'latent-speech-text[lm-eval]'",
+    ),
+    (KeyboardInterrupt(), ExitCode.TRY_AGAIN, "stopped by SIGINT"),
+]
+
+
+@pytest.mark.parametrize("error,code,sentence", CASES, ids=lambda value: type(value).__name__)
+def test_what_a_user_can_mend_is_a_sentence(
+    error: BaseException, code: ExitCode, sentence: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run_command(raising(error), []) == code
+    said = capsys.readouterr().err
+    assert sentence in said
+    assert said.startswith("error: ")
+    assert said.count("\n") == 1, "one line, no traceback"
+    assert run_command(raising(error), ["--debug"]) == code
+    assert "Traceback" in capsys.readouterr().err
+
+
+def test_a_fault_of_this_code_keeps_its_traceback() -> None:
+    for error in (KeyError("x"), in_a_worker(KeyError("x"))):
+        with pytest.raises(type(error)):
+            run_command(raising(error), [])
+
+
+def test_codes_are_all_different_and_an_error_survives_a_process() -> None:
+    assert len(set(ExitCode)) == len(ExitCode.__members__)
+    error = pickle.loads(pickle.dumps(DataError("a", "b", ExitCode.TRY_AGAIN)))
+    assert (str(error), error.code, type(error)) == ("a: b", ExitCode.TRY_AGAIN, DataError)
+    assert ConfigErrorOfConfig is ConfigError
+    assert issubclass(ConfigError, UserError)
+
+
+def test_a_wrong_command_line_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    parser = Parser("What it does.", "  lst x\n")
+    parser.add_argument("--steps", type=count, required=True)
+    for words, complaint in (
+        ([], "required: --steps"),
+        (["--steps", "0"], "0 is not a whole number"),
+        (["-x"], "--steps"),
+    ):
+        with pytest.raises(SystemExit) as ended:
+            parser.parse_args(words)
+        assert ended.value.code == ExitCode.CONFIGURATION
+        said = capsys.readouterr().err
+        assert complaint in said
+        assert said.count("\n") == 1
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1])
+def test_a_signal_unwinds_the_command(number: signal.Signals, capsys: pytest.CaptureFixture[str]) -> None:
+    """`finally` runs, the code is 75, and the handlers from before are back."""
+    done = []
+
+    def main(arguments: Sequence[str] | None) -> int:
+        try:
+            os.kill(os.getpid(), number)
+            signal.pause()
+        finally:
+            done.append(True)
+        return 0
+
+    before = signal.getsignal(number)
+    assert run_command(main, []) == ExitCode.TRY_AGAIN
+    assert f"stopped by {number.name}" in capsys.readouterr().err
+    assert done
+    assert signal.getsignal(number) is before
+
+
+def test_a_reader_that_has_seen_enough_is_no_error() -> None:
+    code = (
+        "import sys; from schemas.commands.cli import run_command\n"
+        "sys.exit(run_command(lambda words: [print('x' * 1000) for _ in range(10_000)] and 0, []))"
+    )
+    done = subprocess.run(
+        ["bash", "-c", f'"{sys.executable}" -c "{code}" | head -n 1 > /dev/null; echo ${{PIPESTATUS[0]}}'],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert (done.stdout, done.stderr) == ("0\n", "")
