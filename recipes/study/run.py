@@ -102,9 +102,10 @@ class Work:
         """
         record = self.ledger.read("facts")
         study = self.study.model_dump(mode="json")
+        before = Study.model_validate(record["study"]).model_dump(mode="json")  # in today's fields
         parts = {"data": "the data's settings", "model": "the model", "training": "the training's settings"}
-        changed = [what for part, what in parts.items() if record["study"][part] != study[part]]
-        old, new = record["study"]["arms"], study["arms"]
+        changed = [what for part, what in parts.items() if before[part] != study[part]]
+        old, new = before["arms"], study["arms"]
         changed += [f"arm {arm}'s patches" for arm in new if arm in old and _kind_of(old[arm]) != _kind_of(new[arm])]
         changed += [f"the rates of arm {arm}" for arm in new if self._made_at_another_rate(arm)]
         if "clock" in study["controls"] and not new.keys() <= old.keys():
