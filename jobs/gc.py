@@ -21,15 +21,12 @@ if not __package__:  # started as a script: the code beside it runs, wherever th
 
 from jobs.cluster.places import local_or_url
 from jobs.runtime.cli import load_spec, spec_parser
-from jobs.runtime.plan import Plan, cut_groups, make_plan, name_units
+from jobs.runtime.plan import Plan, make_plan, recorded_plan
 from jobs.store.commit_log import CommitLog, folder_of, list_commits
 from jobs.store.lease import owned
-from jobs.store.records import read_inventory
 from jobs.store.store import Store
-from pipeline.source.partitions import Inventory
 from schemas.commands.cli import command
 from schemas.config import ConfigError
-from schemas.spec import PipelineSpec
 from schemas.tables import TABLES
 
 EXAMPLES = """  python jobs/gc.py --config configs/demo.yaml --dry-run
@@ -157,12 +154,7 @@ def needs(plan: Plan) -> dict[str, pa.Array]:
     add({name: stage.fingerprint for name, stage in plan.stages.items()}, dict(plan.units))
     for name in sorted(plan.store.names("specs")):
         record = json.loads(plan.store.read_bytes(f"specs/{name}"))
-        spec = PipelineSpec.model_validate(record["spec"])
-        inventory = Inventory(
-            read_inventory(plan.store, spec.source)[0], spec.partitions.minutes, spec.partitions.files
-        )
-        cuts = cut_groups(inventory, spec.stages.shards, record["hop"])
-        add(record["stages"], dict(name_units(spec, inventory, cuts, record["stages"])))
+        add(record["stages"], dict(recorded_plan(plan.store, record).units))
     return {folder: pa.concat_arrays(units) for folder, units in found.items()}
 
 

@@ -17,6 +17,7 @@ COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
         "tokenize": ("jobs.tokenize_audio", "audio to words, units, patches, shards"),
     },
     "look at them": {
+        "status": ("jobs.reporting.status", "how a run stands, from any machine"),
         "inspect": ("jobs.inspect_segment", "a segment's words, units and patches side by side"),
         "rejects": ("jobs.reporting.rejects", "what a run rejected, and why"),
         "report": ("jobs.report", "one page on a run, of the pipeline or of training"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -243,14 +244,44 @@ def _group_names(members: np.ndarray, cuts: np.ndarray) -> np.ndarray:
     return np.asarray(names, "S16")
 
 
-def refresh(plan: Plan) -> None:
-    """Look up the commits. One that stands on a missing commit, or names a missing file, does not count as done."""
+def recorded_plan(store: Store, record: dict[str, Any]) -> Plan:
+    """The plan of a spec as an output has it on record (specs/*.json): no model is needed, and no commit looked up yet.
+
+    Raises:
+        ConfigError: its inventory is gone.
+    """
+    spec = PipelineSpec.model_validate(record["spec"])
+    table, not_listed = read_inventory(store, spec.source)
+    inventory = Inventory(table, spec.partitions.minutes, spec.partitions.files)
+    cuts = cut_groups(inventory, spec.stages.shards, record["hop"])
+    stages = {
+        name: StagePlan(name=name, fingerprint=fingerprint, cards=(), upstream=UPSTREAM[name])
+        for name, fingerprint in record["stages"].items()
+    }
+    units = name_units(spec, inventory, cuts, stages)
+    return Plan(
+        spec=spec,
+        store=store,
+        partitions=inventory,
+        stages=stages,
+        group_cuts=cuts,
+        units=units,
+        not_listed=not_listed,
+    )
+
+
+def refresh(plan: Plan, check_files: bool = True) -> None:
+    """Look up the commits. One that stands on a missing commit, or names a missing file, does not count as done.
+
+    Without `check_files` the log of commits alone is read.
+    """
     listed = list_commits(plan.store)
     plan.damaged = []
     for name, stage in plan.stages.items():
         log = CommitLog(plan.store, name, stage.fingerprint, listed.get(folder_of(name, stage.fingerprint), []))
         plan.logs[name] = log
-        plan.done[name] = _standing(plan, name, log)
+        wanted = pa.array(plan.units[name]).cast(pa.string())
+        plan.done[name] = _standing(plan, name, log) if check_files else np.asarray(pc.is_in(wanted, log.units))
         plan.damaged += [f"{plan.store.root}/{path} {why}" for path, why in log.damaged]
         for above in stage.upstream:
             # Recordings only restate labels that nothing below depends on; their bytes are checked on reading.

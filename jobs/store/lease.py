@@ -57,13 +57,13 @@ class Lease:
             ConfigError: somebody else is; the sentence says who, where and since when.
         """
         while True:
-            number, other = self._current()
-            if other is not None and not take_over and (why := _alive(other)):
+            number, other = _current(self.store)
+            if other is not None and not other.get("released") and not take_over and (why := _alive(other)):
                 raise ConfigError(self._refusal(other, why))
             self.number = number + 1
-            if self.store.create_exclusively(self._path(self.number), self._content()):
+            if self.store.create_exclusively(_path(self.number), self._content()):
                 break
-        self.store.remove_all([self._path(old) for old in self._numbers() if old < self.number])
+        self.store.remove_all([_path(old) for old in _numbers(self.store) if old < self.number])
         self._thread.start()
 
     def check(self) -> None:
@@ -77,24 +77,7 @@ class Lease:
         if self._thread.is_alive():
             self._thread.join()
         if not self._lost:
-            self.store.write_bytes(self._path(self.number), self._content(released=True))
-
-    def _current(self) -> tuple[int, dict[str, Any] | None]:
-        numbers = self._numbers()
-        if not numbers:
-            return -1, None
-        try:
-            other: dict[str, Any] = json.loads(self.store.read_bytes(self._path(numbers[-1])))
-        except (FileNotFoundError, ValueError):
-            return numbers[-1], None
-        return numbers[-1], None if other.get("released") else other
-
-    def _numbers(self) -> list[int]:
-        return sorted(int(match[1]) for name in self.store.names("control") if (match := NAME.fullmatch(name)))
-
-    @staticmethod
-    def _path(number: int) -> str:
-        return f"control/lease-{number:08d}.json"
+            self.store.write_bytes(_path(self.number), self._content(released=True))
 
     def _content(self, released: bool = False) -> bytes:
         state = {**self._identity, "since": self._since, "heartbeat": time.time(), "released": released}
@@ -104,11 +87,11 @@ class Lease:
         last = time.time()
         while not self._ended.wait(BEAT):
             try:
-                if self._numbers()[-1:] != [self.number]:
+                if _numbers(self.store)[-1:] != [self.number]:
                     self._lost = f"{self.store.root} was taken over by another run: this one has stopped"
                     LOG.error("%s", self._lost)
                     return
-                self.store.write_bytes(self._path(self.number), self._content())
+                self.store.write_bytes(_path(self.number), self._content())
                 last = time.time()
             except (OSError, ConfigError) as error:
                 if time.time() - last > EXPIRES:
@@ -134,6 +117,32 @@ def owned(store: Files, what: str, take_over: bool = False) -> Iterator[Lease]:
         yield lease
     finally:
         lease.release()
+
+
+def read_owner(store: Files) -> tuple[dict[str, Any] | None, str]:
+    """The last owner of an output as its lease states it, and how one knows that it still works; nothing where it does not."""
+    _, owner = _current(store)
+    return owner, "" if owner is None or owner.get("released") else _alive(owner)
+
+
+def _current(store: Files) -> tuple[int, dict[str, Any] | None]:
+    """The number that counts, and what its owner wrote."""
+    numbers = _numbers(store)
+    if not numbers:
+        return -1, None
+    try:
+        owner: dict[str, Any] = json.loads(store.read_bytes(_path(numbers[-1])))
+    except (FileNotFoundError, ValueError):
+        return numbers[-1], None
+    return numbers[-1], owner
+
+
+def _numbers(store: Files) -> list[int]:
+    return sorted(int(match[1]) for name in store.names("control") if (match := NAME.fullmatch(name)))
+
+
+def _path(number: int) -> str:
+    return f"control/lease-{number:08d}.json"
 
 
 def _process() -> dict[str, Any]:
