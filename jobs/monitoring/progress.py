@@ -47,8 +47,6 @@ class Progress:
         self._thread = threading.Thread(target=self._run, name="progress", daemon=True)
 
     def __enter__(self) -> Progress:
-        for pool, workers in self._pools.items():
-            show("lst_pool_workers", workers, {"pool": pool})
         self._show()
         self._thread.start()
         return self
@@ -133,7 +131,10 @@ class Progress:
         return "; ".join(part for part in parts if part)
 
     def _show(self) -> None:
+        """All gauges each time: Ray forgets one that is not set again for a while."""
         now = self.estimate()
+        for pool, workers in self._pools.items():
+            show("lst_pool_workers", workers, {"pool": pool})
         for name, stage in self.stages.items():
             show("lst_pending_units", stage.units - stage.units_done, {"stage": name})
             show("lst_pending_audio_hours", stage.hours_left, {"stage": name})
