@@ -83,6 +83,8 @@ def export_llama(model: SpeechTextModel, folder: str | Path) -> None:
     config, stack = model.config, model.config.global_transformer
     if config.kind != "plain" or config.head != "joint":
         raise ValueError("only kind: plain with head: joint has the shape of a Llama; use export for other models")
+    if config.ngrams is not None:
+        raise ValueError("a Llama has no n-gram embeddings, and this model does; use export")
     if config.qk_norm:
         raise ValueError("a Llama does not norm its queries and keys, and this model does (qk_norm); use export")
     weights = {theirs: tensor.detach().contiguous().cpu() for theirs, tensor in _as_llama(model, stack)}

@@ -48,6 +48,11 @@ def prefill(model: SpeechTextModel, state: Any, prompts: Sequence[Prompt]) -> to
         _fill_lst(model, state, prompts, seen)
     else:
         _fill_plain(model, state, prompts, seen)
+    if state.history is not None:
+        for row, prompt in enumerate(prompts):
+            for element in prompt.ids[-2 * state.history.ids_BM.shape[1] :]:
+                row_X, id_X = np.asarray([row]), np.asarray([element])
+                state.history.observe(row_X, id_X, id_X >= model.vocabulary.unit_offset)
     logits_RV = parts[0].states.new_empty(len(prompts), model.vocabulary.size)
     for part in parts:
         logits_RV[part.chosen] = part.head.joint_logits(part.states[part.index])

@@ -17,6 +17,7 @@ from model.network.config import ModelConfig
 from model.network.global_transformer import GlobalTransformer
 from model.network.head import HeadTargets, OutputHead, Share, sum_losses
 from model.network.layout import target_rows
+from model.network.ngrams import NgramEmbedding, UnitHistory
 from model.network.stepping import Norm, Product
 from model.network.vocabulary import Vocabulary
 
@@ -50,6 +51,7 @@ class SpeechTextModel(nn.Module):
     config: ModelConfig
     heads: nn.ModuleDict
     global_transformer: GlobalTransformer
+    ngrams: NgramEmbedding | None
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -115,6 +117,22 @@ class SpeechTextModel(nn.Module):
             for head in self.heads.values()
             if isinstance(head, OutputHead)
         }
+
+    def make_ngrams(self, dim: int) -> NgramEmbedding | None:
+        """The embeddings of the last units, where the configuration has them."""
+        return None if self.config.ngrams is None else NgramEmbedding(self.config.ngrams, dim)
+
+    def make_history(self, num_rows: int) -> UnitHistory | None:
+        """What generation remembers for them."""
+        return None if self.ngrams is None else UnitHistory.empty(num_rows, max(self.ngrams.sizes))
+
+    def ngrams_of(self, history: UnitHistory | None, rows_X: np.ndarray) -> torch.Tensor | float:
+        """What they add in these rows: [X, D], or 0."""
+        if self.ngrams is None or history is None:
+            return 0.0
+        device = self.ngrams.embedding.weight.device
+        window_XM, age_X = (torch.as_tensor(part[rows_X], device=device) for part in (history.ids_BM, history.age_B))
+        return self.ngrams.look_up(window_XM, age_X)
 
     def make_heads(self, shares: dict[Share, int]) -> nn.ModuleDict:
         """Output heads by share, each with the width that it reads."""

@@ -18,6 +18,7 @@ from model.network.config import ModelConfig
 from model.network.global_transformer import GlobalState, GlobalTransformer
 from model.network.head import Share
 from model.network.layout import by_modality, derive_plain
+from model.network.ngrams import UnitHistory
 from model.network.vocabulary import PAD, SPEECH_MARK
 
 
@@ -27,6 +28,7 @@ class BaseState:
 
     global_transformer: GlobalState
     heads: dict[Share, HeadSteps]
+    history: UnitHistory | None
 
 
 class BaseSpeechLM(SpeechTextModel):
@@ -36,6 +38,7 @@ class BaseSpeechLM(SpeechTextModel):
         super().__init__(config)
         dim = config.global_transformer.dim
         self.embedding = nn.Embedding(self.vocabulary.size, dim)
+        self.ngrams = self.make_ngrams(dim)
         self.global_transformer = GlobalTransformer(config)
         self.heads = self.make_heads({"joint": dim} if config.head == "joint" else {"text": dim, "units": dim})
 
@@ -43,7 +46,10 @@ class BaseSpeechLM(SpeechTextModel):
         """[N, W], not normalised yet."""
         layout = derive_plain(batch)
         layout.intervals.plan(self.config.attention)
-        x_NW: torch.Tensor = self.global_transformer(self.embedding(batch.ids_N), layout.position_N, layout.intervals)
+        x_NW: torch.Tensor = self.embedding(batch.ids_N)
+        if self.ngrams is not None:
+            x_NW = x_NW + self.ngrams(batch.ids_N, batch.is_unit_N, batch.doc_id_N)
+        x_NW = self.global_transformer(x_NW, layout.position_N, layout.intervals)
         return x_NW
 
     def head_rows(self, batch: Batch, row_R: torch.Tensor) -> list[HeadRows]:
@@ -60,7 +66,9 @@ class BaseSpeechLM(SpeechTextModel):
     def make_state(self, num_rows: int, capacity: int, packed: bool = False) -> BaseState:
         """Empty: one cache entry per element."""
         return BaseState(
-            self.global_transformer.make_state(num_rows, capacity, packed), self.head_steps(num_rows, packed)
+            self.global_transformer.make_state(num_rows, capacity, packed),
+            self.head_steps(num_rows, packed),
+            self.make_history(num_rows),
         )
 
     def step(self, state: BaseState, ids_B: np.ndarray, begins_B: np.ndarray, closed_B: np.ndarray) -> torch.Tensor:
@@ -71,6 +79,9 @@ class BaseSpeechLM(SpeechTextModel):
             return self.joint_rows([], len(ids_B))
         ids_X = ids_B[rows_X]
         x_XW = self.embedding(torch.as_tensor(ids_X, device=self.embedding.weight.device))
+        if state.history is not None:
+            state.history.observe(rows_X, ids_X, ids_X >= self.vocabulary.unit_offset)
+            x_XW = x_XW + self.ngrams_of(state.history, rows_X)
         x_XW = self.global_transformer.step(x_XW, rows_X, state.global_transformer)
         if self.config.head == "joint":
             return self.joint_rows([(state.heads["joint"], x_XW, rows_X)], len(ids_B))

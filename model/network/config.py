@@ -72,6 +72,21 @@ class EncoderConfig(LocalStackConfig):
     """Cross-attention after the last layer alone (the released BLT-1B) or after each (the released LST template)."""
 
 
+class NgramConfig(StrictModel):
+    """Embeddings of the last units, hashed (`model.network.ngrams`)."""
+
+    sizes: tuple[int, ...] = (3, 4, 5)
+    """Units of each kind of n-gram."""
+    buckets: int = Field(ge=1)
+    """Vectors of each kind."""
+
+    @model_validator(mode="after")
+    def _sizes_are_n_grams(self) -> Self:
+        if not self.sizes or min(self.sizes) < 1 or len(set(self.sizes)) < len(self.sizes):
+            raise ValueError(f"sizes {list(self.sizes)} must be different numbers of units, such as [3, 4, 5]")
+        return self
+
+
 class ModelConfig(StrictModel):
     """A model: LST (three parts) or the plain transformer over the same elements.
 
@@ -99,6 +114,8 @@ class ModelConfig(StrictModel):
     """Of every RMSNorm."""
     qk_norm: bool = False
     """Norm each head's queries and keys before they are rotated (self-attention alone), which bounds the scores."""
+    ngrams: NgramConfig | None = None
+    """Adds embeddings of the last units to that of each unit; null: none."""
     attention: Backend = "auto"
     """How attention is computed; auto: the fastest that the device has."""
     vocabulary: Vocabulary | None = None

@@ -21,6 +21,7 @@ from model.network.global_transformer import GlobalState, GlobalTransformer
 from model.network.head import Share, share_size, to_share
 from model.network.init import init_weights
 from model.network.layout import Layout, by_modality, derive, speech_rows
+from model.network.ngrams import UnitHistory
 from model.network.patch_decoder import DecoderState, PatchDecoder
 from model.network.patch_encoder import EncoderState, PatchEncoder
 from model.network.stepping import Product
@@ -57,6 +58,7 @@ class LSTState:
     num_elements_B: np.ndarray
     open_B: np.ndarray
     """bool: the row's newest patch has not gone through the global transformer yet."""
+    history: UnitHistory | None
 
 
 class LST(SpeechTextModel):
@@ -71,6 +73,7 @@ class LST(SpeechTextModel):
         local_dim, global_dim = decoder.dim, config.global_transformer.dim
         self.local_share: Share = "units" if self.direct else "joint"
         self.embedding = nn.Embedding(share_size(vocabulary, self.local_share), local_dim)
+        self.ngrams = self.make_ngrams(local_dim)
         self.text_embedding = nn.Embedding(share_size(vocabulary, "text"), global_dim) if self.direct else None
         self.encoder = PatchEncoder(config)
         latent_dim = config.vectors_per_patch * local_dim
@@ -86,6 +89,9 @@ class LST(SpeechTextModel):
         """What the heads read: decoder states [L, D] and global latents [P, W]."""
         ids_L = batch.ids_N if layout.local_L is None else batch.ids_N[layout.local_L]
         x_LD = self.embedding(to_share(ids_L, self.vocabulary, self.local_share))
+        if self.ngrams is not None:
+            added_ND = self.ngrams(batch.ids_N, batch.is_unit_N, batch.doc_id_N)
+            x_LD = x_LD + (added_ND if layout.local_L is None else added_ND[layout.local_L])
         x_LD, latent_SE = self.encoder(x_LD, layout)
         latent_PW = self.latent_projection(latent_SE).to(x_LD.dtype)
         if layout.text_N is not None:
@@ -128,6 +134,7 @@ class LST(SpeechTextModel):
             else None,
             num_elements_B=np.zeros(num_rows, dtype=np.int64),
             open_B=np.zeros(num_rows, dtype=bool),
+            history=self.make_history(num_rows),
         )
 
     def step(self, state: LSTState, ids_B: np.ndarray, begins_B: np.ndarray, closed_B: np.ndarray) -> torch.Tensor:
@@ -138,13 +145,15 @@ class LST(SpeechTextModel):
         speech_B = (ids_B >= self.vocabulary.unit_offset) | (ids_B == SPEECH_MARK)
         local_B = active_B & speech_B if self.direct else active_B
         local_X, position_B = np.flatnonzero(local_B), state.num_elements_B
+        if state.history is not None:
+            rows_X = np.flatnonzero(active_B)
+            state.history.observe(rows_X, ids_B[rows_X], ids_B[rows_X] >= self.vocabulary.unit_offset)
         state.num_elements_B = position_B + active_B
         parts = []
         if len(local_X):
             ids_X = to_share(self._tensor(ids_B[local_X]), self.vocabulary, self.local_share)
-            x_XD = self.encoder.step(
-                self.embedding(ids_X), local_X, position_B[local_X], begins_B[local_X], state.encoder
-            )
+            x_XD = self.embedding(ids_X) + self.ngrams_of(state.history, local_X)
+            x_XD = self.encoder.step(x_XD, local_X, position_B[local_X], begins_B[local_X], state.encoder)
             state.open_B |= local_B
             self._finish_patches(state, local_B & closed_B)
         if self.direct and len(text_X := np.flatnonzero(active_B & ~speech_B)):

@@ -13,6 +13,7 @@ from model.network.batch import Batch
 from model.network.lst import LSTState, build_model
 from model.network.vocabulary import PAD
 from tests.model.network.cases import (
+    NGRAMS,
     POLICIES,
     VOCABULARY,
     make_batch,
@@ -32,7 +33,9 @@ CONFIGS = {
     "heads per modality": small_config(head="per_modality", decoder__cross_window=1),
     "shared key heads": small_config(global__num_kv_heads=1, global__dim=16),
     "normed queries and keys": small_config(global__num_kv_heads=1, global__dim=16, qk_norm=True),
+    "n-grams": small_config(text_path="direct", head="per_modality", ngrams=NGRAMS),
     "plain": plain_config(),
+    "plain, n-grams": plain_config(ngrams=NGRAMS),
     "plain, heads per modality": plain_config(head="per_modality"),
 }
 

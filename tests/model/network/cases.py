@@ -41,6 +41,7 @@ BPE = {"policy": "bpe_aligned", "max_size": 5}
 STATIC = {"policy": "static", "size": 4}
 DYNAMIC = {"policy": "dynamic", "rule": "novelty", "min_size": 2, "max_size": 5}
 LEARNED = {"policy": "learned", "boundaries": _boundaries(), "unit_offset": VOCABULARY.unit_offset}
+NGRAMS = {"sizes": [2, 3], "buckets": 13}
 POLICIES: dict[str, dict[str, Any]] = {
     "static": STATIC,
     "static1": {"policy": "static", "size": 1},

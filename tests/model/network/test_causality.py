@@ -18,7 +18,15 @@ from model.network.base import SpeechTextModel
 from model.network.config import ModelConfig
 from model.network.lst import build_model
 from model.network.vocabulary import TEXT_MARK
-from tests.model.network.cases import POLICIES, VOCABULARY, make_batch, make_document, plain_config, small_config
+from tests.model.network.cases import (
+    NGRAMS,
+    POLICIES,
+    VOCABULARY,
+    make_batch,
+    make_document,
+    plain_config,
+    small_config,
+)
 
 LENGTH = 24
 ROUNDING = 1e-12
@@ -29,6 +37,7 @@ CONFIGS = {
     ),
     "direct text": small_config(attention="dense", text_path="direct", head="per_modality", encoder__cross_window=2),
     "heads per modality": small_config(attention="dense", head="per_modality", decoder__cross_window=1),
+    "n-grams": small_config(attention="dense", ngrams=NGRAMS),
 }
 
 

@@ -15,7 +15,15 @@ from model.network.batch import Batch, LossSums
 from model.network.init import draw_parameter, init_weights
 from model.network.lst import LST, build_model
 from model.network.vocabulary import Vocabulary
-from tests.model.network.cases import POLICIES, document_of, make_batch, make_document, plain_config, small_config
+from tests.model.network.cases import (
+    NGRAMS,
+    POLICIES,
+    document_of,
+    make_batch,
+    make_document,
+    plain_config,
+    small_config,
+)
 
 EXACT = {"rtol": 0, "atol": 1e-10}
 CONFIGS = {
@@ -27,7 +35,9 @@ CONFIGS = {
     "shared key heads": small_config(global__num_kv_heads=1),
     "normed queries and keys": small_config(global__num_kv_heads=1, qk_norm=True),
     "latents as wide as the global part": small_config(global__dim=16),
+    "n-grams": small_config(text_path="direct", head="per_modality", ngrams=NGRAMS),
     "plain": plain_config(),
+    "plain, n-grams": plain_config(ngrams=NGRAMS),
 }
 
 
