@@ -16,8 +16,8 @@ from model.network.batch import Batch, LossSums
 from model.network.config import ModelConfig
 from model.network.global_transformer import GlobalTransformer
 from model.network.head import HeadTargets, OutputHead, Share, sum_losses
+from model.network.layers.ngrams import NgramEmbedding, UnitHistory
 from model.network.layout import target_rows
-from model.network.ngrams import NgramEmbedding, UnitHistory
 from model.network.stepping import Norm, Product
 from model.network.vocabulary import Vocabulary
 

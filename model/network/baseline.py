@@ -17,8 +17,8 @@ from model.network.batch import Batch
 from model.network.config import ModelConfig
 from model.network.global_transformer import GlobalState, GlobalTransformer
 from model.network.head import Share
+from model.network.layers.ngrams import UnitHistory
 from model.network.layout import by_modality, derive_plain
-from model.network.ngrams import UnitHistory
 from model.network.vocabulary import PAD, SPEECH_MARK
 
 

@@ -73,7 +73,7 @@ class EncoderConfig(LocalStackConfig):
 
 
 class NgramConfig(StrictModel):
-    """Embeddings of the last units, hashed (`model.network.ngrams`)."""
+    """Embeddings of the last units, hashed (`model.network.layers.ngrams`)."""
 
     sizes: tuple[int, ...] = (3, 4, 5)
     """Units of each kind of n-gram."""

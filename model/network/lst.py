@@ -20,8 +20,8 @@ from model.network.config import ModelConfig
 from model.network.global_transformer import GlobalState, GlobalTransformer
 from model.network.head import Share, share_size, to_share
 from model.network.init import init_weights
+from model.network.layers.ngrams import UnitHistory
 from model.network.layout import Layout, by_modality, derive, speech_rows
-from model.network.ngrams import UnitHistory
 from model.network.patch_decoder import DecoderState, PatchDecoder
 from model.network.patch_encoder import EncoderState, PatchEncoder
 from model.network.stepping import Product

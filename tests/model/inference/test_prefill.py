@@ -22,6 +22,12 @@ def prompt_of(rng: np.random.Generator, length: int) -> list[int]:
     return ids[:length]
 
 
+def within_the_span(rng: np.random.Generator, prompt: list[int]) -> list[int]:
+    """Six units, at first more of the prompt's open speech span where it ends in one."""
+    units = rng.integers(VOCABULARY.unit_offset, VOCABULARY.size, 6).tolist()
+    return units if prompt[-1] >= VOCABULARY.unit_offset else [SPEECH_MARK, *units[1:]]
+
+
 @pytest.mark.parametrize("name", [name for name in CONFIGS if name != "published"])
 @pytest.mark.parametrize("policy_name", ["static", "dynamic", "learned", "static1"])
 @pytest.mark.parametrize("lengths", [(1,), (37,), (40, 40), (3, 29, 1)], ids=str)
@@ -32,7 +38,7 @@ def test_what_follows_a_prompt_is_the_same(name: str, policy_name: str, lengths:
     prompts = [prompt_of(rng, length) for length in lengths]
     one_pass, stepped = (Session(model, policy(policy_name), len(prompts), capacity=4, packed=False) for _ in range(2))
     torch.testing.assert_close(one_pass.prefill(prompts), stepped.one_by_one(prompts), **EXACT)
-    following = [prompt_of(rng, 30) for _ in prompts]
+    following = [[*within_the_span(rng, prompt), *prompt_of(rng, 25)[1:]] for prompt in prompts]
     for ids in zip(*following, strict=True):
         torch.testing.assert_close(one_pass.feed(ids), stepped.feed(ids), **EXACT)
     assert np.array_equal(one_pass.num_latents_B, stepped.num_latents_B)

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from model.network.config import NgramConfig
-from model.network.ngrams import NgramEmbedding, UnitHistory, hashed, span_age
+from model.network.layers.ngrams import NgramEmbedding, UnitHistory, hashed, span_age
 
 CONFIG = NgramConfig(sizes=(1, 3), buckets=50)
 
