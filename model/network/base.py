@@ -120,7 +120,8 @@ class SpeechTextModel(nn.Module):
 
     def make_ngrams(self, dim: int) -> NgramEmbedding | None:
         """The embeddings of the last units, where the configuration has them."""
-        return None if self.config.ngrams is None else NgramEmbedding(self.config.ngrams, dim)
+        wanted = self.config.ngrams
+        return None if wanted is None else NgramEmbedding(wanted.sizes, wanted.buckets, dim)
 
     def make_history(self, num_rows: int) -> UnitHistory | None:
         """What generation remembers for them."""

@@ -15,8 +15,6 @@ import numpy as np
 import torch
 from torch import nn
 
-from model.network.config import NgramConfig
-
 FACTOR = 6364136223846793005
 """Knuth's multiplier for 64 bits; products wrap round."""
 
@@ -24,9 +22,9 @@ FACTOR = 6364136223846793005
 class NgramEmbedding(nn.Module):
     """One table for all sizes: those of the i-th are rows i * buckets and on."""
 
-    def __init__(self, config: NgramConfig, dim: int) -> None:
+    def __init__(self, sizes: tuple[int, ...], buckets: int, dim: int) -> None:
         super().__init__()
-        self.sizes, self.buckets = config.sizes, config.buckets
+        self.sizes, self.buckets = sizes, buckets
         self.embedding = nn.Embedding(len(self.sizes) * self.buckets, dim)
 
     def forward(self, ids_N: torch.Tensor, is_unit_N: torch.Tensor, doc_id_N: torch.Tensor) -> torch.Tensor:

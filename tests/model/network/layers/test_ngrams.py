@@ -5,10 +5,9 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from model.network.config import NgramConfig
 from model.network.layers.ngrams import NgramEmbedding, UnitHistory, hashed, span_age
 
-CONFIG = NgramConfig(sizes=(1, 3), buckets=50)
+SIZES, BUCKETS = (1, 3), 50
 
 
 def test_ages_count_the_units_of_a_span_within_its_document() -> None:
@@ -19,7 +18,7 @@ def test_ages_count_the_units_of_a_span_within_its_document() -> None:
 
 def test_a_unit_gets_the_vectors_of_its_own_n_grams() -> None:
     """By hand: each row's table entries, found by hashing tuples; fewer than n units add nothing of that size."""
-    module = NgramEmbedding(CONFIG, 4)
+    module = NgramEmbedding(SIZES, BUCKETS, 4)
     rng = np.random.default_rng(0)
     ids = torch.as_tensor(rng.integers(10, 20, 30))
     unit = torch.as_tensor(rng.random(30) < 0.8)
@@ -29,9 +28,9 @@ def test_a_unit_gets_the_vectors_of_its_own_n_grams() -> None:
         while start > 0 and unit[start - 1]:
             start -= 1
         expected = torch.zeros(4)
-        for i, size in enumerate(CONFIG.sizes):
+        for i, size in enumerate(SIZES):
             if unit[j] and j + 1 - start >= size:
-                row = int(hashed(ids[j + 1 - size : j + 1][None])[0]) % CONFIG.buckets + i * CONFIG.buckets
+                row = int(hashed(ids[j + 1 - size : j + 1][None])[0]) % BUCKETS + i * BUCKETS
                 expected = expected + module.embedding.weight[row]
         torch.testing.assert_close(added[j], expected)
 
@@ -46,7 +45,7 @@ def test_hashes_use_the_buckets_evenly_and_depend_on_order() -> None:
 def test_the_history_of_generation_is_the_window_of_training() -> None:
     rng = np.random.default_rng(1)
     ids, unit = rng.integers(5, 25, 40), rng.random(40) < 0.7
-    module = NgramEmbedding(CONFIG, 4)
+    module = NgramEmbedding(SIZES, BUCKETS, 4)
     packed = module(torch.as_tensor(ids), torch.as_tensor(unit), torch.zeros(40, dtype=torch.long))
     history, row = UnitHistory.empty(2, 3), np.asarray([1])
     for j in range(40):
