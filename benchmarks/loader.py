@@ -29,7 +29,8 @@ from model.network.config import ModelConfig
 from model.network.lst import build_model
 from model.training.config import TrainConfig, load_train_config
 from model.training.loop import train
-from model.training.optimisation.optim import AdamWConfig, Optimisers
+from model.training.optimisation.config import AdamWConfig
+from model.training.optimisation.optim import Optimisers
 from model.training.stream import make_stream
 from schemas.config import parse_config
 

@@ -10,7 +10,7 @@ import pickle
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -24,7 +24,6 @@ from jobs.runtime.plan import Plan, make_plan
 from jobs.runtime.run import cpu_shares, run_plan, stages_until
 from jobs.store.lease import owned
 from jobs.store.store import Store
-from pipeline.codebook.fit import FitResult, fit_kmeans, sample_frames
 from pipeline.codebook.folder import has_centroids, kmeans_card, load_card, write_centroids
 from pipeline.encode.base import build_encoder
 from pipeline.source.audio import SourceAudio
@@ -33,6 +32,9 @@ from schemas.commands.cli import command
 from schemas.config import ConfigError
 from schemas.spec import KMeansSpec, PipelineSpec
 from schemas.tables import Recording, Segment
+
+if TYPE_CHECKING:
+    from pipeline.codebook.fit import FitResult
 
 EXAMPLES = """  python jobs/fit_kmeans.py --config configs/demo.yaml
   python jobs/fit_kmeans.py --config configs/demo.yaml kmeans.num_units=200 --force
@@ -59,6 +61,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             run_plan(plan, stages_until("segments"), lease)
         features, recordings = sample_features(plan)
     print(f"fitting {spec.kmeans.num_units} centroids to {len(features)} frames of {recordings} recordings")
+    from pipeline.codebook.fit import fit_kmeans  # here, since numba and faiss take a second to load
+
     result = fit_kmeans(features, spec.kmeans)
     name = f"{spec.source.name}-{encoder.name}-{spec.kmeans.num_units}"
     card = kmeans_card(name, result.centroids, fit_notes(spec, result, encoder.card_id, len(features), recordings))
@@ -138,6 +142,8 @@ class FeatureSampler:
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
         """Features as bytes of float32 [n, dim]."""
+        from pipeline.codebook.fit import sample_frames
+
         store, tables = Store(self.spec.output), pickle.loads(row["tables"])
         recordings = {item.recording_id: item for item in store.read_table(Recording, tables["recordings"])}
         segments = store.read_table(Segment, tables["segments"])

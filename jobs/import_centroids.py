@@ -17,7 +17,6 @@ from typing import Any
 if not __package__:  # started as a script: the code beside it runs, wherever the environment was installed from
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from pipeline.codebook.published import import_centroids
 from pipeline.encode.base import build_encoder
 from schemas.cards import hash_file
 from schemas.commands.cli import Parser, command
@@ -36,6 +35,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--licence", help="noted on the card")
     parser.add_argument("--config", type=Path, help="a pipeline spec whose encoder the centroids are for")
     given = parser.parse_args(arguments)
+    from pipeline.codebook.published import import_centroids  # here, since numba takes a second to load
+
     card = import_centroids(given.source, given.folder, given.name or given.source.stem, _notes(given))
     print(f"{card.facts['num_units']} units of {card.facts['dim']} dimensions -> {given.folder} ({card.card_id})")
     return 0

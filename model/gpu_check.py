@@ -18,11 +18,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch._functorch import config as functorch
-
-from model.gpu.speed import MEASUREMENTS, environment
-from model.training.checkpoint import versions
 from schemas.commands.cli import Parser, command
 
 TESTS = "tests/model/gpu"
@@ -43,6 +38,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--only", nargs="*", metavar="NAME", help="measurements whose name contains one of these; no tests"
     )
     given = parser.parse_args(arguments)
+    import torch
+
+    from model.gpu.speed import MEASUREMENTS, environment
+    from model.training.checkpoint import versions
+
     folder = Path(given.out)
     folder.mkdir(parents=True, exist_ok=True)
     report: Result = {"format": 1, "versions": versions(), "device": None, "tests": [], "measurements": []}
@@ -78,6 +78,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def attempt(name: str, measure: Callable[[], Result]) -> Result:
     """A measurement; what it raises is its result."""
+    import torch
+    from torch._functorch import config as functorch
+
     try:
         figures = measure()
     except Exception as error:

@@ -135,13 +135,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = parser.parse_args(arguments)
     begin(f"training {given.config}")
     from model.training.config import load_train_config
-    from model.training.loop import train
 
     config = load_train_config(given.config, given.overrides)
     logging.basicConfig(level=config.log.level.upper(), format="%(message)s", stream=sys.stderr)
     if given.dry_run:
         print(describe(config, given.ranks or int(os.environ.get("WORLD_SIZE", "1")), given.room))
         return 0
+    from model.training.loop import train
+
     if config.evaluation is None:
         return train(config)
     from model.evaluation.evaluator import make_evaluator

@@ -9,16 +9,19 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
-import torch
 from pydantic import Field, model_validator
 
 from model.data.document import Document
-from model.network.batch import Batch
 from model.network.vocabulary import PAD, SPEECH_MARK, TEXT_MARK
 from schemas.config import StrictModel
+
+if TYPE_CHECKING:
+    import torch
+
+    from model.network.batch import Batch
 
 
 class PackingConfig(StrictModel):
@@ -175,6 +178,10 @@ def pack(pieces: list[Piece], config: PackingConfig, num_sources: int = 0) -> Ba
     Raises:
         ValueError: they exceed a budget (which `fill` never lets happen).
     """
+    import torch  # here, since `PackingConfig` above is read for --help, and torch takes seconds to load
+
+    from model.network.batch import Batch
+
     elements, latents = sum(map(len, pieces)), sum(piece.num_latents for piece in pieces)
     if elements > config.elements or latents > config.latents:
         raise ValueError(f"{elements} elements and {latents} latents exceed {config.elements} and {config.latents}")

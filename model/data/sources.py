@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol
 
 import numpy as np
 from pydantic import Field
@@ -18,11 +18,13 @@ from model.data.order import Order, held_out
 from model.data.shards import Sample, ShardCache, ShardError, ShardSet
 from model.data.text_file import TextFile
 from model.data.text_tokenizer import load_tokenizer, train_bpe
-from model.network.batch import Batch
 from model.network.vocabulary import Vocabulary
 from schemas.cards import Card, hash_file
 from schemas.config import BY_CONTENT, NO_EFFECT, ConfigError, StrictModel
 from schemas.models.unit_bpe import UnitBpe
+
+if TYPE_CHECKING:
+    from model.network.batch import Batch
 
 
 class _SourceConfig(StrictModel):

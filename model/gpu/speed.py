@@ -29,7 +29,8 @@ from model.network.layout import derive, select
 from model.network.lst import build_model
 from model.network.vocabulary import BOS, SPEECH_MARK
 from model.training.module import compile_blocks, recompute
-from model.training.optimisation.optim import AdamWConfig, Optimisers
+from model.training.optimisation.config import AdamWConfig
+from model.training.optimisation.optim import Optimisers
 from model.training.optimisation.step import accumulate, gradient_norm, update
 from schemas.config import load_config
 

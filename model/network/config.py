@@ -6,7 +6,7 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from model.network.layers.attention import Backend
+from model.network.layers.backend import Backend
 from model.network.vocabulary import Vocabulary
 from schemas.config import StrictModel
 

@@ -15,7 +15,8 @@ import torch
 
 from model.network.batch import Batch, Selections
 from model.network.config import ModelConfig
-from model.network.layers.attention import Backend, Intervals, self_intervals
+from model.network.layers.attention import Intervals, self_intervals
+from model.network.layers.backend import Backend
 from model.network.vocabulary import SPEECH_MARK
 
 

@@ -13,7 +13,7 @@ from model.data.patching import CurriculumConfig, PatchPolicyConfig
 from model.data.sources import DataConfig
 from model.monitor.spikes import SpikeConfig
 from model.network.config import ModelConfig
-from model.training.optimisation.optim import OptimiserConfig
+from model.training.optimisation.config import OptimiserConfig
 from model.training.optimisation.schedule import Schedule
 from schemas.config import BY_CONTENT, NO_EFFECT, StrictModel, essential, load_config
 

@@ -11,7 +11,6 @@ from typing import Any
 import fsspec
 import numpy as np
 
-from pipeline.codebook.assign import Quantiser
 from schemas.cards import Card
 from schemas.config import ConfigError, parse_config
 
@@ -28,6 +27,10 @@ def write_centroids(folder: str | Path, centroids: np.ndarray, card: Card) -> No
 
     `folder` is a path or any fsspec URL, as everywhere in this module.
     """
+    from pipeline.codebook.assign import (
+        Quantiser,  # here, since numba takes a second to load and readers need none of it
+    )
+
     Quantiser(centroids)  # refuses what could not be read back
     files, path = fsspec.core.url_to_fs(str(folder))
     files.makedirs(path, exist_ok=True)

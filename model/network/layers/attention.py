@@ -16,15 +16,15 @@ from __future__ import annotations
 
 import functools
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 
+from model.network.layers.backend import Backend
 from model.network.layers.flex import SMALLEST_HEAD, attend_flex, block_mask
 
-Backend = Literal["auto", "dense", "blocks", "flex", "varlen"]
 TILE = 128
 """Most queries of a tile: best in bf16 on a 2-core AVX-512 machine; in fp32 half of it, so that a tile's scores stay in L2."""
 

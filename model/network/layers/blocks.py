@@ -12,7 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from model.network.layers.attention import Backend, Intervals, attend
+from model.network.layers.attention import Intervals, attend
+from model.network.layers.backend import Backend
 
 
 def rope_tables(

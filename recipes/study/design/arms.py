@@ -12,7 +12,7 @@ from model.describe import Mix, count_mix
 from model.network.config import ModelConfig
 from model.network.vocabulary import Vocabulary
 from model.training.config import BudgetConfig, TrainConfig
-from model.training.optimisation.optim import OptimiserConfig
+from model.training.optimisation.config import OptimiserConfig
 from model.training.parts import with_known_boundaries
 from recipes.study.design.facts import ArmFacts, Facts
 from recipes.study.design.settings import Arm, Control, Study

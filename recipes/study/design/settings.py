@@ -10,7 +10,7 @@ from pydantic import Field, model_validator
 from model.data.interleave import InterleaveRule
 from model.data.patching import PatchPolicyConfig
 from model.network.config import ModelConfig
-from model.training.optimisation.optim import OptimiserConfig
+from model.training.optimisation.config import OptimiserConfig
 from schemas.config import ConfigError, StrictModel, load_config
 
 Control = Literal["compute", "data", "clock"]

@@ -239,7 +239,8 @@ def test_steps_with_a_cache_equal_the_packed_pass(name: str) -> None:
 
 def test_memory_is_what_the_dry_run_says() -> None:
     """Within a sixth, at 134 M parameters."""
-    from model.training.optimisation.optim import AdamWConfig, Optimisers
+    from model.training.optimisation.config import AdamWConfig
+    from model.training.optimisation.optim import Optimisers
     from model.training.optimisation.step import accumulate, gradient_norm, update
 
     stack = {"num_heads": 8, "rope_theta": 1e4}

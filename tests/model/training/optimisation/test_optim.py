@@ -7,8 +7,9 @@ import torch
 from torch import nn
 
 from model.network.layers.blocks import Block
+from model.training.optimisation.config import AdamWConfig, MuonConfig
 from model.training.optimisation.muon import ProjectionMuon, projection_rows
-from model.training.optimisation.optim import AdamWConfig, MuonConfig, Optimisers
+from model.training.optimisation.optim import Optimisers
 
 
 class Small(nn.Module):
