@@ -32,7 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("folder", type=Path, help="where to write centroids.npy and card.json")
     parser.add_argument("--name", help="the codebook's name on its card (default: the file's name)")
     parser.add_argument("--sha256", help="refuse a file with another hash")
-    parser.add_argument("--licence", help="noted on the card")
+    parser.add_argument("--license", help="noted on the card")
     parser.add_argument("--config", type=Path, help="a pipeline spec whose encoder the centroids are for")
     given = parser.parse_args(arguments)
     from pipeline.codebook.published import import_centroids  # here, since numba takes a second to load
@@ -48,8 +48,8 @@ def _notes(given: argparse.Namespace) -> dict[str, Any]:
         found = hash_file(given.source) if given.source.is_file() else "no such file"
         if found != given.sha256.lower():
             raise ConfigError(f"{given.source} has sha256 {found}, not {given.sha256}: it is another or a damaged file")
-    if given.licence:
-        notes["licence"] = given.licence
+    if given.license:
+        notes["license"] = given.license
     if given.config:
         notes["encoder"] = build_encoder(load_config(PipelineSpec, given.config).stages.units.encoder).card().card_id
     return notes

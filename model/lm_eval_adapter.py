@@ -13,6 +13,7 @@ import json
 import sys
 from collections.abc import Sequence
 
+from model.inference.placement import DEVICE_HELP, checked_device
 from schemas.commands.cli import Parser, command, count, out_file
 
 
@@ -27,8 +28,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--num-fewshot", type=int, help="examples before each question; the task's own number otherwise"
     )
     parser.add_argument("--limit", type=count, help="only the first N questions of each task")
-    parser.add_argument("--precision", choices=["fp64", "fp32"], default="fp64", help="fp32 on a GPU (default: fp64)")
-    parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, ... (default: %(default)s)")
+    parser.add_argument("--dtype", choices=["fp64", "fp32"], default="fp64", help="fp32 on a GPU (default: fp64)")
+    parser.add_argument("--device", default="cpu", help=DEVICE_HELP)
     parser.add_argument("--json", type=out_file, metavar="OUT", help="write lm_eval's results")
     given = parser.parse_args(arguments)
     from lm_eval import simple_evaluate
@@ -37,7 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     from model.scoring.harness import LatentSpeechText
 
-    model = LatentSpeechText(given.checkpoint, given.precision, given.device)
+    model = LatentSpeechText(given.checkpoint, given.dtype, str(checked_device(given.device)))
     found = simple_evaluate(
         model=model,
         tasks=given.tasks.split(","),

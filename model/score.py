@@ -21,7 +21,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any, get_args
 
-from model.inference.placement import open_trained
+from model.inference.placement import DEVICE_HELP, open_trained
 from model.scoring.documents import DIRECTIONS, Direction
 from schemas.cards import hash_file
 from schemas.commands.cli import Parser, begin, command, count, out_file
@@ -47,7 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     from model.training.checkpoint import versions
 
-    given.precision = given.precision or ("fp64" if given.device == "cpu" else "fp32")
+    given.dtype = given.dtype or ("fp64" if given.device == "cpu" else "fp32")
     if given.threads:
         torch.set_num_threads(given.threads)
     if given.losses:
@@ -61,7 +61,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "format": SCORES_FORMAT,
         "task": {"name": task.header.task, "sha256": hash_file(given.task), "items": len(task.items)},
         "patching": given.patching,
-        "precision": given.precision,
+        "precision": given.dtype,
         "versions": versions(),
         "model": facts,
         "accuracies": accuracies(scored),
@@ -115,24 +115,23 @@ def _parser() -> Parser:
         help="auto (default): as trained, but not told where the words of the ending are; aligned; static:SIZE; dynamic:MIN:MAX",
     )  # fmt: skip
     parser.add_argument(
-        "--precision",
+        "--dtype",
         choices=["fp64", "fp32"],
         help="default: fp64 on a CPU, where batching then does not show; fp32 on a GPU",
     )
     parser.add_argument(
         "--max-elements", type=count, default=8192, metavar="N", help="of a batch (default: %(default)s)"
     )
-    parser.add_argument("--device", default="cpu", help="(default: %(default)s)")
+    parser.add_argument("--device", default="cpu", help=DEVICE_HELP)
     parser.add_argument("--threads", type=count, help="CPU threads; torch's choice otherwise")
     parser.add_argument("--json", type=out_file, metavar="OUT", help="write every item's scores and all accuracies")
     return parser
 
 
 def _losses(given: argparse.Namespace) -> int:
-    from model.inference.trained import load_trained
     from model.scoring.losses import describe, measure_losses
 
-    found = measure_losses(load_trained(given.checkpoint, given.device), given.losses, given.precision)
+    found = measure_losses(open_trained(given.checkpoint, given.device), given.losses, given.dtype)
     print(describe(found))
     if given.json:
         given.json.write_text(json.dumps(asdict(found), indent=1) + "\n", encoding="utf-8")
@@ -167,9 +166,7 @@ def _score(
             bar.total = total
             bar.update(done - bar.n)
 
-        scored = score_task(
-            trained, task, directions, given.patching, given.precision, given.max_elements, progress=show
-        )
+        scored = score_task(trained, task, directions, given.patching, given.dtype, given.max_elements, progress=show)
     if not scored:
         raise ConfigError(
             f"no item of {given.task} can be scored in {', '.join(directions)}: speech needs units, which "

@@ -2,7 +2,7 @@
 
 official LST   `interleaved`: <LST MODE SEP>TEXT word <LST MODE SEP>HUBERT 7 7 49, [SIL] for silence
 slamkit        `units`, `duration`, `aligned_text` (and `text`)
-lhotse         cuts as `lst export --to lhotse` writes them, with `units` in the supervision
+lhotse         cuts as `lst export --format lhotse` writes them, with `units` in the supervision
 
 A line is a sample, in the order of the files; the same files give the same bytes. Lines that cannot be used are in
 OUT/rejects.jsonl with their file and line; the rest goes on. OUT/index.json is written last.

@@ -31,8 +31,8 @@ FORMATS: dict[str, Callable[[ShardSet, Path], str]] = {
     "lst-jsonl": lst_jsonl.export,
     "hf": hugging_face.export,
 }
-EXAMPLES = """  lst export runs/demo/shards/index.json --to textgrid --out exports/textgrid
-  lst export s3://bucket/run/shards/index.json --to lhotse --audio /data/corpus --out exports/lhotse
+EXAMPLES = """  lst export runs/demo/shards/index.json --format textgrid --out exports/textgrid
+  lst export s3://bucket/run/shards/index.json --format lhotse --audio /data/corpus --out exports/lhotse
 """
 
 
@@ -41,22 +41,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """The command line."""
     parser = Parser(__doc__, EXAMPLES)
     parser.add_argument("shards", help="the index.json of a shard set: a path or an fsspec URL")
-    parser.add_argument("--to", required=True, choices=sorted([*FORMATS, "lhotse"]), help="the format")
+    parser.add_argument("--format", required=True, choices=sorted([*FORMATS, "lhotse"]), help="the format")
     parser.add_argument("--out", required=True, type=Path, help="the folder to write")
     parser.add_argument("--audio", type=Path, help="lhotse: the folder that the source's audio is in")
     given = parser.parse_args(arguments)
-    if given.audio is not None and given.to != "lhotse":
-        raise ConfigError(f"--audio is read by --to lhotse alone, and --to is {given.to}")
+    if given.audio is not None and given.format != "lhotse":
+        raise ConfigError(f"--audio is read by --format lhotse alone, and --format is {given.format}")
     with tempfile.TemporaryDirectory() as scratch:
         shards = ShardSet(given.shards, ShardCache(scratch, 1 << 32), keep_open=2)
         try:
-            if shards.index.kind == "text" and given.to not in ("lst-jsonl", "hf"):
-                raise ConfigError(f"{given.shards} is a text-only set: --to {given.to} needs speech")
-            if given.to == "lhotse":
+            if shards.index.kind == "text" and given.format not in ("lst-jsonl", "hf"):
+                raise ConfigError(f"{given.shards} is a text-only set: --format {given.format} needs speech")
+            if given.format == "lhotse":
                 told = lhotse_cuts.export(shards, given.out, given.audio)
             else:
-                told = FORMATS[given.to](shards, given.out)
-            write_whole(given.out / "README.md", data_card(shards.index, shares_of(shards), given.to))
+                told = FORMATS[given.format](shards, given.out)
+            write_whole(given.out / "README.md", data_card(shards.index, shares_of(shards), given.format))
         finally:
             shards.close()
     print(f"{given.out}: {told}")

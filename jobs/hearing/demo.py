@@ -20,6 +20,7 @@ import numpy as np
 
 from jobs.cluster.places import base_folder, resolve_spec
 from jobs.reporting.page import mp3
+from model.inference.placement import add_placement
 from model.voice.options import add_speaking_arguments
 from schemas.commands.cli import Parser, command
 from schemas.config import ConfigError, load_config, parse_config
@@ -131,6 +132,7 @@ def make_parser() -> Parser:
     parser.add_argument("--seconds", type=float, default=6.0, help="of new speech, at most (default: %(default)s)")
     parser.add_argument("--temperature", type=float, default=0.8, help="(default: %(default)s)")
     parser.add_argument("--open", action="store_true", help="show the page in the browser")
+    add_placement(parser)
     add_speaking_arguments(parser)
     return parser
 

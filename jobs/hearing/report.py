@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jobs.reporting.strips import unit_colours
+from model.inference.placement import add_placement
 from model.voice.options import add_speaking_arguments, open_synthesiser
 from schemas.commands.cli import Parser, command
 from schemas.config import ConfigError, parse_config
@@ -78,9 +79,9 @@ def open_speaker(given: argparse.Namespace, run: str) -> Speaker:
     """
     from jobs.hearing.listening import Speaker
     from model.inference.continuation import Generator
-    from model.inference.trained import load_trained
+    from model.inference.placement import open_trained
 
-    trained = load_trained(run)
+    trained = open_trained(run, given.device, given.dtype)
     voice = open_synthesiser(given, trained) if trained.units is not None else None
     return Speaker(label=Path(run).name, trained=trained, generator=Generator.of(trained), synthesise=voice)
 
@@ -148,6 +149,7 @@ def make_parser() -> Parser:
     parser.add_argument("--seed", type=int, default=0, help="(default: %(default)s)")
     parser.add_argument("--out", metavar="FILE", help="the page (default: report.html in the first run)")
     parser.add_argument("--open", action="store_true", help="show it in the browser")
+    add_placement(parser)
     add_speaking_arguments(parser)
     return parser
 

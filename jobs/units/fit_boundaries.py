@@ -31,11 +31,11 @@ HELD_OUT = 20
 def main(arguments: Sequence[str] | None = None) -> int:
     """Fit, measure, write."""
     given = _parser().parse_args(arguments)
-    index = read_index(given.index)
-    segments = list(islice(patched_sequences(given.index, index), given.sequences))
+    index = read_index(given.shards)
+    segments = list(islice(patched_sequences(given.shards, index), given.sequences))
     held, seen = segments[::HELD_OUT], [s for i, s in enumerate(segments) if i % HELD_OUT]
     if not seen:
-        raise ConfigError(f"{given.index} has {len(segments)} segments: too few to fit boundaries on")
+        raise ConfigError(f"{given.shards} has {len(segments)} segments: too few to fit boundaries on")
     units, ends = [u for u, _ in seen], [e for _, e in seen]
     words = sum(map(len, units)) / max(1, sum(int(e.sum()) for e in ends))
     table = fit(given.kind, units, ends, num_units=index.num_units, order=given.order, min_count=given.min_count)
@@ -81,7 +81,7 @@ def _widened(ends: np.ndarray) -> np.ndarray:
 
 def _parser() -> Parser:
     parser = Parser(__doc__)
-    parser.add_argument("--index", required=True, help="index.json of a set of speech shards")
+    parser.add_argument("--shards", required=True, help="index.json of a set of speech shards")
     parser.add_argument("--out", type=Path, required=True, help="the file to write, such as boundaries.npz")
     parser.add_argument(
         "--kind", choices=("words", "entropy"), default="words",

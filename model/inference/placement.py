@@ -14,11 +14,12 @@ if TYPE_CHECKING:
     from model.inference.trained import Trained
 
 Dtype = Literal["fp32", "bf16"]
+DEVICE_HELP = "cpu, cuda, cuda:1, ... (default: %(default)s)"
 
 
 def add_placement(parser: argparse.ArgumentParser) -> None:
     """--device and --dtype."""
-    parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, ... (default: %(default)s)")
+    parser.add_argument("--device", default="cpu", help=DEVICE_HELP)
     parser.add_argument(
         "--dtype", choices=get_args(Dtype), default="fp32", help="of weights and products (default: %(default)s)"
     )

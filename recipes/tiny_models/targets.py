@@ -18,7 +18,7 @@ from recipes.tiny_models.settings import one_thread
 from recipes.tiny_models.whisper_teacher import WhisperTeacher
 from recipes.voices.settings import SEED, root
 from recipes.voices.store import Utterance, load
-from schemas.commands.cli import command
+from schemas.commands.cli import Parser, command
 from schemas.files import whole_file
 
 LAYERS = (3, 4)
@@ -113,6 +113,7 @@ def fit_projection(teacher: WhisperTeacher) -> dict[str, torch.Tensor]:
 
 @command
 def main(arguments: Sequence[str] | None = None) -> int:
+    Parser(__doc__).parse_args(arguments)
     one_thread()
     teacher = WhisperTeacher(max(LAYERS), torch.bfloat16)
     saved = projection_path()

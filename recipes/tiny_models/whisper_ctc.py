@@ -7,9 +7,10 @@ speech into rooms, through telephones and under noise.
 
 from __future__ import annotations
 
-import argparse
 import json
+import sys
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +20,7 @@ import torch.nn.functional as F
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from model.inference.placement import DEVICE_HELP, checked_device
 from pipeline.networks.letter_head import LetterHead
 from pipeline.networks.whisper_encoder import WhisperEncoder, hash_tensors, read_ctranslate2
 from recipes.tiny_models import letters
@@ -26,6 +28,7 @@ from recipes.tiny_models.batches import Share, cosine, load_corpus, save_checkpo
 from recipes.tiny_models.degrade import degrade
 from recipes.tiny_models.settings import FRAME, assets, one_thread
 from recipes.voices.settings import SEED, root
+from schemas.commands.cli import Parser, command, count
 
 WHISPER = Path(__file__).parents[2] / "models" / "whisper-tiny.en" / "model.bin"
 FOLDER = "whisper-tiny-letters"
@@ -182,21 +185,25 @@ def ship(head: LetterHead, targets: np.ndarray, whisper: Path) -> Path:
     return folder
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--steps", type=int, default=STEPS, help="default: %(default)s")
-    parser.add_argument("--batch-frames", type=int, default=BATCH_FRAMES, help="default: %(default)s")
-    parser.add_argument("--device", default="cpu", help="cpu (one thread) or cuda")
-    parser.add_argument("--whisper", type=Path, default=WHISPER, help="model.bin; default: what `make models` fetches")
-    arguments = parser.parse_args()
-    if arguments.device == "cpu":
+@command
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The corpus where it is missing, the head's training, and the files to ship."""
+    parser = Parser(__doc__)
+    parser.add_argument("--steps", type=count, default=STEPS, help="optimiser steps (default: %(default)s)")
+    parser.add_argument("--batch-frames", type=count, default=BATCH_FRAMES, help="of a step (default: %(default)s)")
+    parser.add_argument("--device", default="cpu", help=DEVICE_HELP)
+    parser.add_argument("--whisper", type=Path, default=WHISPER, help="model.bin (default: what `make models` fetches)")
+    given = parser.parse_args(arguments)
+    device = checked_device(given.device)
+    if device.type == "cpu":
         one_thread()
+    encoder = WhisperEncoder.load(read_ctranslate2(given.whisper))
     material = load(prepare())
     print(f"{len(material.targets) / 50 / 3600:.2f} h", flush=True)
-    encoder = WhisperEncoder.load(read_ctranslate2(arguments.whisper))
-    head = train(material, encoder, arguments.steps, arguments.batch_frames, arguments.device)
-    print(ship(head, material.targets, arguments.whisper))
+    head = train(material, encoder, given.steps, given.batch_frames, given.device)
+    print(ship(head, material.targets, given.whisper))
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

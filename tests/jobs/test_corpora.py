@@ -139,7 +139,7 @@ def test_exported_words_come_back_as_they_went(form: str, pattern: str, tmp_path
     corpus, name = with_words(tmp_path)
     first = shards_of(tmp_path / "one", corpus, words=["first.ctm"])
     (corpus / "first.ctm").unlink()
-    assert main([str(tmp_path / "one/shards/index.json"), "--to", form, "--out", str(tmp_path / "export")]) == 0
+    assert main([str(tmp_path / "one/shards/index.json"), "--format", form, "--out", str(tmp_path / "export")]) == 0
     for path in (tmp_path / "export").glob(pattern):
         content = path.read_text()
         if form in ("lst-jsonl", "slamkit"):  # their rows go by segments; the segment is the whole recording
@@ -161,7 +161,7 @@ def test_shards_come_back_from_lhotse(tmp_path: Path) -> None:
     corpus, _ = with_words(tmp_path)
     first = shards_of(tmp_path / "one", corpus, words=["first.ctm"])
     index = str(tmp_path / "one/shards/index.json")
-    assert main([index, "--to", "lhotse", "--audio", str(corpus), "--out", str(tmp_path / "export")]) == 0
+    assert main([index, "--format", "lhotse", "--audio", str(corpus), "--out", str(tmp_path / "export")]) == 0
     shutil.copy(tmp_path / "export/cuts.jsonl.gz", corpus / "cuts.jsonl.gz")
     assert shards_of(tmp_path / "two", corpus, layout="lhotse") == first
 

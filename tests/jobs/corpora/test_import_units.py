@@ -63,7 +63,7 @@ def test_an_official_row_becomes_words_and_silences(tmp_path: Path, capsys: pyte
 def test_shards_come_back_from_their_export(form: str, pattern: str, tmp_path: Path) -> None:
     """Shards -> export -> shards: equal units, bounds, kinds and words, segment by segment, to the frame."""
     index = write_speech_shards(tmp_path / "one", [3, 2])
-    assert export([str(index), "--to", form, "--out", str(tmp_path / "export")]) == 0
+    assert export([str(index), "--format", form, "--out", str(tmp_path / "export")]) == 0
     assert main([str(tmp_path / "export" / pattern), "--like", str(index), "--out", str(tmp_path / "two")]) == 0
     before, after = segments(Path(index)), segments(tmp_path / "two/index.json")
     assert len(before) == len(after) > 3

@@ -36,7 +36,7 @@ def spoken(segment: SpokenSegment) -> list[tuple[str, int, int]]:
 
 
 def run(shards: ShardSet, form: str, out: Path, *more: str) -> Path:
-    assert export([shards.index_url, "--to", form, "--out", str(out), *more]) == 0
+    assert export([shards.index_url, "--format", form, "--out", str(out), *more]) == 0
     return out
 
 
@@ -107,7 +107,7 @@ def test_lhotse_names_audio_that_is_not_there(
     shards: ShardSet, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     pytest.importorskip("lhotse")
-    words = ["--to", "lhotse", "--out", str(tmp_path), "--audio", str(tmp_path / "nowhere")]
+    words = ["--format", "lhotse", "--out", str(tmp_path), "--audio", str(tmp_path / "nowhere")]
     assert export([shards.index_url, *words]) == 2
     assert "sample-000000.wav is missing" in capsys.readouterr().err
 
@@ -185,7 +185,7 @@ def test_text_shards_become_text_rows(tmp_path: Path, capsys: pytest.CaptureFixt
     out = run(shards, "lst-jsonl", tmp_path / "web")
     texts = [json.loads(line)["text"] for line in (out / "web.chunk.00.jsonl").read_text().splitlines()]
     assert texts == [sample.meta.text for sample in samples(shards)]
-    assert export([shards.index_url, "--to", "ctm", "--out", str(tmp_path / "no")]) == 2
+    assert export([shards.index_url, "--format", "ctm", "--out", str(tmp_path / "no")]) == 2
     assert "needs speech" in capsys.readouterr().err
 
 

@@ -35,7 +35,7 @@ def published(form, path):
 def test_the_folder_holds_the_published_numbers(form, tmp_path, capsys):
     """All three are called .bin: the content says what they are."""
     source = published(form, tmp_path / "km.bin")
-    arguments = [str(source), str(tmp_path / "km"), "--licence", "CC-BY-NC 4.0", "--sha256", hash_file(source)]
+    arguments = [str(source), str(tmp_path / "km"), "--license", "CC-BY-NC 4.0", "--sha256", hash_file(source)]
     assert main(arguments) == 0
     centroids, card = load_centroids(tmp_path / "km")
     np.testing.assert_array_equal(centroids, CENTROIDS)
