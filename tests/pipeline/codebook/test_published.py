@@ -39,7 +39,7 @@ def test_the_folder_holds_the_published_numbers(form, tmp_path, capsys):
     assert main(arguments) == 0
     centroids, card = load_centroids(tmp_path / "km")
     np.testing.assert_array_equal(centroids, CENTROIDS)
-    assert card.notes == {"imported_from": form, "source_sha256": hash_file(source), "licence": "CC-BY-NC 4.0"}
+    assert card.notes == {"imported_from": form, "source_sha256": hash_file(source), "license": "CC-BY-NC 4.0"}
     assert "6 units of 5 dimensions" in capsys.readouterr().out
 
 
