@@ -30,7 +30,10 @@ from schemas.spec import PipelineSpec
 EXAMPLES = """  python jobs/report.py --config configs/demo.yaml
   python jobs/report.py --config configs/demo.yaml --force --open
 """
-CODE = ("report.py", *(f"reporting/{name}" for name in ("facts.py", "models.py", "page.py", "strips.py", "report.css")))
+CODE = (
+    "report.py",
+    *(f"reporting/{name}" for name in ("facts.py", "models.py", "page.py", "strips.py", "timeline.py", "report.css")),
+)
 """What decides how a page looks: a page of older code is written again."""
 PAGE = "report.html"
 

@@ -14,6 +14,7 @@ import soundfile
 
 from jobs.reporting.strips import Strip, StripWord
 from jobs.reporting.summary import FUNNEL
+from jobs.reporting.timeline import Timeline, gather_timeline
 from jobs.runtime.accounting import StageTotals, totals
 from jobs.runtime.plan import Plan
 from jobs.runtime.stages import unit_tokenizer_of
@@ -87,6 +88,7 @@ class Facts:
     """Each rejected row once, though two branches may have rejected the same segment."""
     statistics: ShardStatistics
     strips: list[SampleStrip]
+    timeline: Timeline
 
 
 def gather(plan: Plan, index: ShardIndex) -> Facts:
@@ -111,6 +113,7 @@ def gather(plan: Plan, index: ShardIndex) -> Facts:
         rejected_seconds=rejected_seconds,
         statistics=statistics,
         strips=strips,
+        timeline=gather_timeline(plan),
     )
 
 

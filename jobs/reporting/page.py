@@ -16,6 +16,7 @@ from jobs.reporting.facts import Facts, RejectGroup, SampleStrip
 from jobs.reporting.models import count_text, models, recordings, seconds_text
 from jobs.reporting.strips import bar_chart, clean, draw_strip
 from jobs.reporting.summary import FUNNEL
+from jobs.reporting.timeline import draw
 from schemas.audio import PATCH_FILLER, PATCH_SILENCE, PATCH_WORD, SAMPLE_RATE
 
 PATCH_NAMES = {PATCH_WORD: "word", PATCH_SILENCE: "silence", PATCH_FILLER: "filler"}
@@ -36,6 +37,7 @@ def render(facts: Facts, title: str, meta: Mapping[str, str], colours: Sequence[
         _section("Rejects", _rejects(facts.rejects, facts.rejected_seconds)),
         *(_of_shards(facts, colours) if facts.index.shards else ()),
         _section("Time per stage", _speed(facts)),
+        _section("Who was busy when", draw(facts.timeline)),
         _section("Models and licences", recordings(facts) + models(facts.index.cards.values())),
     )
     return (

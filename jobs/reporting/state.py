@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from jobs.monitoring.estimate import RECENT, Estimate, StageProgress, duration, estimate
+from jobs.reporting.timeline import receipts
 from jobs.runtime.plan import Plan, recorded_plan, refresh
 from jobs.runtime.run import stage_progress
 from jobs.store.commit_log import list_commits
@@ -105,7 +106,7 @@ def _look_up(plan: Plan) -> None:
 
 def _lately(plan: Plan, now: float | None) -> tuple[dict[str, Recent], float, float]:
     """What each stage did in the last minutes (before now, or before the last commit), busy seconds in all, over how many."""
-    tables = {stage: _times(plan, stage) for stage in plan.stages}
+    tables = {stage: _told(receipts(plan, stage)) for stage in plan.stages}
     last = max((pc.max(table.column("ended")).as_py() or "" for table in tables.values()), default="")
     if not last:
         return {}, 0.0, 0.0
@@ -125,16 +126,8 @@ def _lately(plan: Plan, now: float | None) -> tuple[dict[str, Recent], float, fl
     return recent, work, seconds
 
 
-def _times(plan: Plan, stage: str) -> pa.Table:
-    """The commits of a stage with `begun` and `ended`; those of earlier versions, which have neither, are left out.
-
-    Times in UTC and one format sort as texts do, so none of a million is parsed.
-    """
-    table = plan.logs[stage].read(["samples_in", "seconds_busy", "provenance"])
-    table = table.filter(pc.is_in(table.column("unit"), pa.array(plan.units[stage]).cast(pa.string())))
-    for name in ("begun", "ended"):
-        told = pc.extract_regex(table.column("provenance"), f'"{name}": "(?P<{name}>[^"]+)"')
-        table = table.append_column(name, pc.struct_field(told, name))
+def _told(table: pa.Table) -> pa.Table:
+    """The commits that say when they were made; those of earlier versions do not."""
     return table.filter(pc.is_valid(table.column("ended")))
 
 
