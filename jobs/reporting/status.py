@@ -19,7 +19,7 @@ from schemas.errors import ConfigError
 
 EXAMPLES = """  lst status runs/demo
   lst status s3://bucket/librilight --watch 30
-  lst status runs/demo --json
+  lst status runs/demo --as-json
 """
 CLEAR = "\033[H\033[2J"
 
@@ -29,7 +29,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """The command."""
     parser = Parser(__doc__, EXAMPLES)
     parser.add_argument("output", metavar="OUTPUT", help="the folder or URL that the run writes to")
-    parser.add_argument("--json", action="store_true", help="as one line of JSON")
+    parser.add_argument("--as-json", action="store_true", help="as one line of JSON")
     parser.add_argument(
         "--watch",
         type=float,
@@ -45,8 +45,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         raise ConfigError(f"there is no folder {given.output}", "name the `output` of a spec, such as runs/demo")
     while True:
         state = read_state(given.output)
-        text = json.dumps(state.as_json()) if given.json else format_state(state)
-        redraw = given.watch is not None and not given.json and sys.stdout.isatty()
+        text = json.dumps(state.as_json()) if given.as_json else format_state(state)
+        redraw = given.watch is not None and not given.as_json and sys.stdout.isatty()
         print(CLEAR + text if redraw else text, flush=True)
         if given.watch is None or state.state != "running":
             return 0

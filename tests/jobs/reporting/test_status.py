@@ -159,9 +159,9 @@ def remote(half: Plan) -> Iterator[str]:
 
 
 def test_the_same_through_any_url_and_as_json(half: Plan, remote: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main([half.spec.output, "--json"]) == 0
+    assert main([half.spec.output, "--as-json"]) == 0
     here = json.loads(capsys.readouterr().out)
-    assert main([remote, "--json"]) == 0
+    assert main([remote, "--as-json"]) == 0
     there = json.loads(capsys.readouterr().out)
     assert here["stages"] == there["stages"]
     assert here["recent"] == there["recent"]
@@ -173,7 +173,7 @@ def test_watching_ends_with_the_run(half: Plan, capsys: pytest.CaptureFixture[st
 
     timer = threading.Timer(0.6, lease.release)
     timer.start()
-    assert main([half.spec.output, "--watch", "0.2", "--json"]) == 0
+    assert main([half.spec.output, "--watch", "0.2", "--as-json"]) == 0
     timer.join()
     states = [json.loads(line)["state"] for line in capsys.readouterr().out.splitlines()]
     assert states[0] == "running"
