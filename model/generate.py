@@ -55,7 +55,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from model.inference.continuation import Generator
     from model.inference.expectation import speech_expectation
     from model.inference.sampling import Sampling
-    from model.inference.trained import run_folder
     from model.monitor.metrics import read_rows
 
     if given.threads:
@@ -83,9 +82,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for row in rows:
         print(_line(row))
     if any(len(result.units) for result in results) and trained.units is not None:
-        expected = speech_expectation(
-            read_rows(run_folder(given.checkpoint) / "metrics.jsonl"), trained.units.num_units
-        )
+        expected = speech_expectation(read_rows(trained.root / "metrics.jsonl"), trained.units.num_units)
         if expected:
             print(expected)
     facts = statistics(results, run.seconds, per_second)

@@ -36,7 +36,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from jobs.hearing.listening import Heard, listen, speech_prompts
     from jobs.hearing.run_page import Passage, render_run
     from model.inference.sampling import Sampling
-    from model.inference.trained import run_folder
 
     speakers = [open_speaker(given, run) for run in given.runs]
     index = given.shards or speech_index(speakers)
@@ -62,7 +61,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         colours=unit_colours(max(1, 1 if units is None else units.num_units), None),
         command=" ".join(["python -m jobs.hearing.report", *given.runs]),
     )
-    out = Path(given.out or run_folder(given.runs[0]) / "report.html")
+    out = Path(given.out or speakers[0].trained.root / "report.html")
     with whole_file(out) as partial:
         partial.write_text(page, encoding="utf-8")
     print(f"{out}: {len(page) / 1e6:.1f} MB")
@@ -106,10 +105,9 @@ def run_facts(run: str, trained: Trained) -> RunFacts:
     from jobs.hearing.run_page import RunFacts
     from model.evaluation.records import evaluations
     from model.inference.expectation import speech_expectation
-    from model.inference.trained import run_folder
     from model.monitor.metrics import read_rows
 
-    rows: list[dict[str, Any]] = read_rows(run_folder(run) / "metrics.jsonl")
+    rows: list[dict[str, Any]] = read_rows(trained.root / "metrics.jsonl")
     last = rows[-1] if rows else {}
     size = sum(parameter.numel() for parameter in trained.module.parameters())
     patches = trained.config.patches.policy if trained.module.config.kind == "lst" else "none"
@@ -129,7 +127,7 @@ def run_facts(run: str, trained: Trained) -> RunFacts:
         facts=tuple(tiles),
         rows=rows,
         expectation=expectation,
-        evaluations=evaluations(run_folder(run)),
+        evaluations=evaluations(trained.root),
         normalisation="sum" if evaluation is None else evaluation.normalisation,
     )
 

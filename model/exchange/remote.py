@@ -2,50 +2,71 @@
 
 from __future__ import annotations
 
-import hashlib
-import os
+import json
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
-import fsspec
-
-from schemas.errors import DataError
+from schemas.errors import DataError, StorageError
 from schemas.files import whole_file
+from schemas.storage.cache import cache_of, locked
+from schemas.storage.files import Files
+
+LATEST = "checkpoints/latest"
+STAMPS = ".stamps.json"
 
 
 def local_copy(url: str) -> Path:
-    """A folder of this machine with what a run or an exported model at `url` is used by: of a run its newest checkpoint alone.
+    """A folder of this machine with what a run or an exported model at `url` is used by: of a run its latest checkpoint alone.
 
-    Copies are kept under LST_CACHE (default: ~/.cache/lst) and taken again where a file's size differs.
+    Copies are kept under LST_CACHE (default: ~/.cache/lst) and taken again where a file has changed.
 
     Raises:
         DataError: there is nothing at the URL, or it cannot be read.
+        StorageError: the storage did not answer.
     """
-    cache = Path(os.environ.get("LST_CACHE") or Path.home() / ".cache" / "lst")
-    target = cache / "runs" / hashlib.sha256(url.encode()).hexdigest()[:16]
-    files, root = fsspec.core.url_to_fs(url)
-    root = root.rstrip("/")
+    files, target = Files(url), cache_of("runs", url)
     try:
-        found: dict[str, Any] = files.find(root, detail=True)
-        sizes = {name.removeprefix(root).lstrip("/"): int(entry["size"]) for name, entry in found.items()}
-        wanted = {name: size for name, size in sizes.items() if _is_wanted(name, sizes)}
-        if not wanted:
-            raise DataError(f"there is no run and no model at {url}")
-        for name, size in wanted.items():
-            local = target / name
-            if not local.is_file() or local.stat().st_size != size:
-                with whole_file(local) as partial:
-                    files.get_file(f"{root}/{name}", str(partial))
+        with locked(target / ".lock"):
+            stamps = files.stamps()
+            latest = _latest(files, stamps)
+            wanted = {name: stamp for name, stamp in stamps.items() if _is_wanted(name, latest)}
+            if not wanted:
+                raise DataError(f"there is no run and no model at {url}")
+            known = _known(target)
+            for name in [name for name in known if name not in wanted]:
+                (target / name).unlink(missing_ok=True)
+            for name, stamp in wanted.items():
+                if known.get(name) != stamp or not (target / name).is_file():
+                    files.get_file(name, target / name)
+            with whole_file(target / STAMPS) as partial:
+                partial.write_text(json.dumps(wanted), encoding="utf-8")
+    except StorageError:
+        raise
     except OSError as error:
         raise DataError(f"cannot copy {url}: {error}") from error
     return target
 
 
-def _is_wanted(name: str, names: dict[str, int]) -> bool:
-    """Everything at the top, and the newest complete checkpoint."""
-    steps = sorted({other.split("/")[1] for other in names if other.endswith("/checkpoint.json")})
+def _known(target: Path) -> dict[str, str]:
+    """Name -> stamp of what was copied before."""
+    try:
+        known: dict[str, str] = json.loads((target / STAMPS).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return known
+
+
+def _latest(files: Files, names: Mapping[str, str]) -> str | None:
+    """The checkpoint that a run would go on from: `latest` names it, else it is the newest complete one."""
+    steps = sorted({name.split("/")[1] for name in names if name.endswith("/checkpoint.json")})
+    named = files.read_bytes(LATEST).decode("utf-8", "replace").strip() if LATEST in names else ""
+    return named if named in steps else (steps[-1] if steps else None)
+
+
+def _is_wanted(name: str, latest: str | None) -> bool:
+    """Everything at the top, and the latest checkpoint."""
     folder = name.split("/")
-    return len(folder) == 1 or (folder[0] == "checkpoints" and bool(steps) and folder[1] == steps[-1])
+    return len(folder) == 1 or name == LATEST or (folder[0] == "checkpoints" and folder[1] == latest)
 
 
 def push(folder: Path, repository: str, private: bool) -> str:

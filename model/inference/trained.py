@@ -17,10 +17,11 @@ from model.exchange.remote import local_copy
 from model.network.base import SpeechTextModel
 from model.network.config import ModelConfig
 from model.network.lst import build_model
-from model.training.checkpoint import CheckpointError, latest, load, read_facts
+from model.training.checkpoint import latest, load, read_facts
 from model.training.config import TrainConfig
 from model.training.distributed import Ranks
 from model.training.parts import with_known_boundaries, with_own_parts
+from model.training.storage.stores import CheckpointError
 from schemas.cards import hash_file
 from schemas.config import ConfigError, parse_config
 from schemas.errors import ExitCode

@@ -1,10 +1,5 @@
-"""Checkpoints: torch's distributed checkpoint in safetensors form, published by one rename.
+"""Checkpoints: torch's distributed checkpoint in safetensors form, with the facts of the run (where they stand: stores.py).
 
-    checkpoints/step-00000100/        shard-*.safetensors   weights and optimiser state, each rank its part
-                                      checkpoint.json       configuration, data fingerprint, versions, loader, counts, CRCs
-    checkpoints/latest                the name of the one to go on from
-
-A directory that bears its final name is complete: it is written under another name and renamed once everything is on disk.
 Any number of ranks can read what any other number wrote. Nothing in it is a pickle.
 """
 
@@ -12,14 +7,11 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import platform
-import re
-import shutil
 import warnings
-import zlib
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -32,69 +24,42 @@ from torch.distributed.checkpoint.state_dict_saver import save as dcp_save
 
 from model.training.config import CheckpointConfig, TrainConfig, differences, flatten, identity
 from model.training.distributed import Ranks
+from model.training.storage.stores import FACTS, CheckpointError, Checkpoints, LocalCheckpoints, Seals, seal
 from schemas.config import ConfigError
-from schemas.errors import DataError
+from schemas.errors import CredentialsError, ExitCode, StorageError
 
 log = logging.getLogger(__name__)
 
 FORMAT = 1
-NAME = re.compile(r"step-(\d{8})")
+Result = TypeVar("Result")
 
 
-class CheckpointError(DataError):
-    """A checkpoint could not be written or read; the message names the file."""
-
-
-def save(folder: Path, step: int, tensors: dict[str, torch.Tensor], facts: dict[str, Any], ranks: Ranks) -> Path:
-    """Write checkpoint `step`; on return it is published and `latest` names it.
+def save(store: Checkpoints, step: int, tensors: dict[str, torch.Tensor], facts: dict[str, Any], ranks: Ranks) -> str:
+    """Write checkpoint `step` and return its name; it is published, and the latest.
 
     Raises:
         CheckpointError: on every rank, where any rank could not write. What was there before stays as it was.
     """
-    target, partial = folder / f"step-{step:08d}", folder / f".partial-{step:08d}"
-    problem = None
+    name = f"step-{step:08d}"
+    where = f"{store}/{name}"
+    partial = _together(lambda: store.begin(name, ranks.rank), where, ranks)[ranks.rank]
     try:
-        if ranks.is_main:
-            shutil.rmtree(partial, ignore_errors=True)
-            partial.mkdir(parents=True)
-    except OSError as error:
-        problem = _sentence(partial, error)
-    _agree(problem, ranks, partial)
-    try:
-        _single_process_is_meant(ranks)
-        dcp_save(
-            tensors,
-            storage_writer=HuggingFaceStorageWriter(str(partial), save_distributed=True),
-            no_dist=ranks.world == 1,
-            process_group=ranks.host,
-        )
-        if ranks.is_main:
-            files = {file.name: _seal(file) for file in sorted(partial.iterdir())}
-            (partial / "checkpoint.json").write_text(
-                json.dumps({"format": FORMAT, **facts, "files": files}, indent=1), encoding="utf-8"
-            )
-            for file in partial.iterdir():
-                _sync(file)
-            _sync(partial)
-    except (OSError, CheckpointException, RuntimeError) as error:
-        problem = _sentence(partial, error)
-    _agree(problem, ranks, partial)
-    try:
-        if ranks.is_main:
-            _publish(partial, target, folder)
-    except OSError as error:
-        problem = _sentence(target, error)
-    _agree(problem, ranks, partial)
-    return target
+        _together(lambda: _write(tensors, partial, ranks), where, ranks)
+        seals: Seals = {}
+        for part in _together(lambda: store.keep(name, partial, ranks.rank), where, ranks):
+            seals |= part
+        document = {"format": FORMAT, **facts, "files": dict(sorted(seals.items()))}
+        _together(lambda: store.publish(name, partial, document) if ranks.is_main else None, where, ranks)
+    except CheckpointError:
+        store.discard(name, partial, ranks.rank)
+        raise
+    return name
 
 
-def _seal(file: Path) -> list[int]:
-    """Bytes and CRC-32 of a file: what tells a damaged one (safetensors checks its header alone)."""
-    size = crc = 0
-    with file.open("rb") as stream:
-        while block := stream.read(2**24):
-            size, crc = size + len(block), zlib.crc32(block, crc)
-    return [size, crc]
+def _write(tensors: dict[str, torch.Tensor], folder: Path, ranks: Ranks) -> None:
+    _single_process_is_meant(ranks)
+    writer = HuggingFaceStorageWriter(str(folder), save_distributed=True)
+    dcp_save(tensors, storage_writer=writer, no_dist=ranks.world == 1, process_group=ranks.host)
 
 
 def verify(path: Path, facts: dict[str, Any]) -> None:
@@ -106,7 +71,7 @@ def verify(path: Path, facts: dict[str, Any]) -> None:
     for name, sealed in facts.get("files", {}).items():
         file = path / name
         try:
-            found = _seal(file)
+            found = seal(file)
         except OSError as error:
             raise CheckpointError(f"cannot read {file}: {error}") from error
         if found != sealed:
@@ -115,77 +80,54 @@ def verify(path: Path, facts: dict[str, Any]) -> None:
             )
 
 
-def _publish(partial: Path, target: Path, folder: Path) -> None:
-    shutil.rmtree(target, ignore_errors=True)
-    os.replace(partial, target)
-    pointer = folder / ".latest.part"
-    pointer.write_text(target.name + "\n", encoding="utf-8")
-    _sync(pointer)
-    os.replace(pointer, folder / "latest")
-    _sync(folder)
+def _together(do: Callable[[], Result], where: str, ranks: Ranks) -> list[Result]:
+    """What `do` gives on each rank; where it fails on one, all raise.
 
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
+    Raises:
+        CheckpointError: a sentence of the first rank that failed.
+    """
+    result = problem = None
     try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        result = do()
+    except (OSError, CheckpointException, RuntimeError, CredentialsError) as error:
+        problem = _problem(where, error)
+    outcomes = ranks.gather((result, problem))
+    for _, said in outcomes:
+        if said is not None:
+            raise CheckpointError(*said)
+    return [outcome for outcome, _ in outcomes]
 
 
-def _sentence(path: Path, error: BaseException) -> str:
+def _problem(where: str, error: BaseException) -> tuple[str, str, ExitCode]:
+    """What happened, what to do, and the exit code that goes with it."""
     cause = error
     if isinstance(error, CheckpointException) and error.failures:
         cause = next(iter(error.failures.values()))[0]
-    reason = getattr(cause, "strerror", None) or str(cause).splitlines()[0]
-    return f"cannot write the checkpoint {path}: {reason}. Older checkpoints are untouched; free space or change output_dir."
+    reason = getattr(cause, "strerror", None) or (str(cause).splitlines() or [type(cause).__name__])[0]
+    happened = f"cannot write the checkpoint {where}: {reason}. Older checkpoints are untouched"
+    if isinstance(cause, StorageError):
+        return happened, "run the same command again to go on", ExitCode.TRY_AGAIN
+    return happened, "free space or change output_dir", ExitCode.STORAGE
 
 
-def _agree(problem: str | None, ranks: Ranks, partial: Path) -> None:
-    """Raise on every rank if one of them has a problem, and leave nothing half-written behind."""
-    problems = [text for text in ranks.gather(problem) if text]
-    if problems:
-        if ranks.is_main:
-            shutil.rmtree(partial, ignore_errors=True)
-        raise CheckpointError(problems[0])
-
-
-def retain(folder: Path, config: CheckpointConfig) -> None:
+def retain(store: Checkpoints, config: CheckpointConfig) -> None:
     """Remove what the retention rule does not keep, what lies beyond the newest (a run that went back to an older one writes it
     anew), and leftovers of writers that were killed. Main rank only."""
-    newest = latest(folder)
-    found = checkpoints(folder)
-    beyond = [path for _, path in found if newest is not None and path.name > newest.name]
-    found = [(step, path) for step, path in found if path not in beyond]
-    old = [path for step, path in found[: -config.keep] if not _stays(step, config)]
-    for path in [*beyond, *old, *folder.glob(".partial-*")]:
-        shutil.rmtree(path, ignore_errors=True)
+    newest, names = store.latest(), store.names()
+    beyond = [name for name in names if newest is not None and name > newest]
+    names = [name for name in names if name not in beyond]
+    old = [name for name in names[: -config.keep] if not _stays(int(name.removeprefix("step-")), config)]
+    store.remove([*beyond, *old])
 
 
 def _stays(step: int, config: CheckpointConfig) -> bool:
     return config.keep_every_steps is not None and step % config.keep_every_steps == 0
 
 
-def checkpoints(folder: Path) -> list[tuple[int, Path]]:
-    """(step, directory) of each complete checkpoint, oldest first."""
-    matches = [(NAME.fullmatch(path.name), path) for path in folder.glob("step-*")]
-    return sorted((int(match.group(1)), path) for match, path in matches if match)
-
-
 def latest(folder: Path) -> Path | None:
-    """The checkpoint to go on from: the one that `latest` names; where there is none, the newest."""
-    found = [path for _, path in checkpoints(folder)]
-    try:
-        named = folder / (folder / "latest").read_text(encoding="utf-8").strip()
-    except (OSError, ValueError):
-        named = None
-    return named if named in found else (found[-1] if found else None)
-
-
-def candidates(folder: Path) -> list[Path]:
-    """What a run may go on from: the latest, then the ones before it, newest first."""
-    newest = latest(folder)
-    return [] if newest is None else [path for _, path in reversed(checkpoints(folder)) if path.name <= newest.name]
+    """The checkpoint to go on from, in a folder of this machine."""
+    name = LocalCheckpoints(folder).latest()
+    return None if name is None else folder / name
 
 
 def read_facts(path: Path) -> dict[str, Any]:
@@ -194,7 +136,7 @@ def read_facts(path: Path) -> dict[str, Any]:
     Raises:
         CheckpointError: it cannot be read.
     """
-    file = path / "checkpoint.json"
+    file = path / FACTS
     try:
         facts = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:

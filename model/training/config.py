@@ -15,7 +15,8 @@ from model.monitor.spikes import SpikeConfig
 from model.network.config import ModelConfig
 from model.training.optimisation.config import OptimiserConfig
 from model.training.optimisation.schedule import Schedule
-from schemas.config import BY_CONTENT, NO_EFFECT, StrictModel, essential, load_config
+from model.training.storage.place import Place
+from schemas.config import BY_CONTENT, NO_EFFECT, ConfigError, StrictModel, essential, load_config
 
 
 class BudgetConfig(StrictModel):
@@ -189,7 +190,8 @@ class TrainConfig(StrictModel):
     """One run."""
 
     output_dir: Annotated[str, NO_EFFECT]
-    """Receives metrics.jsonl, tensorboard/, checkpoints/ and config.yaml."""
+    """Receives metrics.jsonl, tensorboard/, checkpoints/ and config.yaml: a folder, or a URL such as s3://bucket/run, which gets
+    them with each checkpoint and at the end. Until then they are under LST_CACHE (default: ~/.cache/lst) of the main rank."""
     seed: int
     """Of weights, order and every draw."""
     model: str | ModelConfig
@@ -262,7 +264,13 @@ def load_train_config(path: str | Path, overrides: list[str]) -> TrainConfig:
     Raises:
         ConfigError: see `load_config`.
     """
-    if (Path(path) / "config.yaml").is_file():
+    if "://" in str(path):
+        place = Place(str(path))
+        place.fetch()
+        if not (place.folder / "config.yaml").is_file():
+            raise ConfigError(f"there is no run at {path}: it has no config.yaml")
+        path, overrides = place.folder / "config.yaml", [f"output_dir={json.dumps(str(place))}", *overrides]
+    elif (Path(path) / "config.yaml").is_file():
         path, overrides = Path(path) / "config.yaml", [f"output_dir={json.dumps(str(path))}", *overrides]
     config = load_config(TrainConfig, path, overrides)
     if isinstance(config.model, ModelConfig):

@@ -13,6 +13,7 @@ from model.data.sources import Corpus, UnitFacts
 from model.exchange.folder import read_run
 from model.exchange.hf import init_from
 from model.exchange.hf import load as load_folder
+from model.exchange.remote import local_copy
 from model.network.base import SpeechTextModel
 from model.network.init import WRAPPERS, assign
 from model.training.checkpoint import latest, load, read_facts
@@ -31,7 +32,7 @@ def set_weights(module: nn.Module, source: str, corpus: Corpus, ranks: Ranks) ->
         ConfigError: there is nothing to start from, its shapes are not the model's, or its text tokens or units are others.
         CheckpointError: the checkpoint cannot be read.
     """
-    path = folder_of(source) or Path(source)
+    path = local_copy(source) if "://" in source else folder_of(source) or Path(source)
     exported = read_run(path)
     if exported is not None:
         _same_vocabulary(path, exported, corpus)

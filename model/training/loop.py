@@ -9,7 +9,6 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,13 +20,14 @@ from model.monitor.boards import Board, TensorBoard, WeightsAndBiases
 from model.monitor.metrics import Metrics, Progress, read_rows, summary
 from model.monitor.profiling import StepProfiler
 from model.monitor.rows import Row
-from model.training.checkpoint import CheckpointError
 from model.training.config import TrainConfig
 from model.training.distributed import Ranks, ranks
 from model.training.optimisation.step import Pending
 from model.training.parts import keep_boundaries, keep_parts, with_known_boundaries, with_own_parts
 from model.training.run import NonFiniteError, Run
 from model.training.signals import Signals
+from model.training.storage.place import Place
+from model.training.storage.stores import CheckpointError
 from schemas.commands.cli import writable_folder
 from schemas.errors import ConfigError, ExitCode
 
@@ -61,13 +61,15 @@ def train(config: TrainConfig, make_evaluator: MakeEvaluator | None = None) -> E
         ConfigError, ShardError, CheckpointError, NonFiniteError: each with a sentence to act on.
         Stopped: a signal came before the first step, or while one process alone waited for data.
     """
-    writable_folder(Path(config.output_dir), make=False)
+    place = Place(config.output_dir)
+    if place.url is None:
+        writable_folder(place.folder, make=False)
     if config.evaluation is not None and make_evaluator is None:
         raise ConfigError("this command does not evaluate while it trains", "set evaluation: null")
     if config.threads:
         torch.set_num_threads(config.threads)
     with ranks(config.timeouts) as group, collected_by_hand(), deterministic(config.deterministic):
-        corpus = open_corpus(config, group)
+        corpus = open_corpus(config, group, place)
         run = Run(_with_boundaries(config, corpus), corpus, group)
         try:
             run.resume()
@@ -87,7 +89,7 @@ def train(config: TrainConfig, make_evaluator: MakeEvaluator | None = None) -> E
 
 
 def _with_boundaries(config: TrainConfig, corpus: Corpus) -> TrainConfig:
-    patches = with_known_boundaries(config.patches, Path(config.output_dir), corpus.vocabulary)
+    patches = with_known_boundaries(config.patches, Place(config.output_dir).folder, corpus.vocabulary)
     return config if patches == config.patches else config.with_updates(patches=patches.model_dump())
 
 
@@ -196,16 +198,17 @@ def boards_of(run: Run) -> list[Board]:
     return boards
 
 
-def open_corpus(config: TrainConfig, group: Ranks) -> Corpus:
+def open_corpus(config: TrainConfig, group: Ranks, place: Place) -> Corpus:
     """The data; the main rank goes first, since it may have a tokenizer to train."""
-    folder = Path(config.output_dir)
     if not group.is_main:
         group.barrier()
-    data = with_own_parts(config.data, folder)
+    place.fetch()
+    data = with_own_parts(config.data, place.folder)
     corpus = Corpus(data)
     if group.is_main:
-        keep_parts(folder, data)
-        keep_boundaries(config.patches, folder)
+        keep_parts(place.folder, data)
+        keep_boundaries(config.patches, place.folder)
+        place.push()  # for the machines of other ranks
         group.barrier()
     return corpus
 

@@ -7,7 +7,6 @@ import logging
 import math
 import time
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -31,6 +30,8 @@ from model.training.module import make_module
 from model.training.optimisation.optim import Optimisers
 from model.training.optimisation.step import Pending, accumulate, gradient_norm, update
 from model.training.restore import restore
+from model.training.storage.place import Place
+from model.training.storage.stores import checkpoints_of
 from model.training.stream import make_stream
 from model.training.writer import Writer
 from schemas.errors import ExitCode, UserError
@@ -54,7 +55,9 @@ class Run:
         self.ranks, self.corpus = ranks, corpus
         self.model_config = config.model.with_vocabulary(corpus.vocabulary)
         self.config = config.with_updates(model=self.model_config.model_dump())
-        self.folder = Path(config.output_dir)
+        self.place = Place(config.output_dir)
+        self.folder = self.place.folder
+        self._checkpoints = checkpoints_of(self.place)
         self.module = make_module(self.config, self.model_config, ranks)
         with torch.device("meta"):
             self._shape = build_model(self.model_config, config.seed)  # for counting operations on whole matrices
@@ -70,7 +73,7 @@ class Run:
         self._saved_at = self._updates_before = 0
         self._feed: Feed | None = None
         self._before: Pending | None = None
-        self._writer = Writer(self.folder / "checkpoints", config.checkpoint, ranks)
+        self._writer = Writer(self._checkpoints, config.checkpoint, ranks)
 
     # -- what a step is ---------------------------------------------------------------------------------------------
 
@@ -284,7 +287,7 @@ class Run:
         Raises:
             ConfigError: the run's data, model or settings are not what they were, or it must not be resumed.
         """
-        facts = restore(self.config, self.corpus.fingerprint(), self._tensors(), self.ranks)
+        facts = restore(self._checkpoints, self.config, self.corpus.fingerprint(), self._tensors(), self.ranks)
         states = None
         if facts is not None:
             self.consumed = facts["consumed"]
@@ -310,11 +313,14 @@ class Run:
         return {**weights, **state}
 
     def close(self) -> None:
-        """End the loader's workers, and wait for a checkpoint that is being written.
+        """End the loader's workers, wait for a checkpoint that is being written, and send what is not yet where the run lies.
 
         Raises:
             CheckpointError: it could not be.
+            StorageError, CredentialsError: see `Place.push`.
         """
         if self._loader is not None:
             self._loader.close()
         self._writer.wait()
+        if self.ranks.is_main:
+            self.place.push()

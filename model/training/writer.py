@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -12,13 +11,14 @@ import torch
 from model.training.checkpoint import retain, save
 from model.training.config import CheckpointConfig
 from model.training.distributed import Ranks
+from model.training.storage.stores import Checkpoints
 
 
 class Writer:
     """A rank's writer. One checkpoint is under way at most; what went wrong with it is raised by the next call."""
 
-    def __init__(self, folder: Path, config: CheckpointConfig, ranks: Ranks) -> None:
-        self._folder, self._config = folder, config
+    def __init__(self, store: Checkpoints, config: CheckpointConfig, ranks: Ranks) -> None:
+        self._store, self._config = store, config
         # a thread's messages must not mix with those of the step that goes on meanwhile
         self._ranks = replace(ranks, host=ranks.writers) if config.beside else ranks
         self._thread: threading.Thread | None = None
@@ -57,6 +57,6 @@ class Writer:
             self._problem = error
 
     def _write(self, step: int, tensors: dict[str, torch.Tensor], facts: dict[str, Any]) -> None:
-        save(self._folder, step, tensors, facts, self._ranks)
+        save(self._store, step, tensors, facts, self._ranks)
         if self._ranks.is_main:
-            retain(self._folder, self._config)
+            retain(self._store, self._config)

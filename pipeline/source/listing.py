@@ -10,14 +10,11 @@ from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import Any
 
+from schemas.storage.files import stamp_of
 from schemas.storage.retry import asked_again
 
 MAX_DEPTH = 64
 """Folders in each other; deeper ones are counted, for only a loop of mounts makes them."""
-
-
-CHANGED = ("ETag", "etag", "mtime", "LastModified", "created")
-"""What storages call the mark by which a change of a file is noticed, best first."""
 
 
 @dataclass
@@ -42,9 +39,7 @@ def find_files(filesystem: Any, root: str, *, local: bool) -> Found:
         _walk(root, "", [_identity(root)], found)
     else:
         for path, entry in asked_again(root, lambda: filesystem.find(root, detail=True)).items():
-            size = int(entry["size"] or 0)
-            changed = next((entry[key] for key in CHANGED if entry.get(key)), "")
-            _add(found, str(path)[len(root) + 1 :], size, changed)
+            _add(found, str(path)[len(root) + 1 :], int(entry["size"] or 0), stamp_of(entry))
     found.names.sort()
     return found
 
@@ -67,7 +62,7 @@ def _walk(folder: str, prefix: str, above: list[tuple[int, int]], found: Found) 
                     _walk(entry.path, f"{name}/", [*above, identity], found)
             elif entry.is_file():
                 status = entry.stat()
-                _add(found, name, status.st_size, status.st_mtime_ns)
+                _add(found, name, status.st_size, f"{status.st_size}:{status.st_mtime_ns}")
             elif entry.is_symlink():
                 found.broken[_writable(name)] = (
                     f"it is a link to {_writable(os.readlink(entry.path))}, which is not there"
@@ -83,10 +78,10 @@ def _identity(path: str) -> tuple[int, int]:
     return status.st_dev, status.st_ino
 
 
-def _add(found: Found, name: str, size: int, changed: object) -> None:
+def _add(found: Found, name: str, size: int, stamp: str) -> None:
     if name == _writable(name):
         found.names.append(name)
-        found.stamps[name] = f"{size}:{changed}"
+        found.stamps[name] = stamp
         found.sizes[name] = size
     else:
         found.broken[_writable(name)] = "its name is not UTF-8: rename it, tables can only hold UTF-8"

@@ -7,20 +7,25 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
+from pathlib import Path
 from typing import Any, TypeVar
 
 import fsspec
 import pyarrow as pa
 
 from schemas.config import ConfigError
+from schemas.files import whole_file
 from schemas.storage.retry import asked_again, status_of
 
 Result = TypeVar("Result")
 DELETE_BATCH = 1000
+CHANGED = ("ETag", "etag", "mtime", "LastModified", "created")
+"""What storages call the mark by which a change of a file is noticed, best first."""
 LISTING = pa.schema([("name", pa.string()), ("bytes", pa.int64())])
 
 
@@ -117,6 +122,28 @@ class Files:
         options = {"max_concurrency": 1} if "s3" in self.fs.protocol else {}
         data: bytes = self.retry(relative, lambda: self.fs.cat_file(self.path(relative), **options))
         return data
+
+    def get_file(self, relative: str, target: Path) -> None:
+        """Copy a file to this machine; `target` is there whole or not at all.
+
+        Raises:
+            FileNotFoundError: it is not there.
+            StorageError: the storage did not answer.
+        """
+        with whole_file(target) as partial:
+            self.retry(relative, lambda: self.fs.get_file(self.path(relative), str(partial)))
+
+    def put_file(self, source: Path, relative: str) -> None:
+        """Copy a file of this machine to where others see it whole or not at all.
+
+        Raises:
+            StorageError: the storage did not answer.
+        """
+        if self.is_local:
+            with whole_file(self.path(relative)) as partial:
+                shutil.copyfile(source, partial)
+            return
+        self.retry(relative, lambda: self.fs.put_file(str(source), self.path(relative)))
 
     def read_many(self, paths: Sequence[str]) -> list[bytes | None]:
         """The bytes of several files, side by side; None for one that is not there."""
@@ -236,9 +263,24 @@ class Files:
         found = self.retry(folder, lambda: self.fs.find(self.path(folder)))
         return sorted(str(path).removeprefix(root) for path in found)
 
+    def stamps(self, folder: str = "") -> dict[str, str]:
+        """Every file below a folder, relative to it, with its stamp (see `stamp_of`)."""
+        root = self.path(folder).rstrip("/")
+        try:
+            listed = self.retry(folder, lambda: self.fs.find(root, detail=True))
+        except FileNotFoundError:
+            return {}
+        return {str(path)[len(root) + 1 :]: stamp_of(entry) for path, entry in sorted(listed.items())}
+
     def retry(self, relative: str, call: Callable[[], Result]) -> Result:
         """The result of `call`; on a remote storage made again for minutes (see `asked_again`)."""
         return call() if self.is_local else asked_again(f"{self.root}/{relative}", call)
+
+
+def stamp_of(entry: Mapping[str, Any]) -> str:
+    """What changes when a file does, out of a listing: its size with its etag or its time of change."""
+    changed = next((entry[key] for key in CHANGED if entry.get(key)), "")
+    return f"{int(entry['size'] or 0)}:{changed}"
 
 
 def sha256(data: bytes) -> str:

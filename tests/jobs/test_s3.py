@@ -5,7 +5,6 @@ from __future__ import annotations
 import random
 import re
 from collections import Counter
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -25,31 +24,10 @@ from schemas.shards import ShardIndex
 from schemas.spec import STAGES
 from schemas.storage import files, retry
 from tests.jobs.growing import Source, make_spec, run, shards_of, use_counting_stages
-from tests.s3_server import CREDENTIALS, Server, s3_server
+from tests.s3_server import Server
 
 s3fs = pytest.importorskip("s3fs")
 pytest.importorskip("moto.server")
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    with s3_server(tmp_path_factory.mktemp("s3")) as started, pytest.MonkeyPatch.context() as patch:
-        for name, value in {**CREDENTIALS, "AWS_ENDPOINT_URL": started.url}.items():
-            patch.setenv(name, value)
-        s3fs.S3FileSystem.clear_instance_cache()
-        s3fs.S3FileSystem().mkdir("bucket")
-        yield started
-        s3fs.S3FileSystem.clear_instance_cache()
-
-
-@pytest.fixture
-def calm(server: Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
-    """The server with nothing failing, and pauses that a test can wait for."""
-    monkeypatch.setattr(retry.time, "sleep", lambda seconds: None)
-    server.fail()
-    server.requests()
-    yield server
-    server.fail()
 
 
 def corpus(folder: Path, name: str, count: int = 9) -> Source:

@@ -7,24 +7,16 @@ import resource
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
-from model.training import checkpoint
-from model.training.checkpoint import (
-    CheckpointError,
-    candidates,
-    checkpoints,
-    latest,
-    load,
-    read_facts,
-    retain,
-    save,
-    verify,
-)
+from model.training.checkpoint import latest, load, read_facts, retain, verify
+from model.training.checkpoint import save as save_to
 from model.training.config import CheckpointConfig
 from model.training.distributed import Ranks
+from model.training.storage.stores import CheckpointError, LocalCheckpoints, candidates
 from model.training.writer import Writer
 from schemas.config import ConfigError
 
@@ -37,6 +29,10 @@ def tensors(value: float = 0.0, size: int = 40) -> dict[str, torch.Tensor]:
         "optimiser.a/step": torch.tensor(value),
         "model.b": torch.full((7,), value),
     }
+
+
+def save(folder: Path, step: int, tensors: dict[str, torch.Tensor], facts: dict[str, Any], ranks: Ranks) -> Path:
+    return folder / save_to(LocalCheckpoints(folder), step, tensors, facts, ranks)
 
 
 def test_what_is_saved_is_loaded(tmp_path: Path) -> None:
@@ -79,7 +75,7 @@ def test_a_full_disk_leaves_the_last_checkpoint_in_place(tmp_path: Path, limit: 
     save(tmp_path, 1, tensors(1.0), {"step": 1}, ALONE)
     with (
         full_disk(limit),
-        pytest.raises(CheckpointError, match=r"cannot write the checkpoint .*partial-00000002: .+ too large"),
+        pytest.raises(CheckpointError, match=r"cannot write the checkpoint .*step-00000002: .+ too large"),
     ):
         save(tmp_path, 2, tensors(2.0, size=4000), {"step": 2}, ALONE)
     assert [path.name for path in sorted(tmp_path.iterdir())] == ["latest", "step-00000001"]
@@ -99,14 +95,14 @@ def test_a_kill_between_writing_and_publishing_leaves_the_old_one(
     def killed(*_: object) -> None:
         raise Killed
 
-    monkeypatch.setattr(checkpoint, "_publish", killed)
+    monkeypatch.setattr(LocalCheckpoints, "publish", killed)
     with pytest.raises(Killed):
         save(tmp_path, 2, tensors(2.0), {"step": 2}, ALONE)
     monkeypatch.undo()
     assert latest(tmp_path).name == "step-00000001"
     save(tmp_path, 2, tensors(2.0), {"step": 2}, ALONE)  # over what the kill left
     assert latest(tmp_path).name == "step-00000002"
-    retain(tmp_path, CheckpointConfig(keep=5))
+    retain(LocalCheckpoints(tmp_path), CheckpointConfig(keep=5))
     assert not list(tmp_path.glob(".partial*"))
 
 
@@ -115,8 +111,8 @@ def test_retention(tmp_path: Path) -> None:
     config = CheckpointConfig(keep=2, keep_every_steps=4)
     for step in range(1, 11):
         save(tmp_path, step, tensors(), {}, ALONE)
-        retain(tmp_path, config)
-    assert [step for step, _ in checkpoints(tmp_path)] == [4, 8, 9, 10]
+        retain(LocalCheckpoints(tmp_path), config)
+    assert LocalCheckpoints(tmp_path).names() == [f"step-{step:08d}" for step in (4, 8, 9, 10)]
 
 
 def test_another_shape_is_named(tmp_path: Path) -> None:
@@ -178,9 +174,9 @@ def test_the_pointer_decides_and_older_ones_follow(tmp_path: Path) -> None:
     for step in (1, 2, 3):
         save(tmp_path, step, tensors(), {}, ALONE)
     (tmp_path / "latest").write_text("step-00000002\n")
-    assert [path.name for path in candidates(tmp_path)] == ["step-00000002", "step-00000001"]
-    retain(tmp_path, CheckpointConfig(keep=2))
-    assert [step for step, _ in checkpoints(tmp_path)] == [1, 2]
+    assert candidates(LocalCheckpoints(tmp_path)) == ["step-00000002", "step-00000001"]
+    retain(LocalCheckpoints(tmp_path), CheckpointConfig(keep=2))
+    assert LocalCheckpoints(tmp_path).names() == ["step-00000001", "step-00000002"]
     for nonsense in ("step-00000009", "\0", ""):
         (tmp_path / "latest").write_text(nonsense)
         assert latest(tmp_path).name == "step-00000002"
@@ -202,7 +198,7 @@ def test_a_changed_byte_is_found(tmp_path: Path) -> None:
 
 def test_writing_beside_training_writes_what_was_there_then(tmp_path: Path) -> None:
     """What changes after the call is not in it; a failure is raised by the next call."""
-    writer = Writer(tmp_path, CheckpointConfig(beside=True), ALONE)
+    writer = Writer(LocalCheckpoints(tmp_path), CheckpointConfig(beside=True), ALONE)
     state = tensors(1.0)
     writer.write(1, state, {})
     for tensor in state.values():

@@ -14,8 +14,15 @@ from typing import Any
 import pytest
 
 from model.monitor.metrics import read_rows
-from model.training.checkpoint import checkpoints
-from tests.model.training.training_runs import run, run_document, started, wait_until, write_data, write_run
+from tests.model.training.training_runs import (
+    checkpoints,
+    run,
+    run_document,
+    started,
+    wait_until,
+    write_data,
+    write_run,
+)
 
 STEPS = 16
 

@@ -13,10 +13,11 @@ import pytest
 from safetensors.torch import load_file
 
 from model.monitor.metrics import read_rows
-from model.training.checkpoint import check_same_run, checkpoints, latest, read_facts
+from model.training.checkpoint import check_same_run, latest, read_facts
 from model.training.config import TrainConfig
 from schemas.errors import ConfigError
 from tests.model.training.training_runs import (
+    checkpoints,
     losses,
     run,
     run_document,

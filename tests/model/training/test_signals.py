@@ -19,11 +19,18 @@ from model.data.sources import Corpus
 from model.monitor.metrics import read_rows
 from model.train import main
 from model.training import checkpoint
-from model.training.checkpoint import checkpoints
 from model.training.optimisation.optim import Optimisers
 from model.training.run import Run
 from schemas.errors import ExitCode
-from tests.model.training.training_runs import run_document, started, trajectory, wait_until, write_data, write_run
+from tests.model.training.training_runs import (
+    checkpoints,
+    run_document,
+    started,
+    trajectory,
+    wait_until,
+    write_data,
+    write_run,
+)
 
 STEPS = 6
 AT = 3

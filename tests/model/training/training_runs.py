@@ -17,6 +17,7 @@ import yaml
 
 from model.monitor.metrics import read_rows
 from model.training.config import TrainConfig, load_train_config
+from model.training.storage.stores import LocalCheckpoints
 from tests.synthetic_shards import write_speech_shards, write_text_shards
 
 STACK = {"num_heads": 2, "rope_theta": 5.0e5}
@@ -180,6 +181,11 @@ def wait_until(condition: Callable[[], bool], seconds: float = 300) -> bool:
             return True
         time.sleep(0.002)
     return False
+
+
+def checkpoints(folder: Path) -> list[tuple[int, Path]]:
+    """(step, directory) of each complete checkpoint, oldest first."""
+    return [(int(name.removeprefix("step-")), folder / name) for name in LocalCheckpoints(folder).names()]
 
 
 def trajectory(output: Path) -> list[dict[str, Any]]:

@@ -1,0 +1,88 @@
+"""Where a run lies: a folder of this machine, or a URL. For a URL a folder here stands, filled from it and copied to it."""
+
+from __future__ import annotations
+
+import json
+from functools import cached_property
+from pathlib import Path
+
+from schemas.files import whole_file
+from schemas.storage.cache import cache_of, locked
+from schemas.storage.files import Files
+
+CHECKPOINTS = "checkpoints"
+STAMPS = ".stamps.json"
+
+
+class Place:
+    """The place of a run. Whatever is not a checkpoint is written to `folder` as if there were nothing else."""
+
+    def __init__(self, output_dir: str) -> None:
+        output_dir = output_dir.removeprefix("file://")
+        self.url = output_dir.rstrip("/") if "://" in output_dir else None
+        self.folder = Path(output_dir) if self.url is None else cache_of("training", self.url)
+        self._sent: dict[str, tuple[int, int]] = {}
+
+    def __str__(self) -> str:
+        return self.url or str(self.folder)
+
+    @cached_property
+    def files(self) -> Files:
+        """The files at the URL."""
+        assert self.url is not None
+        return Files(self.url)
+
+    def fetch(self) -> None:
+        """Make the folder what the URL has, checkpoints left out. Ranks of a machine may all call it: one does it.
+
+        Raises:
+            StorageError, CredentialsError: see `schemas.storage.retry`.
+        """
+        if self.url is None:
+            return
+        with locked(self.folder / ".lock"):
+            try:
+                known = json.loads((self.folder / STAMPS).read_text(encoding="utf-8"))
+            except (OSError, ValueError):
+                known = {}
+            there = {
+                name: stamp for name, stamp in self.files.stamps().items() if not name.startswith(f"{CHECKPOINTS}/")
+            }
+            for name, path in self._here().items():
+                if name not in there:
+                    path.unlink(missing_ok=True)
+            for name, stamp in there.items():
+                path = self.folder / name
+                if not path.is_file() or known.get(name) != [stamp, *_state(path)]:
+                    self.files.get_file(name, path)
+                known[name] = [stamp, *_state(path)]
+            with whole_file(self.folder / STAMPS) as partial:
+                partial.write_text(json.dumps(known), encoding="utf-8")
+
+    def push(self) -> None:
+        """Copy to the URL what has changed in the folder since the last time. Main rank only.
+
+        Raises:
+            StorageError, CredentialsError: see `schemas.storage.retry`.
+        """
+        if self.url is None:
+            return
+        for name, path in self._here().items():
+            state = _state(path)  # before it is read: what is appended meanwhile goes the next time
+            if self._sent.get(name) != state:
+                self.files.put_file(path, name)
+                self._sent[name] = state
+
+    def _here(self) -> dict[str, Path]:
+        """Every file of the folder that belongs to the run, checkpoints left out."""
+        found = {}
+        for path in self.folder.rglob("*"):
+            parts = path.relative_to(self.folder).parts
+            if path.is_file() and parts[0] != CHECKPOINTS and not any(part.startswith(".") for part in parts):
+                found["/".join(parts)] = path
+        return found
+
+
+def _state(path: Path) -> tuple[int, int]:
+    status = path.stat()
+    return status.st_size, status.st_mtime_ns
