@@ -29,6 +29,7 @@ from model.network.batch import Batch, Selections
 from schemas.commands.cli import STOPPING
 from schemas.commands.processes import end_with_parent, obey_the_parent_alone
 from schemas.config import ConfigError
+from schemas.errors import ExitCode
 
 Patcher = Callable[[Document, int, np.random.Generator], tuple[np.ndarray, np.ndarray]]
 """(document, step, generator) -> (latent_id int [n], closed bool [n])."""
@@ -188,6 +189,7 @@ class _Failed:
     """An error that a worker hands over whole, so that the trainer can say the sentence without a worker's traceback."""
 
     message: str
+    code: ExitCode
 
 
 class _Items(IterableDataset[Any]):
@@ -210,7 +212,7 @@ class _Items(IterableDataset[Any]):
                     lanes[number] = Lane(self.stream, number, self.states[number])
                 batch, state = lanes[number].next(step)
             except ShardError as error:
-                yield _Failed(str(error))
+                yield _Failed(str(error), error.code)
                 return
             batch, note = (batch, None) if self.finish is None else self.finish(batch)
             yield number, _Arrays(batch), note, state
@@ -307,7 +309,7 @@ class Loader:
             for _ in range(self.placement.batches // self.placement.world):
                 item = next(self._items)
                 if isinstance(item, _Failed):
-                    raise ShardError(item.message)
+                    raise ShardError(item.message, code=item.code)
                 lane, arrays, note, state = item
                 states[lane] = state
                 batches.append(arrays.batch())

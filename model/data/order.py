@@ -60,6 +60,18 @@ class Order:
         shard, sample = self._members(epoch, group)[position - int(starts[group])]
         return epoch, int(shard), int(sample)
 
+    def ahead(self, index: int) -> tuple[int, list[int]]:
+        """(number of the group that the index-th sample lies in, over all epochs; the shards of that group and the next)."""
+        epoch, position = divmod(index, self.total)
+        group = int(np.searchsorted(self._epoch(epoch)[1], position, side="right")) - 1
+        groups = -(-len(self.counts) // self.group)
+        number = epoch * groups + group
+        shards = [
+            self._epoch(later // groups)[0][later % groups * self.group :][: self.group]
+            for later in (number, number + 1)
+        ]
+        return number, np.concatenate(shards).tolist()
+
     def _epoch(self, epoch: int) -> tuple[np.ndarray, np.ndarray]:
         """The shards in this epoch's order, and the first position of each group."""
         if epoch not in self._epochs:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import io
 import mmap
-import os
 import tarfile
-import uuid
 from collections import OrderedDict
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,8 +19,10 @@ from pydantic import ValidationError
 
 from schemas.cards import fingerprint
 from schemas.config import in_short
-from schemas.errors import DataError, ExitCode
+from schemas.errors import DataError, ExitCode, StorageError
 from schemas.shards import SHARD_FORMAT, SampleMeta, ShardEntry, ShardIndex, on_the_grid
+from schemas.storage.copies import Copies, Remote
+from schemas.storage.retry import asked_again
 
 
 class ShardError(DataError):
@@ -48,60 +49,43 @@ class Sample:
 
 
 class ShardCache:
-    """Copies of remote shards on this machine, at most `max_bytes` of them; the least recently opened go first.
-
-    Processes may share a directory: a copy appears by rename, and removing one that another process has mapped is harmless.
-    """
+    """Copies of remote shards on this machine, at most `max_bytes` of them; the least recently opened go first."""
 
     def __init__(self, directory: str | Path, max_bytes: int) -> None:
-        self.directory, self.max_bytes = Path(directory), max_bytes
+        self.directory, self._copies = Path(directory), Copies(directory, max_bytes)
 
     def fetch(self, url: str, entry: ShardEntry) -> Path:
         """The local copy of `url`, fetched where it is not here yet.
 
         Raises:
-            ShardError: the source cannot be read.
+            ShardError: the source cannot be read; with TRY_AGAIN, if it did not answer for minutes.
         """
-        target = self.directory / f"{entry.sha256}.tar"
-        if target.exists():
-            os.utime(target)
-            return target
-        self.directory.mkdir(parents=True, exist_ok=True)
-        with open(target.with_suffix(".lock"), "w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)  # of the readers of a node one fetches, and the others find it here
-            if target.exists():
-                return target
-            return self._fetch(url, entry, target)
+        with _readable(f"fetch the shard {url} into {self.directory}"):
+            return self._copies.fetch(_remote(url, entry))
 
-    def _fetch(self, url: str, entry: ShardEntry, target: Path) -> Path:
-        self._make_room(entry.bytes)
-        partial = target.with_suffix(f".{uuid.uuid4().hex}.part")
-        try:
-            with fsspec.open(url, "rb") as source, open(partial, "wb") as copy:
-                while block := source.read(1 << 22):
-                    copy.write(block)
-            check_file(partial, entry, named=url)
-            os.replace(partial, target)
-        except OSError as error:
-            raise ShardError(f"cannot fetch the shard {url} into {self.directory}: {error}") from error
-        finally:
-            partial.unlink(missing_ok=True)
-        return target
+    def ahead(self, wanted: Sequence[tuple[str, ShardEntry]]) -> None:
+        """Begin to fetch shards that will be wanted."""
+        self._copies.ahead(_remote(url, entry) for url, entry in wanted)
 
-    def _make_room(self, incoming: int) -> None:
-        ages = []
-        for path in self.directory.glob("*.tar"):
-            try:
-                stat = path.stat()
-            except FileNotFoundError:  # another process was faster
-                continue
-            ages.append((stat.st_mtime_ns, stat.st_size, path))
-        held = sum(size for _, size, _ in ages)
-        for _, size, path in sorted(ages):
-            if held + incoming <= self.max_bytes:
-                return
-            path.unlink(missing_ok=True)
-            held -= size
+
+def _remote(url: str, entry: ShardEntry) -> Remote:
+    def check(path: Path) -> None:
+        check_file(path, entry, named=url)
+
+    return Remote(url=url, name=f"{entry.sha256}.tar", bytes=entry.bytes, check=check)
+
+
+@contextmanager
+def _readable(what: str) -> Iterator[None]:
+    """Errors of storage as ours: what is away for a while ends a command that is to be run again."""
+    try:
+        yield
+    except StorageError as error:
+        raise ShardError(
+            f"cannot {what}: {error}", "run the same command again to go on", code=ExitCode.TRY_AGAIN
+        ) from error
+    except OSError as error:
+        raise ShardError(f"cannot {what}: {error}") from error
 
 
 def check_file(path: Path, entry: ShardEntry, named: str) -> None:
@@ -183,6 +167,12 @@ class ShardSet:
         self.read(shard, sample)
         return self._open[shard].member(sample, suffix)
 
+    def ahead(self, shards: Sequence[int]) -> None:
+        """Begin to fetch shards that will be read; those on this machine already need nothing."""
+        wanted = [(self._url(entry), entry) for entry in (self.index.shards[shard] for shard in shards)]
+        if self.cache is not None and wanted and _local_path(wanted[0][0]) is None:
+            self.cache.ahead(wanted)
+
     def close(self) -> None:
         """Unmap everything; reading afterwards opens again."""
         while self._open:
@@ -192,18 +182,27 @@ class ShardSet:
         return {**self.__dict__, "_open": OrderedDict()}  # maps stay in the process that made them
 
     def _open_shard(self, entry: ShardEntry) -> _OpenShard:
-        url = self.index_url.rsplit("/", 1)[0] + "/" + entry.path if "/" in self.index_url else entry.path
+        url = self._url(entry)
         local = _local_path(url)
         if local is None:
             if self.cache is None:
                 raise ShardError(f"{url} is remote: set data.cache_dir to a local directory for copies of shards")
             local = self.cache.fetch(url, entry)
+        with _readable(f"read the shard {local}"):
+            return asked_again(
+                str(local), lambda: self._map(local, entry)
+            )  # a shared file system fails for a while, too
+
+    def _map(self, local: Path, entry: ShardEntry) -> _OpenShard:
         if not local.is_file():
             raise ShardError(f"the shard {local} is missing, and the index {self.index_url} lists it")
         if entry.sha256 not in self._verified:
             check_file(local, entry, named=str(local))
             self._verified.add(entry.sha256)
         return _OpenShard(local, entry.samples)
+
+    def _url(self, entry: ShardEntry) -> str:
+        return self.index_url.rsplit("/", 1)[0] + "/" + entry.path if "/" in self.index_url else entry.path
 
 
 class _OpenShard:
@@ -310,9 +309,16 @@ def read_index(url: str) -> ShardIndex:
     Raises:
         ShardError: it is missing, or is not an index of a format that this code reads.
     """
-    try:
+
+    def read() -> bytes:
         with fsspec.open(url, "rb") as file:
-            index = ShardIndex.model_validate_json(file.read())
+            content: bytes = file.read()
+            return content
+
+    try:
+        index = ShardIndex.model_validate_json(asked_again(url, read))
+    except StorageError as error:
+        raise ShardError(f"cannot read the shard index: {error}", code=ExitCode.TRY_AGAIN) from error
     except (OSError, ValueError) as error:
         missing = isinstance(error, FileNotFoundError)
         hint = " (has `make shards` finished? the index is written last)" if missing else ""

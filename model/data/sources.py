@@ -139,11 +139,17 @@ class Source:
         held = np.diff(np.searchsorted(self._held, self._starts))
         self._validating = split == "validation"
         counts = held if self._validating else np.asarray(samples.counts) - held
+        self._ahead = -1
         self.order = Order(counts.tolist(), seed, f"{split}/{name}", data.shuffle_shards)
 
     def sample(self, index: int) -> Sample | str:
         """The index-th sample of the order."""
         _, shard, number = self.order.locate(index)
+        if isinstance(self.samples, ShardSet):
+            group, shards = self.order.ahead(index)
+            if group > self._ahead:
+                self._ahead = group
+                self.samples.ahead(shards)
         return self.samples.read(shard, self._sample(shard, number))
 
     def documents(self, index: int, composer: Composer) -> list[Document]:

@@ -202,7 +202,7 @@ def open_corpus(config: TrainConfig, group: Ranks, place: Place) -> Corpus:
     """The data; the main rank goes first, since it may have a tokenizer to train."""
     if not group.is_main:
         group.barrier()
-    place.fetch()
+    place.fetch(parts_only=not group.is_main)
     data = with_own_parts(config.data, place.folder)
     corpus = Corpus(data)
     if group.is_main:

@@ -12,6 +12,8 @@ from schemas.storage.files import Files
 
 CHECKPOINTS = "checkpoints"
 STAMPS = ".stamps.json"
+GROWING = ("metrics.jsonl", "config.yaml")
+"""What a run writes at its top while it goes on."""
 
 
 class Place:
@@ -32,8 +34,9 @@ class Place:
         assert self.url is not None
         return Files(self.url)
 
-    def fetch(self) -> None:
-        """Make the folder what the URL has, checkpoints left out. Ranks of a machine may all call it: one does it.
+    def fetch(self, *, parts_only: bool = False) -> None:
+        """Make the folder what the URL has, checkpoints left out. With `parts_only` take over only what no run changes, such as
+        its tokenizer: for ranks whose main rank may be writing into the same folder.
 
         Raises:
             StorageError, CredentialsError: see `schemas.storage.retry`.
@@ -48,8 +51,10 @@ class Place:
             there = {
                 name: stamp for name, stamp in self.files.stamps().items() if not name.startswith(f"{CHECKPOINTS}/")
             }
+            if parts_only:
+                there = {name: stamp for name, stamp in there.items() if "/" not in name and name not in GROWING}
             for name, path in self._here().items():
-                if name not in there:
+                if name not in there and not parts_only:
                     path.unlink(missing_ok=True)
             for name, stamp in there.items():
                 path = self.folder / name

@@ -37,6 +37,19 @@ def test_what_was_asked_before_does_not_matter(counts: list[int], group: int, in
     assert [used.locate(i) for i in indices] == [Order(counts, 1, "speech", group).locate(i) for i in indices]
 
 
+@given(counts=COUNTS, group=st.integers(1, 5))
+@settings(deadline=None)
+def test_what_comes_is_known_a_group_ahead(counts: list[int], group: int) -> None:
+    """The shards that are said to come are those of this group and the next, over the end of an epoch too."""
+    order, total = Order(counts, 1, "speech", group), sum(counts)
+    said = [order.ahead(index) for index in range(2 * total)]
+    assert [number for number, _ in said] == sorted(number for number, _ in said)
+    for index, (number, shards) in enumerate(said):
+        soon = [i for i in range(index, 2 * total) if said[i][0] <= number + 1]
+        assert {order.locate(i)[1] for i in soon} <= set(shards)
+        assert len(shards) <= 2 * group
+
+
 def test_neighbours_lie_in_few_shards() -> None:
     """A cache of one group's shards is enough: the order visits `group` shards before it goes on to others."""
     order = Order([10] * 40, 0, "speech", 4)

@@ -2,18 +2,32 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import tarfile
+import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import fsspec
 import numpy as np
 import pytest
+from fsspec.implementations.memory import MemoryFileSystem
 
+from model.data import shards as shards_module
 from model.data.shards import ShardCache, ShardError, ShardSet
+from model.data.sources import DataConfig, Source
+from schemas.errors import ExitCode
 from schemas.shards import ShardEntry
+from schemas.storage import retry
 from tests.synthetic_shards import write_speech_shards, write_text_shards
+
+
+def wait_until(condition: Callable[[], bool], seconds: float = 20) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition() and time.monotonic() < deadline:
+        time.sleep(0.01)
 
 
 @pytest.fixture
@@ -180,3 +194,56 @@ class TestRemote:
         entry = ShardEntry(path="a.tar", sha256="0" * 64, bytes=1, samples=1, frames=0, words=0, patches=0, seconds=0.0)
         (tmp_path / f"{entry.sha256}.tar").write_bytes(b"x")
         assert ShardCache(tmp_path, 10).fetch("memory://gone/a.tar", entry).read_bytes() == b"x"
+
+    def test_a_storage_that_fails_for_a_while_is_asked_again(
+        self, index: Path, url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Remote or shared: three failures cost pauses; what goes on for minutes ends the command, which may be run again."""
+        failures = [0]
+        honest = MemoryFileSystem._open, shards_module.check_file
+
+        def fail() -> None:
+            if failures[0] > 0:
+                failures[0] -= 1
+                raise OSError(errno.EIO, "as told")
+
+        def opened(self: MemoryFileSystem, *given: Any, **options: Any) -> Any:
+            fail()
+            return honest[0](self, *given, **options)
+
+        def checked(*given: Any, **options: Any) -> None:
+            fail()
+            honest[1](*given, **options)
+
+        monkeypatch.setattr(MemoryFileSystem, "_open", opened)
+        monkeypatch.setattr(retry.time, "sleep", lambda seconds: None)
+        remote = ShardSet(url, ShardCache(tmp_path / "cache", 10_000_000))
+        monkeypatch.setattr(shards_module, "check_file", checked)
+        for place, shards in {"remote": remote, "local": ShardSet(str(index))}.items():
+            failures[0] = 3
+            assert shards.read(0, 0).meta.num_frames > 0, place
+            assert failures[0] == 0
+            failures[0] = 10**9
+            monkeypatch.setattr(retry, "RETRY_SECONDS", 0.0)
+            with pytest.raises(
+                ShardError, match=r"cannot .* the shard .*shard-00002.tar.* run the same command"
+            ) as told:
+                shards.read(2, 0)
+            assert told.value.code == ExitCode.TRY_AGAIN
+            monkeypatch.setattr(retry, "RETRY_SECONDS", 240.0)
+
+    def test_a_source_fetches_the_shards_of_its_next_group(self, url: str, tmp_path: Path) -> None:
+        """In the background; not where the cache could not hold them."""
+        config = DataConfig.model_validate(
+            {
+                "sources": [{"kind": "speech", "data": url, "weight": 1.0}],
+                "tokenizer": {"path": "none"},
+                "shuffle_shards": 1,
+            }
+        )
+        for room, copies in ((10_000_000, 2), (10, 1)):
+            folder = tmp_path / str(room)
+            shards = ShardSet(url, ShardCache(folder, room))
+            Source(config.sources[0], "speech", shards, config, seed=1, split="train").sample(0)
+            wait_until(lambda folder=folder, copies=copies: len(list(folder.glob("*.tar"))) >= copies)
+            assert len(list(folder.glob("*.tar"))) == copies

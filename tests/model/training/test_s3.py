@@ -116,7 +116,7 @@ def documents(data: str, tmp_path: Path, name: str, world: int = 1) -> tuple[dic
     remote["output_dir"] = f"s3://bucket/{name}"
     for source in remote["data"]["sources"]:
         source["data"] = source["data"].replace(data, "s3://bucket/data")
-    remote["data"]["cache_dir"] = str(tmp_path / "shards")
+    remote["data"] |= {"cache_dir": str(tmp_path / "shards"), "workers": 1}
     remote["checkpoint"]["beside"] = True
     return local, remote
 
@@ -131,7 +131,7 @@ def test_a_run_from_s3_to_s3_killed_and_resumed_elsewhere(
     assert main([str(write_run(local, tmp_path / "local.yaml"))]) == 0
     config, files = write_run(remote, tmp_path / "remote.yaml"), Files("s3://bucket/killed")
     with started(config) as ranks:
-        assert wait_until(lambda: len(store_at("s3://bucket/killed").names()) >= 2)
+        assert wait_until(lambda: len(candidates(store_at("s3://bucket/killed"))) >= 2)
         ranks.kill()
     newest = candidates(store_at("s3://bucket/killed"))[0]
     assert int(newest.removeprefix("step-")) < 20, "it was killed before its end"
@@ -144,6 +144,24 @@ def test_a_run_from_s3_to_s3_killed_and_resumed_elsewhere(
     files.get_file("metrics.jsonl", tmp_path / "got" / "metrics.jsonl")
     assert trajectory(tmp_path / "got") == trajectory(tmp_path / "local")
     assert store_at("s3://bucket/killed").latest() == "step-00000020"
+
+
+def test_shards_that_cannot_be_read_end_a_run_that_goes_on(
+    data: str, calm: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """After minutes: a sentence, the exit code of a requeue, and a checkpoint of the steps that were done."""
+    from model.train import main
+
+    _, remote = documents(data, tmp_path, "away")
+    config = str(write_run(remote, tmp_path / "remote.yaml"))
+    monkeypatch.setattr(retry, "RETRY_SECONDS", 0.0)
+    calm.fail({"method": "GET", "contains": "/data/speech/shard-", "status": 503, "code": "SlowDown"})
+    assert main([config]) == ExitCode.TRY_AGAIN
+    assert "/data/speech/shard-" in (said := capsys.readouterr().err)
+    assert "run the same command again" in said
+    assert "Traceback" not in said
+    calm.fail()
+    assert main([config, "budget.steps=2"]) == 0
 
 
 def test_two_ranks_write_their_parts_from_machines_of_their_own(data: str, calm: Server, tmp_path: Path) -> None:
