@@ -12,14 +12,18 @@ from pipeline.stage import StageResult, refuse, rows_of
 from schemas.arrow import Row
 from schemas.audio import SAMPLE_RATE
 from schemas.cards import Card
-from schemas.spec import TranscriptSpec, WhisperXSpec
+from schemas.spec import ParakeetSpec, TranscriptSpec, WhisperXSpec
 from schemas.tables import Recording, Reject, Segment, Transcript
 
 
-def make_recogniser(spec: WhisperXSpec | TranscriptSpec) -> Recogniser:
+def make_recogniser(spec: WhisperXSpec | ParakeetSpec | TranscriptSpec) -> Recogniser:
     """The backend that the spec names. Nothing is loaded."""
     if isinstance(spec, TranscriptSpec):
         return GivenTranscripts(spec)
+    if isinstance(spec, ParakeetSpec):
+        from pipeline.asr.parakeet import ParakeetRecogniser
+
+        return ParakeetRecogniser(spec)
     from pipeline.asr.whisperx import WhisperXRecogniser
 
     return WhisperXRecogniser(spec)
@@ -32,7 +36,9 @@ class TranscriptsStage:
     version = 1
     inputs: tuple[str, ...] = ("segments", "recordings")
 
-    def __init__(self, spec: WhisperXSpec | TranscriptSpec, recogniser: Recogniser | None = None) -> None:
+    def __init__(
+        self, spec: WhisperXSpec | ParakeetSpec | TranscriptSpec, recogniser: Recogniser | None = None
+    ) -> None:
         self._spec = spec
         self._recogniser = recogniser if recogniser is not None else make_recogniser(spec)
         self._card_id = ""
@@ -75,7 +81,7 @@ class TranscriptsStage:
         )
 
 
-def find_problem(spec: WhisperXSpec | TranscriptSpec, segment: Segment, heard: Heard) -> Unusable | None:
+def find_problem(spec: WhisperXSpec | ParakeetSpec | TranscriptSpec, segment: Segment, heard: Heard) -> Unusable | None:
     """The first reason not to trust a text, or None. Given transcripts are trusted unless they are empty."""
     if not any(character.isalnum() for character in heard.text):
         return Unusable(code="empty_transcript", detail=f"the text {heard.text!r} holds no letter and no digit")

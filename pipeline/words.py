@@ -14,11 +14,13 @@ from pipeline.stage import StageResult, refuse, rows_of
 from pipeline.text.tokens import tokenise
 from schemas.arrow import Row
 from schemas.cards import Card
-from schemas.spec import CtcSpec, SoundSwallowerSpec, WhisperXAlignSpec
+from schemas.spec import CtcSpec, QwenAlignSpec, SoundSwallowerSpec, WhisperXAlignSpec
 from schemas.tables import Recording, Reject, RejectCode, Segment, Transcript, Word
 
+AlignerSpec = SoundSwallowerSpec | CtcSpec | QwenAlignSpec | WhisperXAlignSpec
 
-def make_aligner(spec: SoundSwallowerSpec | CtcSpec | WhisperXAlignSpec) -> WordAligner:
+
+def make_aligner(spec: AlignerSpec) -> WordAligner:
     """The backend that the spec names. Nothing is loaded."""
     if isinstance(spec, CtcSpec):
         from pipeline.align.ctc import CtcAligner
@@ -28,6 +30,10 @@ def make_aligner(spec: SoundSwallowerSpec | CtcSpec | WhisperXAlignSpec) -> Word
         from pipeline.align.whisperx import WhisperXAligner
 
         return WhisperXAligner(spec)
+    if isinstance(spec, QwenAlignSpec):
+        from pipeline.align.qwen3 import QwenAligner
+
+        return QwenAligner(spec)
     from pipeline.align.soundswallower import SoundSwallowerAligner
 
     return SoundSwallowerAligner()
@@ -40,9 +46,7 @@ class WordsStage:
     version = 2
     inputs: tuple[str, ...] = ("transcripts", "segments", "recordings")
 
-    def __init__(
-        self, spec: SoundSwallowerSpec | CtcSpec | WhisperXAlignSpec, aligner: WordAligner | None = None
-    ) -> None:
+    def __init__(self, spec: AlignerSpec, aligner: WordAligner | None = None) -> None:
         self._spec = spec
         self._aligner = aligner if aligner is not None else make_aligner(spec)
         self._card_id = ""

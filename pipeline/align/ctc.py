@@ -11,6 +11,7 @@ from pipeline.align.base import AlignError, Alignment, WordTiming
 from pipeline.align.belief import loud_between, runs, united
 from pipeline.align.ctc_model import Alphabet, CtcModel
 from pipeline.align.loudness import loud_steps, offset, onset
+from pipeline.align.parakeet import ParakeetPieces
 from pipeline.align.viterbi import TokenSpan, TooShort, token_spans, viterbi, with_star
 from pipeline.align.whisper_letters import WhisperLetters
 from pipeline.networks.resolver import ctc_model, licence_notes
@@ -41,7 +42,11 @@ class CtcAligner:
 
     def __init__(self, spec: CtcSpec):
         self._spec = spec
-        self._model = WhisperLetters(spec) if spec.format == "whisper" else CtcModel(spec)
+        self._model: CtcModel | WhisperLetters | ParakeetPieces
+        if spec.format == "whisper":
+            self._model = WhisperLetters(spec)
+        else:
+            self._model = ParakeetPieces(spec) if spec.format == "parakeet" else CtcModel(spec)
 
     def card(self) -> Card:
         """Hashes of the model's files and the version of the rules above."""
@@ -144,7 +149,15 @@ def align_emissions(
                 end=end,
                 score=float(np.exp(np.mean([span.log_score for span in letters]))),
                 timing="star" if is_star else "aligned",
-                char_times=_char_times(token, [starts[index], *(span.start * hop for span in letters[1:])], end),
+                char_times=_char_times(
+                    token,
+                    _spread(
+                        [starts[index], *(span.start * hop for span in letters[1:])],
+                        [alphabet.width(column) for column in columns[index]],
+                        end,
+                    ),
+                    end,
+                ),
             )
         )
     if not letters_fill_sound:  # a model that hears each letter for a frame or two does not hear all of what is said
@@ -254,6 +267,17 @@ def _end_by_letters(emissions: np.ndarray, stop: int, blank: int, hop: int) -> i
         1 - float(np.exp(emissions[frame, blank])) if frame < len(emissions) else 0.0 for frame in (stop - 1, stop)
     ]
     return round((stop - 1 + sum(silence)) * hop)
+
+
+def _spread(times: list[int], widths: list[int], end: int) -> list[int]:
+    """The start of each character from those of the labels, whose characters share the time until the next one evenly."""
+    if set(widths) == {1}:
+        return times
+    return [
+        int(time)
+        for start, stop, width in zip(times, [*times[1:], end], widths, strict=True)
+        for time in np.linspace(start, stop, width, endpoint=False)
+    ]
 
 
 def _char_times(token: Token, times: list[int], end: int) -> tuple[int, ...]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.networks.model_files import model_directory, read_json, torch_device, weight_hashes
+from pipeline.networks.model_files import LOAD_ERRORS, model_directory, read_json, torch_device, weight_hashes
 from pipeline.networks.resolver import bundle_file, bundle_of
 from pipeline.networks.windowed import Windowing, run_windowed
 from pipeline.networks.windows import ConvGrid
@@ -57,6 +56,10 @@ class Alphabet:
         mark that is no sound of its own (a virama, the vowels of Arabic and Hebrew) is left out where the model has none.
         """
         return [column for character in word for column in self._columns(character)]
+
+    def width(self, column: int) -> int:
+        """How many characters a column stands for."""
+        return 1
 
     def _columns(self, character: str) -> list[int]:
         parts = unicodedata.normalize("NFD", character)
@@ -170,7 +173,7 @@ class CtcModel:
             self._model, report = AutoModelForCTC.from_pretrained(
                 directory, dtype=torch.float32, local_files_only=True, output_loading_info=True
             )
-        except (RuntimeError, OSError, ValueError, pickle.UnpicklingError) as error:
+        except LOAD_ERRORS as error:
             raise ConfigError(f"the weights in {directory} cannot be loaded: {str(error).splitlines()[0]}") from error
         if missing := sorted(name for name in report["missing_keys"] if "masked_spec_embed" not in name):
             raise ConfigError(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import Any
 
 from pipeline.encode.fairseq_checkpoint import FairseqHubert, read_fairseq_hubert
 from pipeline.networks.attention_reach import FIELD, limit_attention
-from pipeline.networks.model_files import model_directory, read_json, weight_hashes
+from pipeline.networks.model_files import LOAD_ERRORS, model_directory, read_json, weight_hashes
 from pipeline.networks.resolver import Wanted, bundle_file, bundle_of, place_of
 from pipeline.networks.windows import ConvGrid
 from schemas.cards import hash_file
@@ -95,7 +94,7 @@ def _from_directory(directory: Path) -> Any:
         model, report = HubertModel.from_pretrained(
             directory, dtype=torch.float32, local_files_only=True, output_loading_info=True
         )
-    except (RuntimeError, OSError, ValueError, pickle.UnpicklingError) as error:
+    except LOAD_ERRORS as error:
         raise ConfigError(f"the weights in {directory} cannot be loaded: {str(error).splitlines()[0]}") from error
     missing = [name for name in report["missing_keys"] if "masked_spec_embed" not in name]
     if missing:

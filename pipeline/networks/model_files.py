@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import json
+import pickle
 from pathlib import Path
 from typing import Any, Literal
+
+from safetensors import SafetensorError
 
 from pipeline.networks.resolver import Wanted, place_of
 from schemas.cards import hash_directory
 from schemas.config import ConfigError
 
+LOAD_ERRORS = (RuntimeError, OSError, ValueError, pickle.UnpicklingError, SafetensorError)
+"""What loading a damaged or foreign model raises."""
 WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin")
 
 

@@ -21,7 +21,15 @@ from urllib.parse import urlparse
 from schemas.config import ConfigError
 from schemas.errors import ModelError
 from schemas.models.hub import folder_of, licence_of
-from schemas.spec import CtcSpec, HubertSpec, PipelineSpec, WhisperXAlignSpec, WhisperXSpec
+from schemas.spec import (
+    CtcSpec,
+    HubertSpec,
+    ParakeetSpec,
+    PipelineSpec,
+    QwenAlignSpec,
+    WhisperXAlignSpec,
+    WhisperXSpec,
+)
 
 Form = Literal["ctranslate2", "hf", "torchaudio", "fairseq", "centroids", "tokenizer"]
 NEEDED: dict[Form, tuple[str, ...]] = {
@@ -61,11 +69,13 @@ def models_of(spec: PipelineSpec) -> list[Wanted]:
     stages, found = spec.stages, list[Wanted]()
     if isinstance(stages.transcripts, WhisperXSpec):
         found.append(Wanted(field="transcripts.model", form="ctranslate2", name=stages.transcripts.model))
+    elif isinstance(stages.transcripts, ParakeetSpec):
+        found.append(Wanted(field="transcripts.model", form="hf", name=stages.transcripts.model))
     if isinstance(stages.words, CtcSpec):
         found.append(ctc_model(stages.words))
         if stages.words.encoder is not None:
             found.append(Wanted(field="words.encoder", form="ctranslate2", name=stages.words.encoder))
-    elif isinstance(stages.words, WhisperXAlignSpec):
+    elif isinstance(stages.words, WhisperXAlignSpec | QwenAlignSpec):
         found.append(Wanted(field="words.model", form="hf", name=stages.words.model))
     if isinstance(stages.units.encoder, HubertSpec):
         encoder = stages.units.encoder
