@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -22,11 +23,14 @@ if not __package__:  # started as a script: the code beside it runs, wherever th
 from jobs.cluster.places import local_or_url
 from jobs.runtime.cli import load_spec, spec_parser
 from jobs.runtime.plan import Plan, make_plan, recorded_plan
-from jobs.store.commit_log import CommitLog, folder_of, list_commits
+from jobs.runtime.shard_index import FOLDER as PARTS
+from jobs.store.commit_log import CommitLog, folder_of, is_among, list_commits
 from jobs.store.lease import owned
+from jobs.store.standing import NAMED, keys_of_names
 from jobs.store.store import Store
 from schemas.commands.cli import command
 from schemas.config import ConfigError
+from schemas.shards import ShardIndex
 from schemas.tables import TABLES
 
 EXAMPLES = """  python jobs/gc.py --config configs/demo.yaml --dry-run
@@ -61,8 +65,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 class Garbage:
     """What is to go."""
 
-    commits: list[tuple[CommitLog, pa.Array]] = field(default_factory=list)
-    """Logs and the units in them."""
+    commits: list[tuple[CommitLog, np.ndarray]] = field(default_factory=list)
+    """Logs and the units in them (S16)."""
     files: list[str] = field(default_factory=list)
     bytes: int = 0
 
@@ -74,7 +78,7 @@ class Garbage:
     def remove(self, store: Store) -> None:
         """Commits first: a file that a commit names is never missing."""
         for log, units in self.commits:
-            log.drop(units.to_pylist())
+            log.drop(units)
         store.remove_all(self.files)
 
 
@@ -88,40 +92,70 @@ def collect(plan: Plan, stale: bool) -> Garbage:
     if stale and not plan.is_complete():
         raise ConfigError("--stale wants a finished run of this spec first: run jobs/tokenize_audio.py")
     needed = needs(plan) if stale else None
-    named: dict[str, list[pa.Array]] = {}
+    logs: dict[str, list[CommitLog]] = {"shards": [], **{table: [] for table in TABLES}}
     for folder, names in list_commits(plan.store).items():
         garbage.files += [f"{folder}/{name}" for name in names if name.endswith(".tmp")]
         log = open_log(plan.store, folder, names)
-        table = log.read(["path", "rejects_path"])
-        if needed is not None:
-            gone = pc.invert(pc.is_in(table.column("unit"), needed.get(folder, pa.array([], pa.string()))))
-            units = table.column("unit").filter(gone).combine_chunks()
-            if len(units):
-                garbage.commits.append((log, units))
-            table = table.filter(pc.invert(gone))
-        for column, place in (("path", folder.split("/")[1]), ("rejects_path", "rejects")):
-            named.setdefault(place, []).append(table.column(column).drop_null().combine_chunks())
-    for folder, paths in _folders():
-        known = pa.concat_arrays([pa.array([], pa.string()), *named.get(paths, [])])
-        _unnamed(plan.store, folder, known, garbage)
-    garbage.files += _leftovers(plan.store)
+        logs.setdefault(log.stage, []).append(log)
+    rejects: list[np.ndarray] = []
+    for stage, its_logs in logs.items():
+        named = [np.empty(0, np.uint64)]
+        for log in its_logs:
+            gone = np.empty(0, "S16") if needed is None else unneeded(log, needed.get(log.folder, []))
+            if len(gone):
+                garbage.commits.append((log, gone))
+            files, its_rejects = named_by(log, gone)
+            named.append(files)
+            rejects.append(its_rejects)
+        if stage != "rejects":
+            _unnamed(plan.store, stage, np.sort(np.concatenate(named)), garbage)
+    _unnamed(plan.store, "rejects", np.sort(np.concatenate([np.empty(0, np.uint64), *rejects])), garbage)
+    garbage.files += [*_leftovers(plan.store), *_old_parts(plan.store)]
     return garbage
 
 
-def _folders() -> Iterator[tuple[str, str]]:
-    yield "shards", "shards"
-    for table in TABLES:
-        yield f"tables/{table}", table
-        yield f"superseded/tables/{table}", table
+def unneeded(log: CommitLog, needed: Sequence[np.ndarray]) -> np.ndarray:
+    """S16: the units of a log that are not among these."""
+    left: np.ndarray = np.setdiff1d(log.units, np.concatenate([np.empty(0, "S16"), *needed]))
+    return left
 
 
-def _unnamed(store: Store, folder: str, named: pa.Array, garbage: Garbage) -> None:
-    files = store.listing(folder)
-    paths = pc.binary_join_element_wise(folder.removeprefix("superseded/"), files.column("name"), "/")
-    index = pc.match_substring_regex(files.column("name"), r"^(index.*\.(json|md)|README\.md)$")
-    gone = pc.and_(pc.invert(pc.is_in(paths, named)), pc.invert(pc.and_(index, folder == "shards")))
-    garbage.files += [f"{folder}/{name}" for name in files.column("name").filter(gone).to_pylist()]
-    garbage.bytes += pc.sum(files.column("bytes").filter(gone)).as_py() or 0
+def named_by(log: CommitLog, but: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """uint64, uint64: the files that the commits of a log name, and those of their rejects; but not the commits of some units."""
+    files, rejects = [np.empty(0, np.uint64)], [np.empty(0, np.uint64)]
+    away = np.sort(log.find(but))
+    stays = np.setdiff1d(log.find(log.units), away) if len(away) else np.sort(log.find(log.units))
+    for table in log.select(stays, ["path", "rejects_path"]):
+        for column, found in (("path", files), ("rejects_path", rejects)):
+            found.append(keys_of_names(pc.replace_substring_regex(table.column(column).drop_null(), "^.*/", "")))
+    return np.concatenate(files), np.concatenate(rejects)
+
+
+def _unnamed(store: Store, stage: str, named: np.ndarray, garbage: Garbage) -> None:
+    for folder in ("shards",) if stage == "shards" else (f"tables/{stage}", f"superseded/tables/{stage}"):
+        for batch in store.listing(folder).to_batches():
+            names = batch.column("name")
+            gone = np.ones(len(names), bool)
+            by_content = np.asarray(pc.match_substring_regex(names, NAMED))
+            gone[by_content] = ~is_among(keys_of_names(names.filter(pa.array(by_content))), named)
+            if stage == "shards":
+                gone &= ~np.asarray(pc.match_substring_regex(names, r"^(index.*\.(json|md)|README\.md)$"))
+            garbage.files += [f"{folder}/{name}" for name in names.filter(pa.array(gone)).to_pylist()]
+            garbage.bytes += int(batch.column("bytes").to_numpy()[gone].sum())
+
+
+def _old_parts(store: Store) -> list[str]:
+    """Parts of shard indices that no index names."""
+    parts = store.names(f"shards/{PARTS}")
+    if not parts:
+        return []
+    indices = [name for name in store.names("shards") if name.startswith("index") and name.endswith(".json")]
+    named = {
+        part.path
+        for name in indices
+        for part in ShardIndex.model_validate_json(store.read_bytes(f"shards/{name}")).parts
+    }
+    return sorted(f"shards/{PARTS}/{name}" for name in parts if f"{PARTS}/{name}" not in named)
 
 
 def _leftovers(store: Store) -> list[str]:
@@ -143,19 +177,19 @@ def open_log(store: Store, folder: str, names: list[str]) -> CommitLog:
     return CommitLog(store, stage, fingerprint, names)
 
 
-def needs(plan: Plan) -> dict[str, pa.Array]:
+def needs(plan: Plan) -> dict[str, list[np.ndarray]]:
     """Folder of commits -> the units in it that a recorded spec needs, this one among them."""
-    found: dict[str, list[pa.Array]] = {}
+    found: dict[str, list[np.ndarray]] = {}
 
-    def add(stages: dict[str, str], units: dict[str, object]) -> None:
+    def add(stages: dict[str, str], units: dict[str, np.ndarray]) -> None:
         for stage, fingerprint in stages.items():
-            found.setdefault(folder_of(stage, fingerprint), []).append(pa.array(units[stage]).cast(pa.string()))
+            found.setdefault(folder_of(stage, fingerprint), []).append(units[stage])
 
-    add({name: stage.fingerprint for name, stage in plan.stages.items()}, dict(plan.units))
+    add({name: stage.fingerprint for name, stage in plan.stages.items()}, plan.units)
     for name in sorted(plan.store.names("specs")):
         record = json.loads(plan.store.read_bytes(f"specs/{name}"))
-        add(record["stages"], dict(recorded_plan(plan.store, record).units))
-    return {folder: pa.concat_arrays(units) for folder, units in found.items()}
+        add(record["stages"], recorded_plan(plan.store, record).units)
+    return found
 
 
 if __name__ == "__main__":

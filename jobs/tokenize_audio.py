@@ -88,7 +88,7 @@ def report(outcome: Outcome, last: str) -> int:
     """Say what the run did, and publish the index where everything is there; the exit code."""
     from jobs.reporting.summary import format_summary, too_many_rejects
     from jobs.runtime.published import publish
-    from jobs.runtime.shard_writer import write_index
+    from jobs.runtime.shard_index import write_index
     from jobs.store.records import index_name
 
     plan, spec = outcome.plan, outcome.plan.spec
@@ -106,9 +106,7 @@ def report(outcome: Outcome, last: str) -> int:
         index = write_index(plan)
         publish(plan)
         where = local_or_url(f"{spec.output}/shards/{index_name(spec.source)}.json")
-        print(
-            f"{where}: {len(index.shards)} shards, {index.totals['samples']} samples, {index.totals['seconds']:.1f} s"
-        )
+        print(f"{where}: {index.num_shards} shards, {index.totals['samples']} samples, {index.totals['seconds']:.1f} s")
     return 0
 
 

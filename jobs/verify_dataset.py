@@ -10,6 +10,7 @@ import io
 import json
 import sys
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +28,9 @@ from jobs.store.store import CorruptFileError
 from pipeline.patches import check_bounds
 from schemas.arrow import Row
 from schemas.commands.cli import command
+from schemas.config import in_short
 from schemas.errors import ExitCode
-from schemas.reading.shard_reader import ShardSample, samples_of
+from schemas.reading.shard_reader import ShardSample, samples_of, whole_index
 from schemas.shards import SampleMeta, ShardIndex
 from schemas.tables import TABLES, Patches, Recording, Reject, Segment, Transcript, Units, Word
 
@@ -152,16 +154,32 @@ def check_words(
         last[word.segment_id] = word
 
 
+@dataclass
+class Tally:
+    """Names without their order, in constant memory: two hold the same, each as often, if their counts and sums agree."""
+
+    count: int = 0
+    total: int = 0
+
+    def add(self, name: str) -> None:
+        """One more."""
+        self.count += 1
+        self.total = (self.total + int.from_bytes(hashlib.sha256(name.encode()).digest()[:16])) % (1 << 128)
+
+
 def verify_shards(plan: Plan) -> list[str]:
     """Problems of the shards: hashes against the index, members against their own promises, segments exactly once."""
     name = f"shards/{index_name(plan.spec.source)}.json"
     if not plan.store.exists(name):
         return [f"{name} is missing: the shards are not complete"]
-    index = ShardIndex.model_validate_json(plan.store.read_bytes(name))
+    try:
+        index = whole_index(plan.store.read_bytes(name), lambda path: plan.store.read_bytes(f"shards/{path}"))
+    except (OSError, ValueError) as error:
+        return [f"{name} cannot be read: {in_short(error)}"]
     problems = []
     if index.fingerprint != plan.stages["shards"].fingerprint:
         problems.append(f"{name} belongs to another spec: run jobs/tokenize_audio.py again")
-    seen: list[str] = []
+    seen, patched = Tally(), Tally()
     for entry in index.shards:
         try:
             data = plan.store.read_bytes(f"shards/{entry.path}")
@@ -173,23 +191,22 @@ def verify_shards(plan: Plan) -> list[str]:
             continue
         for sample in samples_of(io.BytesIO(data)):
             meta = SampleMeta.model_validate(json.loads(sample.read("json")))
-            seen += [span.segment_id for span in meta.segments]
+            for span in meta.segments:
+                seen.add(span.segment_id)
             problems += [f"shards/{entry.path} {meta.key}: {problem}" for problem in check_sample(meta, sample, index)]
-    patched = [
-        key_of(row)
-        for partition in plan.partitions
-        if plan.done["patches"][partition.number]
-        for row in read_stage(plan, "patches", partition.number)[0]
-    ]
     rejected = {
         reject.id
         for commit in plan.commits("shards", with_rejects=True)
         for reject in plan.store.read_table(Reject, commit.outputs["rejects"])
     }
-    if sorted(seen) != sorted(set(patched) - rejected):
+    for partition in plan.partitions:
+        if plan.done["patches"][partition.number]:
+            for row in read_stage(plan, "patches", partition.number)[0]:
+                if key_of(row) not in rejected:
+                    patched.add(key_of(row))
+    if seen != patched:
         problems.append(
-            f"{len(patched)} segments have patches but the shards hold {len(seen)} ({len(set(seen))} distinct) and "
-            f"{len(rejected)} were rejected there"
+            f"{patched.count} segments have patches and were not rejected, and the shards hold {seen.count}, or others than these"
         )
     return problems
 

@@ -19,6 +19,7 @@ from __future__ import annotations
 from typing import Any, Literal
 
 import numpy as np
+from pydantic import SerializerFunctionWrapHandler, model_serializer
 
 from schemas.cards import Card
 from schemas.config import StrictModel
@@ -78,8 +79,20 @@ class ShardEntry(StrictModel):
     seconds: float
 
 
+class IndexPart(StrictModel):
+    """A run of the entries of a large index, in a file of its own: a JSON list of ShardEntry."""
+
+    path: str
+    """Relative to the index."""
+    sha256: str
+    shards: int
+
+
 class ShardIndex(StrictModel):
-    """`index.json`: written last, so its presence means that the set is complete. The index is the dataset."""
+    """`index.json`: written last, so its presence means that the set is complete. The index is the dataset.
+
+    That of a large set lists `parts` instead of `shards`; `schemas.shard_reader.whole_index` gives it as if it were in one piece.
+    """
 
     format: int = SHARD_FORMAT
     kind: Literal["speech", "text"]
@@ -94,6 +107,20 @@ class ShardIndex(StrictModel):
     shards: list[ShardEntry]
     totals: dict[str, Any]
     """Sums over the shards: samples, frames, words, patches, seconds, bytes."""
+    parts: list[IndexPart] = []
+    """Of a large set, in order; not written where there are none."""
+
+    @property
+    def num_shards(self) -> int:
+        """How many shards the set has."""
+        return len(self.shards) + sum(part.shards for part in self.parts)
+
+    @model_serializer(mode="wrap")
+    def _without_empty_parts(self, serialise: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        document: dict[str, Any] = serialise(self)
+        if not self.parts:
+            document.pop("parts", None)
+        return document
 
 
 def on_the_grid(meta: SampleMeta, samples: np.ndarray) -> np.ndarray:

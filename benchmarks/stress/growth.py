@@ -6,14 +6,18 @@ CPU seconds and memory, not wall time. Tables are not on disk here: their listin
 from __future__ import annotations
 
 import hashlib
-import io
+import json
 import os
 import random
-import resource
+import re
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
+from multiprocessing import get_context
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -22,22 +26,32 @@ import pyarrow.parquet as pq
 from benchmarks.harness import Row, main
 from jobs.gc import collect
 from jobs.reporting.summary import format_plan, format_summary
-from jobs.runtime.plan import Plan, cut_groups, hop_of, name_units, plan_stages, refresh
+from jobs.runtime.drive import write_spec
+from jobs.runtime.plan import Plan, make_plan
+from jobs.runtime.published import catalog_of
 from jobs.runtime.run import Outcome
-from jobs.store.commit_log import COUNTS, JSONS, SCHEMA, folder_of
+from jobs.runtime.shard_writer import BELIEF
+from jobs.runtime.stages import UPSTREAM
+from jobs.store.commit_log import ROW_GROUP, folder_of
+from jobs.store.commit_rows import COUNTS, SCHEMA
+from jobs.store.provenance import provenance
+from jobs.store.records import source_key
 from jobs.store.store import Store
 from pipeline.codebook.folder import kmeans_card, write_centroids
 from pipeline.encode.base import build_encoder
-from pipeline.source.partitions import ITEM, Inventory
+from pipeline.source.known import SNAPSHOT
+from pipeline.source.partitions import Inventory
 from schemas.config import parse_config
 from schemas.spec import STAGES, MfccSpec, PipelineSpec
 from schemas.storage.files import LISTING, Files
-from schemas.tables import InventoryItem
+from schemas.tables import InventoryItem, Reject
 
 MINUTES, FILES = 30.0, 512
 
 PARTITIONS = int(os.environ.get("PARTITIONS", 1_000_000))
 """Of the bookkeeping: `PARTITIONS=100000 python -m benchmarks.stress.growth` takes a tenth of the time."""
+
+LISTINGS, CHUNK = "listings", 1 << 17
 
 
 def item(uri: str, seconds: float) -> InventoryItem:
@@ -76,40 +90,19 @@ def growth() -> list[Row]:
     return rows
 
 
-def files(count: int) -> pa.Table:
-    """An inventory of half-hour files, as columns."""
-    table = pa.table(
-        {
-            "uri": [f"spk{i // 1000:06d}/book{i // 100:06d}/chapter_{i:09d}.flac" for i in range(count)],
-            "bytes": np.full(count, 14_000_000),
-            "probe": [hashlib.sha256(b"%d" % i).hexdigest()[:32] for i in range(count)],
-            "seconds": np.full(count, 1790.0),
-        }
-    )
-    for column in ITEM:
-        if column.name not in table.column_names:
-            table = table.append_column(column.name, pa.nulls(count, column.type))
-    return table
-
-
-def measured(name: str, call: Callable[[], object], limit: float) -> tuple[Row, object]:
-    """CPU seconds of a call, and the peak memory of the process so far in its name."""
-    start = time.process_time()
-    result = call()
-    seconds = time.process_time() - start
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    row = Row(
-        name=f"{name} (peak {peak:.0f} MiB)", value=seconds, unit="CPU s", goal=f"<= {limit:g}", holds=seconds <= limit
-    )
-    return row, result
-
-
 def make_spec(folder: Path) -> PipelineSpec:
     """Any spec that needs no fetched model."""
+    if (folder / "centroids").exists():
+        return parse_config(PipelineSpec, document(folder), origin="benchmark")
     centroids = np.random.default_rng(0).normal(scale=20.0, size=(16, 39)).astype(np.float32)
     card = kmeans_card("bench", centroids, {"encoder": build_encoder(MfccSpec()).card().card_id})
     write_centroids(folder / "centroids", centroids, card)
-    document = {
+    return parse_config(PipelineSpec, document(folder), origin="benchmark")
+
+
+def document(folder: Path) -> dict[str, Any]:
+    """The spec as a mapping."""
+    return {
         "source": {"uri": str(folder / "audio")},
         "output": str(folder / "out"),
         "stages": {
@@ -119,75 +112,218 @@ def make_spec(folder: Path) -> PipelineSpec:
         },
         "kmeans": {"num_units": 16, "seed": 0},
     }
-    return parse_config(PipelineSpec, document, origin="benchmark")
 
 
-def commit_everything(plan: Plan) -> dict[str, pa.Table]:
-    """A log for every stage, as a finished run leaves it; the listings of the tables that it names."""
-    listings = {}
-    for stage in STAGES:
-        units = pa.array(plan.units[stage]).cast(pa.string()).to_pylist()
-        folder, suffix = ("shards", "tar") if stage == "shards" else (f"tables/{stage}", "parquet")
-        names = [f"{unit}-{'0' * 16}.{suffix}" for unit in units]
-        count = len(units)
-        columns: dict[str, object] = {name: np.full(count, int("rejected" not in name)) for name in COUNTS}
-        columns |= {name: ["{}"] * count for name in JSONS}
-        columns |= {"unit": units, "seconds_busy": np.full(count, 12.5), "path": [f"{folder}/{name}" for name in names]}
-        columns |= {"sha256": ["0" * 64] * count, "bytes": np.full(count, 100), "rows": np.full(count, 1)}
-        columns |= {
-            name: pa.nulls(count, SCHEMA.field(name).type)
-            for name in SCHEMA.names
-            if name.startswith("rejects_") and name not in JSONS
+def inventory_table(count: int, first: int = 0) -> pa.Table:
+    """`count` half-hour files of an inventory as it is kept, from number `first` on."""
+    numbers = range(first, first + count)
+    table = pa.table(
+        {
+            "uri": [f"spk{i // 1000:06d}/book{i // 100:06d}/chapter_{i:09d}.flac" for i in numbers],
+            "bytes": np.full(count, 14_000_000),
+            "probe": [digest("probe", i)[:32] for i in numbers],
+            "seconds": np.full(count, 1790.0),
+            "stamp": [f"14000000:17{i:017d}" for i in numbers],
+            "ends": [digest("probe", i)[:32] for i in numbers],
         }
-        columns |= {name: [[unit] for unit in units] for name in ("member_ids", "member_keys")}
-        table = pa.table({name: columns[name] for name in SCHEMA.names}, schema=SCHEMA)
-        buffer = io.BytesIO()
-        pq.write_table(table, buffer, compression="zstd", row_group_size=1 << 16)
-        path = f"{folder_of(stage, plan.stages[stage].fingerprint)}/part-{count}-{'0' * 16}.parquet"
-        plan.store.write_bytes(path, buffer.getvalue())
-        listings[folder] = pa.table({"name": names, "bytes": np.full(count, 100)}, schema=LISTING)
-    return listings
+    )
+    columns = [
+        table.column(entry.name) if entry.name in table.column_names else pa.nulls(count, entry.type)
+        for entry in SNAPSHOT
+    ]
+    return pa.table(columns, names=SNAPSHOT.names).cast(SNAPSHOT)
 
 
-def bookkeeping(partitions: int) -> list[Row]:
-    """A plan, its dry run, summary and gc over so many committed partitions."""
+def digest(*parts: object) -> str:
+    """64 hex digits that no other parts give."""
+    return hashlib.sha256(repr(parts).encode()).hexdigest()
+
+
+def write_inventory(spec: PipelineSpec, count: int) -> None:
+    """The inventory of so many files, as `lst inventory` leaves it."""
+    store = Store(spec.output)
+    path = f"inventory/{source_key(spec.source)}-{'0' * 16}.parquet"
+    store.write_layout()
+    Path(store.path("inventory")).mkdir(parents=True)
+    with pq.ParquetWriter(store.path(path), SNAPSHOT, compression="zstd") as writer:
+        for start in range(0, count, CHUNK):
+            writer.write_table(inventory_table(min(CHUNK, count - start), start))
+    facts = {"table": path, "source": spec.source.uri, "files": count, "not_listed": "", "when": ""}
+    store.write_bytes(f"inventory/{source_key(spec.source)}.json", json.dumps(facts).encode())
+
+
+def commit_everything(plan: Plan) -> None:
+    """A log for every stage, as a finished run leaves it, and the listings of the tables that it names."""
+    store = plan.store
+    Path(store.path(LISTINGS)).mkdir()
+    rejects: list[str] = []
+    for stage in STAGES:
+        folder, suffix = ("shards", "tar") if stage == "shards" else (f"tables/{stage}", "parquet")
+        log = folder_of(stage, plan.stages[stage].fingerprint)
+        Path(store.path(log)).mkdir(parents=True)
+        count, names = len(plan.units[stage]), []
+        part = store.path(f"{log}/part.parquet")
+        with pq.ParquetWriter(part, SCHEMA, compression="zstd") as writer:
+            for start in range(0, count, CHUNK):
+                units = [unit.decode() for unit in plan.units[stage][start : start + CHUNK].tolist()]
+                table = commits_of(stage, units, start, folder, suffix)
+                writer.write_table(table, row_group_size=ROW_GROUP)
+                names += [path.rpartition("/")[2] for path in table.column("path").to_pylist()]
+                rejects += [path.rpartition("/")[2] for path in table.column("rejects_path").drop_null().to_pylist()]
+        with open(part, "rb") as file:
+            content = hashlib.file_digest(file, "sha256").hexdigest()
+        os.rename(part, store.path(f"{log}/part-{count}-{content[:16]}.parquet"))
+        save_listing(store, folder, names)
+    save_listing(store, "tables/rejects", rejects)
+
+
+def save_listing(store: Store, folder: str, names: list[str]) -> None:
+    """What a folder is said to hold."""
+    table = pa.table([pa.array(names, pa.string()), pa.array([100] * len(names), pa.int64())], schema=LISTING)
+    pq.write_table(table, store.path(f"{LISTINGS}/{folder.replace('/', '-')}.parquet"))
+
+
+def commits_of(stage: str, units: list[str], first: int, folder: str, suffix: str) -> pa.Table:
+    """Rows of a log with what real ones hold: their own hashes and times, one in a hundred with a reject."""
+    count = len(units)
+    hashes = [digest(stage, unit) for unit in units]
+    rejected = np.arange(first, first + count) % 100 == 0
+    columns: dict[str, Any] = {name: np.full(count, 60) for name in COUNTS}
+    columns |= {"rows_in": 60 + rejected, "rows_rejected": rejected.astype(np.int64), "samples_rejected": rejected * 1}
+    columns |= {"unit": units, "seconds_busy": np.full(count, 12.5), "taken_over": np.zeros(count, np.int64)}
+    columns |= {"inputs": [json.dumps({above: digest(above, unit) for above in UPSTREAM[stage][:2]}) for unit in units]}
+    columns |= {"rejects_by_code": np.where(rejected, '{"no_speech": 1}', "{}")}
+    sums = dict.fromkeys(("samples", "frames", "words", "patches", "audio_samples", *BELIEF), 6000)
+    sums |= {"samples in language en": 1, "samples under ": 1, "recordings": 1} if stage == "shards" else {}
+    columns |= {"sums": [json.dumps(sums if stage == "shards" else {})] * count}
+    made = provenance()
+    columns |= {
+        "provenance": [json.dumps({**made, "when": f"{made['when']} {i}"}) for i in range(first, first + count)]
+    }
+    columns |= {"path": [f"{folder}/{unit}-{sha[:16]}.{suffix}" for unit, sha in zip(units, hashes, strict=True)]}
+    columns |= {"sha256": hashes, "bytes": np.full(count, 100), "rows": np.full(count, 60)}
+    some = [unit if bad else None for unit, bad in zip(units, rejected, strict=True)]
+    columns |= {"rejects_path": [unit and f"tables/rejects/{unit}-{digest(unit)[:16]}.parquet" for unit in some]}
+    columns |= {"rejects_sha256": [unit and digest(unit) for unit in some]}
+    columns |= {name: [unit and 100 for unit in some] for name in ("rejects_bytes", "rejects_rows")}
+    columns |= {"member_ids": [[unit] for unit in units], "member_keys": [[sha[:16]] for sha in hashes]}
+    return pa.table({name: columns[name] for name in SCHEMA.names}, schema=SCHEMA)
+
+
+@contextmanager
+def made_up_listings(store: Store) -> Iterator[None]:
+    """`Files.listing` tells what was saved, and each table of rejects holds one: there are no tables."""
+    honest, honest_rows = Files.listing, Store.read_table
+    reject = Reject(
+        stage="segments", id="a", code="no_speech", detail="no speech", retriable=False, attempts=1, seconds=1.0
+    )
+
+    def listing(self: Files, folder: str) -> pa.Table:
+        path = store.path(f"{LISTINGS}/{folder.replace('/', '-')}.parquet")
+        return pq.read_table(path, use_threads=False) if os.path.exists(path) else LISTING.empty_table()
+
+    Files.listing = listing  # type: ignore[method-assign]
+    Store.read_table = lambda self, row, output: [reject]  # type: ignore[method-assign,list-item]
+    try:
+        yield
+    finally:
+        Files.listing, Store.read_table = honest, honest_rows  # type: ignore[method-assign]
+
+
+def set_up(spec: PipelineSpec, partitions: int, committed: bool) -> None:
+    """An output with an inventory of half-hour files, and perhaps with every stage done."""
+    write_inventory(spec, partitions)
+    if committed:
+        commit_everything(make_plan(spec, recorded=True))
+
+
+def dry_run(spec: PipelineSpec) -> str:
+    """`tokenize_audio --dry-run`."""
+    return format_plan(make_plan(spec, recorded=True))
+
+
+def summary(spec: PipelineSpec) -> str:
+    """The end of a run that had nothing to do: its plan, what it says, and the catalogue."""
+    plan = make_plan(spec, recorded=True)
+    assert plan.is_complete()
+    catalog_of(plan)
+    return format_summary(Outcome(plan=plan, worked_on={}, seconds=1, start_up_seconds=0, stopped=False))
+
+
+def garbage(spec: PipelineSpec) -> int:
+    """`lst gc --dry-run`."""
+    return len(collect(make_plan(spec, recorded=True), stale=False).files)
+
+
+def stale(spec: PipelineSpec) -> int:
+    """`lst gc --stale --dry-run`."""
+    plan = make_plan(spec, recorded=True)
+    write_spec(plan)
+    return collect(plan, stale=True).num_commits
+
+
+STEPS: dict[str, Callable[[PipelineSpec], object]] = {
+    "dry run": dry_run,
+    "summary": summary,
+    "gc": garbage,
+    "gc --stale": stale,
+    "plan": lambda spec: len(make_plan(spec, recorded=True).partitions),
+}
+
+
+def alone(call: Callable[..., Any], *arguments: Any) -> tuple[float, float]:
+    """(CPU seconds, peak MiB) of a call in a process of its own, with what it imports."""
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        return pool.submit(_measure, call, *arguments).result()
+
+
+def _measure(call: Callable[..., Any], *arguments: Any) -> tuple[float, float]:
+    call(*arguments)
+    status = Path("/proc/self/status").read_text()
+    return time.process_time(), int(re.findall(r"VmHWM:\s+(\d+) kB", status)[0]) / 1024
+
+
+def take_step(folder: Path, name: str) -> None:
+    """One of STEPS over the output in a folder."""
+    spec = make_spec(folder)
+    with made_up_listings(Store(spec.output)):
+        STEPS[name](spec)
+
+
+def prepare_output(folder: Path, partitions: int, committed: bool) -> None:
+    """`set_up` in a folder."""
+    spec = make_spec(folder)
+    with made_up_listings(Store(spec.output)):
+        set_up(spec, partitions, committed)
+
+
+def bookkeeping(what: str, partitions: int, names: Sequence[str], seconds: float, gibibytes: float) -> list[Row]:
+    """Each step over so many half-hour files, committed or only listed."""
     rows = []
     with tempfile.TemporaryDirectory() as place:
-        spec = make_spec(Path(place))
-        row, inventory = measured(
-            f"cut and name {partitions} files", lambda: Inventory(files(partitions), MINUTES, FILES), 60
-        )
-        assert isinstance(inventory, Inventory)
-        rows.append(row)
-        stages = plan_stages(spec, STAGES)
-        cuts = cut_groups(inventory, spec.stages.shards, hop_of(stages))
-        plan = Plan(spec=spec, store=Store(spec.output), partitions=inventory, stages=stages, group_cuts=cuts)
-        plan.units = name_units(spec, inventory, cuts, stages)
-        listings = commit_everything(plan)
-        honest = Files.listing
-        Files.listing = lambda self, folder: listings.get(folder, LISTING.empty_table())  # type: ignore[method-assign]
-        try:
-            for name, call in (
-                ("look up what is committed", lambda: refresh(plan)),
-                ("dry run", lambda: format_plan(plan)),
-                (
-                    "summary",
-                    lambda: format_summary(
-                        Outcome(plan=plan, worked_on={}, seconds=1, start_up_seconds=0, stopped=False)
-                    ),
-                ),
-                ("gc", lambda: collect(plan, stale=False)),
-            ):
-                rows.append(measured(f"{len(plan.partitions)} partitions: {name}", call, 60)[0])
-            assert plan.is_complete()
-        finally:
-            Files.listing = honest  # type: ignore[method-assign]
+        alone(prepare_output, Path(place), partitions, names[0] != "plan")
+        for name in names:
+            spent, peak = alone(take_step, Path(place), name)
+            for value, unit, limit in ((spent, "CPU s", seconds), (peak, "MiB", gibibytes * 1024)):
+                rows.append(
+                    Row(
+                        name=f"{partitions} {what}: {name}",
+                        value=value,
+                        unit=unit,
+                        goal=f"<= {limit:g}",
+                        holds=value <= limit,
+                    )
+                )
     return rows
 
 
 def run() -> list[Row]:
-    """Both parts of the table."""
-    return growth() + bookkeeping(PARTITIONS)
+    """All parts of the table."""
+    return [
+        *growth(),
+        *bookkeeping("committed partitions", PARTITIONS, ["dry run", "summary", "gc", "gc --stale"], 60, 1),
+        *bookkeeping("listed files", 10 * PARTITIONS, ["plan"], 300, 3),
+    ]
 
 
 if __name__ == "__main__":

@@ -51,7 +51,7 @@ def data_card(index: ShardIndex, shares: dict[str, dict[str, float]], form: str 
 
 def _rows(index: ShardIndex, shares: dict[str, dict[str, float]]) -> list[tuple[str, str]]:
     totals = index.totals
-    rows = [("samples", f"{totals.get('samples', 0):,} in {len(index.shards)} shards")]
+    rows = [("samples", f"{totals.get('samples', 0):,} in {index.num_shards} shards")]
     if index.kind == "text":
         return [*rows, ("characters", f"{totals.get('characters', 0):,}"), *_shares(shares, "share of the characters")]
     rows.append(("hours", f"{totals.get('seconds', 0.0) / 3600:.2f}"))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -22,8 +21,8 @@ from pipeline.containers.base import AudioError
 from pipeline.source.audio import SourceAudio
 from schemas.arrow import RowType
 from schemas.audio import SAMPLE_RATE
-from schemas.config import ConfigError
-from schemas.reading.shard_reader import ShardSample, samples_of
+from schemas.config import ConfigError, in_short
+from schemas.reading.shard_reader import ShardSample, samples_of, whole_index
 from schemas.shards import TIMING_CODES, SampleMeta, ShardIndex, on_the_grid
 from schemas.tables import Recording, Reject, Segment
 
@@ -286,9 +285,12 @@ def load_index(plan: Plan, data: bytes) -> ShardIndex:
     """The index, if it is the plan's.
 
     Raises:
-        ConfigError: it was written with another spec.
+        ConfigError: it was written with another spec, or cannot be read.
     """
-    index = ShardIndex.model_validate(json.loads(data))
+    try:
+        index = whole_index(data, lambda path: plan.store.read_bytes(f"shards/{path}"))
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{plan.spec.output}/shards/index.json cannot be read: {in_short(error)}") from error
     if index.fingerprint != plan.stages["shards"].fingerprint:
         raise ConfigError(
             f"{plan.spec.output}/shards/index.json was written with other settings than these: run "

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import math
 
-import numpy as np
-import pyarrow as pa
 import pyarrow.compute as pc
 
 from jobs.cluster.places import local_or_url
@@ -14,7 +11,7 @@ from jobs.runtime.accounting import totals
 from jobs.runtime.plan import Plan
 from jobs.runtime.rejects import FIRST_FEW, allowance, few_lines
 from jobs.runtime.run import Outcome
-from jobs.runtime.shard_writer import belief
+from jobs.runtime.shard_index import belief
 from jobs.store.provenance import provenance
 from pipeline.source.inventory import unreadable
 from schemas.arrow import to_rows
@@ -104,7 +101,7 @@ def format_summary(outcome: Outcome) -> str:
         "rejected     " + (", ".join(f"{count} {code} ({name})" for name, code, count in rejects) or "nothing")
     )
     if "shards" in plan.stages:
-        told = belief(list(plan.commits("shards")))
+        told = belief(plan)
         seconds, doubtful = told["speech_uncovered"], told["doubtful_words"]
         lines.append(f"uncovered    {seconds:.1f} s of speech in no word (filler patches); {doubtful} doubtful words")
     lines += few_lines(plan, f"lst rejects {local_or_url(plan.spec.output)}")
@@ -130,10 +127,10 @@ def version_notes(plan: Plan) -> list[str]:
     lines = []
     current = provenance()["versions"]
     for name in plan.stages:
-        names = pa.array(np.unique(plan.units[name][plan.done[name]])).cast(pa.string())
-        table = plan.logs[name].read(["provenance"])
-        texts = pc.unique(table.column("provenance").filter(pc.is_in(table.column("unit"), names)))
-        made = {json.loads(text).get("versions", current) for text in texts.to_pylist()}
+        made: set[str] = set()
+        for table in plan.logs[name].select(plan.rows(name), ["provenance"]):
+            versions = pc.extract_regex(table.column("provenance"), r'"versions": "(?P<versions>[^"]*)"')
+            made.update(pc.unique(pc.struct_field(versions, "versions").drop_null()).to_pylist())
         for versions in sorted(made - {current}):
             changed = sorted(set(versions.split()) - set(current.split()))
             lines.append(f"{name}: some of it was made with {', '.join(changed) or 'fewer packages'}")

@@ -8,11 +8,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.compute as pc
 
 from jobs.runtime.plan import Plan
-from jobs.store.commit_log import COUNTS
+from jobs.store.commit_rows import COUNTS
 from schemas.arrow import Row
 from schemas.audio import SAMPLE_RATE
 from schemas.tables import InventoryItem, Recording, Segment
@@ -111,25 +110,26 @@ class StageTotals:
 
 def totals(plan: Plan, stage: str, among: np.ndarray | None = None) -> StageTotals:
     """Sums over the commits of a stage that stand, or those of them whose units `among` marks."""
-    chosen = plan.done[stage] if among is None else plan.done[stage] & among
-    names = pa.array(np.unique(plan.units[stage][chosen])).cast(pa.string())
-    table = plan.logs[stage].read([*COUNTS, "seconds_busy", "rejects_by_code"])
-    table = table.filter(pc.is_in(table.column("unit"), names))
     rejects: Counter[str] = Counter()
-    for entry in pc.value_counts(table.column("rejects_by_code")).to_pylist():
-        for code, count in json.loads(entry["values"]).items():
-            rejects[code] += count * entry["counts"]
-    sums = {name: pc.sum(table.column(name)).as_py() or 0 for name in (*COUNTS, "seconds_busy")}
+    sums: Counter[str] = Counter()
+    seconds, rows = 0.0, plan.rows(stage, among)
+    for table in plan.logs[stage].select(rows, [*COUNTS, "seconds_busy", "rejects_by_code"]):
+        seconds += pc.sum(table.column("seconds_busy")).as_py()
+        for name in COUNTS:
+            sums[name] += pc.sum(table.column(name)).as_py()
+        for entry in pc.value_counts(table.column("rejects_by_code")).to_pylist():
+            for code, count in json.loads(entry["values"]).items():
+                rejects[code] += count * entry["counts"]
     hour = SAMPLE_RATE * 3600
     return StageTotals(
-        commits=table.num_rows,
+        commits=len(rows),
         rows_in=sums["rows_in"],
         rows_out=sums["rows_out"],
         rows_rejected=sums["rows_rejected"],
         hours_in=sums["samples_in"] / hour,
         hours_out=sums["samples_out"] / hour,
         hours_rejected=sums["samples_rejected"] / hour,
-        seconds_busy=sums["seconds_busy"],
+        seconds_busy=seconds,
         taken_over=sums["taken_over"],
         rejects=rejects,
     )

@@ -12,8 +12,6 @@ from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
 
 from jobs.monitoring.logs import LOG
 from jobs.runtime.job import Job, ShardTask, Task
@@ -67,26 +65,30 @@ def write_spec(plan: Plan) -> None:
 
 
 class Receipts:
-    """The hashes of all committed tables of the plan's partitions, as columns."""
+    """The hashes of all committed tables of the plan's partitions: 32 bytes for each."""
 
     def __init__(self, plan: Plan, stages: Sequence[str]) -> None:
         self._of: dict[str, np.ndarray] = {}
+        self._known: dict[str, np.ndarray] = {}
         for stage in stages:
-            table = plan.logs[stage].read(["sha256"])
-            place = pc.index_in(pa.array(plan.units[stage]).cast(pa.string()), table.column("unit").combine_chunks())
-            digests = pc.fill_null(pc.take(table.column("sha256").combine_chunks(), place), "")
-            column = np.asarray(digests.to_numpy(zero_copy_only=False), "S64")
-            column[~plan.done[stage]] = b""
-            self._of[stage] = column
+            log = plan.logs[stage]
+            texts = ("".join(table.column("sha256").to_pylist()) for table in log.written(["sha256"]))
+            digests = np.frombuffer(b"".join(map(bytes.fromhex, texts)), np.uint8).reshape(-1, 32)
+            rows = log.find(plan.units[stage])
+            self._known[stage] = plan.done[stage] & (rows >= 0)
+            self._of[stage] = np.append(digests, np.zeros((1, 32), np.uint8), axis=0)[rows]
 
     def of(self, number: int) -> dict[str, str]:
         """Stage -> sha256 of what is committed of a partition."""
-        return {stage: column[number].decode() for stage, column in self._of.items() if column[number]}
+        return {
+            stage: column[number].tobytes().hex() for stage, column in self._of.items() if self._known[stage][number]
+        }
 
     def add(self, task: Task) -> None:
         """What a task brought back."""
         for stage, digest in task.receipts.items():
-            self._of[stage][task.number] = digest.encode()
+            self._of[stage][task.number] = np.frombuffer(bytes.fromhex(digest), np.uint8)
+            self._known[stage][task.number] = True
 
 
 class Tasks:
@@ -99,7 +101,7 @@ class Tasks:
         self.held = {
             stage: HeldRows(plan.logs[stage])
             for stage in stages
-            if stage != "shards" and len(plan.logs[stage].units) and not plan.done[stage].all()
+            if stage != "shards" and len(plan.logs[stage]) and not plan.done[stage].all()
         }
 
     def of_partition(self, number: int) -> Task:

@@ -7,14 +7,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
 
 from jobs.runtime.stages import UPSTREAM, build_stage, unit_tokenizer_of
 from jobs.store.commit_log import CommitLog, folder_of, list_commits
 from jobs.store.labels import labels_read
 from jobs.store.provenance import VERSIONS
 from jobs.store.records import read_inventory, refresh_inventory
+from jobs.store.standing import Listings, standing
 from jobs.store.store import Store
 from pipeline.shards import VERSION as SHARDS_VERSION
 from pipeline.source.partitions import SCALE, Inventory, cut_by_content
@@ -117,14 +116,24 @@ class Plan:
             return commit
         raise KeyError(f"{stage}/{self.unit(stage, number)}")
 
+    def rows(self, stage: str, among: np.ndarray | None = None) -> np.ndarray:
+        """int64: where in the stage's log the commits stand of its units that are done, or of those that `among` marks too.
+
+        In the order of the units, each once: units that hold nothing are called alike.
+        """
+        chosen = self.done[stage] if among is None else self.done[stage] & among
+        rows = self.logs[stage].find(self.units[stage][chosen])
+        _, first = np.unique(rows, return_index=True)
+        ordered: np.ndarray = rows[np.sort(first)]
+        return ordered
+
     def commits(self, stage: str, with_rejects: bool = False) -> Iterator[Commit]:
         """The commits of a stage that stand, in order; or those of them that have rejects, which are few among many."""
-        names = pa.array(self.units[stage][self.done[stage]]).cast(pa.string())
+        rows, log = self.rows(stage), self.logs[stage]
         if with_rejects:
-            table = self.logs[stage].read(["rows_rejected"])
-            some = pc.greater(table.column("rows_rejected"), 0)
-            names = names.filter(pc.is_in(names, table.column("unit").filter(some).combine_chunks()))
-        return self.logs[stage].commits(pc.unique(names).to_pylist()) if len(names) else iter(())
+            counts = [table.column("rows_rejected").to_numpy() for table in log.written(["rows_rejected"])]
+            rows = rows[np.concatenate(counts)[rows] > 0]
+        return log.commits_in(rows)
 
 
 def make_plan(spec: PipelineSpec, until: str = "shards", recorded: bool = False) -> Plan:
@@ -275,13 +284,13 @@ def refresh(plan: Plan, check_files: bool = True) -> None:
 
     Without `check_files` the log of commits alone is read.
     """
-    listed = list_commits(plan.store)
+    listed, listings = list_commits(plan.store), Listings(plan.store)
     plan.damaged = []
     for name, stage in plan.stages.items():
         log = CommitLog(plan.store, name, stage.fingerprint, listed.get(folder_of(name, stage.fingerprint), []))
         plan.logs[name] = log
-        wanted = pa.array(plan.units[name]).cast(pa.string())
-        plan.done[name] = _standing(plan, name, log) if check_files else np.asarray(pc.is_in(wanted, log.units))
+        units = plan.units[name]
+        plan.done[name] = standing(log, units, listings, plan.damaged.append) if check_files else log.find(units) >= 0
         plan.damaged += [f"{plan.store.root}/{path} {why}" for path, why in log.damaged]
         for above in stage.upstream:
             # Recordings only restate labels that nothing below depends on; their bytes are checked on reading.
@@ -295,31 +304,6 @@ def _all_members(plan: Plan, done: np.ndarray) -> np.ndarray:
     return result
 
 
-def _standing(plan: Plan, name: str, log: CommitLog) -> np.ndarray:
-    """bool [units]: committed, and the files are there with the size that the commit states."""
-    wanted = pa.array(plan.units[name]).cast(pa.string())
-    table = log.read(["path", "bytes", "rejects_path", "rejects_bytes"])
-    table = table.filter(pc.is_in(table.column("unit"), wanted))
-    whole = np.ones(table.num_rows, bool)
-    for prefix, folder in (("", "shards" if name == "shards" else f"tables/{name}"), ("rejects_", "tables/rejects")):
-        paths = table.column(f"{prefix}path").combine_chunks()
-        if paths.null_count == len(paths):
-            continue
-        files = plan.store.listing(folder)
-        if not folder.startswith("shards"):
-            files = pa.concat_tables([files, plan.store.listing(f"superseded/{folder}")])
-        names = pc.replace_substring_regex(paths, "^.*/", "")
-        place = pc.index_in(names, files.column("name").combine_chunks())
-        size = pc.take(files.column("bytes").combine_chunks(), place)
-        right = pc.fill_null(pc.equal(size, table.column(f"{prefix}bytes").combine_chunks()), False)
-        right = pc.or_(right, pc.is_null(paths))
-        for path in paths.filter(pc.and_(pc.invert(right), pc.is_valid(place))).to_pylist():
-            plan.damaged.append(f"{plan.store.root}/{path} does not have the size that its commit states")
-        whole &= np.asarray(right)
-    standing: np.ndarray = np.asarray(pc.is_in(wanted, table.column("unit").combine_chunks().filter(pa.array(whole))))
-    return standing
-
-
 def retire(plan: Plan) -> list[str]:
     """Forget commits that no longer count, so that their units can be committed anew, and set aside what is damaged.
 
@@ -328,6 +312,6 @@ def retire(plan: Plan) -> list[str]:
     said: list[str] = []
     for name, log in plan.logs.items():
         said += log.set_damaged_aside()
-        names = pa.array(plan.units[name][~plan.done[name]]).cast(pa.string())
-        log.drop(pc.unique(names.filter(pc.is_in(names, log.units))).to_pylist())
+        waiting = plan.units[name][~plan.done[name]]
+        log.drop(np.unique(waiting[log.find(waiting) >= 0]))
     return said

@@ -6,14 +6,17 @@ views/<index>.sql         the same as DuckDB views
 
 from __future__ import annotations
 
-import io
+from collections.abc import Iterator
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from jobs.runtime.plan import Plan
+from jobs.store.commit_log import is_among
 from jobs.store.records import index_name
+from jobs.store.standing import NAMED, keys_of_names
 from schemas.reading.output import CATALOG, views
 from schemas.tables import TABLES
 
@@ -24,28 +27,29 @@ def publish(plan: Plan) -> None:
     Only for the owner of the output, and only when all is done.
     """
     name = index_name(plan.spec.source)
-    catalog = catalog_of(plan)
-    buffer = io.BytesIO()
-    pq.write_table(catalog, buffer, compression="zstd")
-    plan.store.write_bytes(f"tables/{name}.parquet", buffer.getvalue())
-    plan.store.write_bytes(
-        f"views/{name}.sql", views(plan.store.root, name, set(catalog.column("table").to_pylist())).encode()
-    )
-    arrange(plan, catalog)
+    buffer = pa.BufferOutputStream()
+    tables: set[str] = set()
+    with pq.ParquetWriter(buffer, CATALOG, compression="zstd") as writer:
+        for entries in catalog_of(plan):
+            writer.write_table(entries)
+            tables |= set(pc.unique(entries.column("table")).to_pylist())
+    plan.store.write_bytes(f"tables/{name}.parquet", buffer.getvalue().to_pybytes())
+    plan.store.write_bytes(f"views/{name}.sql", views(plan.store.root, name, tables).encode())
+    arrange(plan)
 
 
-def catalog_of(plan: Plan) -> pa.Table:
-    """The committed files of the plan (CATALOG), by table and in the order of the partitions."""
-    pieces = []
+def catalog_of(plan: Plan) -> Iterator[pa.Table]:
+    """The committed files of the plan (CATALOG), by table and in the order of the partitions, some thousand at a time."""
+    rejects = []
     for stage in plan.stages:
         if stage == "shards":
             continue
-        log = plan.logs[stage].read(["path", "rows", "bytes", "rejects_path", "rejects_rows", "rejects_bytes"])
-        names = pa.array(plan.units[stage][plan.done[stage]]).cast(pa.string())
-        rows = log.take(pc.index_in(pc.unique(names), log.column("unit").combine_chunks()))
-        pieces.append(_entries(rows, "", stage))
-        pieces.append(_entries(rows.filter(pc.is_valid(rows.column("rejects_path"))), "rejects_", "rejects"))
-    return pa.concat_tables(pieces)
+        rows, log = plan.rows(stage), plan.logs[stage]
+        for table in log.take(rows, ["path", "rows", "bytes"]):
+            yield _entries(table, "", stage)
+        for table in log.take(rows, ["rejects_path", "rejects_rows", "rejects_bytes"]):
+            rejects.append(_entries(table.filter(pc.is_valid(table.column("rejects_path"))), "rejects_", "rejects"))
+    yield from rejects
 
 
 def _entries(rows: pa.Table, prefix: str, table: str) -> pa.Table:
@@ -53,22 +57,25 @@ def _entries(rows: pa.Table, prefix: str, table: str) -> pa.Table:
     return pa.table([pa.array([table] * rows.num_rows, pa.string()), *columns], schema=CATALOG)
 
 
-def arrange(plan: Plan, catalog: pa.Table) -> None:
+def arrange(plan: Plan) -> None:
     """Move table files that no index's catalogue names to superseded/, and back what one names again.
 
     They stay for taking rows over, until `gc --stale`.
     """
     store = plan.store
-    wanted = catalog.column("path").combine_chunks()
-    for other in sorted(store.names("tables")):
-        if other.endswith(".parquet") and other != f"{index_name(plan.spec.source)}.parquet":
-            table = pq.read_table(pa.BufferReader(store.read_bytes(f"tables/{other}")), columns=["path"])
-            wanted = pa.concat_arrays([wanted, table.column("path").combine_chunks()])
+    named: dict[str, list[np.ndarray]] = {}
+    for catalog in sorted(name for name in store.names("tables") if name.endswith(".parquet")):
+        file = pq.ParquetFile(pa.BufferReader(store.read_bytes(f"tables/{catalog}")), pre_buffer=False)
+        for batch in file.iter_batches(columns=["table", "path"], use_threads=False):
+            for table in pc.unique(batch.column("table")).to_pylist():
+                paths = batch.column("path").filter(pc.equal(batch.column("table"), table))
+                named.setdefault(table, []).append(keys_of_names(pc.replace_substring_regex(paths, "^.*/", "")))
     for name in TABLES:
+        wanted = np.sort(np.concatenate([np.empty(0, np.uint64), *named.get(name, [])]))
         for source, target, keep in (("", "superseded/", False), ("superseded/", "", True)):
-            files = store.listing(f"{source}tables/{name}").column("name")
-            paths = pc.binary_join_element_wise(f"tables/{name}", files, "/")
-            moving = pc.is_in(paths, wanted) if keep else pc.invert(pc.is_in(paths, wanted))
-            for path in paths.filter(moving).to_pylist():
-                if not path.endswith(".tmp"):
+            for batch in store.listing(f"{source}tables/{name}").to_batches():
+                files = batch.column("name").filter(pc.match_substring_regex(batch.column("name"), NAMED))
+                moving = is_among(keys_of_names(files), wanted) == keep
+                for file_name in files.filter(pa.array(moving)).to_pylist():
+                    path = f"tables/{name}/{file_name}"
                     store.move(f"{source}{path}", f"{target}{path}")

@@ -6,7 +6,6 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-import pyarrow as pa
 import pyarrow.compute as pc
 
 from jobs.monitoring.logs import LOG
@@ -80,11 +79,9 @@ class RejectRate:
         self._plan = plan
         self._tallies = {stage: _Tally() for stage in stages}
         for stage, tally in self._tallies.items():
-            table = plan.logs[stage].read(["rows_in", "rows_rejected"])
-            names = pa.array(plan.units[stage][plan.done[stage]]).cast(pa.string())
-            table = table.filter(pc.is_in(table.column("unit"), names))
-            tally.rows = pc.sum(table.column("rows_in")).as_py() or 0
-            tally.rejected = pc.sum(table.column("rows_rejected")).as_py() or 0
+            for table in plan.logs[stage].select(plan.rows(stage), ["rows_in", "rows_rejected"]):
+                tally.rows += pc.sum(table.column("rows_in")).as_py()
+                tally.rejected += pc.sum(table.column("rows_rejected")).as_py()
         self._shown = 0
         self.is_passed = any(self._is_too_high(stage) for stage in stages)
         """Whether a stage's rejects have passed `max_reject_rate`."""

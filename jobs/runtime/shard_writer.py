@@ -1,27 +1,23 @@
-"""Shards from committed tables, and the index that makes them a dataset."""
+"""Shards from committed tables."""
 
 from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from itertools import groupby
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from jobs.exports.card import NOT_STATED, data_card
 from jobs.runtime.isolation import failure
-from jobs.runtime.plan import Plan
 from jobs.runtime.stages import unit_tokenizer_of
 from jobs.store.provenance import provenance
-from jobs.store.records import index_name
 from jobs.store.store import Store, table_path
 from pipeline.shards import Passage, SegmentRecord, build_sample, passages, records, write_shard
 from pipeline.source.base import AudioReader
 from schemas.arrow import RowType, to_rows
 from schemas.audio import SAMPLE_RATE
 from schemas.commit import Commit
-from schemas.shards import ShardEntry, ShardIndex
 from schemas.tables import Patches, Recording, Reject, Segment, Transcript, Units, Word
 
 if TYPE_CHECKING:
@@ -145,62 +141,3 @@ def _add(sums: dict[str, int], passage: Passage) -> None:
         sums["audio_samples"] += length
         for name in (f"{LANGUAGE}{part.transcript.language}", f"{LICENSE}{passage.recording.license or ''}"):
             sums[name] = sums.get(name, 0) + length
-
-
-def write_index(plan: Plan) -> ShardIndex:
-    """Publish the index of the shards. Only called when every shard is committed: the index's presence means complete."""
-    assert not plan.pending("shards")
-    commits = list(plan.commits("shards"))
-    entries = [entry for entry in map(_entry, commits) if entry.samples]
-    stage = plan.stages["shards"]
-    index = ShardIndex(
-        kind="speech",
-        fingerprint=stage.fingerprint,
-        **unit_tokenizer_of(stage.cards),
-        cards={card.card_id: card for card in stage.cards},
-        shards=entries,
-        totals={
-            name: sum(getattr(entry, name) for entry in entries)
-            for name in ("samples", "frames", "words", "patches", "seconds", "bytes")
-        }
-        | belief(commits)
-        | _shares(commits),
-    )
-    name = index_name(plan.spec.source)
-    plan.store.write_bytes(f"shards/{name}.json", (index.model_dump_json(indent=1) + "\n").encode("utf-8"))
-    card = data_card(index, {name: index.totals.get(name, {}) for name in ("languages", "licenses")})
-    plan.store.write_bytes("shards/README.md" if name == "index" else f"shards/{name}.md", card.encode("utf-8"))
-    return index
-
-
-def belief(commits: Sequence[Commit]) -> dict[str, Any]:
-    """Words that are `doubtful`, and seconds of speech that no word covers (`speech_uncovered`)."""
-    doubtful, samples = (sum(commit.sums.get(name, 0) for commit in commits) for name in BELIEF)
-    return {"doubtful_words": doubtful, "speech_uncovered": round(samples / SAMPLE_RATE, 2)}
-
-
-def _shares(commits: Sequence[Commit]) -> dict[str, Any]:
-    """Recordings, and seconds per language and licence; nothing where a commit was made before they were counted."""
-    if not all("recordings" in commit.sums for commit in commits):
-        return {}
-    shares: dict[str, Any] = {"recordings": sum(commit.sums["recordings"] for commit in commits)}
-    for name, prefix in (("languages", LANGUAGE), ("licenses", LICENSE)):
-        samples: Counter[str] = Counter()
-        for commit in commits:
-            samples.update({key[len(prefix) :]: n for key, n in commit.sums.items() if key.startswith(prefix)})
-        shares[name] = {key or NOT_STATED: samples[key] / SAMPLE_RATE for key in sorted(samples)}
-    return shares
-
-
-def _entry(commit: Commit) -> ShardEntry:
-    output, sums = commit.outputs["shard"], commit.sums
-    return ShardEntry(
-        path=output.path.rsplit("/", 1)[-1],
-        sha256=output.sha256,
-        bytes=output.bytes,
-        samples=sums["samples"],
-        frames=sums["frames"],
-        words=sums["words"],
-        patches=sums["patches"],
-        seconds=sums["audio_samples"] / SAMPLE_RATE,
-    )

@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 
 from jobs.runtime.accounting import parent_of
 from jobs.runtime.job import Held
-from jobs.store.commit_log import CommitLog
+from jobs.store.commit_log import CommitLog, is_among, keys_of
 from jobs.store.store import CorruptFileError, Store, table_path
 from pipeline.source.partitions import content_id
 from schemas.arrow import Row, RowType, to_rows
@@ -33,30 +33,33 @@ def member_id(item: InventoryItem, labels: Sequence[str]) -> str:
 
 
 class HeldRows:
-    """Which commits of a stage hold rows of which files."""
+    """Which commits of a stage hold rows of which files: 16 bytes for each file of each commit."""
 
     def __init__(self, log: CommitLog) -> None:
-        self._table = log.read(COLUMNS)
-        members = self._table.column("member_ids").combine_chunks()
-        lengths = np.asarray(pc.list_value_length(members), np.int64)
-        self._owners = np.repeat(np.arange(len(lengths)), lengths)
-        flat = pc.list_flatten(members)
-        order = np.asarray(pc.sort_indices(flat))
-        self._ids, self._owners = flat.take(pa.array(order)), self._owners[order]
+        self._log = log
+        ids, owners = [np.empty(0, np.uint64)], [np.empty(0, np.uint64)]
+        for table in log.written(["member_ids"]):
+            members = table.column("member_ids").combine_chunks()
+            ids.append(_keys(pc.list_flatten(members)))
+            owners.append(np.repeat(_keys(table.column("unit")), np.asarray(pc.list_value_length(members), np.int64)))
+        self._ids, place = np.unique(np.concatenate(ids), return_index=True)
+        self._owners = np.concatenate(owners)[place]
+        """Keys of the units that hold the ids: rows of the log change while a run goes on."""
 
     def find(self, wanted: Sequence[str]) -> list[Held]:
         """The commits that hold these members, each member once."""
-        if not len(self._ids) or not wanted:
-            return []
-        places = pc.index_in(pa.array(wanted, pa.string()), self._ids)
+        keys = keys_of(np.asarray(wanted, "S16"))
+        known = is_among(keys, self._ids)
         owners: dict[int, list[str]] = {}
-        for name, place in zip(wanted, places.to_pylist(), strict=True):
-            if place is not None:
-                owners.setdefault(int(self._owners[place]), []).append(name)
-        return [self._held(number, names) for number, names in sorted(owners.items())]
+        for name, key in zip(np.asarray(wanted)[known].tolist(), keys[known], strict=True):
+            owners.setdefault(int(self._owners[np.searchsorted(self._ids, key)]), []).append(name)
+        units = np.asarray([f"{owner:016x}" for owner in sorted(owners)], "S16")
+        rows = self._log.find(units)
+        held = (row for table in self._log.take(rows, COLUMNS) for row in table.to_pylist())
+        return [self._held(row, owners[int(row["unit"], 16)]) for row in held]
 
-    def _held(self, number: int, names: Sequence[str]) -> Held:
-        row: dict[str, Any] = self._table.slice(number, 1).to_pylist()[0]
+    @staticmethod
+    def _held(row: dict[str, Any], names: Sequence[str]) -> Held:
         members = dict(zip(row["member_ids"], row["member_keys"], strict=True))
         return Held(
             unit=row["unit"],
@@ -65,6 +68,10 @@ class HeldRows:
             members={name: members[name] for name in names},
             seconds_busy=row["seconds_busy"] * len(names) / len(members),
         )
+
+
+def _keys(names: pa.Array | pa.ChunkedArray) -> np.ndarray:
+    return keys_of(np.asarray(names.to_numpy(zero_copy_only=False), "S16"))
 
 
 def read_held(store: Store, stage: str, held: Held) -> tuple[list[Row], list[Reject]] | None:

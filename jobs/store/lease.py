@@ -44,7 +44,7 @@ class Lease:
     def __init__(self, store: Files, what: str) -> None:
         self.store, self.what = store, what
         self.number = -1
-        self._since = time.time()
+        self._since = self._renewed = time.time()
         self._identity = {**_process(), "run": uuid.uuid4().hex[:12], "what": what}
         self._ended = threading.Event()
         self._lost = ""
@@ -71,6 +71,15 @@ class Lease:
         if self._lost:
             raise LeaseLost(self._lost)
 
+    def confirm(self) -> None:
+        """A heartbeat now and `check`: before what only the owner may do.
+
+        Raises:
+            LeaseLost: somebody has taken the output over.
+        """
+        self.renew()
+        self.check()
+
     def release(self) -> None:
         """Stop being the owner."""
         self._ended.set()
@@ -83,20 +92,23 @@ class Lease:
         state = {**self._identity, "since": self._since, "heartbeat": time.time(), "released": released}
         return json.dumps(state, indent=1).encode()
 
+    def renew(self) -> None:
+        """One heartbeat; where a higher number than ours exists, the output is lost."""
+        try:
+            if _numbers(self.store)[-1:] != [self.number]:
+                self._lost = f"{self.store.root} was taken over by another run: this one has stopped"
+                return
+            self.store.write_bytes(_path(self.number), self._content())
+            self._renewed = time.time()
+        except (OSError, ConfigError) as error:
+            if time.time() - self._renewed > EXPIRES:
+                self._lost = f"the lease on {self.store.root} could not be renewed: {error}"
+
     def _beat(self) -> None:
-        last = time.time()
-        while not self._ended.wait(BEAT):
-            try:
-                if _numbers(self.store)[-1:] != [self.number]:
-                    self._lost = f"{self.store.root} was taken over by another run: this one has stopped"
-                    LOG.error("%s", self._lost)
-                    return
-                self.store.write_bytes(_path(self.number), self._content())
-                last = time.time()
-            except (OSError, ConfigError) as error:
-                if time.time() - last > EXPIRES:
-                    self._lost = f"the lease on {self.store.root} could not be renewed: {error}"
-                    return
+        while not self._lost and not self._ended.wait(BEAT):
+            self.renew()
+        if self._lost:
+            LOG.error("%s", self._lost)
 
     def _refusal(self, other: dict[str, Any], why: str) -> str:
         since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(other["since"]))

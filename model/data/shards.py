@@ -20,6 +20,7 @@ from pydantic import ValidationError
 from schemas.cards import fingerprint
 from schemas.config import in_short
 from schemas.errors import DataError, ExitCode, StorageError
+from schemas.reading.shard_reader import whole_index
 from schemas.shards import SHARD_FORMAT, SampleMeta, ShardEntry, ShardIndex, on_the_grid
 from schemas.storage.copies import Copies, Remote
 from schemas.storage.retry import asked_again
@@ -310,13 +311,18 @@ def read_index(url: str) -> ShardIndex:
         ShardError: it is missing, or is not an index of a format that this code reads.
     """
 
-    def read() -> bytes:
-        with fsspec.open(url, "rb") as file:
-            content: bytes = file.read()
-            return content
+    def read(relative: str) -> bytes:
+        path = f"{url.rpartition('/')[0] or '.'}/{relative}"
+
+        def ask() -> bytes:
+            with fsspec.open(path, "rb") as file:
+                content: bytes = file.read()
+                return content
+
+        return asked_again(path, ask)
 
     try:
-        index = ShardIndex.model_validate_json(asked_again(url, read))
+        index = whole_index(read(url.rpartition("/")[2]), read)
     except StorageError as error:
         raise ShardError(f"cannot read the shard index: {error}", code=ExitCode.TRY_AGAIN) from error
     except (OSError, ValueError) as error:

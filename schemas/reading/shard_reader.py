@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
-import json
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import IO
 
 import fsspec
 import numpy as np
+from pydantic import TypeAdapter
 
 from schemas.config import ConfigError, in_short
-from schemas.shards import SampleMeta, ShardIndex
+from schemas.shards import SampleMeta, ShardEntry, ShardIndex
+
+ENTRIES = TypeAdapter(list[ShardEntry])
 
 
 class ShardSample:
@@ -49,6 +52,38 @@ def samples_of(file: IO[bytes]) -> Iterator[ShardSample]:
             yield sample
 
 
+def whole_index(data: bytes, read: Callable[[str], bytes]) -> ShardIndex:
+    """The index of a set, with the entries of all its parts; `read` gives a file by its path relative to the index.
+
+    Raises:
+        ValueError: it is no index, or a part is not the one that the index names. OSError: a part is missing.
+    """
+    index = ShardIndex.model_validate_json(data)
+    shards = list(index.shards)
+    for part in index.parts:
+        content = read(part.path)
+        if hashlib.sha256(content).hexdigest() != part.sha256:
+            raise ValueError(f"its part {part.path} is damaged: the sha256 is not the one that the index states")
+        shards += ENTRIES.validate_json(content)
+    return index.with_updates(shards=shards, parts=[]) if index.parts else index
+
+
+def load_index(path: str) -> ShardIndex:
+    """The index at a path or fsspec URL, with the entries of all its parts.
+
+    Raises:
+        OSError, ValueError: as `whole_index`.
+    """
+    folder = path.rpartition("/")[0] or "."
+
+    def read(relative: str) -> bytes:
+        with fsspec.open(f"{folder}/{relative}", "rb") as file:
+            content: bytes = file.read()
+        return content
+
+    return whole_index(read(path.rpartition("/")[2]), read)
+
+
 def read_index(path: str) -> ShardIndex:
     """The index of a speech set.
 
@@ -56,8 +91,7 @@ def read_index(path: str) -> ShardIndex:
         ConfigError: it is missing, or has no units.
     """
     try:
-        with fsspec.open(path, "rb") as file:
-            index = ShardIndex.model_validate(json.load(file))
+        index = load_index(path)
     except (OSError, ValueError) as error:
         raise ConfigError(f"cannot read the shard index {path}: {in_short(error)}") from error
     if index.kind != "speech":

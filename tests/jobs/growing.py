@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import os
 import random
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +20,10 @@ from jobs.runtime import worker as worker_module
 from jobs.runtime.drive import prepare, run_in_process
 from jobs.runtime.plan import Plan, make_plan, refresh
 from jobs.runtime.published import publish
-from jobs.runtime.shard_writer import write_index
+from jobs.runtime.shard_index import write_index
+from jobs.store import lease as lease_module
+from jobs.store.lease import Lease
+from jobs.store.store import Store
 from pipeline.source.base import AudioReader
 from pipeline.stage import Stage, StageResult
 from schemas.arrow import Row
@@ -117,6 +121,7 @@ def use_counting_stages(monkeypatch: pytest.MonkeyPatch) -> None:
         return CountingStage(name, inputs[name]) if name in inputs else honest(name, spec)
 
     monkeypatch.setattr(worker_module, "build_stage", build)
+    monkeypatch.setattr(lease_module, "BEAT", 3600.0)
     monkeypatch.setattr(drive_module, "GATHER", 3)
     monkeypatch.setattr(drive_module, "WINDOW", 4)
     monkeypatch.setattr("os.fsync", lambda descriptor: None)  # the machine does not lose power here
@@ -162,6 +167,32 @@ class Source:
         self.files[target] = self.files.pop(name)
         self._seed += 1
 
+    def move(self) -> None:
+        """A folder is called otherwise."""
+        folder = self.dice.choice(sorted({name.split("/")[0] for name in self.files}))
+        target = f"moved{self._seed:03d}"
+        (self.folder / folder).rename(self.folder / target)
+        self.files = {name.replace(f"{folder}/", f"{target}/", 1): facts for name, facts in self.files.items()}
+        self._seed += 1
+
+    def touch(self) -> None:
+        """The files are as they were, and look newer."""
+        for name in self.files:
+            os.utime(self.folder / name, ns=(self._seed, self._seed))
+        self._seed += 1
+
+    def replace(self) -> None:
+        """A file has other sound under its name."""
+        name = self.dice.choice(sorted(self.files))
+        noise = np.random.default_rng(self._seed).uniform(-0.1, 0.1, self.dice.randrange(8_000, 24_000))
+        soundfile.write(self.folder / name, noise, SAMPLE_RATE)
+        self._seed += 1
+
+    def annotate(self) -> None:
+        """A column that no stage reads says something else."""
+        for facts in self.files.values():
+            facts["note"] = f"note {self.dice.randrange(9)}"
+
     def relabel(self) -> None:
         """All files have another licence."""
         for facts in self.files.values():
@@ -175,9 +206,10 @@ class Source:
         """manifest.tsv of what is there."""
         with open(self.folder / "manifest.tsv", "w", encoding="utf-8", newline="") as file:
             writer = csv.writer(file, dialect="excel-tab")
-            writer.writerow(["file", "transcript", "license"])
+            writer.writerow(["file", "transcript", "license", "note"])
             writer.writerows(
-                [name, facts["transcript"], facts["license"]] for name, facts in sorted(self.files.items())
+                [name, facts["transcript"], facts["license"], facts.get("note", "")]
+                for name, facts in sorted(self.files.items())
             )
 
 
@@ -191,15 +223,36 @@ def make_spec(source: str, output: str, centroids: Path, minutes: float = 0.05, 
     return parse_config(PipelineSpec, raw, origin="test")
 
 
-def run(spec: PipelineSpec) -> Plan:
-    """A run to its end."""
-    plan = make_plan(spec)
-    prepare(plan)
-    assert run_in_process(plan, STAGES) == []
-    refresh(plan)
-    assert plan.is_complete()
-    write_index(plan)
-    publish(plan)
+class Killed(BaseException):
+    """The process is gone."""
+
+
+def run(spec: PipelineSpec, take_over: bool = False, asks: Callable[[], bool] = lambda: False) -> Plan:
+    """A run to its end, by the owner of the output. `asks` says after which units it looks whether it still is that."""
+    lease = Lease(Store(spec.output), "test")
+    lease.acquire(take_over)
+
+    def tell(stage: str, number: int) -> None:
+        if asks():
+            lease.confirm()
+
+    try:
+        plan = make_plan(spec)
+        lease.confirm()
+        prepare(plan)
+        assert run_in_process(plan, STAGES, tell) == []
+        lease.confirm()
+        refresh(plan)
+        assert plan.is_complete()
+        write_index(plan)
+        publish(plan)
+    except Killed:
+        lease._ended.set()  # the heart stops, and the lease is not released
+        raise
+    except BaseException:
+        lease.release()
+        raise
+    lease.release()
     return plan
 
 

@@ -13,7 +13,8 @@ from jobs.runtime.drive import Tasks, prepare
 from jobs.runtime.job import Job
 from jobs.runtime.plan import Plan, make_plan, refresh
 from jobs.runtime.published import publish
-from jobs.runtime.shard_writer import write_group, write_index
+from jobs.runtime.shard_index import write_index
+from jobs.runtime.shard_writer import write_group
 from pipeline.patches import aligned_patches, word_frames
 from pipeline.source.audio import SourceAudio
 from schemas.arrow import Row

@@ -6,91 +6,174 @@ import contextlib
 import random
 import shutil
 from collections import Counter
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from jobs.gc import collect
-from jobs.runtime.plan import make_plan
+from jobs.runtime.plan import Plan, make_plan
+from jobs.store.lease import Lease, LeaseLost
 from jobs.store.records import index_name
+from jobs.store.store import Store
+from schemas.config import ConfigError
 from schemas.spec import PipelineSpec
 from schemas.storage.files import Files
-from tests.jobs.growing import Source, calls, known, make_spec, run, shards_of, use_counting_stages
+from tests.jobs.growing import Killed, Source, calls, known, make_spec, run, shards_of, use_counting_stages
+
+CHANGES = ("add", "add", "remove", "rename", "move", "touch", "replace", "relabel", "annotate", "retell")
+"""What happens to a source, as methods of Source."""
 
 
-class Killed(BaseException):
-    """The process is gone."""
-
-
-class KillAtWrite:
-    """Lets the process die before, or after, one of its writes."""
+class AtWrite:
+    """Lets something happen before, or after, one of the writes to an output."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.left = -1
+        self._left = 0
+        self._what: Callable[[], None] = lambda: None
         for name in ("write_bytes", "create_exclusively", "remove_all", "move"):
-            monkeypatch.setattr(Files, name, self._dying(getattr(Files, name)))
+            monkeypatch.setattr(Files, name, self._counting(getattr(Files, name)))
 
-    def _dying(self, honest: Any) -> Any:
+    @contextlib.contextmanager
+    def happens(self, what: Callable[[], None], moment: int) -> Iterator[None]:
+        """`what` at the moment of that number, if the body comes so far: two for each write."""
+        self._left, self._what = moment, what
+        yield
+        self._left = 0
+
+    def _counting(self, honest: Any) -> Any:
         def write(store: Files, *arguments: Any) -> Any:
-            self.left -= 1
-            if self.left == 0:
-                raise Killed
+            self._count()
             result = honest(store, *arguments)
-            self.left -= 1
-            if self.left == 0:
-                raise Killed
+            self._count()
             return result
 
         return write
 
+    def _count(self) -> None:
+        self._left -= 1
+        if self._left == 0:
+            self._what()
 
-def history(seed: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, steps: int = 7) -> None:
-    dice = random.Random(seed)
-    use_counting_stages(monkeypatch)
-    kill = KillAtWrite(monkeypatch)
-    source = Source(tmp_path / "audio", dice)
-    minutes, shard = 0.05, 0.1
-    for _ in range(dice.randrange(4, 9)):
-        source.add()
-    for step in range(steps):
+
+class History:
+    """What happens to a corpus and its output, by chance."""
+
+    def __init__(self, seed: int, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.seed, self.folder, self.dice = seed, folder, random.Random(seed)
+        use_counting_stages(monkeypatch)
+        self.writes = AtWrite(monkeypatch)
+        self.source = Source(folder / "audio", self.dice)
+        self.minutes, self.shard = 0.05, 0.1
+        self.happened: Counter[str] = Counter()
+        for _ in range(self.dice.randrange(4, 9)):
+            self.source.add()
+
+    def step(self, number: int) -> None:
+        """Some changes, perhaps a disturbed run, and one to the end, compared with a fresh output."""
+        dice = self.dice
         for _ in range(dice.randrange(1, 3)):
-            change = dice.choice(["add", "add", "remove", "rename", "relabel", "retell"])
-            if len(source.files) > 2 or change == "add":
-                getattr(source, change)()
-        if dice.random() < 0.25:
-            minutes = dice.choice([0.03, 0.05, 0.1])
-        if dice.random() < 0.1:
-            shard = dice.choice([0.06, 0.1, 0.2])
-        source.write_manifest()
-        spec = make_spec(str(source.folder), str(tmp_path / "out"), tmp_path / "centroids", minutes, shard)
-        if dice.random() < 0.3 and (part := a_slice(spec, source, dice)) is not None:
-            spec = part
-        if dice.random() < 0.5:
-            kill.left = dice.randrange(1, 120)
-            with contextlib.suppress(Killed):
-                run(spec)
-            kill.left = -1
-        before = known(make_plan(spec))
-        calls.clear()
-        plan = run(spec)
-        computed = {(stage, identity) for stage, identity in members_of_calls(plan, calls)}
-        assert not computed & before, f"seed {seed}, step {step}: computed though it was known"
-        assert max(calls.values(), default=1) == 1
-        fresh = spec.with_updates(output=str(tmp_path / "fresh"))
+            change = dice.choice(CHANGES)
+            if len(self.source.files) > 2 or change == "add":
+                getattr(self.source, change)()
+                self.happened[change] += 1
+        self.source.write_manifest()
+        self.resize()
+        spec = self.spec()
+        if dice.random() < 0.3:
+            self.disturb(spec, "kill", self.die)
+        if dice.random() < 0.3:
+            self.disturb(self.other(spec), "two drivers", lambda: self.second_driver(spec))
+        plan = self.run_knowing(spec, number)
+        fresh = spec.with_updates(output=str(self.folder / "fresh"))
         run(fresh)
         name = index_name(spec.source)
-        assert shards_of(tmp_path / "out", name) == shards_of(tmp_path / "fresh", name), f"seed {seed}, step {step}"
-        shutil.rmtree(tmp_path / "fresh")
+        out, wanted = (shards_of(self.folder / place, name) for place in ("out", "fresh"))
+        assert out == wanted, f"seed {self.seed}, step {number}"
+        shutil.rmtree(self.folder / "fresh")
         if dice.random() < 0.15:
+            self.happened["gc"] += 1
             collect(plan, stale=True).remove(plan.store)
             assert make_plan(spec, recorded=True).is_complete()
 
+    def resize(self) -> None:
+        """Partitions or shards of another length, now and then."""
+        before = self.minutes, self.shard
+        if self.dice.random() < 0.25:
+            self.minutes = self.dice.choice([0.03, 0.05, 0.1])
+        if self.dice.random() < 0.1:
+            self.shard = self.dice.choice([0.06, 0.1, 0.2])
+        self.happened["resize"] += before != (self.minutes, self.shard)
 
-def a_slice(spec: PipelineSpec, source: Source, dice: random.Random) -> PipelineSpec | None:
-    folder = dice.choice(sorted({name.split("/")[0] for name in source.files}))
-    pattern = f"{folder}/*"
-    return spec.with_updates(source=spec.source.with_updates(pattern=pattern).model_dump())
+    def spec(self) -> PipelineSpec:
+        """What is to be run: the whole source, or a slice of it."""
+        spec = make_spec(
+            str(self.source.folder),
+            str(self.folder / "out"),
+            self.folder / "centroids",
+            minutes=self.minutes,
+            shard=self.shard,
+        )
+        if self.dice.random() < 0.3:
+            self.happened["slice"] += 1
+            folder = self.dice.choice(sorted({name.split("/")[0] for name in self.source.files}))
+            spec = spec.with_updates(source=spec.source.with_updates(pattern=f"{folder}/*").model_dump())
+        return spec
+
+    def other(self, spec: PipelineSpec) -> PipelineSpec:
+        """The same, or with partitions of another length."""
+        return spec.with_updates(partitions={"minutes": self.dice.choice([self.minutes, 0.03, 0.1])})
+
+    def disturb(self, spec: PipelineSpec, name: str, what: Callable[[], None]) -> None:
+        """A run to which something happens. It may come to its end before that."""
+
+        def happen() -> None:
+            self.happened[name] += 1
+            what()
+
+        with self.writes.happens(happen, self.dice.randrange(1, 120)), contextlib.suppress(Killed, LeaseLost):
+            run(spec, take_over=True, asks=lambda: self.dice.random() < 0.1)
+
+    def die(self) -> None:
+        """The driver is gone in the middle of a write."""
+        raise Killed
+
+    def second_driver(self, spec: PipelineSpec) -> None:
+        """One that is refused; or one that takes over, and the first does not know yet."""
+        if self.dice.random() < 0.3:
+            _, owner = Lease(Store(spec.output), "second")._current()  # nobody at the first write and after the last
+            if owner is not None:
+                with pytest.raises(ConfigError, match="is being written by test"):
+                    run(spec)
+        else:
+            before, mine = calls.copy(), known(make_plan(spec))
+            calls.clear()
+            with contextlib.suppress(Killed):
+                self.check_calls(run(spec, take_over=True), mine)
+            calls.update(before)
+
+    def run_knowing(self, spec: PipelineSpec, number: int) -> Plan:
+        """A run to its end, which computes nothing that was known before it."""
+        before = known(make_plan(spec))
+        calls.clear()
+        plan = run(spec, take_over=True)
+        self.check_calls(plan, before)
+        return plan
+
+    def check_calls(self, plan: Plan, before: set[tuple[str, str]]) -> None:
+        """`calls` are of what was not known, each made once."""
+        computed = {(stage, identity) for stage, identity in members_of_calls(plan, calls)}
+        assert not computed & before, f"seed {self.seed}: computed though it was known"
+        assert max(calls.values(), default=1) == 1
+
+
+def history(seed: int, folder: Path, monkeypatch: pytest.MonkeyPatch, steps: int = 7) -> Counter[str]:
+    """One history; how often each kind of event was in it."""
+    events = History(seed, folder, monkeypatch)
+    for number in range(steps):
+        events.step(number)
+    return events.happened
 
 
 def members_of_calls(plan: Any, made: Counter[tuple[str, str, str]]) -> set[tuple[str, str]]:
@@ -112,10 +195,13 @@ def test_after_any_history_the_shards_are_those_of_a_fresh_output(
 @pytest.mark.slow
 @pytest.mark.parametrize("block", range(10))
 def test_two_hundred_histories(block: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for seed in range(100 + 20 * block, 120 + 20 * block):
+    happened: Counter[str] = Counter()
+    for seed in range(1000 + 20 * block, 1020 + 20 * block):
         with monkeypatch.context() as patch:
-            history(seed, tmp_path / str(seed), patch)
+            happened += history(seed, tmp_path / str(seed), patch)
         shutil.rmtree(tmp_path / str(seed))
+    assert set(happened) >= {*CHANGES, "resize", "slice", "kill", "two drivers", "gc"}
+    print(dict(happened))
 
 
 def test_what_no_stage_reads_costs_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,7 +16,7 @@ import jobs.prepare_task as prepare
 from jobs.runtime.drive import prepare as before_work
 from jobs.runtime.drive import run_in_process
 from jobs.runtime.plan import make_plan, refresh
-from jobs.runtime.shard_writer import write_index
+from jobs.runtime.shard_index import write_index
 from jobs.runtime.stages import unit_tokenizer
 from jobs.runtime.worker import StageWorker
 from schemas.config import parse_config

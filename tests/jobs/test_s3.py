@@ -13,7 +13,7 @@ import pytest
 from jobs.runtime.drive import prepare, run_in_process
 from jobs.runtime.plan import Plan, make_plan, refresh
 from jobs.runtime.published import publish
-from jobs.runtime.shard_writer import write_index
+from jobs.runtime.shard_index import write_index
 from jobs.store.store import Store
 from jobs.verify_dataset import verify_shards, verify_tables
 from model.data.shards import ShardCache, ShardSet

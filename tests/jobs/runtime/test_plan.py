@@ -18,7 +18,7 @@ from jobs.runtime.drive import AnyTask, Tasks, drive, prepare
 from jobs.runtime.job import Job, Task
 from jobs.runtime.plan import Plan, make_plan, refresh
 from jobs.runtime.published import publish
-from jobs.runtime.shard_writer import write_index
+from jobs.runtime.shard_index import write_index
 from jobs.runtime.worker import StageWorker
 from jobs.verify_dataset import verify_shards, verify_tables
 from pipeline.source.base import AudioReader

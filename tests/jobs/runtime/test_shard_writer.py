@@ -2,7 +2,6 @@
 
 from collections import defaultdict
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 
@@ -10,7 +9,8 @@ from jobs.runtime import shard_writer
 from jobs.runtime.drive import prepare, run_in_process
 from jobs.runtime.plan import STAGES, make_plan
 from jobs.runtime.rejects import read_rejects
-from jobs.runtime.shard_writer import Build, Sample, _add, _build, belief
+from jobs.runtime.shard_index import Shares
+from jobs.runtime.shard_writer import Build, Sample, _add, _build
 from jobs.verify_dataset import verify_shards, verify_tables
 from pipeline.shards import Passage
 from schemas.tables import Reject
@@ -33,8 +33,10 @@ def test_doubtful_words_and_uncovered_speech_are_counted() -> None:
     part = type(record)(**{**vars(record), "words": words})
     sums: dict[str, int] = defaultdict(int)
     _add(sums, Passage(recording=make_recording("a"), parts=[part]))
-    commit = SimpleNamespace(sums=sums)
-    assert belief([commit, commit]) == {"doubtful_words": 4, "speech_uncovered": 2.0}  # type: ignore[list-item]
+    shares = Shares()
+    shares.add(sums)
+    shares.add(sums)
+    assert shares.belief() == {"doubtful_words": 4, "speech_uncovered": 2.0}
 
 
 def passage_of(*names: str) -> Passage:
