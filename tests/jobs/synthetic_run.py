@@ -210,7 +210,7 @@ def _reject(name: str, stage: str, code: str, detail: str, seconds: float) -> Re
 def _commit(plan: Plan, stage: str, number: int, rows: Sequence[Row], rejects: Sequence[Reject]) -> None:
     identity, partition = plan.stages[stage].fingerprint, plan.unit(stage, number)
     outputs = {stage: plan.store.write_table(TABLES[stage], rows, partition, identity)}
-    outputs["rejects"] = plan.store.write_table(Reject, rejects, f"{stage}-{partition}", identity)
+    outputs["rejects"] = plan.store.write_table(Reject, rejects, partition, identity)
     ids = {key_of(row) for row in rows}
     samples = sum(_samples(row) for row in {key_of(row): row for row in rows}.values())
     lost = round(sum(reject.seconds for reject in rejects) * SAMPLE_RATE)
