@@ -79,12 +79,10 @@ def read_bytes(config: ModelConfig, context: int, rows: int, itemsize: int) -> f
     width = 2 * stack.num_layers * stack.kv_heads * stack.head_dim
     if config.kind == "plain":
         return itemsize * (per_unit + rows * width * context)
-    encoder, decoder = config.patch_encoder, config.patch_decoder
-    assert encoder is not None
-    assert decoder is not None
-    assert config.vectors_per_patch is not None
+    parts = config.patch_parts
+    encoder, decoder = parts.encoder, parts.decoder
     local = sum(2 * s.num_layers * s.kv_heads * s.head_dim * min(context, s.window) for s in (encoder, decoder))
-    cross = 2 * decoder.num_layers * decoder.dim * min(latents, decoder.cross_window) * config.vectors_per_patch
+    cross = 2 * decoder.num_layers * decoder.dim * min(latents, decoder.cross_window) * parts.vectors_per_patch
     caches = local + cross + width * latents / PATCH
     return itemsize * (per_unit + per_latent / PATCH + rows * caches)
 
@@ -121,8 +119,7 @@ def _stand_at(session: Session, context: int) -> None:
     for stack, entries in ((encoder.layers, context), (decoder.layers, context), (part.layers, latents)):
         _fill(stack.cache, entries)
     _fill(encoder.cross_cache, context, PATCH)
-    vectors = session.model.config.vectors_per_patch
-    assert vectors is not None
+    vectors = session.model.config.patch_parts.vectors_per_patch
     _fill(decoder.cross_cache, latents * vectors, vectors)
 
 

@@ -62,9 +62,8 @@ def plain_config(lst: ModelConfig) -> ModelConfig:
 
 def blt_port(lst: ModelConfig) -> BltForCausalLM:
     """The port at LST's sizes, without its byte-hash embeddings and its own patcher."""
-    assert lst.patch_encoder is not None
-    assert lst.patch_decoder is not None
-    parts = {"encoder": lst.patch_encoder, "decoder": lst.patch_decoder, "global": lst.global_transformer}
+    local = lst.patch_parts
+    parts = {"encoder": local.encoder, "decoder": local.decoder, "global": lst.global_transformer}
     shapes = {
         f"{name}_config": {
             "hidden_size": part.dim,
@@ -83,7 +82,7 @@ def blt_port(lst: ModelConfig) -> BltForCausalLM:
         patch_in_forward=False,
         cross_attn_k=lst.vectors_per_patch,
         encoder_hash_byte_group_nb_functions=0,
-        local_attention_window_len=lst.patch_encoder.window,
+        local_attention_window_len=local.encoder.window,
         attn_implementation="sdpa",
         **shapes,
     )

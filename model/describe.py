@@ -60,10 +60,8 @@ def count_mix(config: ModelConfig, mix: Mix) -> Counts:
     units, length = mix.unit_share, mix.context
     if config.kind == "plain":
         return Counts(latents=1, text_rows=1 - units, unit_rows=units, global_pairs=_mean_reach(length, None))
-    encoder, decoder, k = config.patch_encoder, config.patch_decoder, config.vectors_per_patch
-    assert encoder is not None
-    assert decoder is not None
-    assert k is not None
+    parts = config.patch_parts
+    encoder, decoder, k = parts.encoder, parts.decoder, parts.vectors_per_patch
     latents, local, pooled, own = mix.latents_per_element, 1.0, mix.latents_per_element, 1 / mix.latents_per_element
     if config.text_path == "direct":
         local, pooled, own = units, units / mix.patch_size, mix.patch_size

@@ -217,7 +217,6 @@ def measure(
             f"the model reads {module.vocabulary.num_units} units and the shards have {shards.index.num_units}: give the "
             "shards of its training data"
         )
-    assert module.config.vocabulary is not None
     untrained = build_model(module.config, trained.config.seed).to(next(module.parameters())).eval()
     assert isinstance(untrained, LST)
     documents = list(spoken_words(shards, trained.composer(), voice))

@@ -37,13 +37,11 @@ def describe(config: TrainConfig, ranks: int = 1, room_gib: float | None = None)
 
     from model.data.sources import Corpus
     from model.monitor.metrics import gemm_flops
-    from model.network.config import ModelConfig
     from model.network.lst import build_model
 
     corpus = Corpus(config.data)
-    assert isinstance(config.model, ModelConfig)
     with torch.device("meta"):
-        module = build_model(config.model.with_vocabulary(corpus.vocabulary), config.seed)
+        module = build_model(config.network.with_vocabulary(corpus.vocabulary), config.seed)
     size = sum(parameter.numel() for parameter in module.parameters())
     packing, micro = config.packing, config.global_microbatches
     lines = [
@@ -87,9 +85,7 @@ def planned_memory(config: TrainConfig, corpus: Corpus, ranks: int, room_gib: fl
     import torch
 
     from model.cost.memory import MemoryPlan, memory_by_part
-    from model.network.config import ModelConfig
 
-    assert isinstance(config.model, ModelConfig)
     plan = MemoryPlan(
         elements=config.packing.elements,
         latents=config.packing.latents,
@@ -101,7 +97,7 @@ def planned_memory(config: TrainConfig, corpus: Corpus, ranks: int, room_gib: fl
     )
     parts = {
         name: size / 2**30
-        for name, size in memory_by_part(config.model.with_vocabulary(corpus.vocabulary), plan).items()
+        for name, size in memory_by_part(config.network.with_vocabulary(corpus.vocabulary), plan).items()
     }
     total = sum(parts.values())
     lines = [

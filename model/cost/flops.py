@@ -55,14 +55,13 @@ def count_batch(batch: Batch, config: ModelConfig) -> Counts:
         )
     layout = derive(batch, config)
     pooled = layout.encoder_cross
-    assert config.vectors_per_patch is not None
     return Counts(
         latents=_queries(layout.global_self),
         text_rows=text_rows,
         unit_rows=unit_rows,
         global_pairs=layout.global_self.count_pairs(),
         local_elements=_queries(layout.encoder_self),
-        pooled_latents=_queries(pooled) / config.vectors_per_patch,
+        pooled_latents=_queries(pooled) / config.patch_parts.vectors_per_patch,
         encoder_pairs=layout.encoder_self.count_pairs(),
         encoder_cross_pairs=pooled.count_pairs(),
         decoder_pairs=layout.decoder_self.count_pairs(),

@@ -32,7 +32,6 @@ from model.inference.sampling import Sampling
 from model.inference.trained import Trained
 from model.monitor.boards import SOUND_RATE
 from model.monitor.rows import Row
-from model.network.config import ModelConfig
 from model.network.init import WRAPPERS
 from model.network.lst import build_model
 from model.scoring.accuracy import accuracy, select
@@ -216,9 +215,8 @@ class Evaluator:
         """The model with the run's weights, shared where they are whole and gathered where they are sharded. On ranks but the
         main one, and on the meta device, without them."""
         run = self._run
-        assert isinstance(run.config.model, ModelConfig)
         with torch.device("meta"):
-            module = build_model(run.config.model, run.config.seed)
+            module = build_model(run.config.network, run.config.seed)
         if device.type != "meta":
             reshard(run.module)
             weights = {}

@@ -77,9 +77,9 @@ def training(
 ) -> Figures:
     """A training step of `micro` micro-batches: time, rates, memory, and where the device's time went."""
     config = plain_like(preset(name)) if plain else preset(name)
-    assert config.vocabulary is not None
     batches = [
-        synthetic_batch(config.vocabulary, ELEMENTS, ELEMENTS if plain else LATENTS, seed=seed) for seed in range(micro)
+        synthetic_batch(config.data_vocabulary, ELEMENTS, ELEMENTS if plain else LATENTS, seed=seed)
+        for seed in range(micro)
     ]
     flops = sum(empty_model(config).training_flops(batch) for batch in batches)
     targets = float(sum(int(batch.loss_mask_N.sum()) for batch in batches))
@@ -148,8 +148,7 @@ def seconds_of(call: Callable[[], Any], times: int) -> float:
 def attention() -> Figures:
     """Forward and backward of 1B's attention patterns, FlexAttention against variable-length flash attention; milliseconds."""
     config = preset("1b")
-    assert config.vocabulary is not None
-    layout = derive(synthetic_batch(config.vocabulary, ELEMENTS, LATENTS).to(CUDA), config)
+    layout = derive(synthetic_batch(config.data_vocabulary, ELEMENTS, LATENTS).to(CUDA), config)
     figures: Figures = {}
     shapes = {"global_self": 128, "decoder_self": 64, "decoder_cross": 64, "encoder_cross": 64}
     for name, width in shapes.items():
@@ -172,13 +171,9 @@ def generation(name: str, units: int = 96) -> Figures:
     """One row in bf16, units per second, against the plain baseline with its cache."""
     config, figures = preset(name), {}
     if config.vocabulary is None:
-        vocabulary = preset("1b").vocabulary
-        assert vocabulary is not None
-        config = config.with_vocabulary(vocabulary)
-    assert config.vocabulary is not None
-    drawn = (
-        np.random.default_rng(0).integers(config.vocabulary.unit_offset, config.vocabulary.size, units + 16).tolist()
-    )
+        config = config.with_vocabulary(preset("1b").data_vocabulary)
+    vocabulary = config.data_vocabulary
+    drawn = np.random.default_rng(0).integers(vocabulary.unit_offset, vocabulary.size, units + 16).tolist()
     for kind, model in (("lst", config), ("plain", plain_like(config))):
         module: Any = random_model(model, torch.bfloat16).eval()
         session = Session(module, StaticConfig(policy="static", size=4), 1)

@@ -15,7 +15,6 @@ from model.exchange.folder import read_run
 from model.exchange.hf import load as load_folder
 from model.exchange.remote import local_copy
 from model.network.base import SpeechTextModel
-from model.network.config import ModelConfig
 from model.network.lst import build_model
 from model.training.checkpoint import latest, load, read_facts
 from model.training.config import TrainConfig
@@ -99,9 +98,8 @@ def load_trained(path: str | Path, device: torch.device | str = "cpu") -> Traine
         )
     facts = read_facts(folder)
     config = parse_config(TrainConfig, facts["config"], f"{folder}/checkpoint.json")
-    assert isinstance(config.model, ModelConfig)
     with torch.device("meta"):
-        module = build_model(config.model, config.seed)
+        module = build_model(config.network, config.seed)
     module.to_empty(device=device)
     weights = {f"model.{name}": parameter.detach() for name, parameter in module.named_parameters()}
     load(folder, weights, Ranks(0, 1, torch.device(device)))

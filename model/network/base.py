@@ -55,8 +55,7 @@ class SpeechTextModel(nn.Module):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        assert config.vocabulary is not None
-        self.config, self.vocabulary = config, config.vocabulary
+        self.config, self.vocabulary = config, config.data_vocabulary
 
     def head_rows(self, batch: Batch, row_R: torch.Tensor) -> list[HeadRows]:
         """The states of these rows, as each head reads them."""

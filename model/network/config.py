@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Literal, Self
 
 from pydantic import Field, model_validator
@@ -87,6 +88,15 @@ class NgramConfig(StrictModel):
         return self
 
 
+@dataclass(frozen=True, kw_only=True)
+class PatchParts:
+    """What an LST has and a plain model has not."""
+
+    encoder: EncoderConfig
+    decoder: LocalStackConfig
+    vectors_per_patch: int
+
+
 class ModelConfig(StrictModel):
     """A model: LST (three parts) or the plain transformer over the same elements.
 
@@ -124,6 +134,30 @@ class ModelConfig(StrictModel):
     def with_vocabulary(self, vocabulary: Vocabulary) -> ModelConfig:
         """A copy for this vocabulary."""
         return self.with_updates(vocabulary=vocabulary.model_dump())
+
+    @property
+    def patch_parts(self) -> PatchParts:
+        """The parts around the global transformer.
+
+        Raises:
+            ValueError: a plain model has none.
+        """
+        if self.patch_encoder is None or self.patch_decoder is None or self.vectors_per_patch is None:
+            raise ValueError(f"a model of kind {self.kind!r} has no patches")
+        return PatchParts(
+            encoder=self.patch_encoder, decoder=self.patch_decoder, vectors_per_patch=self.vectors_per_patch
+        )
+
+    @property
+    def data_vocabulary(self) -> Vocabulary:
+        """The vocabulary, once the data has set it.
+
+        Raises:
+            ValueError: it has not: the sizes of embedding and head are not known yet.
+        """
+        if self.vocabulary is None:
+            raise ValueError("this model's configuration has no vocabulary: see `with_vocabulary`")
+        return self.vocabulary
 
     @model_validator(mode="after")
     def _parts_fit(self) -> Self:

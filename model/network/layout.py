@@ -109,10 +109,8 @@ def derive_plain(batch: Batch) -> PlainLayout:
 
 def derive(batch: Batch, config: ModelConfig) -> Layout:
     """The layout of LST for this batch."""
-    encoder, decoder, k = config.patch_encoder, config.patch_decoder, config.vectors_per_patch
-    assert encoder is not None
-    assert decoder is not None
-    assert k is not None
+    parts = config.patch_parts
+    encoder, decoder, k = parts.encoder, parts.decoder, parts.vectors_per_patch
     num_latents, doc_N = batch.num_latents, batch.doc_id_N
     valid_N = doc_N >= 0
     latent_N = torch.where(valid_N, batch.latent_id_N, num_latents)

@@ -66,17 +66,15 @@ class LST(SpeechTextModel):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__(config)
-        decoder, vocabulary = config.patch_decoder, self.vocabulary
-        assert decoder is not None
-        assert config.vectors_per_patch is not None
+        patched, vocabulary = config.patch_parts, self.vocabulary
         self.direct = config.text_path == "direct"
-        local_dim, global_dim = decoder.dim, config.global_transformer.dim
+        local_dim, global_dim = patched.decoder.dim, config.global_transformer.dim
         self.local_share: Share = "units" if self.direct else "joint"
         self.embedding = nn.Embedding(share_size(vocabulary, self.local_share), local_dim)
         self.ngrams = self.make_ngrams(local_dim)
         self.text_embedding = nn.Embedding(share_size(vocabulary, "text"), global_dim) if self.direct else None
         self.encoder = PatchEncoder(config)
-        latent_dim = config.vectors_per_patch * local_dim
+        latent_dim = patched.vectors_per_patch * local_dim
         fits = latent_dim == global_dim
         self.latent_projection = nn.Identity() if fits else nn.Linear(latent_dim, global_dim, bias=False)
         self.global_transformer = GlobalTransformer(config)

@@ -38,10 +38,9 @@ class PatchDecoder(nn.Module):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        assert config.patch_decoder is not None
-        assert config.vectors_per_patch is not None
-        stack = self.stack = config.patch_decoder
-        self.vectors_per_patch = config.vectors_per_patch
+        parts = config.patch_parts
+        stack = self.stack = parts.decoder
+        self.vectors_per_patch = parts.vectors_per_patch
         global_dim = config.global_transformer.dim
         self.latent_projection = nn.Linear(global_dim, stack.dim * self.vectors_per_patch, bias=False)
         self.cross_layers = nn.ModuleList(

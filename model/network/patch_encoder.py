@@ -40,10 +40,9 @@ class PatchEncoder(nn.Module):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        assert config.patch_encoder is not None
-        assert config.vectors_per_patch is not None
-        stack = self.stack = config.patch_encoder
-        self.vectors_per_patch = config.vectors_per_patch
+        parts = config.patch_parts
+        stack = self.stack = parts.encoder
+        self.vectors_per_patch = parts.vectors_per_patch
         self.layers = make_blocks(stack, config)
         self.pool_projection = nn.Linear(stack.dim, stack.dim * self.vectors_per_patch, bias=False)
         num_cross = stack.num_layers if stack.cross_layers == "all" else 1
@@ -62,7 +61,7 @@ class PatchEncoder(nn.Module):
                     # under autocast a product is bf16; what layers add to stays as wide as the elements are
                     latent_XD = self.queries(max_pool(x_LD, layout.pool_L, layout.num_pooled)).to(x_LD.dtype)
                 latent_XD = latent_XD + cross(latent_XD, x_LD, layout.encoder_cross)
-        assert latent_XD is not None
+        assert latent_XD is not None, "cross-attention follows the last layer at least"
         return x_LD, latent_XD.view(layout.num_pooled, self.stack.dim * self.vectors_per_patch)
 
     def cross_after(self, layer: int) -> CrossAttention | None:

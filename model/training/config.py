@@ -250,6 +250,19 @@ class TrainConfig(StrictModel):
     log: Annotated[LogConfig, NO_EFFECT] = LogConfig()
     """What is shown and written."""
 
+    @property
+    def network(self) -> ModelConfig:
+        """The model's own configuration, once `load_train_config` has read the file that `model` may name.
+
+        Raises:
+            ValueError: it has not been read.
+        """
+        if isinstance(self.model, str):
+            raise ValueError(
+                f"the model is still a file's name ({self.model}): read the configuration with load_train_config"
+            )
+        return self.model
+
     @model_validator(mode="after")
     def _curriculum_has_a_length(self) -> Self:
         if isinstance(self.patches, CurriculumConfig) and self.curriculum_steps is None:

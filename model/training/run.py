@@ -18,7 +18,6 @@ from model.monitor.metrics import gemm_flops, published_peak
 from model.monitor.rows import Row, fill, host_memory_peak, losses, speed
 from model.monitor.spikes import SpikeGuard
 from model.network.batch import Batch
-from model.network.config import ModelConfig
 from model.network.init import init_weights
 from model.network.lst import build_model
 from model.training.checkpoint import versions
@@ -51,9 +50,8 @@ class Run:
     """One run on this rank."""
 
     def __init__(self, config: TrainConfig, corpus: Corpus, ranks: Ranks) -> None:
-        assert isinstance(config.model, ModelConfig)
         self.ranks, self.corpus = ranks, corpus
-        self.model_config = config.model.with_vocabulary(corpus.vocabulary)
+        self.model_config = config.network.with_vocabulary(corpus.vocabulary)
         self.config = config.with_updates(model=self.model_config.model_dump())
         self.place = Place(config.output_dir)
         self.folder = self.place.folder
@@ -123,9 +121,8 @@ class Run:
             ShardError: the data cannot be read.
             NonFiniteError: with non_finite: stop; on CUDA when the step's row is asked for.
         """
-        assert self._feed is not None, "resume() opens the loader"
         begun = time.perf_counter()
-        taken = self._feed.step()
+        taken = self._open_feed.step()
         targets = self.ranks.sum([taken.counts.targets])[0]
         bf16 = self.config.precision == "bf16"
         totals = self.ranks.sum_tensor(accumulate(self.module, taken.batches, targets, bf16, self.config.z_loss))
@@ -145,11 +142,21 @@ class Run:
         self._before = Pending(numbers, partial(self._describe, used, facts | {"lr_factor": factor}, taken.sample_ids))
         return self._before
 
+    @property
+    def _open_feed(self) -> Feed:
+        """The loader's batches.
+
+        Raises:
+            RuntimeError: `resume` has not been called, which decides where they begin.
+        """
+        if self._feed is None:
+            raise RuntimeError("resume() opens the loader")
+        return self._feed
+
     def prefetch(self) -> None:
         """Fetch the next step's batches while the device computes this one's."""
-        assert self._feed is not None
         if not self.finished:
-            self._feed.prefetch()
+            self._open_feed.prefetch()
 
     def _is_usable(self, numbers: list[float], sample_ids: list[list[str]]) -> bool:
         """Whether the next step is to be taken: its numbers are finite and, under a spike guard, not far from the usual."""
@@ -261,9 +268,8 @@ class Run:
         Raises:
             CheckpointError: see `model.training.writer.Writer`.
         """
-        assert self._feed is not None
         lanes: dict[int, Any] = {}
-        for part in self.ranks.gather(self._feed.states):
+        for part in self.ranks.gather(self._open_feed.states):
             lanes.update(part)
         units = self.corpus.unit_facts()
         facts = {

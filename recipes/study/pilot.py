@@ -83,11 +83,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     torch.set_num_threads(1)
     steady_memory()
     study = load_study(given.config, [])
-    assert isinstance(study.model, ModelConfig)
-    stack = study.model.global_transformer
+    stack = study.network.global_transformer
     updates = {"dim": given.dim, "num_layers": given.layers, "hidden_dim": 3 * given.dim if given.dim else None}
     stack = stack.with_updates(**{name: value for name, value in updates.items() if value})
-    model = plain_like(study.model).with_updates(global_transformer=stack.model_dump())
+    model = plain_like(study.network).with_updates(global_transformer=stack.model_dump())
     folder = Path(study.runs_dir) / "pilots" / given.name
     shutil.rmtree(folder, ignore_errors=True)
     lr = given.lr or study.training.rates[0]

@@ -24,9 +24,8 @@ ENDLESS = 1e18
 
 def model_of(study: Study, arm: Arm, mix: Mix) -> ModelConfig:
     """The arm's model; `mix` is what its layers are matched on, where they are."""
-    assert isinstance(study.model, ModelConfig)
-    changed = _merged(study.model.model_dump(), arm.model)
-    model = parse_config(ModelConfig, changed, "arms.*.model") if arm.model else study.model
+    changed = _merged(study.network.model_dump(), arm.model)
+    model = parse_config(ModelConfig, changed, "arms.*.model") if arm.model else study.network
     if arm.kind == "lst":
         return model.with_updates(text_path=arm.text_path) if arm.text_path else model
     if arm.layers == "as lst":

@@ -152,6 +152,17 @@ class Study(StrictModel):
         """The first arm's name."""
         return next(iter(self.arms))
 
+    @property
+    def network(self) -> ModelConfig:
+        """The model's own configuration, once `load_study` has read the file that `model` may name.
+
+        Raises:
+            ValueError: it has not been read.
+        """
+        if isinstance(self.model, str):
+            raise ValueError(f"the model is still a file's name ({self.model}): read the study with load_study")
+        return self.model
+
     def rates_of(self, arm: str) -> list[float]:
         """The arm's grid of learning rates."""
         return self.arms[arm].rates or self.training.rates
@@ -166,7 +177,6 @@ def load_study(path: str | Path, overrides: list[str]) -> Study:
     study = load_config(Study, path, overrides)
     if isinstance(study.model, str):
         study = study.with_updates(model=load_config(ModelConfig, study.model).model_dump())
-    assert isinstance(study.model, ModelConfig)
-    if study.model.kind != "lst":
+    if study.network.kind != "lst":
         raise ConfigError(f"{path}: model must be an LST; the plain arms are derived from it")
     return study
