@@ -1,41 +1,39 @@
 """Fit the centroids that turn features into units, on a sample of the corpus, and write them with their card.
 
-Runs the pipeline up to the segments first where that is not done. Does nothing when the centroids are there already.
+Draws recordings up to `kmeans.max_hours`, finds their segments and encodes them on the workers, and reads nothing else. Goes on
+where a run was ended. Does nothing when the centroids are there already.
 """
 
 from __future__ import annotations
 
-import hashlib
-import pickle
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-import numpy as np
 
 if not __package__:  # started as a script: the code beside it runs, wherever the environment was installed from
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from jobs.cluster.places import local_or_url
 from jobs.cluster.session import ray_session
+from jobs.monitoring.logs import LOG, log_to_console
 from jobs.runtime.cli import load_spec, spec_parser
-from jobs.runtime.plan import Plan, make_plan
-from jobs.runtime.run import cpu_shares, run_plan, stages_until
+from jobs.runtime.run import run_plan, stages_until
 from jobs.store.lease import owned
 from jobs.store.store import Store
+from jobs.units.features import encode_on_workers, features_on_disk, measure, plan_sample
 from pipeline.codebook.folder import has_centroids, kmeans_card, load_card, write_centroids
 from pipeline.encode.base import build_encoder
-from pipeline.source.audio import SourceAudio
-from schemas.audio import SAMPLE_RATE
 from schemas.commands.cli import command
 from schemas.config import ConfigError
-from schemas.spec import KMeansSpec, PipelineSpec
-from schemas.tables import Recording, Segment
+from schemas.errors import ExitCode
+from schemas.spec import PipelineSpec
 
 if TYPE_CHECKING:
     from pipeline.codebook.fit import FitResult
 
+FIT_CORES = 16
+"""More do not make FAISS faster on a few hundred centroids."""
 EXAMPLES = """  python jobs/fit_kmeans.py --config configs/demo.yaml
   python jobs/fit_kmeans.py --config configs/demo.yaml kmeans.num_units=200 --force
 """
@@ -54,18 +52,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
         check_same_fit(spec, folder, encoder.card_id)
         print(f"{local_or_url(folder)}: centroids are there")
         return 0
-    with ray_session():
-        store = Store(spec.output)
-        with owned(store, f"fit_kmeans --config {given.config}") as lease:
-            plan = make_plan(spec, until="segments")
-            run_plan(plan, stages_until("segments"), lease)
-        features, recordings = sample_features(plan)
-    print(f"fitting {spec.kmeans.num_units} centroids to {len(features)} frames of {recordings} recordings")
-    from pipeline.codebook.fit import fit_kmeans  # here, since numba and faiss take a second to load
-
-    result = fit_kmeans(features, spec.kmeans)
+    log_to_console()
+    LOG.info("%s: drawing %g hours of %s", given.config, spec.kmeans.max_hours, local_or_url(spec.source.uri))
+    store = Store(spec.output)
+    with ray_session(), owned(store, f"fit_kmeans --config {given.config}") as lease:
+        plan = plan_sample(spec)
+        outcome = run_plan(plan, stages_until("segments"), lease)
+        if plan.pending("segments"):
+            why = "; ".join(outcome.failed) or "the run of its segments was ended"
+            print(f"the sample is not there yet ({why}): run the same command again to go on", file=sys.stderr)
+            return ExitCode.TRY_AGAIN
+        sample = measure(plan)
+        encode_on_workers(plan, sample)
+        LOG.info("fitting %d centroids to %d frames", spec.kmeans.num_units, sample.frames)
+        result = fit_on_worker(spec, sample.parts)
+        store.remove_all(sample.parts)
+    print(f"fitted {spec.kmeans.num_units} centroids to {sample.frames} frames of {sample.recordings} recordings")
     name = f"{spec.source.name}-{encoder.name}-{spec.kmeans.num_units}"
-    card = kmeans_card(name, result.centroids, fit_notes(spec, result, encoder.card_id, len(features), recordings))
+    card = kmeans_card(
+        name, result.centroids, fit_notes(spec, result, encoder.card_id, sample.frames, sample.recordings)
+    )
     write_centroids(folder, result.centroids, card)
     print(
         f"{local_or_url(folder)}: objective {result.objective[0]:.4g} -> {result.objective[-1]:.4g} in "
@@ -87,78 +93,22 @@ def check_same_fit(spec: PipelineSpec, folder: str, encoder_id: str) -> None:
         )
 
 
-def sample_features(plan: Plan) -> tuple[np.ndarray, int]:
-    """Frames of the drawn recordings, [N, D] in an order that depends on the corpus and the spec alone; their number."""
+def fit_on_worker(spec: PipelineSpec, parts: Sequence[str]) -> FitResult:
+    """Fit where Ray finds room, not on the head: the parts are read from the output."""
     import ray
 
-    kmeans = plan.spec.kmeans
-    chosen = draw_recordings(plan, kmeans)
-    limit = min(kmeans.max_frames_per_recording, kmeans.num_units * kmeans.max_points_per_centroid)
-    rows = []
-    for partition, ids in sorted(chosen.items()):
-        tables = {row.TABLE: plan.commit(row.TABLE, partition).outputs[row.TABLE] for row in (Recording, Segment)}
-        rows.append({"partition": partition, "recordings": sorted(ids), "tables": pickle.dumps(tables)})
-    dataset = ray.data.from_items(rows, override_num_blocks=len(rows)).map(
-        FeatureSampler,
-        fn_constructor_kwargs={"spec": plan.spec, "limit": limit},
-        compute=ray.data.ActorPoolStrategy(size=plan.spec.resource("units").workers),
-        num_cpus=cpu_shares(plan, ("units",), float(ray.cluster_resources().get("CPU", 0)))["units"],
-        num_gpus=plan.spec.resource("units").gpus or None,
-    )
-    found: list[dict[str, Any]] = sorted(dataset.iter_rows(), key=lambda row: int(row["partition"]))
-    features = [np.frombuffer(row["features"], np.float32).reshape(-1, int(row["dim"])) for row in found if row["dim"]]
-    if not features:
-        raise ConfigError("no frames to fit: no recording has a segment of speech")
-    return np.concatenate(features), sum(len(ids) for ids in chosen.values())
+    cores = max(float(node["Resources"].get("CPU", 0)) for node in ray.nodes())
+    task = ray.remote(num_cpus=max(1, min(FIT_CORES, int(cores))))(fit_parts)
+    result: FitResult = ray.get(task.remote(spec, tuple(parts)))
+    return result
 
 
-def draw_recordings(plan: Plan, kmeans: KMeansSpec) -> dict[int, list[str]]:
-    """Partition -> recordings to sample: in the order of a hash of seed and id, until `max_hours` are reached."""
-    candidates: list[tuple[str, int, str, int]] = []
-    for number, commit in enumerate(plan.commits("recordings")):
-        for row in plan.store.read_table(Recording, commit.outputs["recordings"]):
-            order = hashlib.sha256(f"{kmeans.seed}:{row.recording_id}".encode()).hexdigest()
-            candidates.append((order, number, row.recording_id, row.num_samples_16k))
-    chosen: dict[int, list[str]] = {}
-    budget = kmeans.max_hours * 3600 * SAMPLE_RATE
-    for _, partition, recording, samples in sorted(candidates):
-        if budget <= 0:
-            break
-        chosen.setdefault(partition, []).append(recording)
-        budget -= samples
-    return chosen
+def fit_parts(spec: PipelineSpec, parts: Sequence[str]) -> FitResult:
+    """Stream the parts to a local file and fit: memory holds one part and FAISS's own few bytes per frame."""
+    from pipeline.codebook.fit import fit_kmeans
 
-
-class FeatureSampler:
-    """Encodes the drawn recordings of a partition and keeps a bounded sample of frames of each."""
-
-    def __init__(self, spec: PipelineSpec, limit: int):
-        from jobs.cluster.limits import limit_threads
-
-        limit_threads(spec.resource("units").threads)
-        self.spec, self.limit = spec, limit
-        self.encoder = build_encoder(spec.stages.units.encoder)
-        self.encoder.open()
-
-    def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
-        """Features as bytes of float32 [n, dim]."""
-        from pipeline.codebook.fit import sample_frames
-
-        store, tables = Store(self.spec.output), pickle.loads(row["tables"])
-        recordings = {item.recording_id: item for item in store.read_table(Recording, tables["recordings"])}
-        segments = store.read_table(Segment, tables["segments"])
-        audio = SourceAudio(self.spec.source.uri)
-        kept = []
-        for recording in row["recordings"]:
-            mine = [segment for segment in segments if segment.recording_id == recording]
-            if mine:
-                pieces = [
-                    self.encoder.encode(audio.read(recordings[recording], item.channel)[item.start : item.end])
-                    for item in mine
-                ]
-                kept.append(sample_frames(np.concatenate(pieces), recording, self.limit, self.spec.kmeans.seed))
-        features = np.concatenate(kept) if kept else np.zeros((0, 0), np.float32)
-        return {"partition": row["partition"], "features": features.tobytes(), "dim": features.shape[1]}
+    with features_on_disk(Store(spec.output), parts) as features:
+        return fit_kmeans(features, spec.kmeans)
 
 
 def fit_notes(spec: PipelineSpec, result: FitResult, encoder: str, frames: int, recordings: int) -> dict[str, Any]:

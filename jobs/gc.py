@@ -159,7 +159,7 @@ def _old_parts(store: Store) -> list[str]:
 
 
 def _leftovers(store: Store) -> list[str]:
-    """Attempt markers, temporary files, and inventories that are not the latest of their source."""
+    """Attempt markers, temporary files, features of a fit that was ended, inventories that are not the latest of their source."""
     inventories = store.names("inventory")
     latest = {
         json.loads(store.read_bytes(f"inventory/{name}"))["table"] for name in inventories if name.endswith(".json")
@@ -168,7 +168,7 @@ def _leftovers(store: Store) -> list[str]:
         f"inventory/{name}" for name in inventories if name.endswith(".parquet") and f"inventory/{name}" not in latest
     ]
     temporary = [f"cards/{name}" for name in store.names("cards") if name.endswith(".tmp")]
-    return sorted(old) + temporary + store.find("attempts")
+    return sorted(old) + temporary + store.find("attempts") + store.find("kmeans")
 
 
 def open_log(store: Store, folder: str, names: list[str]) -> CommitLog:

@@ -41,7 +41,8 @@ def prepare(plan: Plan) -> list[str]:
     said = retire(plan)
     for log in plan.logs.values():
         log.gather(GATHER)
-    write_spec(plan)
+    if not plan.is_sample:
+        write_spec(plan)
     return said
 
 

@@ -65,6 +65,8 @@ class Plan:
     """Stage -> whether each unit's commit stands."""
     not_listed: str = ""
     """Files of the source that are not in the inventory, counted by what they are: "4 .webm, 2 .aiff"."""
+    is_sample: bool = False
+    """Of files drawn from the source: such a plan is not kept on record as what the output is of."""
     damaged: list[str] = field(default_factory=list)
     """Sentences on files that are there but cannot be used; their units are to be done again."""
 
