@@ -91,6 +91,10 @@ study-demo: $(STAMP) ## the study's whole path in miniature (stories, shards, ar
 
 study: $(STAMP) ## LST against its baselines (hours; goes on where it stopped; ARGS="--hours 2 --jobs 2"); docs/results/study.md
 	@test -e runs/ladder-lex3/ladder.json || $(PY) -m recipes.ladder.make configs/stories/ladder-lex3.yaml
+	@test -e runs/ladder-lex3/boundaries-words.npz || $(PY) -m jobs.lst fit-boundaries --order 7 \
+	    --shards runs/ladder-lex3/shards/index.json --out runs/ladder-lex3/boundaries-words.npz
+	@test -e runs/ladder-lex3/boundaries-entropy.npz || $(PY) -m jobs.lst fit-boundaries --order 7 --kind entropy --mean-length 4 \
+	    --shards runs/ladder-lex3/shards/index.json --out runs/ladder-lex3/boundaries-entropy.npz
 	@$(PY) -m recipes.study.run configs/experiments/study-ladder.yaml $(ARGS)
 
 study-first: $(STAMP) ## the first study again (full stories, three voices; hours); docs/results/study-first.md

@@ -1,7 +1,7 @@
 """Learn from finished shards where patches of speech end, for `patches: {policy: learned}`: causal, and free of alignment.
 
-    lst fit-boundaries --index runs/demo/shards/index.json --out boundaries.npz                     taught by word patches
-    lst fit-boundaries --index ... --out entropy.npz --kind entropy --mean-length 4    the Byte Latent Transformer's rule
+    lst fit-boundaries --shards runs/demo/shards/index.json --out boundaries.npz                     taught by word patches
+    lst fit-boundaries --shards ... --out entropy.npz --kind entropy --mean-length 4    the Byte Latent Transformer's rule
 
 Every twentieth segment is held out; printed is how well the boundaries of words and silences are met there, beside static patches
 of the same mean length. A boundary is met where a patch ends at the same unit, or one unit to either side.
