@@ -125,17 +125,19 @@ def apply_override(document: dict[str, Any], override: str) -> None:
 
 
 def json_object(line: str) -> dict[str, Any]:
-    """The object that a line of JSONL holds. NaN, infinities and half of a surrogate pair are no JSON, though Python reads them.
+    """The object that a line of JSONL holds. NaN, half of a surrogate pair, a name that comes twice: Python reads them, this not.
 
     Raises:
         ValueError: it is none; the sentence says why and follows "it" (is, holds).
     """
     try:
-        row = json.loads(line, parse_constant=_no_constant)
+        row = json.loads(line, parse_constant=_no_constant, object_pairs_hook=_object)
         if "\\ud" in line.lower():
             json.dumps(row, ensure_ascii=False).encode("utf-8")
     except UnicodeEncodeError as error:
         raise ValueError("it holds half of a surrogate pair, which is no character") from error
+    except _TwiceError:
+        raise
     except ValueError as error:
         raise ValueError(f"it is not JSON: {error}") from error
     except RecursionError as error:
@@ -143,6 +145,18 @@ def json_object(line: str) -> dict[str, Any]:
     if not isinstance(row, dict):
         raise ValueError(f"a JSON object is wanted, found {type(row).__name__}")
     return row
+
+
+class _TwiceError(ValueError):
+    """Which of two values is meant nobody can say."""
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    made = dict(pairs)
+    if len(made) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise _TwiceError(f"it has {next(name for name in names if names.count(name) > 1)!r} twice")
+    return made
 
 
 def _no_constant(name: str) -> NoReturn:

@@ -54,6 +54,7 @@ OTHER = (
     (0, b"MThd", "MIDI"),
 )
 """What is audio, but is not read: nobody here can say whether all of it was."""
+APPLE_DOUBLE = b"\0\x05\x16\x07"
 FAR = 64 * 1024
 """Bytes at the head in which a first MPEG frame is looked for, where nothing else is known of a file."""
 
@@ -78,6 +79,12 @@ def lay_out(file: BinaryIO) -> list[Piece]:
         return adts_pieces(data, start)
     if mpeg_frame(head) is not None or start:
         return mpeg_pieces(data, start)
+    if head[:4] == APPLE_DOUBLE:
+        raise AudioError(
+            "unsupported",
+            "it is what a Mac notes of the file whose name lacks the `._` (AppleDouble) and holds no sound: delete it, with all "
+            "of them by `find SOURCE -name '._*' -delete`",
+        )
     for offset, magic, name in OTHER:
         if head[offset : offset + len(magic)] == magic:
             raise AudioError(

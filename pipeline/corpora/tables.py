@@ -6,6 +6,8 @@ import csv
 import gzip
 import io
 import zlib
+from codecs import BOM_UTF8
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import PurePosixPath
 from typing import Any
@@ -65,9 +67,24 @@ def read_lines(files: Files, name: str) -> Iterator[tuple[int, str]]:
     Raises:
         ConfigError: as `read_text`.
     """
-    for number, line in enumerate(read_text(files, name).split("\n"), start=1):
-        line = line.removesuffix("\r")
-        if line.strip():
+    for number, line in lines_of(files, name):
+        if isinstance(line, RowError):
+            raise ConfigError(f"{line.place}: {line.detail}")
+        yield number, line
+
+
+def lines_of(files: Files, name: str) -> Iterator[tuple[int, str | RowError]]:
+    """`read_lines`, where a line that is not UTF-8 costs itself alone and comes as the RowError that says so.
+
+    Raises:
+        ConfigError: the file cannot be opened.
+    """
+    for number, data in enumerate(read_bytes(files, name).removeprefix(BOM_UTF8).split(b"\n"), start=1):
+        try:
+            line: str | RowError = data.removesuffix(b"\r").decode("utf-8")
+        except UnicodeDecodeError as error:
+            line = RowError(f"{name}:{number}", f"it is not UTF-8: {error.reason} at byte {error.start} of the line")
+        if isinstance(line, RowError) or line.strip():
             yield number, line
 
 
@@ -83,28 +100,40 @@ def read_table(files: Files, name: str, kind: str | None = None) -> Iterator[tup
     """
     suffix = kind or PurePosixPath(name.removesuffix(".gz")).suffix.lower()
     if suffix == ".tsv":
-        yield from _separated(name, ((number, line.split("\t")) for number, line in read_lines(files, name)))
+        rows = lines_of(files, name)
+        yield from _separated(
+            name, ((number, line if isinstance(line, RowError) else line.split("\t")) for number, line in rows)
+        )
     elif suffix == ".csv":
         yield from _csv(name, read_text(files, name))
     elif suffix in (".jsonl", ".json"):
-        for number, line in read_lines(files, name):
-            yield f"{name}:{number}", json_row(f"{name}:{number}", line)
+        for number, line in lines_of(files, name):
+            place = f"{name}:{number}"
+            yield place, line if isinstance(line, RowError) else json_row(place, line)
     elif suffix == ".parquet":
         try:
-            rows: list[dict[str, Any]] = pq.read_table(io.BytesIO(read_bytes(files, name))).to_pylist()
+            table: list[dict[str, Any]] = pq.read_table(io.BytesIO(read_bytes(files, name))).to_pylist()
         except pa.ArrowException as error:
             raise ConfigError(f"{name} cannot be read as .parquet: {error}") from error
-        yield from ((f"{name}:{number}", row) for number, row in enumerate(rows, start=1))
+        yield from ((f"{name}:{number}", row) for number, row in enumerate(table, start=1))
     else:
         raise ConfigError(f"{name}: a table ends in {', '.join(TABLE_SUFFIXES)}, or in one of these and .gz")
 
 
-def _separated(name: str, rows: Iterable[tuple[int, list[str]]]) -> Iterator[tuple[str, dict[str, Any] | RowError]]:
+def _separated(
+    name: str, rows: Iterable[tuple[int, list[str] | RowError]]
+) -> Iterator[tuple[str, dict[str, Any] | RowError]]:
     header: list[str] | None = None
     for number, row in rows:
         place = f"{name}:{number}"
         if header is None:
+            if isinstance(row, RowError):
+                raise ConfigError(f"{name}: {row.detail}: save the file as UTF-8")
             header = [column.strip() for column in row]
+            if twice := [column for column, count in Counter(header).items() if column and count > 1]:
+                raise ConfigError(f"{name} has the column {twice[0]!r} twice: which of them is meant?")
+        elif isinstance(row, RowError):
+            yield place, row
         elif len(row) > len(header):
             yield place, RowError(place, f"it has {len(row)} columns where the header names {len(header)}")
         else:

@@ -64,8 +64,10 @@ def _walk(folder: str, prefix: str, above: list[tuple[int, int]], found: Found) 
                 status = entry.stat()
                 _add(found, name, status.st_size, f"{status.st_size}:{status.st_mtime_ns}")
             elif entry.is_symlink():
+                there = os.path.exists(entry.path)
                 found.broken[_writable(name)] = (
-                    f"it is a link to {_writable(os.readlink(entry.path))}, which is not there"
+                    f"it is a link to {_writable(os.readlink(entry.path))}, which is "
+                    f"{'no file (a pipe, a socket or a device)' if there else 'not there'}"
                 )
             else:
                 found.broken[_writable(name)] = "it is no file that can be read (a pipe, a socket or a device)"

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import PurePosixPath
 from typing import Any
 
-from pipeline.corpora.tables import RowError, first_columns, read_lines, read_table, read_text
+from pipeline.corpora.tables import RowError, first_columns, lines_of, read_table, read_text
 from pipeline.source.folder import SourceFolder
 from pipeline.source.listing import Names
 from schemas.config import ConfigError
@@ -85,8 +85,13 @@ def read_manifest(folder: SourceFolder, name: str, audio: Sequence[str], *, with
             detail = f"it names {path}, which is not among the audio of {folder.uri}"
             read.problems.append(Problem(place=place, detail=detail, code="missing"))
             continue
-        named_by[uri] = place
-        read.facts[uri] = _row_facts(row, with_transcripts)
+        try:
+            read.facts[uri] = _row_facts(row, with_transcripts)
+            named_by[uri] = place
+        except ValueError as error:
+            read.problems.append(Problem(place=place, detail=str(error)))
+    if not read.problems and not read.facts:
+        raise ConfigError(f"{name} holds no row: a header and lines that end in a newline (\\n) are wanted")
     if read.problems and not read.facts:
         first = read.problems[0]
         raise ConfigError(f"not one row of {name} can be used; {first.place}: {first.detail}")
@@ -96,11 +101,15 @@ def read_manifest(folder: SourceFolder, name: str, audio: Sequence[str], *, with
 def _row_facts(row: Mapping[str, Any], with_transcripts: bool) -> FileFacts:
     known: dict[str, str] = {}
     extra: dict[str, Any] = {}
-    for column, value in row.items():
+    for column, value in sorted(
+        row.items(), key=lambda item: item[0] != "transcript"
+    ):  # before `text`, if both are there
         if value is None or value == "" or column == "file":
             continue
         if column in COLUMNS:
-            known[COLUMNS[column]] = str(value).strip()
+            if isinstance(value, list | dict):
+                raise ValueError(f"its {column} is no text but a {type(value).__name__}")
+            known.setdefault(COLUMNS[column], str(value).strip())
         else:
             extra[str(column)] = value
     if not with_transcripts:
@@ -135,7 +144,10 @@ def read_sidecars(folder: SourceFolder, names: Sequence[str], audio: Sequence[st
         if name.endswith(".trans.txt"):
             found.used.add(name)
             try:
-                for _, line in read_lines(folder, name):
+                for _, line in lines_of(folder, name):
+                    if isinstance(line, RowError):
+                        found.problems.append(Problem(place=line.place, detail=line.detail))
+                        continue
                     stem, *text = line.split(maxsplit=1)
                     listed[str(PurePosixPath(name).with_name(stem))] = text[0].strip() if text else ""
             except (ConfigError, ValueError) as error:

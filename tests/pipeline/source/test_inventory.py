@@ -219,7 +219,7 @@ def test_a_manifest_outside_the_folder_is_refused(tmp_path: Path) -> None:
         ("m.jsonl", b"{oops\n", "m.jsonl:1: it is not JSON"),
         ("m.parquet", b"PAR1", "cannot be read as .parquet"),
         ("m.xlsx", b"file\na.flac\n", "a table ends in .tsv"),
-        ("m.tsv", b"file\n\xff\xfe\n", "m.tsv is not UTF-8"),
+        ("m.tsv", b"file\n\xff\xfe\n", "m.tsv:2: it is not UTF-8"),
     ],
 )
 def test_a_wrong_manifest_is_one_clear_sentence(tmp_path: Path, name: str, content: bytes, message: str) -> None:

@@ -11,6 +11,7 @@ import pytest
 
 from pipeline.source.inventory import list_source, survey, unreadable
 from pipeline.source.listing import describe
+from schemas.config import ConfigError
 from schemas.spec import Source
 from schemas.tables import InventoryItem
 from tests.pipeline.source.bad_audio import encode, speech
@@ -124,6 +125,8 @@ def test_jsonl_ends_its_lines_at_newlines_alone(tmp_path: Path, separator: str) 
         ('{"file": "b.wav", "text": "half \\ud83d"}', "half of a surrogate pair"),
         ('{"file": "b.wav", "text"', "not JSON"),
         ("[1]", "JSON object"),
+        ('{"file": "b.wav", "transcript": "x", "transcript": "y"}', "it has 'transcript' twice"),
+        ('{"file": "b.wav", "transcript": ["x"]}', "its transcript is no text but a list"),
         ('{"file": "../b.wav"}', "stay inside the source folder"),
         ('{"file": "a.wav"}', "for the second time, after m.jsonl:1"),
         ('{"file": "nowhere.wav"}', "not among the audio"),
@@ -133,12 +136,48 @@ def test_jsonl_ends_its_lines_at_newlines_alone(tmp_path: Path, separator: str) 
 def test_a_row_that_cannot_be_read_is_refused_with_its_line_and_the_rest_is_read(
     tmp_path: Path, row: str, said: str
 ) -> None:
-    put_audio(tmp_path, "a.wav", "c.wav")
+    put_audio(tmp_path, "a.wav", "b.wav", "c.wav")
     put(tmp_path / "m.jsonl", '{"file": "a.wav", "text": "one"}\n' + row + '\n\n{"file": "c.wav", "text": "three"}\n')
     items = by_uri(uri=str(tmp_path), manifest="m.jsonl", transcripts="manifest")
     assert (items["a.wav"].transcript, items["c.wav"].transcript) == ("one", "three")
     assert said in (items["m.jsonl:2"].detail or "")
     assert items["m.jsonl:2"].refused in ("bad_row", "missing")
+
+
+@pytest.mark.parametrize(
+    "name, content",
+    [
+        ("m.tsv", b"file\ttext\na.wav\tone\nb.wav\tcaf\xe9\nc.wav\tthree\n"),
+        (
+            "m.jsonl",
+            b'{"file": "a.wav", "text": "one"}\n\n{"file": "b.wav", "text": "\xff"}\n{"file": "c.wav", "text": "three"}',
+        ),
+        ("x.trans.txt", b"a one\n\nb caf\xe9\nc three"),
+    ],
+)
+def test_a_line_that_is_not_utf8_costs_itself_alone(tmp_path: Path, name: str, content: bytes) -> None:
+    put_audio(tmp_path, "a.wav", "b.wav", "c.wav")
+    put(tmp_path / name, content)
+    manifest = {"manifest": name, "transcripts": "manifest"} if name != "x.trans.txt" else {"transcripts": "sidecar"}
+    items = by_uri(uri=str(tmp_path), **manifest)
+    assert [items[f"{stem}.wav"].transcript for stem in "abc"] == ["one", None, "three"]
+    assert "it is not UTF-8" in (items[f"{name}:3"].detail or "")
+
+
+@pytest.mark.parametrize(
+    "content, said",
+    [
+        ("file\ttext\ttext\na.wav\tone\ttwo\n", "has the column 'text' twice"),
+        ("file\ttext\n", "holds no row"),
+        ("file\ttext\ra.wav\tone\r", "holds no row"),
+        ("", "holds no row"),
+    ],
+)
+def test_a_table_of_which_nothing_would_be_used_is_one_sentence(tmp_path: Path, content: str, said: str) -> None:
+    put_audio(tmp_path, "a.wav")
+    put(tmp_path / "m.tsv", content)
+    with pytest.raises(ConfigError, match=said):
+        by_uri(uri=str(tmp_path), manifest="m.tsv", transcripts="manifest")
 
 
 @pytest.mark.parametrize("name", ["m.tsv", "m.jsonl", "m.csv"])
@@ -148,6 +187,16 @@ def test_a_byte_order_mark_is_welcome(tmp_path: Path, name: str) -> None:
     table = '{"file": "a.wav", "text": "one"}' if name == "m.jsonl" else f"file{separator}text\na.wav{separator}one"
     put(tmp_path / name, b"\xef\xbb\xbf" + table.encode())
     assert by_uri(uri=str(tmp_path), manifest=name, transcripts="manifest")["a.wav"].transcript == "one"
+
+
+def test_a_macs_notes_and_links_to_devices_say_what_they_are(tmp_path: Path) -> None:
+    put_audio(tmp_path, "a.wav")
+    put(tmp_path / "._a.wav", b"\0\x05\x16\x07" + bytes(4000))
+    os.symlink("/dev/null", tmp_path / "device.wav")
+    listing = survey(Source(uri=str(tmp_path)))
+    said = unreadable(Source(uri=str(tmp_path)), listing.items)
+    assert "AppleDouble" in said["._a.wav"]
+    assert "a link to /dev/null, which is no file" in said["device.wav"]
 
 
 # names and sidecars ----------------------------------------------------------------------------------------------------
