@@ -20,7 +20,7 @@ if not __package__:  # started as a script: the code beside it runs, wherever th
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from jobs.cluster.places import base_folder, resolve
-from jobs.cluster.session import start_embedded, this_checkout
+from jobs.cluster.session import keep_strangers_out, start_embedded, this_checkout
 from schemas.commands.cli import Parser, command
 from schemas.errors import ConfigError, ExitCode, TryAgain
 
@@ -69,6 +69,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     config = absolute(load_train_config(given.config, given.overrides), base_folder())
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    keep_strangers_out()
     import ray
     from ray.train import FailureConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchTrainer

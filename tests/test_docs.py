@@ -1,11 +1,17 @@
 """What README and docs tell a reader to type exists: targets, modules, scripts, files and flags; links lead somewhere."""
 
+import argparse
 import re
 import shlex
 from collections.abc import Iterator
+from functools import cache
+from importlib import import_module
 from pathlib import Path
 
 import pytest
+
+from jobs.lst import MODULES
+from schemas.commands.cli import parser_of
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")])
@@ -22,7 +28,9 @@ def commands(page: Path) -> Iterator[list[str]]:
         line.strip() for block in re.findall(r"^```\w*\n(.*?)^```", text, re.M | re.S) for line in block.splitlines()
     ]
     lines += [
-        " ".join(code.split()) for code in re.findall(r"`([^`]+)`", text) if code.startswith(("make ", "python "))
+        " ".join(code.split())
+        for code in re.findall(r"`([^`]+)`", text)
+        if code.startswith(("make ", "python ", "lst "))
     ]
     for line in lines:
         try:
@@ -35,7 +43,7 @@ def commands(page: Path) -> Iterator[list[str]]:
             words = words[words.index("&&") + 1 :]
         if "--" in words and words[:3] == ["ray", "job", "submit"]:
             words = words[words.index("--") + 1 :]
-        if words and words[0] in ("make", "python", "torchrun"):
+        if words and words[0] in ("make", "python", "torchrun", "lst"):
             yield words
 
 
@@ -59,12 +67,31 @@ def with_imports(path: Path) -> str:
     return text
 
 
+@cache
+def options_of(name: str) -> set[str]:
+    """What a command and its sub-commands take, by their own parsers."""
+    parsers: list[argparse.ArgumentParser] = [parser_of(import_module(MODULES[name]).main)]
+    known: set[str] = set()
+    while parsers:
+        for action in parsers.pop()._actions:
+            known.update(action.option_strings)
+            if isinstance(action, argparse._SubParsersAction):
+                parsers += action.choices.values()
+    return known
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_commands_of_a_page_exist(page: Path) -> None:
     for words in commands(page):
         if words[0] == "make":
             named = [word for word in words[1:] if re.fullmatch(r"[a-z][a-z-]*", word) and "-C" not in words]
             assert set(named) <= TARGETS, f"{page.name}: {' '.join(words)}"
+            continue
+        if words[0] == "lst":
+            if words[1:] != ["--help"] and words[1] not in ("COMMAND", "x"):  # a placeholder
+                assert words[1] in MODULES, f"{page.name}: {' '.join(words)}"
+                unknown = {word.split("=")[0] for word in words if word.startswith("--")} - options_of(words[1])
+                assert not unknown, f"{page.name}: {' '.join(words)}: lst {words[1]} does not know {unknown}"
             continue
         path = source_of(words)
         if path is None or path.stem in ("x", "X"):  # a placeholder
@@ -98,3 +125,9 @@ def test_every_page_is_linked_from_another() -> None:
 
 def test_the_readme_is_short() -> None:
     assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) < 200
+
+
+def test_every_page_is_on_the_site() -> None:
+    named = set(re.findall(r": (\S+\.md)$", (ROOT / "mkdocs.yml").read_text(encoding="utf-8"), re.M))
+    pages = {page.relative_to(ROOT / "docs").as_posix() for page in (ROOT / "docs").rglob("*.md")}
+    assert named == {page for page in pages if not page.endswith("/notes.md")}, "notes.md are parts of results"

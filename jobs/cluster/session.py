@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
+import secrets
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,7 +26,7 @@ def ray_session() -> Iterator[Any]:
     Inside another session it is that one.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    os.environ.setdefault("RAY_AUTH_MODE", "disabled")
+    keep_strangers_out()
     import ray
 
     if ray.is_initialized():
@@ -47,6 +49,21 @@ def ray_session() -> Iterator[Any]:
         yield ray
     finally:
         ray.shutdown()
+
+
+def keep_strangers_out() -> None:
+    """A Ray of our own asks whoever calls for a token that its own processes alone have: it listens on every
+    address of the machine, and whoever reaches it can run code. A cluster's own setting stands.
+
+    Ray's default would write a token into the home folder, after which every `ray start` on the machine demands one.
+    """
+    if os.environ.get("RAY_ADDRESS", "local") in ("", "local") and "RAY_AUTH_MODE" not in os.environ:
+        os.environ["RAY_AUTH_MODE"] = "token"
+        os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
+        if "ray" in sys.modules:  # which read the mode when it was loaded
+            from ray._raylet import Config
+
+            Config.initialize("")
 
 
 def this_checkout() -> dict[str, Any]:

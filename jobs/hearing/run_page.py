@@ -76,13 +76,20 @@ class Passage:
 
 
 def render_run(
-    title: str, runs: Sequence[RunFacts], passages: Sequence[Passage], hop: int, colours: Sequence[str], command: str
+    title: str,
+    runs: Sequence[RunFacts],
+    passages: Sequence[Passage],
+    hop: int,
+    colours: Sequence[str],
+    command: str,
+    introduction: Sequence[str] = (),
 ) -> str:
-    """The page."""
+    """The page; `introduction` is paragraphs."""
     style = files("jobs.reporting").joinpath("report.css").read_text(encoding="utf-8") + STYLE
     digest = base64.b64encode(hashlib.sha256(PLAY_HEAD.encode()).digest()).decode()
     security = f"default-src 'none'; style-src 'unsafe-inline'; media-src data:; script-src 'sha256-{digest}'"
-    body = "".join(_run(run) for run in runs) + "".join(_passage(item, hop, colours) for item in passages)
+    body = "".join(f"<p>{clean(paragraph)}</p>\n" for paragraph in introduction)
+    body += "".join(_run(run) for run in runs) + "".join(_passage(item, hop, colours) for item in passages)
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         f'<meta http-equiv="Content-Security-Policy" content="{clean(security)}">\n'
@@ -107,9 +114,13 @@ def _run(run: RunFacts) -> str:
     )
     plots = [("Text", "nats per token", text), ("Speech", "nats per unit", speech)]
     drawn = "".join(draw_curves(name, unit, curves) for name, unit, curves in plots if curves)
-    return (
-        f'<section>\n<h2>{clean(run.label)}</h2>\n{expectation}<div class="tiles">{tiles}</div>\n'
+    losses = (
         f'<div class="pair">{drawn}</div>\n<p class="note">Lines: training; marks: held-out samples.</p>'
+        if drawn
+        else ""
+    )
+    return (
+        f'<section>\n<h2>{clean(run.label)}</h2>\n{expectation}<div class="tiles">{tiles}</div>\n{losses}'
         f"{training_curves(run.rows)}</section>\n{evaluation_section(run.evaluations, run.normalisation)}"
     )
 

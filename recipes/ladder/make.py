@@ -35,13 +35,27 @@ def story(config: LadderConfig, stream: str, number: int) -> tuple[str, ...]:
     return training_story(config.seed, stream, number, mix, events).sentences
 
 
+def stories(config: LadderConfig) -> list[tuple[tuple[str, ...], str]]:
+    """The sentences of each spoken story, and its voice."""
+    return [(story(config, "speech", n), config.voices[n % len(config.voices)]) for n in range(config.speech_stories)]
+
+
+def learned_speaker(
+    config: LadderConfig, told: Sequence[tuple[tuple[str, ...], str]] | None = None
+) -> tuple[Speaker, list[tuple[str, str]]]:
+    """A speaker that has learned from a ladder's stories, and the (sentence, voice) it learned from."""
+    told = stories(config) if told is None else told
+    speaker = Speaker(config)
+    said = [(sentence, voice) for sentences, voice in told for sentence in sentences]
+    speaker.learn(said, fit=sum(len(sentences) for sentences, _ in told[:FIT_STORIES]))
+    return speaker, said
+
+
 def make(config: LadderConfig) -> dict[str, float]:
     """Write the ladder; returns what it holds."""
     out = Path(config.output)
-    speaker = Speaker(config)
-    told = [(story(config, "speech", n), config.voices[n % len(config.voices)]) for n in range(config.speech_stories)]
-    said = [(sentence, voice) for sentences, voice in told for sentence in sentences]
-    speaker.learn(said, fit=sum(len(sentences) for sentences, _ in told[:FIT_STORIES]))
+    told = stories(config)
+    speaker, said = learned_speaker(config, told)
     spoken = speaker.speak(said)
     samples = (
         _sample(f"{config.name}-{number:06d}", [spoken[sentence, voice] for sentence in sentences], sentences)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -129,6 +129,27 @@ class Speaker:
         for key, found in counts.items():
             self._lexicon[key] = [np.asarray(r, np.uint16) for r, _ in found.most_common(self._renditions)]
         self._silence = {v: np.asarray(c.most_common(1)[0][0], np.uint16) for v, c in silences.items()}
+
+    def pieces(self, sentences: Iterable[Key]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Each rendition of each word, and the silence before a sentence, once as it was spoken: units [T], audio [T * HOP]."""
+        missing = {(*key, tuple(r.tolist())) for key, found in self._lexicon.items() for r in found}
+        missing |= {("", voice, tuple(silence.tolist())) for voice, silence in self._silence.items()}
+        open_of = Counter((form, voice) for form, voice, _ in missing)
+        for sentence, voice in dict.fromkeys(sentences):
+            if not missing:
+                return
+            forms_of = forms(sentence)
+            if not any(open_of[form, voice] for form in ("", *forms_of)):
+                continue
+            trimmed, spoken = _trimmed(sentence, voice), self._natural([(sentence, voice)]).get((sentence, voice))
+            if trimmed is None or spoken is None:
+                continue
+            for form, (start, end) in [("", (0, PAD)), *zip(forms_of, spoken.word_frames, strict=True)]:
+                key = (form, voice, tuple(spoken.units[start:end].tolist()))
+                if key in missing:
+                    missing.remove(key)
+                    open_of[form, voice] -= 1
+                    yield spoken.units[start:end], trimmed[0][start * HOP : end * HOP]
 
     def speak(self, sentences: Iterable[Key]) -> dict[Key, Spoken]:
         """(sentence, voice) -> its units; those that flite reads in its own way are left out."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import pytest
 import ray
 
-from jobs.cluster.session import STARTS, start_embedded
+from jobs.cluster.session import STARTS, keep_strangers_out, start_embedded
 
 LATE = "The current node timed out during startup. This could happen because ..."
 
@@ -59,3 +60,25 @@ def test_what_is_no_lateness_or_stays_late_is_said(starter: Starter, attempts: i
     with pytest.raises(Exception, match=starter.message[:20]):
         start_embedded(num_cpus=1)
     assert len(starter.processes) == attempts
+
+
+def test_a_ray_of_our_own_has_a_secret_and_a_cluster_keeps_its_setting(monkeypatch: pytest.MonkeyPatch) -> None:
+    names = ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_ADDRESS")
+
+    def after(**given: str) -> dict[str, str | None]:
+        with monkeypatch.context() as patch:
+            patch.delitem(sys.modules, "ray")  # this process's own Ray keeps its mode
+            for name in names:
+                patch.setenv(name, "")  # so that it is put back
+                patch.delenv(name)
+            for name, value in given.items():
+                patch.setenv(name, value)
+            keep_strangers_out()
+            return {name: os.environ.get(name) for name in names}
+
+    first, second = after(), after()
+    assert first["RAY_AUTH_MODE"] == "token"
+    assert len(first["RAY_AUTH_TOKEN"] or "") == 64
+    assert first["RAY_AUTH_TOKEN"] != second["RAY_AUTH_TOKEN"]
+    assert after(RAY_ADDRESS="head:6379")["RAY_AUTH_MODE"] is None
+    assert after(RAY_AUTH_MODE="disabled")["RAY_AUTH_TOKEN"] is None

@@ -1,0 +1,46 @@
+"""The page of examples is made of what is committed, and its figures are those of the study."""
+
+import re
+from pathlib import Path
+
+from model.inference.trained import load_trained
+from recipes.ladder.voice import read_voice
+from recipes.pictures.example import ASSETS, MODELS, NUM_UNITS, facts_of, main, stories
+from schemas.tasks import read_task
+
+STUDY = Path(__file__).resolve().parents[2] / "docs" / "results" / "study.md"
+
+
+def test_the_figures_are_the_studys_own() -> None:
+    rows = {}
+    for line in STUDY.read_text(encoding="utf-8").splitlines():
+        cells = [cell.strip() for cell in line.strip("|").split("|")]
+        if re.fullmatch(r"[\w-]+, seed \d", cells[0]):
+            rows[cells[0]] = cells
+    for what, speech, text in MODELS.values():
+        name = re.search(r"\(([\w-]+, seed \d)\)", what)
+        assert name is not None
+        assert (rows[name[1]][8], rows[name[1]][10]) == (speech, text)
+
+
+def test_the_voice_says_the_stories_and_the_models_read_their_units() -> None:
+    voice = read_voice(ASSETS / "voice", NUM_UNITS)
+    cards = set(read_task(ASSETS / "prompts.jsonl").header.cards or ())
+    for name in MODELS:
+        trained = load_trained(ASSETS / name)
+        assert trained.units is not None
+        assert set(trained.units.cards) & cards
+        assert len(facts_of(name, trained).facts) == 4
+    for story in stories(voice):
+        if story.units is not None and story.audio is not None:
+            assert len(story.audio) == len(story.units) * voice.hop
+            assert abs(story.audio).max() > 0.05
+
+
+def test_the_page_can_be_heard(tmp_path: Path) -> None:
+    assert main(["--out", str(tmp_path / "page.html")]) == 0
+    page = (tmp_path / "page.html").read_text(encoding="utf-8")
+    sounds, quotes = page.count("<audio"), page.count('<p class="said">')
+    assert quotes == 4 * 3, "each of four prompts is answered in text by three models"
+    assert sounds >= 3 + 8, "three spoken prompts, and at least eight spoken answers"
+    assert "https://" not in page, "nothing is fetched"
