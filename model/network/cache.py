@@ -25,6 +25,8 @@ class Place:
     """Per layer the view [B, G, K, J] to fill, where all rows write the same places; else empty."""
     values: tuple[torch.Tensor, ...] = ()
     """Per layer [B, G, J, K]."""
+    first: int = 0
+    """The first of those places."""
     rows_R1: torch.Tensor | None = None
     places_RJ: torch.Tensor | None = None
 
@@ -77,6 +79,7 @@ class Cache:
         """Whether a ring holds nothing but what may be read, while the rows are even."""
         self.scale = heads[1] ** -0.5
         self._nothing = like.new_zeros(1, 1, 1)
+        self._arrays: tuple[torch.Tensor, np.ndarray, np.ndarray] | None = None
 
     @property
     def capacity(self) -> int:
@@ -92,6 +95,12 @@ class Cache:
     def nbytes(self) -> int:
         """Of keys and values."""
         return int(self.keys.nbytes + self.values.nbytes)
+
+    def arrays(self) -> tuple[np.ndarray, np.ndarray]:
+        """Keys [layers, B, G, K, T] and values [layers, B, G, T, K] as arrays over the same memory; on CPU, in fp32."""
+        if self._arrays is None or self._arrays[0] is not self.keys:
+            self._arrays = (self.keys, self.keys.numpy(), self.values.numpy())
+        return self._arrays[1], self._arrays[2]
 
     def reserve(self, rows_R: np.ndarray, tag_R: np.ndarray, entries: int = 1) -> Place:
         """Places for `entries` more of each of these rows (distinct, ordered), all of the row's tag in `tag_R`."""
@@ -148,7 +157,7 @@ class Cache:
 
     def _place(self, first: int, entries: int) -> Place:
         past = first + entries
-        return Place(self.keys[..., first:past].unbind(0), self.values[..., first:past, :].unbind(0))
+        return Place(self.keys[..., first:past].unbind(0), self.values[..., first:past, :].unbind(0), first)
 
     def write(self, layer: int, place: Place, kv_2RGJK: torch.Tensor) -> None:
         """Fill the reserved places of a layer."""

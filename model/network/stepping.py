@@ -18,6 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from model.network import fused
 from model.network.cache import Cache, Place, View
 from model.network.config import StackConfig
 from model.network.layers.blocks import Block, CrossAttention, RMSNorm, rope_tables
@@ -113,6 +114,40 @@ class BlockSteps:
         return self.down(F.silu(gate).mul_(up), x_RD)
 
 
+class FusedBlockSteps:
+    """`BlockSteps` for one row in fp32 on CPU, in one call where the row may read all that its ring holds."""
+
+    def __init__(self, block: Block) -> None:
+        self.plain = BlockSteps(block, False, 1)
+        attention, feed_forward = block.attention, block.feed_forward
+        self.eps = block.attention_norm.eps
+        self.weights = arrays_of(
+            block.attention_norm.weight, attention.qkv.weight, attention.out.weight,
+            block.feed_forward_norm.weight, feed_forward.gate_up.weight, feed_forward.down.weight,
+        )  # fmt: skip
+
+    def __call__(self, x_RD: torch.Tensor, step: StackStep, layer: int) -> torch.Tensor:
+        if not step.place.keys or step.view.bias_X1T is not None:
+            return self.plain(x_RD, step, layer)
+        keys, values = step.stack.cache.arrays()
+        cos_RAK, sin_RAK = step.rope
+        y_D = fused.block_step(
+            x_RD[0].numpy(), self.weights, self.eps, cos_RAK[0, 0].numpy(), sin_RAK[0, 0].numpy(),
+            keys[layer, 0], values[layer, 0], step.place.first, step.view.used,
+        )  # fmt: skip
+        return torch.from_numpy(y_D)[None]
+
+
+def can_fuse(weight: torch.Tensor, packed: bool, num_rows: int) -> bool:
+    """Whether layers of this kind are run by `model.network.fused`: one row, fp32, on CPU, where speed was asked for."""
+    return packed and num_rows == 1 and weight.device.type == "cpu" and weight.dtype == torch.float32
+
+
+def arrays_of(*weights: torch.Tensor) -> tuple[np.ndarray, ...]:
+    """The weights as arrays over the same memory."""
+    return tuple(weight.detach().contiguous().numpy() for weight in weights)
+
+
 @dataclass(frozen=True)
 class StackStep:
     """What the layers of a stack share in one step."""
@@ -134,8 +169,13 @@ class StackSteps:
         self, stack: StackConfig, layers: nn.ModuleList, num_rows: int, capacity: int, window: int | None, packed: bool
     ) -> None:
         self.stack = stack
-        self.blocks = [BlockSteps(cast(Block, layer), packed, num_rows) for layer in layers]
         like = cast(Block, layers[0]).attention.out.weight.detach()
+        # large matrices are read at the memory's pace either way, so the global part is left to torch and its threads
+        fuse = window is not None and can_fuse(like, packed, num_rows)
+        self.blocks: list[BlockSteps | FusedBlockSteps] = [
+            FusedBlockSteps(block) if fuse and block.attention.qk_norm is None else BlockSteps(block, packed, num_rows)
+            for block in (cast(Block, layer) for layer in layers)
+        ]
         self.cache = Cache(len(layers), num_rows, (stack.kv_heads, stack.head_dim), capacity, window, like, 1)
         self._like = like
         self._rope = (like.new_empty(0, stack.head_dim), like.new_empty(0, stack.head_dim))
@@ -173,6 +213,9 @@ class CrossSteps:
         self.query, self.key_value, self.out = (
             Product(linear.weight, packed, num_rows) for linear in (cross.query, cross.key_value, cross.out)
         )
+        self.weights: tuple[np.ndarray, ...] | None = None
+        if can_fuse(cross.query.weight, packed, num_rows):
+            self.weights = arrays_of(cross.query_norm.weight, cross.query.weight, cross.out.weight)
 
     def remember(self, y_XD: torch.Tensor, cache: Cache, layer: int, place: Place, entries: int = 1) -> None:
         """Make `entries` more sources of each row readable; X = R * entries."""
@@ -182,6 +225,12 @@ class CrossSteps:
 
     def __call__(self, x_XD: torch.Tensor, cache: Cache, layer: int, view: View, queries: int = 1) -> torch.Tensor:
         """x plus its update; X = R * queries."""
+        if self.weights is not None and view.bias_X1T is None and view.keys:
+            keys, values = cache.arrays()
+            y_XD = fused.cross_step(
+                x_XD.numpy(), self.weights, self.query_norm.eps, keys[layer, 0], values[layer, 0], view.used
+            )
+            return torch.from_numpy(y_XD)
         rows = len(x_XD) // queries
         q_RJHK = self.query(self.query_norm(x_XD)).view(rows, queries, self.num_heads, self.head_dim)
         q_XJK = q_RJHK.transpose(1, 2).reshape(rows * self.num_heads, queries, self.head_dim)

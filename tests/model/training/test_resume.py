@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 
 from model.monitor.metrics import read_rows
 from model.training.checkpoint import check_same_run, latest, read_facts
-from model.training.config import TrainConfig
+from model.training.config import TrainConfig, load_train_config
 from schemas.errors import ConfigError
 from tests.model.training.training_runs import (
     checkpoints,
@@ -66,22 +66,19 @@ def damage(checkpoint: Path, rng: random.Random) -> None:
     file.write_bytes(content)
 
 
-@pytest.mark.parametrize("beside", [False, True], ids=["written at once", "written beside training, and damaged"])
-def test_ten_kills_at_random_moments_change_no_bit(beside: bool, data: Path, undisturbed: Path, tmp_path: Path) -> None:
-    """SIGKILL ten times, in steps and in checkpoint writes alike: the same losses, the same final weights. With the newest
-    checkpoint damaged again and again besides, the one before it takes its place."""
-    output, rng = tmp_path / "run", random.Random(5)
-    document = run_document(data, output)
-    document["checkpoint"]["beside"] = beside
-    config = write_run(document, tmp_path / "run.yaml")
+def kill_often(
+    config: Path, output: Path, times: int, damages: int, beside: bool, rng: random.Random
+) -> tuple[int, int]:
+    """SIGKILL the run so often, at random moments in steps and in checkpoint writes; damage the newest checkpoint between some
+    of its lives, wherever there is one before it. Returns how often either came about."""
     kills = damaged = 0
+    steps = int(load_train_config(config, []).budget.limits()["steps"])
     metrics = output / "metrics.jsonl"
-    for _ in range(10):
+    for number in range(times):
         newest = latest(output / "checkpoints")
         reached = int(newest.name[5:]) if newest else 0
-        goal = min(
-            STEPS - 1, reached + rng.randint(1, 3) + 2 * beside
-        )  # what a thread writes is there some steps later
+        # what a thread writes is there some steps later
+        goal = min(steps - 1, reached + rng.randint(1, 3) + 2 * beside)
         with started(config) as ranks:
             process = ranks.processes[0]
             begun = time.time()
@@ -94,16 +91,41 @@ def test_ten_kills_at_random_moments_change_no_bit(beside: bool, data: Path, und
             time.sleep(rng.random() * 0.05)
             kills += process.is_alive()
             ranks.kill()
-        found = checkpoints(output / "checkpoints")
-        if beside and len(found) > 1 and damaged < 5:
+        left, wanted = times - number, damages - damaged
+        if len(checkpoints(output / "checkpoints")) > 1 and rng.random() < wanted / left:
             damage(latest(output / "checkpoints"), rng)
             damaged += 1
-    assert kills >= (5 if beside else 8), "the run ended before it could be killed"
-    assert damaged >= (3 if beside else 0)
+    return kills, damaged
+
+
+@pytest.mark.parametrize(
+    "times, damages, beside",
+    [
+        pytest.param(10, 0, False, id="written at once"),
+        pytest.param(10, 5, True, id="written beside training, and damaged"),
+        pytest.param(30, 5, True, id="thirty times", marks=[pytest.mark.slow, pytest.mark.timeout(3600)]),
+    ],
+)
+def test_kills_at_random_moments_change_no_bit(
+    times: int, damages: int, beside: bool, data: Path, undisturbed: Path, tmp_path: Path
+) -> None:
+    """The same losses, the same final weights. With the newest checkpoint damaged again and again besides, the one before it
+    takes its place."""
+    output, reference = tmp_path / "run", undisturbed
+    document = run_document(data, output)
+    if times > STEPS:
+        reference = tmp_path / "undisturbed"
+        document["budget"]["steps"] = 5 * times
+        run(write_run({**document, "output_dir": str(reference)}, tmp_path / "undisturbed.yaml"))
+    document["checkpoint"]["beside"] = beside
+    config = write_run(document, tmp_path / "run.yaml")
+    kills, damaged = kill_often(config, output, times, damages, beside, random.Random(5))
+    assert kills >= times * (0.5 if beside and times < STEPS else 0.8), "the run ended before it could be killed"
+    assert damaged >= 0.6 * damages
     run(config)
-    assert trajectory(output) == trajectory(undisturbed)
-    assert len(trajectory(output)) == STEPS
-    assert weights(output) == weights(undisturbed)
+    assert trajectory(output) == trajectory(reference)
+    assert len(trajectory(output)) == document["budget"]["steps"]
+    assert weights(output) == weights(reference)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
