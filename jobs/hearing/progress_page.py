@@ -21,7 +21,7 @@ SHOWN = 12
 CURVES = (
     ("Gradient norm", "before it is cut", ("grad_norm",)),
     ("Bits per byte of text", "text tokens alone", ("bits_per_byte_of_text",)),
-    ("Bits per second of speech", "", ("bits_per_second_of_speech",)),
+    ("Bits per second of speech", "cross-entropy of units", ("bits_per_second_of_speech",)),
     ("Speed", "elements a second", ("elements_per_second",)),
 )
 """(title, unit, columns of a row) of the small curves."""
@@ -30,7 +30,7 @@ CURVES = (
 def training_curves(rows: Sequence[Mapping[str, Any]]) -> str:
     """Curves beside the losses, and losses by source; empty where there is nothing."""
     names = dict.fromkeys(name for row in rows for name in row if name.startswith("source_"))
-    by_source = [(name.removeprefix("source_").replace("_", " "), "nats", (name,)) for name in names]
+    by_source = [(_of_source(name), "nats per target", (name,)) for name in names]
     drawn = []
     for title, unit, columns in (*CURVES, *by_source):
         curves = [curve_of(rows, column, "training", _colour(column)) for column in columns]
@@ -39,8 +39,13 @@ def training_curves(rows: Sequence[Mapping[str, Any]]) -> str:
     return f"<details><summary>More curves</summary><div class='pair'>{''.join(drawn)}</div></details>" if drawn else ""
 
 
+def _of_source(column: str) -> str:
+    name, modality = column.removeprefix("source_").rsplit("_loss_", 1)
+    return f"Source {name}, {modality}"
+
+
 def _colour(column: str) -> str:
-    return "speech" if "speech" in column else "text"
+    return "speech" if column.endswith("speech") else "text"
 
 
 def evaluation_section(found: Sequence[tuple[Path, Evaluation]], normalisation: str) -> str:

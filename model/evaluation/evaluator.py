@@ -203,7 +203,10 @@ class Evaluator:
         run, config = self._run, self._config
         split: Literal["train", "validation"] = "validation" if run.config.data.held_out else "train"
         spoken = [source for source in run.corpus.sources(run.config.seed, split) if source.config.kind != "text"]
-        for number in range(config.samples) if spoken else ():
+        if not spoken:
+            return
+        many = min(config.samples, spoken[0].order.total)  # behind the last the first comes again
+        for number in range(many):
             sample = spoken[0].sample(number)
             assert isinstance(sample, Sample)
             frames = round(config.prompt_seconds * self._units_per_second)

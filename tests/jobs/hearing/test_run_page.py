@@ -129,6 +129,6 @@ def test_evaluations_become_curves_tables_and_sounds(tmp_path: Path) -> None:
     assert html.count("<audio") == 2
     assert html.count("the sound is gone") == 2
     assert "at 10 &amp; 1" in html
-    assert "asr loss text" in html
+    assert "Source asr, text" in html
     assert "<of>" not in html
     assert spread(list(range(1, 101)), 6) == [1, 21, 41, 60, 80, 100]

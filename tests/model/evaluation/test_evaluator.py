@@ -41,7 +41,7 @@ def evaluated(data: Path, output: Path) -> dict[str, Any]:
     """A run with an evaluation every five steps."""
     document = run_document(data, output)
     document["budget"] = {"steps": 12}
-    document["data"]["held_out"] = 0.1
+    document["data"]["held_out"] = 0.2
     document["log"]["tensorboard"] = True
     document["evaluation"] = {
         "every_steps": 5,
