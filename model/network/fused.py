@@ -8,8 +8,12 @@ of the cache, J vectors that read the same keys.
 
 from __future__ import annotations
 
-import numba
 import numpy as np
+
+try:  # transformers wants every library that exported code imports, unless it is tried; nobody gets here without this one
+    import numba
+except ImportError:
+    raise
 
 FAST = {"reassoc", "contract", "arcp", "nsz", "afn"}
 """Sums in any order; infinities stay what they are."""
@@ -21,7 +25,8 @@ def _norm(x_D: np.ndarray, gain_D: np.ndarray, eps: float) -> np.ndarray:
     for i in range(len(x_D)):
         total += x_D[i] * x_D[i]
     scale = np.float32(1 / np.sqrt(total / len(x_D) + eps))
-    return x_D * scale * gain_D
+    normed_D: np.ndarray = x_D * scale * gain_D
+    return normed_D
 
 
 @numba.njit(cache=True, fastmath=FAST, nogil=True)

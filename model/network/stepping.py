@@ -11,6 +11,7 @@ A = H + 2 G heads of a product, Q queries per key head, K head width.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import cast
 
 import numpy as np
@@ -18,7 +19,6 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from model.network import fused
 from model.network.cache import Cache, Place, View
 from model.network.config import StackConfig
 from model.network.layers.blocks import Block, CrossAttention, RMSNorm, rope_tables
@@ -118,7 +118,9 @@ class FusedBlockSteps:
     """`BlockSteps` for one row in fp32 on CPU, in one call where the row may read all that its ring holds."""
 
     def __init__(self, block: Block) -> None:
-        self.plain = BlockSteps(block, False, 1)
+        from model.network.fused import block_step
+
+        self.step, self.plain = block_step, BlockSteps(block, False, 1)
         attention, feed_forward = block.attention, block.feed_forward
         self.eps = block.attention_norm.eps
         self.weights = arrays_of(
@@ -131,7 +133,7 @@ class FusedBlockSteps:
             return self.plain(x_RD, step, layer)
         keys, values = step.stack.cache.arrays()
         cos_RAK, sin_RAK = step.rope
-        y_D = fused.block_step(
+        y_D = self.step(
             x_RD[0].numpy(), self.weights, self.eps, cos_RAK[0, 0].numpy(), sin_RAK[0, 0].numpy(),
             keys[layer, 0], values[layer, 0], step.place.first, step.view.used,
         )  # fmt: skip
@@ -140,7 +142,8 @@ class FusedBlockSteps:
 
 def can_fuse(weight: torch.Tensor, packed: bool, num_rows: int) -> bool:
     """Whether layers of this kind are run by `model.network.fused`: one row, fp32, on CPU, where speed was asked for."""
-    return packed and num_rows == 1 and weight.device.type == "cpu" and weight.dtype == torch.float32
+    fits = packed and num_rows == 1 and weight.device.type == "cpu" and weight.dtype == torch.float32
+    return fits and find_spec("numba") is not None  # exported code runs where numba may be missing
 
 
 def arrays_of(*weights: torch.Tensor) -> tuple[np.ndarray, ...]:
@@ -215,6 +218,9 @@ class CrossSteps:
         )
         self.weights: tuple[np.ndarray, ...] | None = None
         if can_fuse(cross.query.weight, packed, num_rows):
+            from model.network.fused import cross_step
+
+            self.step = cross_step
             self.weights = arrays_of(cross.query_norm.weight, cross.query.weight, cross.out.weight)
 
     def remember(self, y_XD: torch.Tensor, cache: Cache, layer: int, place: Place, entries: int = 1) -> None:
@@ -227,7 +233,7 @@ class CrossSteps:
         """x plus its update; X = R * queries."""
         if self.weights is not None and view.bias_X1T is None and view.keys:
             keys, values = cache.arrays()
-            y_XD = fused.cross_step(
+            y_XD = self.step(
                 x_XD.numpy(), self.weights, self.query_norm.eps, keys[layer, 0], values[layer, 0], view.used
             )
             return torch.from_numpy(y_XD)

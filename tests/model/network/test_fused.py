@@ -27,13 +27,13 @@ from tests.model.network.cases import policy, small_config, varied_gains
 )  # fmt: skip
 def test_fused_steps_equal_the_plain_ones(changes: dict, policy_name: str) -> None:
     model = varied_gains(build_model(small_config(**changes), 3))
-    plain, ours = (Session(model, policy(policy_name), 1, capacity=4, packed=packed) for packed in (False, True))
     rng = np.random.default_rng(1)
     prompt, following = prompt_of(rng, 7), prompt_of(rng, 40)
     with (
         patch.object(fused, "block_step", wraps=fused.block_step) as block,
         patch.object(fused, "cross_step", wraps=fused.cross_step) as cross,
     ):
+        plain, ours = (Session(model, policy(policy_name), 1, capacity=4, packed=packed) for packed in (False, True))
         torch.testing.assert_close(ours.prefill([prompt]), plain.prefill([prompt]), rtol=1e-4, atol=1e-4)
         for element in following:
             torch.testing.assert_close(ours.feed([element]), plain.feed([element]), rtol=1e-4, atol=1e-4)
