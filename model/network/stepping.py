@@ -118,7 +118,7 @@ class FusedBlockSteps:
     """`BlockSteps` for one row in fp32 on CPU, in one call where the row may read all that its ring holds."""
 
     def __init__(self, block: Block) -> None:
-        from model.network.fused import block_step
+        from model.network.layers.fused import block_step
 
         self.step, self.plain = block_step, BlockSteps(block, False, 1)
         attention, feed_forward = block.attention, block.feed_forward
@@ -141,7 +141,7 @@ class FusedBlockSteps:
 
 
 def can_fuse(weight: torch.Tensor, packed: bool, num_rows: int) -> bool:
-    """Whether layers of this kind are run by `model.network.fused`: one row, fp32, on CPU, where speed was asked for."""
+    """Whether layers of this kind are run by `model.network.layers.fused`: one row, fp32, on CPU, where speed was asked for."""
     fits = packed and num_rows == 1 and weight.device.type == "cpu" and weight.dtype == torch.float32
     return fits and find_spec("numba") is not None  # exported code runs where numba may be missing
 
@@ -218,7 +218,7 @@ class CrossSteps:
         )
         self.weights: tuple[np.ndarray, ...] | None = None
         if can_fuse(cross.query.weight, packed, num_rows):
-            from model.network.fused import cross_step
+            from model.network.layers.fused import cross_step
 
             self.step = cross_step
             self.weights = arrays_of(cross.query_norm.weight, cross.query.weight, cross.out.weight)

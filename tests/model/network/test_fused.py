@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from model.inference.session import Session
-from model.network import fused, stepping
+from model.network import stepping
+from model.network.layers import fused
 from model.network.lst import LSTState, build_model
 from tests.model.inference.test_prefill import prompt_of
 from tests.model.network.cases import policy, small_config, varied_gains
