@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from jobs.gc import collect
+from jobs.runtime import drive as drive_module
 from jobs.runtime.plan import Plan, make_plan
 from jobs.store.lease import Lease, LeaseLost
 from jobs.store.records import index_name
@@ -21,6 +22,7 @@ from schemas.config import ConfigError
 from schemas.spec import PipelineSpec
 from schemas.storage.files import Files
 from tests.jobs.growing import Killed, Source, calls, known, make_spec, run, shards_of, use_counting_stages
+from tests.jobs.small_corpus import contents
 
 CHANGES = ("add", "add", "remove", "rename", "move", "touch", "replace", "relabel", "annotate", "retell")
 """What happens to a source, as methods of Source."""
@@ -235,3 +237,32 @@ def test_what_no_stage_reads_costs_nothing(tmp_path: Path, monkeypatch: pytest.M
     source.write_manifest()
     run(spec)
     assert sorted(stage for stage, _, _ in calls) == ["segments", "units", "words"], "the new file alone"
+
+
+def test_the_order_in_which_tasks_come_back_is_not_in_the_dataset(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Tasks that are done and come back in any order, in windows of any size, give the very index of a calm run."""
+    use_counting_stages(monkeypatch)
+    source = Source(tmp_path / "audio", random.Random(5))
+    for _ in range(20):
+        source.add()
+    source.write_manifest()
+    spec = make_spec(str(source.folder), str(tmp_path / "calm"), tmp_path / "centroids", shard=0.04)
+    run(spec)
+    calm = contents(tmp_path / "calm" / "shards")
+    honest = drive_module.drive
+    for seed in range(3):
+        dice = random.Random(seed)
+
+        def disorderly(plan: Plan, stages: Any, execute: Any, run_id: str, dice: random.Random = dice) -> list[str]:
+            def shuffled(names: Any, tasks: list[Any]) -> Iterator[Any]:
+                done = list(execute(names, dice.sample(tasks, len(tasks))))
+                yield from dice.sample(done, len(done))
+
+            return honest(plan, stages, shuffled, run_id)
+
+        monkeypatch.setattr(drive_module, "WINDOW", dice.choice([2, 5, 99]))
+        monkeypatch.setattr(drive_module, "drive", disorderly)
+        run(spec.with_updates(output=str(tmp_path / f"out{seed}")))
+        assert contents(tmp_path / f"out{seed}" / "shards") == calm
