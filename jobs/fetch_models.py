@@ -18,7 +18,7 @@ if not __package__:  # started as a script: the code beside it runs, wherever th
 
 from pipeline.networks.registry import MODELS, FetchError, fetch
 from schemas.commands.cli import Parser, command
-from schemas.errors import ConfigError
+from schemas.errors import ConfigError, CredentialsError, StorageError
 
 
 @command
@@ -44,11 +44,11 @@ def fetch_all(config: str) -> int:
     from pipeline.networks.fetching import fetch_wanted
     from pipeline.networks.wanted import models_of_file
 
-    problems = []
+    problems: list[Exception] = []
     for wanted in models_of_file(config):
         try:
             print(f"{wanted.field}: {fetch_wanted(wanted)}")
-        except FetchError as error:
+        except (FetchError, CredentialsError, StorageError) as error:
             problems.append(error)
             print(f"{wanted.field}: not fetched", file=sys.stderr)
     if problems:

@@ -164,7 +164,10 @@ def _no_constant(name: str) -> NoReturn:
 
 
 def _parse_scalar(text: str) -> Any:
-    value = yaml.safe_load(text)
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError:  # such as `**/*.flac`, which begins as an alias: meant as it is written
+        value = text
     if isinstance(value, str):  # YAML 1.1 reads 1e-3 as a string because it lacks a dot
         try:
             return float(value)

@@ -2,7 +2,7 @@
 
 An exported folder holds this file and what it imports (`model.exchange.bundle` copies them), so nothing else of the project is
 needed: torch, transformers, numpy, pydantic and pyyaml are. Ids are those of the joint vocabulary: 0 padding, 1 BOS, 2 EOS,
-3 `<t>`, 4 `<s>`, then the text tokenizer's ids + 5, then the speech units. Padding stands at the end of a row.
+3 `<t>`, 4 `<s>`, then the text tokenizer's ids + 5, then the speech units. Padding stands at either end of a row.
 
 Shape suffixes: B rows, L their length, N elements of all rows, V joint vocabulary.
 """
@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from pydantic import TypeAdapter
 from transformers import PreTrainedModel
 from transformers.configuration_utils import PretrainedConfig
+from transformers.generation import GenerationMixin, LogitsProcessor, LogitsProcessorList
 from transformers.modeling_outputs import CausalLMOutput
 from transformers.utils import cached_file
 
@@ -24,7 +25,7 @@ from model.data.patching import BOUNDARIES, OnlinePatcher, PatchPolicyConfig
 from model.network.batch import Batch
 from model.network.config import ModelConfig
 from model.network.lst import build_model
-from model.network.vocabulary import BOS, EOS, PAD
+from model.network.vocabulary import BOS, EOS, PAD, SPEECH_MARK, TEXT_MARK, Vocabulary
 
 
 class LstConfig(PretrainedConfig):
@@ -42,8 +43,31 @@ class LstConfig(PretrainedConfig):
         super().__init__(**{**other, "use_cache": False, "tie_word_embeddings": False})
 
 
-class LstForCausalLM(PreTrainedModel):
-    """Logits of the next element. Every call reads its rows whole; the project's own commands generate with caches."""
+class DocumentGrammar(LogitsProcessor):
+    """What may come next in a document: units after `<s>`, text tokens after `<t>`, the other mark where neither mark came just
+    before, EOS once there is a mark; padding and BOS never."""
+
+    def __init__(self, vocabulary: Vocabulary) -> None:
+        self._vocabulary = vocabulary
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        """`scores` [B, V] of what follows `input_ids` [B, L], -inf where it may not."""
+        allowed = torch.zeros_like(scores, dtype=torch.bool)
+        for row, ids in zip(allowed, input_ids.tolist(), strict=True):
+            modality = next((element for element in reversed(ids) if element in (TEXT_MARK, SPEECH_MARK)), None)
+            if modality == TEXT_MARK:
+                row[self._vocabulary.text_offset : self._vocabulary.unit_offset] = True
+            elif modality == SPEECH_MARK:
+                row[self._vocabulary.unit_offset :] = True
+            row[EOS] = modality is not None
+            for mark in (TEXT_MARK, SPEECH_MARK):
+                row[mark] = mark != modality and ids[-1] not in (TEXT_MARK, SPEECH_MARK)
+        return scores.masked_fill(~allowed, float("-inf"))
+
+
+class LstForCausalLM(PreTrainedModel, GenerationMixin):
+    """Logits of the next element, and `generate`. Every call reads its rows whole, so that the work of a continuation grows with
+    its length squared. The project's own commands generate with caches."""
 
     config_class = LstConfig
     _no_split_modules = ("GlobalTransformer",)
@@ -59,6 +83,18 @@ class LstForCausalLM(PreTrainedModel):
 
     def _init_weights(self, module: torch.nn.Module) -> None:
         """None are drawn: they are loaded."""
+
+    def generate(self, inputs: torch.Tensor | None = None, **options: Any) -> Any:
+        """As transformers has it, without a cache, over documents as they were trained on: `DocumentGrammar` applies. Rows of a
+        batch are filled up with padding on the left."""
+        processors = LogitsProcessorList(
+            [DocumentGrammar(self.network.vocabulary), *options.pop("logits_processor", [])]
+        )
+        return super().generate(inputs, logits_processor=processors, **{**options, "use_cache": False})
+
+    def prepare_inputs_for_generation(self, input_ids: torch.Tensor, **_: Any) -> dict[str, Any]:
+        """The rows whole: there is no cache."""
+        return {"input_ids": input_ids}
 
     def forward(self, input_ids: torch.Tensor, labels: torch.Tensor | None = None, **_: Any) -> CausalLMOutput:
         """Logits [B, L, V] of what follows each element; -inf where the element's mark forbids a modality, 0 in padding.
@@ -82,10 +118,11 @@ class LstForCausalLM(PreTrainedModel):
         columns: dict[str, list[Any]] = {"ids": [], "latent": [], "closed": [], "doc": [], "place": []}
         for number, row in enumerate(rows):
             patcher = OnlinePatcher(self.policy)
-            for position in range(int(np.flatnonzero(row != PAD).max(initial=-1)) + 1):
+            filled = np.flatnonzero(row != PAD)
+            for position in range(filled.min(initial=row.size), filled.max(initial=-1) + 1):
                 element = int(row[position])
                 begins, closed = patcher.observe(element, element >= unit_offset)
-                latents += begins or position == 0
+                latents += begins or position == filled[0]
                 values = (element, latents - 1, closed, number, number * row.size + position)
                 for column, value in zip(columns.values(), values, strict=True):
                     column.append(value)

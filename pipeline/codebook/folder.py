@@ -8,11 +8,11 @@ import json
 from pathlib import Path
 from typing import Any
 
-import fsspec
 import numpy as np
 
 from schemas.cards import Card
 from schemas.config import ConfigError, parse_config
+from schemas.storage.files import Files
 
 
 def kmeans_card(name: str, centroids: np.ndarray, notes: dict[str, Any]) -> Card:
@@ -23,7 +23,7 @@ def kmeans_card(name: str, centroids: np.ndarray, notes: dict[str, Any]) -> Card
 
 
 def write_centroids(folder: str | Path, centroids: np.ndarray, card: Card) -> None:
-    """Write centroids.npy, then card.json, each under a temporary name first: a card means that the folder is complete.
+    """Write centroids.npy, then card.json, each whole or not at all: a card means that the folder is complete.
 
     `folder` is a path or any fsspec URL, as everywhere in this module.
     """
@@ -32,26 +32,20 @@ def write_centroids(folder: str | Path, centroids: np.ndarray, card: Card) -> No
     )
 
     Quantiser(centroids)  # refuses what could not be read back
-    files, path = fsspec.core.url_to_fs(str(folder))
-    files.makedirs(path, exist_ok=True)
-    buffer = io.BytesIO()
+    files, buffer = Files(str(folder)), io.BytesIO()
     np.save(buffer, np.ascontiguousarray(centroids, "<f4"), allow_pickle=False)
     text = json.dumps(card.model_dump(mode="json"), indent=1, sort_keys=True) + "\n"
     for name, content in (("centroids.npy", buffer.getvalue()), ("card.json", text.encode())):
-        files.pipe_file(f"{path}/.{name}.tmp", content)
-        files.mv(f"{path}/.{name}.tmp", f"{path}/{name}")
+        files.write_bytes(name, content)
 
 
 def _read(folder: str | Path, name: str) -> bytes:
-    files, path = fsspec.core.url_to_fs(str(folder))
-    content: bytes = files.cat_file(f"{path}/{name}")
-    return content
+    return Files(str(folder)).read_bytes(name)
 
 
 def has_centroids(folder: str | Path) -> bool:
     """Whether a complete folder of centroids is there."""
-    files, path = fsspec.core.url_to_fs(str(folder))
-    return bool(files.exists(f"{path}/card.json"))
+    return Files(str(folder)).exists("card.json")
 
 
 def load_card(folder: str | Path) -> Card:

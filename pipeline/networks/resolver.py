@@ -30,6 +30,7 @@ from schemas.spec import (
     WhisperXAlignSpec,
     WhisperXSpec,
 )
+from schemas.storage.files import Files
 
 Form = Literal["ctranslate2", "hf", "torchaudio", "fairseq", "centroids", "tokenizer"]
 NEEDED: dict[Form, tuple[str, ...]] = {
@@ -99,6 +100,7 @@ def place_of(wanted: Wanted) -> str:
     Raises:
         ModelError: it is not on this machine, or incomplete; the message says how to get it.
         ConfigError: torchaudio has no such bundle.
+        CredentialsError, StorageError: the storage of centroids cannot be asked.
     """
     if wanted.form == "centroids":
         return _centroids(wanted)
@@ -128,10 +130,8 @@ def how_to_get() -> str:
 
 
 def _centroids(wanted: Wanted) -> str:
-    import fsspec
-
-    files, path = fsspec.core.url_to_fs(wanted.name)
-    if missing := [file for file in NEEDED["centroids"] if not files.exists(f"{path}/{file}")]:
+    files = Files(wanted.name)
+    if missing := [file for file in NEEDED["centroids"] if not files.exists(file)]:
         raise ModelError(
             f"{wanted.field}: no centroids in {wanted.name} ({', '.join(missing)} missing)",
             "fit them with jobs/fit_kmeans.py, or bring published ones with jobs/import_centroids.py",

@@ -53,7 +53,16 @@ def test_wrong_type_names_the_field(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "text, value", [("1e-3", 1e-3), ("3", 3), ("true", True), ("a", "a"), ("null", None), ("[1, 2]", [1, 2])]
+    "text, value",
+    [
+        ("1e-3", 1e-3),
+        ("3", 3),
+        ("true", True),
+        ("a", "a"),
+        ("null", None),
+        ("[1, 2]", [1, 2]),
+        ("**/*.flac", "**/*.flac"),
+    ],
 )
 def test_overrides_are_read_as_yaml(text: str, value: object) -> None:
     document: dict[str, object] = {}

@@ -60,6 +60,19 @@ def moved(place: Path, tmp_path: Path) -> Path:
     return tmp_path / "moved"
 
 
+GENERATE = """
+import json, sys, torch
+from transformers import AutoModelForCausalLM
+model = AutoModelForCausalLM.from_pretrained(sys.argv[1], trust_remote_code=True).eval()
+prompts = json.loads(sys.argv[2])
+longest = max(map(len, prompts))
+batch = torch.tensor([[0] * (longest - len(prompt)) + prompt for prompt in prompts])
+options = dict(max_new_tokens=24, do_sample=False)
+rows = [model.generate(torch.tensor([prompt]), **options)[0].tolist()[len(prompt):] for prompt in prompts]
+print(json.dumps([rows, [row[longest:] for row in model.generate(batch, **options).tolist()]]))
+"""
+
+
 def rows(trained: Trained) -> list[list[int]]:
     """Two sequences of both modalities, one shorter and padded."""
     first = trained.module.vocabulary.unit_offset
@@ -111,6 +124,31 @@ def test_a_run_and_an_export_on_object_storage_are_used(
         same_model(load_trained(place / "run"), load_trained(f"memory://bucket/{name}"))
     steps = list((tmp_path / "cache").rglob("checkpoint.json"))
     assert len(steps) == 1, "the newest checkpoint alone is copied"
+
+
+def test_transformers_generates_what_we_generate(place: Path, tmp_path: Path) -> None:
+    """Greedily, alone and in a padded batch, without our code: our cached steps' elements."""
+    from model.inference.continuation import Generator
+    from model.inference.sampling import Sampling
+
+    trained = load_trained(place / "run")
+    export_run(trained, tmp_path / "export", dtype="fp32", shard_bytes=10**9, license="")
+    generator = Generator.of(trained)
+    prompts = [generator.speech_prompt([3, 3, 7, 9, 9, 9, 12, 1]), [BOS], [BOS, TEXT_MARK, 30, 31, 32]]
+    wanted = [
+        row.ids[:24]
+        for row in generator.generate(prompts, sampling=Sampling(temperature=0), max_units=24, max_tokens=24)
+    ]
+    (tmp_path / "script.py").write_text(GENERATE)
+    environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"} | {"HF_HOME": str(tmp_path / "home")}
+    command = [sys.executable, "-I", str(tmp_path / "script.py"), str(tmp_path / "export"), json.dumps(prompts)]
+    result = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr[-3000:]
+    alone, together = json.loads(result.stdout.splitlines()[-1])
+    assert len({tuple(row) for row in wanted}) > 1
+    for ours, theirs, padded in zip(wanted, alone, together, strict=True):
+        assert theirs[: len(ours)] == ours
+        assert padded[: len(ours)] == ours
 
 
 @pytest.mark.parametrize("dtype", ["fp32", "bf16"])
