@@ -65,11 +65,12 @@ def _section(heading: str, body: str) -> str:
 
 def _headline(facts: Facts) -> str:
     totals = facts.index.totals
+    doubtful = totals.get("doubtful_words", 0)
     per_patch = totals["frames"] / max(totals["patches"], 1)
     tiles = (
         (seconds_text(facts.audio_seconds), "audio in"),
         (seconds_text(totals["seconds"]), "in shards"),
-        (f"{totals['words']:,}", "words"),
+        (f"{totals['words']:,}", f"words, {doubtful:,} of them doubtful" if doubtful else "words"),
         (f"{totals['frames']:,}", f"units of {1000 * facts.index.hop / SAMPLE_RATE:g} ms"),
         (f"{totals['patches']:,}", f"patches, {per_patch:.1f} units each"),
         (f"{totals['samples']:,}", f"samples in {count_text(len(facts.index.shards), 'shard')}"),
@@ -95,10 +96,13 @@ def _funnel(facts: Facts) -> str:
             )
         )
     rows.append(_funnel_row("rejected", 0.0, facts.rejected_seconds, whole, "all stages; each row once"))
+    uncovered = facts.index.totals.get("speech_uncovered", 0.0)
+    filler = f" {seconds_text(uncovered)} of speech are in no word (filler patches)." if uncovered else ""
     left_out = f" Not listed: {clean(facts.plan.not_listed)}." if facts.plan.not_listed else ""
     return (
         f'<div class="funnel">{"".join(rows)}</div>'
-        f'<p class="note">{_balance(facts)} Red: rejected by that stage. Between “decoded” and “speech” lie pauses.{left_out}</p>'
+        f'<p class="note">{_balance(facts)} Red: rejected by that stage. Between “decoded” and “speech” lie pauses.'
+        f"{filler}{left_out}</p>"
     )
 
 

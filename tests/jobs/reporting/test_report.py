@@ -8,6 +8,7 @@ import subprocess
 import sys
 import unicodedata
 from collections import Counter
+from dataclasses import replace
 from html.parser import HTMLParser
 from itertools import pairwise
 from pathlib import Path
@@ -20,7 +21,7 @@ from hypothesis import strategies as st
 
 import jobs.report as report
 from jobs.reporting.facts import Facts, choose_window, gather, on_the_grid, spread
-from jobs.reporting.page import seconds_text
+from jobs.reporting.page import render, seconds_text
 from jobs.runtime.plan import Plan
 from schemas.arrow import Row
 from schemas.audio import PATCH_SILENCE, PATCH_WORD, SAMPLE_RATE
@@ -142,6 +143,16 @@ def test_the_funnel_is_that_of_the_tables(run: Run, facts: Facts, page: Page) ->
     assert lost > 1
     sentence = f"Nothing vanished: {seconds_text(speech)} of speech, {seconds_text(speech - lost)} in shards"
     assert sentence in page.text
+
+
+def test_doubtful_words_and_speech_in_no_word_are_told_where_there_are_some(facts: Facts) -> None:
+    told = {"doubtful_words": 27, "speech_uncovered": 4.4}
+    index = facts.index.model_copy(update={"totals": facts.index.totals | told})
+    shown = render(replace(facts, index=index), "t", {}, ["#000"] * NUM_UNITS)
+    assert "27 of them doubtful" in shown
+    assert "4.4 s of speech are in no word" in shown
+    clean = facts.index.model_copy(update={"totals": facts.index.totals | dict.fromkeys(told, 0)})
+    assert "of them doubtful" not in render(replace(facts, index=clean), "t", {}, ["#000"] * NUM_UNITS)
 
 
 def test_rejects_are_told_by_code_with_their_sentences(page: Page) -> None:
