@@ -1,6 +1,7 @@
 """One self-contained HTML page on a finished run: the funnel of audio, rejects, units, patches, speed, models, and six strips.
 
-For a folder of a training run it is the page of that run (`lst listen`).
+OUTPUT is the folder that a run writes to; its last run's settings are taken. For the folder of a training run it is the page of
+that run (`lst listen`).
 
 Written to <output>/report.html. Does nothing when the page there is of the same shards, commits and spec.
 """
@@ -18,7 +19,7 @@ if not __package__:  # started as a script: the code beside it runs, wherever th
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from jobs.cluster.places import local_or_url
-from jobs.runtime.cli import load_spec, spec_parser
+from jobs.runtime.cli import spec_of_run, spec_parser
 from jobs.store.records import index_name
 from jobs.store.store import Store
 from schemas.cards import fingerprint, hash_file
@@ -27,7 +28,9 @@ from schemas.config import ConfigError
 from schemas.shards import ShardIndex
 from schemas.spec import PipelineSpec
 
-EXAMPLES = """  python jobs/report.py --config configs/demo.yaml
+EXAMPLES = """  lst report runs/demo
+  lst report runs/train-tiny
+  python jobs/report.py --config configs/demo.yaml
   python jobs/report.py --config configs/demo.yaml --force --open
 """
 CODE = (
@@ -41,18 +44,22 @@ PAGE = "report.html"
 @command
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command."""
-    words = list(arguments or ())
+    words = list(sys.argv[1:] if arguments is None else arguments)
     if words and (Path(words[0]) / "checkpoints").is_dir():
         from jobs.hearing.report import main as report_training
 
         return report_training(words)
     parser = spec_parser(__doc__, EXAMPLES)
+    if any("=" not in word for word in words if not word.startswith("-")) and "--config" not in words:
+        parser.set_defaults(config=None)  # OUTPUT says which spec
     parser.add_argument("--force", action="store_true", help="write the page even if it is up to date")
     parser.add_argument("--open", action="store_true", help="show it in the browser")
     given = parser.parse_args(arguments)
-    spec = load_spec(given)
+    spec = spec_of_run(given, "lst report")
     store = Store(spec.output)
-    data = read_index(store, index_name(spec.source), f"python jobs/tokenize_audio.py --config {given.config}")
+    data = read_index(
+        store, index_name(spec.source), f"python jobs/tokenize_audio.py --config {given.config or 'SPEC'}"
+    )
     meta = identity(spec, store, data)
     where = local_or_url(f"{spec.output}/{PAGE}")
     if not given.force and read_identity(store, meta) == meta:

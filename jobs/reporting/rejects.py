@@ -5,8 +5,6 @@ OUTPUT is the folder that a run writes to; its last run's settings are taken. Wi
 
 from __future__ import annotations
 
-import argparse
-import json
 import sys
 from collections import Counter
 from collections.abc import Sequence
@@ -17,14 +15,12 @@ if not __package__:  # started as a script: the code beside it runs, wherever th
     sys.path[0] = str(Path(__file__).resolve().parents[2])
 
 from jobs.cluster.places import local_or_url
-from jobs.runtime.cli import load_spec, spec_parser
+from jobs.runtime.cli import spec_of_run, spec_parser
 from jobs.runtime.plan import Plan, make_plan
-from jobs.runtime.rejects import SPEC, one_line, read_rejects
+from jobs.runtime.rejects import one_line, read_rejects
 from jobs.store.lease import owned
-from jobs.store.store import Store
 from schemas.commands.cli import command
-from schemas.config import ConfigError, apply_override, parse_config
-from schemas.spec import STAGES, PipelineSpec
+from schemas.spec import STAGES
 from schemas.tables import Reject
 
 EXAMPLES = """  lst rejects runs/demo
@@ -46,7 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--retry", action="store_true", help="forget those that may pass another time; the next run does them"
     )
     given = parser.parse_args(arguments)
-    plan = make_plan(_spec_of(given), recorded=True)
+    plan = make_plan(spec_of_run(given, "lst rejects"), recorded=True)
     rejects = [
         reject
         for reject in read_rejects(plan, [given.stage] if given.stage else None)
@@ -64,27 +60,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not rejects:
         print(f"{local_or_url(plan.spec.output)}: nothing was rejected")
     return 0
-
-
-def _spec_of(given: argparse.Namespace) -> PipelineSpec:
-    """The spec of --config, else the one that the last run left in OUTPUT.
-
-    Raises:
-        ConfigError: neither is there, or both.
-    """
-    outputs = [word for word in given.overrides if "=" not in word]
-    if given.config is not None and not outputs:
-        return load_spec(given)
-    if given.config is not None or len(outputs) != 1:
-        raise ConfigError("say which run: lst rejects OUTPUT, or lst rejects --config SPEC")
-    try:
-        document = json.loads(Store(outputs[0]).read_bytes(SPEC))
-    except (FileNotFoundError, NotADirectoryError) as error:
-        raise ConfigError(f"{outputs[0]} is no output of a run: it has no {SPEC}") from error
-    for override in given.overrides:
-        if override not in outputs:
-            apply_override(document, override)
-    return parse_config(PipelineSpec, document, origin=f"{outputs[0]}/{SPEC}")
 
 
 def _retry(plan: Plan, rejects: set[tuple[str, str]]) -> int:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import json
 
 from jobs.cluster.places import base_folder, resolve_spec
+from jobs.runtime.rejects import SPEC
+from jobs.store.store import Store
 from schemas.commands.cli import Parser
 from schemas.commands.reference import as_help
-from schemas.config import load_config
+from schemas.config import ConfigError, apply_override, load_config, parse_config
 from schemas.spec import PipelineSpec
 
 
@@ -30,3 +33,26 @@ def load_spec(arguments: argparse.Namespace) -> PipelineSpec:
     base = base_folder()
     spec = load_config(PipelineSpec, arguments.config, arguments.overrides)
     return resolve_spec(spec, base)
+
+
+def spec_of_run(arguments: argparse.Namespace, command: str) -> PipelineSpec:
+    """The spec of --config, else the one that the last run left in the OUTPUT that stands among the overrides.
+
+    For parsers whose default of --config is None; `command` is what a mistake is answered with.
+
+    Raises:
+        ConfigError: neither is there, or both.
+    """
+    outputs = [word for word in arguments.overrides if "=" not in word]
+    if arguments.config is not None and not outputs:
+        return load_spec(arguments)
+    if arguments.config is not None or len(outputs) != 1:
+        raise ConfigError(f"say which run: {command} OUTPUT, or {command} --config SPEC")
+    try:
+        document = json.loads(Store(outputs[0]).read_bytes(SPEC))
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise ConfigError(f"{outputs[0]} is no output of a run: it has no {SPEC}") from error
+    for override in arguments.overrides:
+        if override not in outputs:
+            apply_override(document, override)
+    return parse_config(PipelineSpec, document, origin=f"{outputs[0]}/{SPEC}")

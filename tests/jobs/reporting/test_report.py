@@ -258,6 +258,21 @@ def test_nothing_there_yet_is_one_sentence_with_the_command(
     assert f"run python jobs/tokenize_audio.py --config {tmp_path / 'spec.yaml'}" in complaint
 
 
+def test_the_folder_of_a_run_says_which_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """`lst report OUTPUT` takes the last run's own settings; a folder of something else is a sentence."""
+    plan, _ = make_run(tmp_path)
+    control = tmp_path / "out" / "control"
+    control.mkdir(exist_ok=True)
+    (control / "spec.json").write_text(plan.spec.model_dump_json(by_alias=True))
+    assert report.main([str(tmp_path / "out")]) == 0
+    assert (tmp_path / "out" / "report.html").exists()
+    capsys.readouterr()
+    assert report.main([str(tmp_path)]) == 2
+    assert "is no output of a run" in capsys.readouterr().err
+    assert report.main([str(tmp_path), "--config", str(tmp_path / "spec.yaml")]) == 2
+    assert "lst report OUTPUT, or lst report --config SPEC" in capsys.readouterr().err
+
+
 def test_an_index_of_other_settings_is_refused(run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert command(tmp_path, run[0], "stages.segments.pad_ms=40") == 2
     assert "other settings" in capsys.readouterr().err
