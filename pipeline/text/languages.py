@@ -33,7 +33,7 @@ et est estonian
 eu eus baq basque
 fa fas per persian farsi
 fi fin finnish suomi
-fil tgl tagalog filipino tl
+tl tgl tagalog fil filipino
 fo fao faroese
 fr fra fre french
 ga gle irish

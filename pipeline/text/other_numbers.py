@@ -9,7 +9,7 @@ from typing import Any
 import regex
 
 DECIMAL_POINT = {
-    "ja", "ko", "zh", "yue", "th", "he", "hi", "bn", "ta", "te", "kn", "ml", "mr", "gu", "pa", "ur", "my", "km", "lo", "fil",
+    "ja", "ko", "zh", "yue", "th", "he", "hi", "bn", "ta", "te", "kn", "ml", "mr", "gu", "pa", "ur", "my", "km", "lo", "tl",
     "ms",
 }  # fmt: skip
 """Languages that write 1,234.5; the others write 1.234,5 or 1 234,5."""

@@ -145,3 +145,11 @@ def test_other_names_of_languages() -> None:
         "zh", "zh", "de", "fa", "pt", "he", "gsw", "de",
     ]  # fmt: skip
     assert all(language_code(code) == code for code in CODES.values()), "a code is its own name"
+
+
+def test_every_code_of_whisper_is_its_own_name() -> None:
+    """What a recogniser detects and what it is told must be the same word: Tagalog is `tl` there, whatever others call it."""
+    from faster_whisper.tokenizer import _LANGUAGE_CODES
+
+    assert [code for code in _LANGUAGE_CODES if language_code(code) != code] == []
+    assert {language_code(tag) for tag in ("fil", "Filipino", "tgl")} == {"tl"}
