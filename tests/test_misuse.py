@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +17,7 @@ from tests.jobs.synthetic_run import make_run
 from tests.model.training.training_runs import run_document, write_data, write_run
 
 NOT_UTF8 = os.fsdecode(b"caf\xe9")
+LOGGED = re.compile(r"^\d\d:\d\d:\d\d .*\n", re.MULTILINE)
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +48,7 @@ def told(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str]:
         code = main(list(words))
     except SystemExit as ended:  # argparse
         code = int(ended.code or 0)
-    complaint = capsys.readouterr().err
+    complaint = LOGGED.sub("", capsys.readouterr().err)  # what a command says of its work before it fails
     assert complaint.startswith("error: "), complaint
     assert complaint.count("\n") == 1, complaint
     return int(code), complaint
