@@ -29,6 +29,7 @@ from jobs.store.lease import owned
 from jobs.store.standing import NAMED, keys_of_names
 from jobs.store.store import Store
 from schemas.commands.cli import command
+from schemas.commit import KINDS, SHARDS
 from schemas.config import ConfigError
 from schemas.shards import ShardIndex
 from schemas.tables import TABLES
@@ -92,7 +93,7 @@ def collect(plan: Plan, stale: bool) -> Garbage:
     if stale and not plan.is_complete():
         raise ConfigError("--stale wants a finished run of this spec first: run jobs/tokenize_audio.py")
     needed = needs(plan) if stale else None
-    logs: dict[str, list[CommitLog]] = {"shards": [], **{table: [] for table in TABLES}}
+    logs: dict[str, list[CommitLog]] = {SHARDS: [], **{table: [] for table in TABLES}}
     for folder, names in list_commits(plan.store).items():
         garbage.files += [f"{folder}/{name}" for name in names if name.endswith(".tmp")]
         log = open_log(plan.store, folder, names)
@@ -132,13 +133,13 @@ def named_by(log: CommitLog, but: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _unnamed(store: Store, stage: str, named: np.ndarray, garbage: Garbage) -> None:
-    for folder in ("shards",) if stage == "shards" else (f"tables/{stage}", f"superseded/tables/{stage}"):
+    for folder in (KINDS[stage].folder,) if stage == SHARDS else (f"tables/{stage}", f"superseded/tables/{stage}"):
         for batch in store.listing(folder).to_batches():
             names = batch.column("name")
             gone = np.ones(len(names), bool)
             by_content = np.asarray(pc.match_substring_regex(names, NAMED))
             gone[by_content] = ~is_among(keys_of_names(names.filter(pa.array(by_content))), named)
-            if stage == "shards":
+            if stage == SHARDS:
                 gone &= ~np.asarray(pc.match_substring_regex(names, r"^(index.*\.(json|md)|README\.md)$"))
             garbage.files += [f"{folder}/{name}" for name in names.filter(pa.array(gone)).to_pylist()]
             garbage.bytes += int(batch.column("bytes").to_numpy()[gone].sum())

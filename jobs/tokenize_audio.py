@@ -19,6 +19,7 @@ from jobs.cluster.places import local_or_url
 from jobs.monitoring.logs import LOG, log_to_console
 from jobs.runtime.cli import load_spec, spec_parser
 from schemas.commands.cli import command
+from schemas.commit import SHARDS
 from schemas.config import ConfigError
 from schemas.errors import ExitCode
 from schemas.spec import STAGES, PipelineSpec
@@ -45,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--take-over", action="store_true", help="own the output though a run that is dead still does")
     given = parser.parse_args(arguments)
     spec = load_spec(given)
-    last = given.only or given.until or "shards"
+    last = given.only or given.until or SHARDS
     if given.dry_run:
         return show_plan(spec, last)
     log_to_console()
@@ -102,7 +103,7 @@ def report(outcome: Outcome, last: str) -> int:
     if complaint := too_many_rejects(plan):
         print(f"error: {complaint}", file=sys.stderr)
         return ExitCode.NOT_ACCEPTED
-    if last == "shards":
+    if last == SHARDS:
         index = write_index(plan)
         publish(plan)
         where = local_or_url(f"{spec.output}/shards/{index_name(spec.source)}.json")

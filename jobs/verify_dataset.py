@@ -28,6 +28,7 @@ from jobs.store.store import CorruptFileError
 from pipeline.patches import check_bounds
 from schemas.arrow import Row
 from schemas.commands.cli import command
+from schemas.commit import KINDS
 from schemas.config import in_short
 from schemas.errors import ExitCode
 from schemas.reading.shard_reader import ShardSample, samples_of, whole_index
@@ -67,7 +68,7 @@ def verify_tables(plan: Plan) -> Iterator[str]:
         tables: dict[str, Sequence[Row]] = {}
         rejected: set[str] = set()
         for stage in plan.stages:
-            if stage != "shards" and plan.done[stage][partition.number]:
+            if not KINDS[stage].gathers and plan.done[stage][partition.number]:
                 try:
                     tables[stage], rejects = read_stage(plan, stage, partition.number)
                 except CorruptFileError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 from pydantic import model_validator
@@ -80,3 +81,38 @@ def stage_fingerprint(
             "upstream": upstream,
         }
     )
+
+
+@dataclass(frozen=True, kw_only=True)
+class StageKind:
+    """What the engine has to know of a stage, whatever it computes."""
+
+    upstream: tuple[str, ...]
+    """Its fingerprint stands on those of these stages. They are less than what it reads: segments stand on recordings."""
+    folder: str
+    """Where its files lie in an output."""
+    output: str
+    """What a commit calls its file."""
+    gathers: bool = False
+    """A unit of its work is a shard, of several partitions; else it is one partition."""
+    restates: bool = False
+    """Its rows say again what the source says of a file. So any label names its units anew, while nothing below stands on
+    them; and a unit that is taken over is labelled anew."""
+
+
+def _table(name: str, *upstream: str, restates: bool = False) -> StageKind:
+    return StageKind(upstream=upstream, folder=f"tables/{name}", output=name, restates=restates)
+
+
+KINDS = {
+    "recordings": _table("recordings", restates=True),
+    "segments": _table("segments", "recordings"),
+    "transcripts": _table("transcripts", "segments"),
+    "words": _table("words", "transcripts"),
+    "units": _table("units", "segments"),
+    "patches": _table("patches", "words", "units"),
+    "shards": StageKind(upstream=("patches",), folder="shards", output="shard", gathers=True),
+}
+"""Every stage, in the order in which their tables are made."""
+SHARDS = next(name for name, kind in KINDS.items() if kind.gathers)
+"""The stage that gathers; the last."""

@@ -31,7 +31,6 @@ from jobs.runtime.plan import Plan, make_plan
 from jobs.runtime.published import catalog_of
 from jobs.runtime.run import Outcome
 from jobs.runtime.shard_writer import BELIEF
-from jobs.runtime.stages import UPSTREAM
 from jobs.store.commit_log import ROW_GROUP, folder_of
 from jobs.store.commit_rows import COUNTS, SCHEMA
 from jobs.store.provenance import provenance
@@ -41,6 +40,7 @@ from pipeline.codebook.folder import kmeans_card, write_centroids
 from pipeline.encode.base import build_encoder
 from pipeline.source.known import SNAPSHOT
 from pipeline.source.partitions import Inventory
+from schemas.commit import KINDS
 from schemas.config import parse_config
 from schemas.spec import STAGES, MfccSpec, PipelineSpec
 from schemas.storage.files import LISTING, Files
@@ -191,7 +191,9 @@ def commits_of(stage: str, units: list[str], first: int, folder: str, suffix: st
     columns: dict[str, Any] = {name: np.full(count, 60) for name in COUNTS}
     columns |= {"rows_in": 60 + rejected, "rows_rejected": rejected.astype(np.int64), "samples_rejected": rejected * 1}
     columns |= {"unit": units, "seconds_busy": np.full(count, 12.5), "taken_over": np.zeros(count, np.int64)}
-    columns |= {"inputs": [json.dumps({above: digest(above, unit) for above in UPSTREAM[stage][:2]}) for unit in units]}
+    columns |= {
+        "inputs": [json.dumps({above: digest(above, unit) for above in KINDS[stage].upstream[:2]}) for unit in units]
+    }
     columns |= {"rejects_by_code": np.where(rejected, '{"no_speech": 1}', "{}")}
     sums = dict.fromkeys(("samples", "frames", "words", "patches", "audio_samples", *BELIEF), 6000)
     sums |= {"samples in language en": 1, "samples under ": 1, "recordings": 1} if stage == "shards" else {}

@@ -15,6 +15,7 @@ from jobs.runtime.shard_index import belief
 from jobs.store.provenance import provenance
 from pipeline.source.inventory import unreadable
 from schemas.arrow import to_rows
+from schemas.commit import SHARDS
 from schemas.tables import InventoryItem
 
 FUNNEL = {
@@ -100,7 +101,7 @@ def format_summary(outcome: Outcome) -> str:
     lines.append(
         "rejected     " + (", ".join(f"{count} {code} ({name})" for name, code, count in rejects) or "nothing")
     )
-    if "shards" in plan.stages:
+    if SHARDS in plan.stages:
         told = belief(plan)
         seconds, doubtful = told["speech_uncovered"], told["doubtful_words"]
         lines.append(f"uncovered    {seconds:.1f} s of speech in no word (filler patches); {doubtful} doubtful words")

@@ -20,7 +20,7 @@ from jobs.runtime.takeover import HeldRows, member_id
 from jobs.store.labels import members_read
 from jobs.store.records import index_name, source_key
 from pipeline.source.partitions import has_rows
-from schemas.commit import Commit
+from schemas.commit import KINDS, SHARDS, Commit
 
 WINDOW = 1024
 """Partitions that Ray has rows for at a time."""
@@ -97,12 +97,12 @@ class Tasks:
 
     def __init__(self, plan: Plan, stages: Sequence[str]) -> None:
         self.plan, self.labels = plan, members_read(plan.spec)
-        self.stages = [stage for stage in plan.stages if stage != "shards"]
+        self.stages = [stage for stage in plan.stages if not KINDS[stage].gathers]
         self.receipts = Receipts(plan, self.stages)
         self.held = {
             stage: HeldRows(plan.logs[stage])
             for stage in stages
-            if stage != "shards" and len(plan.logs[stage]) and not plan.done[stage].all()
+            if not KINDS[stage].gathers and len(plan.logs[stage]) and not plan.done[stage].all()
         }
 
     def of_partition(self, number: int) -> Task:
@@ -130,7 +130,7 @@ class Tasks:
             return None
         units = [{stage: plan.unit(stage, member) for stage in self.stages} for member in members]
         return ShardTask(
-            number=number, name=plan.unit("shards", number), partitions=list(zip(units, receipts, strict=True))
+            number=number, name=plan.unit(SHARDS, number), partitions=list(zip(units, receipts, strict=True))
         )
 
 
@@ -140,14 +140,14 @@ def drive(
     """Do what is pending of the given stages; why partitions were set aside, where some were."""
     make = Tasks(plan, stages)
     failed: list[str] = []
-    first = [stage for stage in stages if stage != "shards"]
+    first = [stage for stage in stages if not KINDS[stage].gathers]
     for partitions, groups in windows(plan, stages):
         names = [stage for stage in first if not plan.done[stage][partitions].all()]
         if partitions and names and not stopping():
             failed += _run(plan, make, names, [make.of_partition(number) for number in partitions], execute)
         if groups and not stopping():
             shards = [task for task in map(make.of_shard, groups) if task is not None]
-            failed += _run(plan, make, ["shards"], shards, execute) if shards else []
+            failed += _run(plan, make, [SHARDS], shards, execute) if shards else []
         for log in plan.logs.values():
             log.gather(GATHER)
     plan.store.remove_all(plan.store.find(f"attempts/{run_id}"))
@@ -175,9 +175,9 @@ def windows(plan: Plan, stages: Sequence[str]) -> Iterator[tuple[list[int], list
     """Partitions and shards with something to do, in order: about WINDOW partitions at a time, and the shards that they end."""
     waiting = np.zeros(len(plan.partitions), bool)
     for stage in stages:
-        if stage != "shards":
+        if not KINDS[stage].gathers:
             waiting |= ~plan.done[stage]
-    groups = ~plan.done["shards"] if "shards" in stages else np.zeros(len(plan.group_cuts) - 1, bool)
+    groups = ~plan.done[SHARDS] if SHARDS in stages else np.zeros(len(plan.group_cuts) - 1, bool)
     partitions: list[int] = []
     shards: list[int] = []
     for number, (start, stop) in enumerate(zip(plan.group_cuts.tolist(), plan.group_cuts[1:].tolist(), strict=False)):

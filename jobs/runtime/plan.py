@@ -8,21 +8,19 @@ from typing import Any
 
 import numpy as np
 
-from jobs.runtime.stages import UPSTREAM, build_stage, unit_tokenizer_of
+from jobs.runtime.stages import identify, unit_tokenizer_of
 from jobs.store.commit_log import CommitLog, folder_of, list_commits
 from jobs.store.labels import labels_read
 from jobs.store.provenance import VERSIONS
 from jobs.store.records import read_inventory, refresh_inventory
 from jobs.store.standing import Listings, standing
 from jobs.store.store import Store
-from pipeline.shards import VERSION as SHARDS_VERSION
 from pipeline.source.partitions import SCALE, Inventory, cut_by_content
 from schemas.audio import SAMPLE_RATE
 from schemas.cards import Card
-from schemas.commit import Commit, stage_fingerprint
-from schemas.shards import SHARD_FORMAT
+from schemas.commit import KINDS, SHARDS, Commit, stage_fingerprint
 from schemas.spec import STAGES, PipelineSpec, ShardsSpec
-from schemas.tables import TABLES, InventoryItem
+from schemas.tables import InventoryItem
 
 FLAC_BYTES_PER_SECOND = 17_000
 TEXT_BYTES_PER_SECOND = 400
@@ -73,7 +71,7 @@ class Plan:
     @property
     def groups(self) -> list[ShardGroup]:
         """The shards to be, in order."""
-        names = self.units_of_work("shards")
+        names = self.units_of_work(SHARDS)
         return [
             ShardGroup(name=name, start=int(start), stop=int(stop))
             for name, start, stop in zip(names, self.group_cuts, self.group_cuts[1:], strict=False)
@@ -102,7 +100,7 @@ class Plan:
     def unit_hours(self, stage: str) -> np.ndarray:
         """Hours of audio of each unit, by the headers."""
         hours: np.ndarray = self.partitions.partition_seconds / 3600
-        return np.add.reduceat(hours, self.group_cuts[:-1]) if stage == "shards" else hours
+        return np.add.reduceat(hours, self.group_cuts[:-1]) if KINDS[stage].gathers else hours
 
     def group_of(self, partition: int) -> int:
         """The number of the shard that a partition belongs to."""
@@ -138,7 +136,7 @@ class Plan:
         return log.commits_in(rows)
 
 
-def make_plan(spec: PipelineSpec, until: str = "shards", recorded: bool = False) -> Plan:
+def make_plan(spec: PipelineSpec, until: str = SHARDS, recorded: bool = False) -> Plan:
     """The plan of the source as it is, or with `recorded` as it was when it was last listed: no file of it is then looked at.
 
     Raises:
@@ -181,29 +179,20 @@ def plan_stages(spec: PipelineSpec, wanted: Sequence[str]) -> dict[str, StagePla
     """The stages and their fingerprints, each built on those of its upstream stages."""
     stages: dict[str, StagePlan] = {}
     for name in wanted:
-        upstream = UPSTREAM[name]
-        if name == "shards":
-            cards: tuple[Card, ...] = tuple(card for stage in stages.values() for card in stage.cards)
-            version, schema, parameters = SHARDS_VERSION, SHARD_FORMAT, spec.parameters(name)
-        else:
-            stage = build_stage(name, spec)
-            cards = tuple(stage.cards())
-            version, schema, parameters = stage.version, TABLES[name].VERSION, spec.parameters(name)
-        if name == "patches":
-            parameters = {**parameters, "hop": unit_tokenizer_of(stages["units"].cards)["hop"]}
-        if spec.strict_versions:
-            parameters = {**parameters, "versions": VERSIONS}
+        upstream = KINDS[name].upstream
+        own = identify(name, spec, {above: stage.cards for above, stage in stages.items()})
+        versions = {"versions": VERSIONS} if spec.strict_versions else {}
         stages[name] = StagePlan(
             name=name,
             fingerprint=stage_fingerprint(
                 name,
-                version,
-                parameters,
-                [card.card_id for card in cards],
-                schema,
+                own.version,
+                own.parameters | versions,
+                [card.card_id for card in own.cards],
+                own.schema,
                 {above: stages[above].fingerprint for above in upstream},
             ),
-            cards=cards,
+            cards=own.cards,
             upstream=upstream,
         )
     return stages
@@ -234,14 +223,14 @@ def name_units(
     known: dict[tuple[str, ...], np.ndarray] = {(): inventory.names}
     units: dict[str, np.ndarray] = {}
     for stage in stages:
-        if stage == "recordings":
+        if KINDS[stage].restates:
             units[stage] = inventory.unit_names(read[stage], everything=True, salt=spec.source.name)
             continue
         if read[stage] not in known:
             known[read[stage]] = inventory.unit_names(read[stage], everything=False)
         units[stage] = known[read[stage]]
-    if "shards" in units:
-        units["shards"] = _group_names(units["shards"], group_cuts)
+    if SHARDS in units:
+        units[SHARDS] = _group_names(units[SHARDS], group_cuts)
     return units
 
 
@@ -266,7 +255,7 @@ def recorded_plan(store: Store, record: dict[str, Any]) -> Plan:
     inventory = Inventory(table, spec.partitions.minutes, spec.partitions.files)
     cuts = cut_groups(inventory, spec.stages.shards, record["hop"])
     stages = {
-        name: StagePlan(name=name, fingerprint=fingerprint, cards=(), upstream=UPSTREAM[name])
+        name: StagePlan(name=name, fingerprint=fingerprint, cards=(), upstream=KINDS[name].upstream)
         for name, fingerprint in record["stages"].items()
     }
     units = name_units(spec, inventory, cuts, stages)
@@ -295,9 +284,8 @@ def refresh(plan: Plan, check_files: bool = True) -> None:
         plan.done[name] = standing(log, units, listings, plan.damaged.append) if check_files else log.find(units) >= 0
         plan.damaged += [f"{plan.store.root}/{path} {why}" for path, why in log.damaged]
         for above in stage.upstream:
-            # Recordings only restate labels that nothing below depends on; their bytes are checked on reading.
-            if above != "recordings":
-                plan.done[name] &= _all_members(plan, plan.done[above]) if name == "shards" else plan.done[above]
+            if not KINDS[above].restates:  # of those nothing below depends; their bytes are checked on reading
+                plan.done[name] &= _all_members(plan, plan.done[above]) if KINDS[name].gathers else plan.done[above]
 
 
 def _all_members(plan: Plan, done: np.ndarray) -> np.ndarray:

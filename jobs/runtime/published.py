@@ -17,6 +17,7 @@ from jobs.runtime.plan import Plan
 from jobs.store.commit_log import is_among
 from jobs.store.records import index_name
 from jobs.store.standing import NAMED, keys_of_names
+from schemas.commit import KINDS
 from schemas.reading.output import CATALOG, views
 from schemas.tables import TABLES
 
@@ -42,7 +43,7 @@ def catalog_of(plan: Plan) -> Iterator[pa.Table]:
     """The committed files of the plan (CATALOG), by table and in the order of the partitions, some thousand at a time."""
     rejects = []
     for stage in plan.stages:
-        if stage == "shards":
+        if KINDS[stage].gathers:
             continue
         rows, log = plan.rows(stage), plan.logs[stage]
         for table in log.take(rows, ["path", "rows", "bytes"]):

@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 
 from jobs.monitoring.logs import LOG
 from jobs.runtime.plan import Plan
-from schemas.commit import Commit
+from schemas.commit import KINDS, Commit
 from schemas.tables import Reject
 
 SPEC = "control/spec.json"
@@ -104,5 +104,5 @@ class RejectRate:
 
     def _is_too_high(self, stage: str) -> bool:
         tally = self._tallies[stage]
-        total = self._plan.partitions.num_files if stage == "recordings" else None
+        total = self._plan.partitions.num_files if not KINDS[stage].upstream else None
         return is_too_high(tally.rejected, tally.rows, total, self._plan.spec.max_reject_rate)

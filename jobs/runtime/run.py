@@ -31,6 +31,7 @@ from jobs.runtime.plan import Plan, refresh
 from jobs.runtime.rejects import SPEC, RejectRate
 from jobs.store.lease import Lease
 from schemas.commands.cli import Stopped
+from schemas.commit import KINDS
 from schemas.config import ConfigError
 from schemas.spec import STAGES
 
@@ -218,7 +219,7 @@ def stage_progress(plan: Plan, stage: str) -> StageProgress:
         hours_done=float(hours[done].sum()),
         busy_seconds=known.seconds_busy,
         rejects=known.rejects,
-        is_awaited=stage != "shards",
+        is_awaited=not KINDS[stage].gathers,
     )
 
 

@@ -2,55 +2,98 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 from pipeline.given_segments import GivenSegmentsStage
 from pipeline.given_words import GivenWordsStage
 from pipeline.patches import PatchesStage
 from pipeline.recordings import RecordingsStage
 from pipeline.segments import SegmentsStage
+from pipeline.shards import VERSION as SHARDS_VERSION
 from pipeline.stage import Stage
 from schemas.cards import Card
-from schemas.spec import GivenSegmentsSpec, GivenWordsSpec, PipelineSpec, SegmentsSpec
+from schemas.commit import KINDS
+from schemas.shards import SHARD_FORMAT
+from schemas.spec import GivenSegmentsSpec, GivenWordsSpec, PipelineSpec, Stages
+from schemas.tables import TABLES
 
-UPSTREAM: dict[str, tuple[str, ...]] = {
-    "recordings": (),
-    "segments": ("recordings",),
-    "transcripts": ("segments",),
-    "words": ("transcripts",),
-    "units": ("segments",),
-    "patches": ("words", "units"),
-    "shards": ("patches",),
-}
-"""A stage's fingerprint stands on those of these stages. They are less than what it reads: segments stand on recordings."""
+
+@dataclass(frozen=True, kw_only=True)
+class Identity:
+    """What a stage's results depend on beside those of the stages above: its part of the fingerprint."""
+
+    version: int
+    """Of the code."""
+    schema: int
+    """Of what it writes."""
+    cards: tuple[Card, ...]
+    """Of the models it uses."""
+    parameters: dict[str, Any]
+    """The fields of its spec that change results."""
+
+
+def identify(name: str, spec: PipelineSpec, above: Mapping[str, Sequence[Card]]) -> Identity:
+    """A stage's identity. `above`: the cards of the stages planned before it.
+
+    Raises:
+        ConfigError: a model is missing.
+    """
+    parameters = spec.parameters(name)
+    if KINDS[name].gathers:
+        cards = tuple(card for stage in above.values() for card in stage)
+        return Identity(version=SHARDS_VERSION, schema=SHARD_FORMAT, cards=cards, parameters=parameters)
+    stage = build_stage(name, spec)
+    if isinstance(stage, PatchesStage):  # its hop is the units', not a field of its spec
+        parameters = {**parameters, "hop": unit_tokenizer_of(above["units"])["hop"]}
+    return Identity(
+        version=stage.version, schema=TABLES[name].VERSION, cards=tuple(stage.cards()), parameters=parameters
+    )
 
 
 def build_stage(name: str, spec: PipelineSpec) -> Stage:
-    """A stage from the spec. Cheap: models are loaded by `open`."""
+    """A stage from the spec. Cheap: models are loaded by `open`.
+
+    Raises:
+        KeyError: no stage of this name works on partitions.
+    """
+    return MAKERS[name](spec.stages, spec)
+
+
+def _segments(stages: Stages, _: PipelineSpec) -> Stage:
+    if isinstance(stages.segments, GivenSegmentsSpec):
+        return GivenSegmentsStage(stages.segments)
+    return SegmentsStage(stages.segments, channels=stages.recordings.channels)
+
+
+def _transcripts(stages: Stages, _: PipelineSpec) -> Stage:
     from pipeline.transcripts import TranscriptsStage
-    from pipeline.units import UnitsStage
+
+    return TranscriptsStage(stages.transcripts)
+
+
+def _words(stages: Stages, _: PipelineSpec) -> Stage:
     from pipeline.words import WordsStage
 
-    stages = spec.stages
-    if name == "recordings":
-        return RecordingsStage(stages.recordings, spec.source)
-    if isinstance(stages.segments, GivenSegmentsSpec) and name == "segments":
-        return GivenSegmentsStage(stages.segments)
-    if name == "segments":
-        assert isinstance(stages.segments, SegmentsSpec)
-        return SegmentsStage(stages.segments, channels=stages.recordings.channels)
-    if name == "transcripts":
-        return TranscriptsStage(stages.transcripts)
-    if isinstance(stages.words, GivenWordsSpec) and name == "words":
-        return GivenWordsStage(stages.words)
-    if name == "words":
-        assert not isinstance(stages.words, GivenWordsSpec)
-        return WordsStage(stages.words)
-    if name == "units":
-        return UnitsStage(stages.units)
-    if name == "patches":
-        return PatchesStage(stages.patches, hop=unit_tokenizer(spec)["hop"])
-    raise KeyError(name)
+    return GivenWordsStage(stages.words) if isinstance(stages.words, GivenWordsSpec) else WordsStage(stages.words)
+
+
+def _units(stages: Stages, _: PipelineSpec) -> Stage:
+    from pipeline.units import UnitsStage
+
+    return UnitsStage(stages.units)
+
+
+MAKERS: dict[str, Callable[[Stages, PipelineSpec], Stage]] = {
+    "recordings": lambda stages, spec: RecordingsStage(stages.recordings, spec.source),
+    "segments": _segments,
+    "transcripts": _transcripts,
+    "words": _words,
+    "units": _units,
+    "patches": lambda stages, spec: PatchesStage(stages.patches, hop=unit_tokenizer(spec)["hop"]),
+}
+"""Stage -> how the spec makes it. What loads slowly is imported there."""
 
 
 def unit_tokenizer(spec: PipelineSpec) -> dict[str, int]:

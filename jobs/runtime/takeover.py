@@ -20,6 +20,7 @@ from jobs.store.store import CorruptFileError, Store, table_path
 from pipeline.source.partitions import content_id
 from schemas.arrow import Row, RowType, to_rows
 from schemas.cards import fingerprint
+from schemas.commit import KINDS
 from schemas.tables import TABLES, InventoryItem, Recording, Reject
 
 COLUMNS = ("sha256", "rejects_sha256", "member_ids", "member_keys", "seconds_busy")
@@ -85,7 +86,7 @@ def read_held(store: Store, stage: str, held: Held) -> tuple[list[Row], list[Rej
             rejects = _rows(store, Reject, "rejects", held.unit, held.rejects_sha256)
     except (FileNotFoundError, CorruptFileError):
         return None
-    if stage == "recordings":
+    if KINDS[stage].restates:
         return (
             [entry for entry in rows if isinstance(entry, Recording) and entry.uri in keys],
             [entry for entry in rejects if entry.id in keys],

@@ -40,7 +40,7 @@ from pipeline.source.partitions import has_rows
 from pipeline.stage import Stage, StageResult
 from schemas.arrow import Row, to_rows
 from schemas.audio import SAMPLE_RATE
-from schemas.commit import Commit
+from schemas.commit import KINDS, Commit
 from schemas.errors import StorageError
 from schemas.tables import TABLES, InventoryItem, Recording, Reject
 
@@ -63,8 +63,8 @@ class StageWorker:
         self.store = Store(job.spec.output)
         self.labels = members_read(job.spec)[stage]
         limit_threads(job.spec.resource(stage).threads)
-        self.stage: Stage | None = None if stage == "shards" else build_stage(stage, job.spec)
-        if self.stage is None:
+        self._stage = None if KINDS[stage].gathers else build_stage(stage, job.spec)
+        if self._stage is None:
             import_module("webdataset.writer")  # seconds, which would otherwise be counted as work on the first shard
         self._is_open = False
         self._cards_written = False
@@ -133,10 +133,21 @@ class StageWorker:
             return commit
         return self.store.read_commit(commit.stage, commit.fingerprint, commit.partition)
 
+    @property
+    def stage(self) -> Stage:
+        """What works on a partition.
+
+        Raises:
+            RuntimeError: this worker writes shards.
+        """
+        if self._stage is None:
+            raise RuntimeError(f"{self.plan.name} has no stage that works on partitions")
+        return self._stage
+
     def close(self) -> None:
         """Release what the stage took."""
-        if self.stage is not None and self._is_open:
-            self.stage.close()
+        if self._stage is not None and self._is_open:
+            self._stage.close()
 
     # one partition ----------------------------------------------------------------------------------------------------
 
@@ -160,7 +171,6 @@ class StageWorker:
         return None
 
     def _run_stage(self, task: Task) -> Commit:
-        assert self.stage is not None
         inputs, tables = self._read_inputs(task)
         roots = self._roots(task, tables)
         taken, result = self._take_over(task, tables, roots)
@@ -178,7 +188,6 @@ class StageWorker:
         return self._commit(task, inputs, tables, StageResult(rows=rows, rejects=rejects), members, taken, busy)
 
     def _compute(self, tables: Mapping[str, Sequence[Row]]) -> StageResult:
-        assert self.stage is not None
         if not tables[self.stage.inputs[0]]:
             return StageResult(rows=[])
         limit = self.job.spec.resource(self.plan.name).timeout_minutes * 60
@@ -188,7 +197,6 @@ class StageWorker:
             return run_rows(self.stage, tables, self.audio, self.attempts)
 
     def _read_inputs(self, task: Task) -> tuple[dict[str, str], dict[str, Sequence[Row]]]:
-        assert self.stage is not None
         hashes: dict[str, str] = {}
         tables: dict[str, Sequence[Row]] = {}
         for table in self.stage.inputs:
@@ -207,7 +215,7 @@ class StageWorker:
     def _roots(self, task: Task, tables: Mapping[str, Sequence[Row]]) -> dict[str, str]:
         """Member id -> what its rows carry: the uri for recordings, else the recording id."""
         files = [item for item in task.items if has_rows(item)]
-        if self.plan.name == "recordings":
+        if KINDS[self.plan.name].restates:
             return {member_id(item, self.labels): item.uri for item in files}
         recordings = tables.get("recordings") or self._read("recordings", task)
         ids = {row.uri: row.recording_id for row in recordings if isinstance(row, Recording)}
@@ -217,7 +225,6 @@ class StageWorker:
         self, task: Task, tables: Mapping[str, Sequence[Row]], roots: Mapping[str, str]
     ) -> tuple[list[Held], StageResult]:
         """Which commits gave rows, and these: of files whose every input row is accounted for there."""
-        assert self.stage is not None
         held_here = task.held.get(self.plan.name, ())
         if not held_here:
             return [], StageResult(rows=[])
@@ -233,7 +240,7 @@ class StageWorker:
             found = read_held(self.store, self.plan.name, held)
             if found is None:
                 continue
-            if self.plan.name == "recordings":
+            if KINDS[self.plan.name].restates:
                 found = relabel(*found, items, held, self.job.spec.source.name)
             given: dict[str, set[str]] = {}
             for key in [*map(parent_of, found[0]), *(reject.id for reject in found[1] if not reject.part)]:
@@ -249,7 +256,6 @@ class StageWorker:
         self, tables: dict[str, Sequence[Row]], taken: Sequence[Held], roots: Mapping[str, str]
     ) -> dict[str, Sequence[Row]]:
         """The input rows that are still to be computed, and those of the other tables that go with them."""
-        assert self.stage is not None
         if not taken:
             return tables
         first = self.stage.inputs[0]
@@ -266,7 +272,6 @@ class StageWorker:
         taken: Sequence[Held],
         seconds: float,
     ) -> Commit:
-        assert self.stage is not None
         name, identity, unit = self.plan.name, self.plan.fingerprint, task.units[self.plan.name]
         rejected = {reject.id for reject in result.rejects if not reject.part}
         primary = {key_of(row) for row in tables[self.stage.inputs[0]]}

@@ -8,7 +8,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from schemas.commit import Commit, Output
+from schemas.commit import KINDS, Commit, Output
 
 COUNTS = ("rows_in", "rows_out", "rows_rejected", "samples_in", "samples_out", "samples_rejected", "taken_over")
 JSONS = ("inputs", "rejects_by_code", "sums", "provenance")
@@ -42,7 +42,7 @@ def rows_of(commits: Sequence[Commit]) -> pa.Table:
 
 def commit_of(row: dict[str, Any], stage: str, fingerprint: str) -> Commit:
     """The commit that a row of SCHEMA states."""
-    outputs = {"shard" if stage == "shards" else stage: Output(**{part: row[part] for part in FILE})}
+    outputs = {KINDS[stage].output: Output(**{part: row[part] for part in FILE})}
     if row["rejects_path"] is not None:
         outputs["rejects"] = Output(**{part: row[f"rejects_{part}"] for part in FILE})
     return Commit(

@@ -10,6 +10,7 @@ import pyarrow.compute as pc
 
 from jobs.store.commit_log import CommitLog, keys_of
 from jobs.store.store import Store
+from schemas.commit import KINDS, SHARDS
 
 NAMED = r"^[0-9a-f]{16}-[0-9a-f]{16}\.(parquet|tar)$"
 """A file that is named by its unit and its content."""
@@ -32,7 +33,7 @@ class Listings:
         if folder == "tables/rejects" and self._rejects is not None:
             return self._rejects
         keys, sizes = [np.empty(0, np.uint64)], [np.empty(0, np.int64)]
-        for place in (folder,) if folder == "shards" else (folder, f"superseded/{folder}"):
+        for place in (folder,) if folder == KINDS[SHARDS].folder else (folder, f"superseded/{folder}"):
             for batch in self._store.listing(place).to_batches():
                 batch = batch.filter(pc.match_substring_regex(batch.column("name"), NAMED))
                 keys.append(keys_of_names(batch.column("name")))
@@ -51,7 +52,7 @@ def standing(log: CommitLog, units: np.ndarray, listings: Listings, damaged: Cal
     `damaged` is told of files that have another size.
     """
     rows = log.find(units)
-    folder = "shards" if log.stage == "shards" else f"tables/{log.stage}"
+    folder = KINDS[log.stage].folder
     whole = np.ones(int(rows.max(initial=-1)) + 2, bool)
     whole[-1] = False  # for row -1: not committed
     for prefix, place in (("", folder), ("rejects_", "tables/rejects")):

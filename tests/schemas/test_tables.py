@@ -12,6 +12,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from schemas.arrow import Row, arrow_schema, to_rows, to_table
+from schemas.commit import KINDS
+from schemas.spec import STAGES
 from schemas.tables import TABLES, Units, segment_id
 
 GOLDEN = Path(__file__).resolve().parents[1] / "golden" / "schemas.json"
@@ -88,3 +90,10 @@ def test_units_outside_uint16_are_refused() -> None:
 def test_segment_ids_sort_by_time(spans: list[tuple[int, int]]) -> None:
     ids = [segment_id("r", start, end) for start, end in spans]
     assert [spans[i] for i in sorted(range(len(ids)), key=ids.__getitem__)] == sorted(spans)
+
+
+def test_every_stage_of_the_spec_has_its_kind() -> None:
+    assert tuple(KINDS) == STAGES
+    assert [name for name, kind in KINDS.items() if kind.gathers] == [STAGES[-1]]
+    for position, kind in enumerate(KINDS.values()):
+        assert set(kind.upstream) <= set(STAGES[:position]), "a stage stands on those before it"
