@@ -162,7 +162,6 @@ def test_a_worker_never_commits_what_lost_rows(tmp_path: Path, monkeypatch: pyte
     spec = make_spec(tmp_path)
     plan = make_plan(spec)
     worker = StageWorker(Job.of(plan, "run"), "recordings")
-    assert worker.stage is not None
     honest = worker.stage.run
     monkeypatch.setattr(
         worker.stage, "run", lambda tables, audio: StageResult(rows=list(honest(tables, audio).rows)[1:])
@@ -263,7 +262,7 @@ def test_a_partition_whose_worker_died_after_its_commit_is_not_done_twice(copied
     again = task_of(plan, 0)
     del again.receipts["units"]
     second = StageWorker(Job.of(plan, "a"), "units")
-    second.stage = None  # whoever computes now fails
+    second._stage = None  # whoever computes now fails
     second.work(again)
     assert again.receipts == task.receipts
     assert plan.store.read_bytes(path) != commit, "the clock at least differs"
