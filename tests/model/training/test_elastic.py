@@ -82,20 +82,22 @@ def test_two_ranks_are_one_rank_with_doubled_accumulation(data: Path, one_rank: 
     assert_same_run(output, one_rank, 1e-6)
 
 
-def test_one_two_one_ranks_go_on_as_one(data: Path, one_rank: Path, tmp_path: Path) -> None:
-    """1 -> 2 -> 1 ranks, killed in between: the same global batches, and losses equal to 1e-6."""
+def test_one_two_four_one_ranks_go_on_as_one(data: Path, one_rank: Path, tmp_path: Path) -> None:
+    """1 -> 2 -> 4 -> 1 ranks, killed in between, those of several while a checkpoint is written beside the training; four of them
+    as two copies of two shards (HSDP): the same global batches, and losses equal to 1e-6."""
     output = tmp_path / "run"
     document = document_of(data, output)
     document["checkpoint"] = {"every_steps": 1, "keep": 2}
     config, metrics = write_run(document, tmp_path / "run.yaml"), output / "metrics.jsonl"
-    for world, rows in ((1, 3), (2, 7)):
-        with started(config, world) as ranks:
+    beside = "checkpoint.beside=true"
+    for world, rows, overrides in ((1, 3, []), (2, 7, [beside]), (4, 11, [beside, "sharding.group=2"])):
+        with started(config, world, overrides) as ranks:
             assert wait_until(lambda rows=rows: len(read_rows(metrics)) >= rows), ranks.output()
             assert all(process.is_alive() for process in ranks.processes), "it ended before it could be killed"
     run(config)
     assert_same_run(output, one_rank, 1e-6)
     worlds = [json.loads(line)["world"] for line in metrics.read_text().splitlines()]
-    assert [world for world, _ in itertools.groupby(worlds)] == [1, 2, 1]
+    assert [world for world, _ in itertools.groupby(worlds)] == [1, 2, 4, 1]
 
 
 @pytest.mark.slow
