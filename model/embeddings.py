@@ -1,6 +1,8 @@
 """What patches of words look like: the same word's patches lie close together (paper, Fig. 5).
 
-    python -m model.embeddings --checkpoint runs/lst --shards runs/demo/shards/index.json --out runs/embeddings
+    lst embeddings --checkpoint runs/lst --shards data/librilight/shards/index.json --out runs/embeddings
+    lst embeddings --checkpoint runs/train-tiny --shards runs/demo/shards/index.json --out runs/embeddings \\
+        --occurrences 4 --letters 3                                             what the demo's two minutes allow
 
 Speech documents are patched by their words (aligned, silences apart), the patch encoder makes one latent of each, and words that
 occur often enough are compared: cosine within a word and between words, silhouette, and a t-SNE picture. The same figures of the
@@ -142,9 +144,11 @@ def choose(words: Words, num_words: int, occurrences: int, min_letters: int) -> 
         text for text, count in sorted(counts.items(), key=lambda item: (-item[1], item[0])) if count >= occurrences
     ]
     if len(frequent) < 2:
+        most = counts.most_common(2)
         raise ConfigError(
             f"{len(frequent)} words of at least {min_letters} letters occur {occurrences} times or more, and two are needed: "
-            "lower --occurrences or give more speech"
+            + (f"lower --occurrences to {most[1][1]} or less" if len(most) > 1 else "lower --letters")
+            + ", or give more speech"
         )
     places: list[int] = []
     for text in frequent[:num_words]:
