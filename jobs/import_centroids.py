@@ -29,7 +29,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """The command."""
     parser = Parser(__doc__)
     parser.add_argument("source", type=Path, help="the published file")
-    parser.add_argument("folder", type=Path, help="where to write centroids.npy and card.json")
+    parser.add_argument("folder", help="where to write centroids.npy and card.json: a path or an fsspec URL")
     parser.add_argument("--name", help="the codebook's name on its card (default: the file's name)")
     parser.add_argument("--sha256", help="refuse a file with another hash")
     parser.add_argument("--license", help="noted on the card")

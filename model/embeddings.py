@@ -24,7 +24,7 @@ import numpy as np
 
 from model.data.patching import AlignedConfig
 from model.inference.placement import add_placement, open_trained
-from schemas.commands.cli import Parser, begin, command
+from schemas.commands.cli import Parser, begin, command, here
 from schemas.config import ConfigError
 
 if TYPE_CHECKING:
@@ -244,7 +244,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = Parser(__doc__)
     parser.add_argument("--checkpoint", required=True, help="a run's output_dir, or one of its checkpoints")
     parser.add_argument("--shards", required=True, help="index.json of speech shards made with the model's units")
-    parser.add_argument("--out", type=Path, required=True, help="folder for embeddings.json and embeddings.png")
+    parser.add_argument("--out", type=here, required=True, help="folder for embeddings.json and embeddings.png")
     parser.add_argument("--words", type=int, default=25, help="at most so many words (default: %(default)s)")
     parser.add_argument("--occurrences", type=int, default=30, help="patches of each (default: %(default)s)")
     parser.add_argument("--letters", type=int, default=4, help="shorter words are left out (default: %(default)s)")

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from schemas.commands.cli import Parser, begin, command, count
+from schemas.commands.cli import Parser, begin, command, count, here
 from schemas.files import whole_file
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """The command line."""
     parser = Parser(__doc__)
     parser.add_argument("run", help="a run's output_dir, one of its checkpoints, or a URL of either")
-    parser.add_argument("--out", required=True, type=Path, help="the folder to write")
+    parser.add_argument("--out", required=True, type=here, help="the folder to write")
     parser.add_argument(
         "--dtype", choices=["bf16", "fp32"], default="fp32", help="of the weights (default: %(default)s)"
     )

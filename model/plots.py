@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from schemas.commands.cli import Parser, command
+from schemas.commands.cli import Parser, command, here
 
 if TYPE_CHECKING:
     from model.monitor.rows import Row
@@ -53,7 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """The command line."""
     parser = Parser(__doc__)
     parser.add_argument("runs", nargs="+", type=Path, help="output directories, or metrics.jsonl files")
-    parser.add_argument("--out", type=Path, default=Path("runs/losses.png"), help="(default: %(default)s)")
+    parser.add_argument("--out", type=here, default=Path("runs/losses.png"), help="(default: %(default)s)")
     parser.add_argument(
         "--x",
         choices=("step", "elements", "latents", "flops", "seconds"),

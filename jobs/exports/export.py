@@ -21,7 +21,7 @@ from jobs.exports import ctm, hugging_face, lhotse_cuts, lst_jsonl, slamkit, tex
 from jobs.exports.card import data_card
 from jobs.exports.spoken import shares_of, write_whole
 from model.data.shards import ShardCache, ShardSet
-from schemas.commands.cli import Parser, command
+from schemas.commands.cli import Parser, command, here
 from schemas.config import ConfigError
 
 FORMATS: dict[str, Callable[[ShardSet, Path], str]] = {
@@ -42,7 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = Parser(__doc__, EXAMPLES)
     parser.add_argument("shards", help="the index.json of a shard set: a path or an fsspec URL")
     parser.add_argument("--format", required=True, choices=sorted([*FORMATS, "lhotse"]), help="the format")
-    parser.add_argument("--out", required=True, type=Path, help="the folder to write")
+    parser.add_argument("--out", required=True, type=here, help="the folder to write")
     parser.add_argument("--audio", type=Path, help="lhotse: the folder that the source's audio is in")
     given = parser.parse_args(arguments)
     if given.audio is not None and given.format != "lhotse":

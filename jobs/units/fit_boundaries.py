@@ -19,7 +19,7 @@ import numpy as np
 if not __package__:  # started as a script: the code beside it runs, wherever the environment was installed from
     sys.path[0] = str(Path(__file__).resolve().parents[2])
 
-from schemas.commands.cli import Parser, command
+from schemas.commands.cli import Parser, command, here
 from schemas.errors import ConfigError
 from schemas.models.boundaries import BoundaryTable, fit, with_mean_length
 from schemas.reading.shard_reader import patched_sequences, read_index
@@ -82,7 +82,7 @@ def _widened(ends: np.ndarray) -> np.ndarray:
 def _parser() -> Parser:
     parser = Parser(__doc__)
     parser.add_argument("--shards", required=True, help="index.json of a set of speech shards")
-    parser.add_argument("--out", type=Path, required=True, help="the file to write, such as boundaries.npz")
+    parser.add_argument("--out", type=here, required=True, help="the file to write, such as boundaries.npz")
     parser.add_argument(
         "--kind", choices=("words", "entropy"), default="words",
         help="words: taught where words and silences end; entropy: where the next unit is hard to guess (default: %(default)s)",

@@ -151,13 +151,22 @@ def utf8(text: str) -> str:
     return text
 
 
+def here(text: str) -> Path:
+    """A path on this machine, for `type=` of an option: a URL would become a folder named after its scheme."""
+    if "://" in text:
+        raise argparse.ArgumentTypeError(
+            f"{text} is a URL, and this is written to this machine: name a folder, copy it then"
+        )
+    return Path(text)
+
+
 def out_file(text: str) -> Path:
     """A file that will be written: its folder is made now, so that a mistake in it costs no work.
 
     Raises:
         OSError: nothing can be written there.
     """
-    path = Path(text)
+    path = here(text)
     if path.is_dir():
         raise argparse.ArgumentTypeError(f"{path} is a folder; name a file in it")
     writable_folder(path.parent)

@@ -62,3 +62,11 @@ def test_what_cannot_be_centroids_is_a_sentence(tmp_path, capsys):
     assert main([str(tmp_path / "nan.npy"), str(tmp_path / "km")]) == 2
     assert "NaN" in capsys.readouterr().err
     assert not (tmp_path / "km").exists()
+
+
+def test_a_bucket_gets_them_too(tmp_path, monkeypatch):
+    """And nothing is written here under the name of its scheme."""
+    monkeypatch.chdir(tmp_path)
+    assert main([str(published("npy", tmp_path / "km.bin")), "memory://codebooks/km"]) == 0
+    assert np.array_equal(load_centroids("memory://codebooks/km")[0], CENTROIDS)
+    assert [path.name for path in tmp_path.iterdir()] == ["km.bin"]

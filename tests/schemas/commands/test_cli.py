@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import pickle
 import signal
@@ -146,3 +147,14 @@ def test_a_reader_that_has_seen_enough_is_no_error() -> None:
         check=True,
     )
     assert (done.stdout, done.stderr) == ("0\n", "")
+
+
+@pytest.mark.parametrize(
+    "module", ["model.export", "jobs.exports.export", "jobs.train_tokenizer", "jobs.train_unit_bpe"]
+)
+def test_what_is_written_here_is_not_written_to_a_url(module: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Instead of to a folder called `s3:`."""
+    with pytest.raises(SystemExit) as ended:
+        importlib.import_module(module).main(["x", "--out", "s3://bucket/out"])
+    assert ended.value.code == ExitCode.CONFIGURATION
+    assert "s3://bucket/out is a URL" in capsys.readouterr().err
