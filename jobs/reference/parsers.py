@@ -28,14 +28,15 @@ def as_section(name: str, module: str, what: str, parser: Parser) -> str:
 
 
 def _text(parser: argparse.ArgumentParser) -> Iterator[str]:
-    """Description and examples: the first paragraph as prose, what is laid out by hand as it is."""
+    """Description and examples: paragraphs as prose, what is laid out by hand as it is."""
     text = "\n\n".join(part.strip("\n") for part in (parser.description, parser.epilog) if part)
     text = text.partition(FIELDS)[0]
     first, _, rest = text.strip().partition("\n\n")
     if first:
         yield from (" ".join(first.split()), "")
-    if rest.strip():
-        yield from ("```text", rest.strip("\n"), "```", "")
+    for paragraph in filter(str.strip, rest.split("\n\n")):
+        laid_out = "   " in paragraph or any(line.startswith("  ") for line in paragraph.splitlines())
+        yield from ("```text", paragraph.strip("\n"), "```", "") if laid_out else (paragraph.strip("\n"), "")
 
 
 def _table(parser: argparse.ArgumentParser) -> Iterator[str]:
