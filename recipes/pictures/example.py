@@ -32,8 +32,8 @@ ASSETS = ROOT / "assets" / "example"
 NUM_UNITS = 100
 MODELS = {
     "plain": (
-        "A plain transformer, one position per unit (plain, seed 1), at a learning rate that the study found too high. At half of "
-        "it this seed has 65.4 and 78.3 %, and names come back; that model was not kept.",
+        "A plain transformer, one position per unit (plain, seed 1), at a learning rate that the study found too high. At "
+        "half of it this seed has 65.4 and 78.3 %, and names come back; that model was not kept.",
         "58.0",
         "72.8",
     ),
