@@ -26,7 +26,7 @@ NOT_BENCHMARKS = {"__init__", "harness", "run_all", "tiny_models"}
 
 @command
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command."""
+    """Run the benchmarks named, or all; write the page where all were asked for."""
     parser = Parser(__doc__)
     parser.add_argument("names", nargs="*", help="benchmarks to run (default: all)")
     parser.add_argument("--minutes", type=float, default=15.0, help="time for all of them (default: %(default)s)")

@@ -44,7 +44,7 @@ STORY_COLUMNS = (
 
 @command
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command."""
+    """Read public files in their layout and write one task file."""
     parser = Parser(__doc__, EXAMPLES)
     parser.add_argument("layout", choices=list(CONVERTERS), help="of SOURCE; see above")
     parser.add_argument("source", type=Path, help="the public files")

@@ -23,7 +23,7 @@ from schemas.errors import ConfigError, CredentialsError, StorageError
 
 @command
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command."""
+    """Fetch models by name, or all that a configuration names."""
     parser = Parser(__doc__)
     parser.add_argument("models", nargs="*", metavar="MODEL", help=", ".join(sorted(MODELS)))
     parser.add_argument("--config", metavar="SPEC", help="every model of a pipeline spec or a training configuration")

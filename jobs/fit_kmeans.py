@@ -41,7 +41,7 @@ EXAMPLES = """  python jobs/fit_kmeans.py --config configs/demo.yaml
 
 @command
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command."""
+    """Fit centroids unless they are there with the same settings."""
     parser = spec_parser(__doc__, EXAMPLES)
     parser.add_argument("--force", action="store_true", help="fit again where centroids exist with other settings")
     given = parser.parse_args(arguments)

@@ -41,7 +41,7 @@ EXAMPLES = """  python jobs/gc.py --config configs/demo.yaml --dry-run
 
 @command
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command."""
+    """Remove, or with --dry-run list, what no commit names."""
     parser = spec_parser(__doc__, EXAMPLES)
     parser.add_argument("--dry-run", action="store_true", help="say what would go and remove nothing")
     parser.add_argument("--stale", action="store_true", help="also commits that no recorded spec needs")

@@ -26,7 +26,7 @@ from schemas.spec import PipelineSpec
 
 @command
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command."""
+    """Bring published centroids into a folder of ours, checked against their hash."""
     parser = Parser(__doc__)
     parser.add_argument("source", type=Path, help="the published file")
     parser.add_argument("folder", help="where to write centroids.npy and card.json: a path or an fsspec URL")

@@ -50,7 +50,7 @@ KEY = re.compile(r"(?P<track>.+)-(?P<start>\d{10})-(?P<end>\d{10})")
 
 @command
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command."""
+    """Print a segment's strips, or the list of segments."""
     parser = spec_parser(__doc__, EXAMPLES)
     parser.usage = "%(prog)s [--config CONFIG] [SEGMENT or SAMPLE KEY] [--list] [key=value ...]"
     parser.add_argument("--list", action="store_true", help="list the segments and what is said in them")

@@ -65,7 +65,7 @@ class Refused:
 
 @command
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command."""
+    """Run the pipeline's stages over a task's audio and write the task with units."""
     parser = Parser(__doc__, EXAMPLES)
     parser.add_argument("--config", required=True, help="the pipeline spec that the training data was made with")
     parser.add_argument("task", type=Path, help="a task file with audio")

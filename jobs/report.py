@@ -43,7 +43,7 @@ PAGE = "report.html"
 
 @command
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command."""
+    """Write the report page unless it is up to date."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     if words and (Path(words[0]) / "checkpoints").is_dir():
         from jobs.hearing.report import main as report_training

@@ -37,7 +37,7 @@ EXAMPLES = """  python jobs/tokenize_audio.py --config configs/demo.yaml
 
 @command
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command."""
+    """Plan, run what is pending and say how it went; `TRY_AGAIN` where partitions were set aside."""
     parser = spec_parser(__doc__, EXAMPLES)
     parser.add_argument("--dry-run", action="store_true", help="print the plan; of the source as it was last listed")
     parser.add_argument("--only", choices=STAGES, metavar="STAGE", help=f"one stage: {', '.join(STAGES)}")

@@ -56,7 +56,7 @@ def absolute(config: TrainConfig, base: Path) -> TrainConfig:
 
 @command
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command line."""
+    """Train under Ray Train, one worker a rank."""
     parser = Parser(__doc__)
     parser.add_argument("config", help="a file of configs/train/")
     parser.add_argument("overrides", nargs="*", metavar="a.b=c", help="fields to set, read as YAML")

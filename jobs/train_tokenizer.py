@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 @command
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command line."""
+    """Train a BPE over the text of shards or files."""
     parser = Parser(__doc__)
     parser.add_argument("data", nargs="+", help="index.json of shards (path or URL), or .txt files")
     parser.add_argument("--size", type=int, required=True, help="tokens; at least 256")

@@ -20,7 +20,7 @@ from schemas.reading.shard_reader import read_index, unit_sequences
 
 @command
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command."""
+    """Learn merges from the units of shards."""
     parser = Parser(__doc__)
     parser.add_argument("--shards", required=True, help="index.json of a set of speech shards")
     parser.add_argument(

@@ -42,7 +42,7 @@ EXAMPLES = """  python jobs/verify_dataset.py --config configs/demo.yaml
 
 @command
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command."""
+    """Print every problem; `NOT_ACCEPTED` where there is one."""
     parser = spec_parser(__doc__, EXAMPLES)
     parser.add_argument("--no-shards", action="store_true", help="only the tables")
     given = parser.parse_args(arguments)

@@ -192,7 +192,7 @@ def matched_yaml(config: ModelConfig, mix: Mix, match: Literal["parameters", "fl
 
 @command
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command line."""
+    """Print a model's sizes and costs, or its matched plain baseline."""
     parser = Parser(__doc__)
     parser.add_argument("config", help="a YAML file of configs/model")
     parser.add_argument("overrides", nargs="*", help="such as patch_decoder.num_layers=6")

@@ -240,7 +240,7 @@ def measure(
 
 @command
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command line."""
+    """Embed the patches of words and print how they cluster."""
     parser = Parser(__doc__)
     parser.add_argument("--checkpoint", required=True, help="a run's output_dir, or one of its checkpoints")
     parser.add_argument("--shards", required=True, help="index.json of speech shards made with the model's units")

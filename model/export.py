@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 @command
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command line."""
+    """Write a run as a folder that others load, and send it to a hub where asked."""
     parser = Parser(__doc__)
     parser.add_argument("run", help="a run's output_dir, one of its checkpoints, or a URL of either")
     parser.add_argument("--out", required=True, type=here, help="the folder to write")

@@ -47,7 +47,7 @@ class Prompt:
 
 @command
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command line."""
+    """Continue the prompts, print them, and write and speak what was asked for."""
     given = make_parser().parse_args(arguments)
     begin(f"loading {given.checkpoint}")
     import torch

@@ -19,7 +19,7 @@ from schemas.commands.cli import Parser, command, count, out_file
 
 @command
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command line."""
+    """Run lm_eval's tasks over the model's text."""
     parser = Parser(__doc__)
     parser.add_argument("--checkpoint", required=True, metavar="DIR", help="a run's output_dir, or a checkpoint")
     parser.add_argument("--tasks", required=True, metavar="A,B", help="names of lm_eval tasks")

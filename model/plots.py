@@ -50,7 +50,7 @@ def plot(runs: dict[str, list[Row]], out: Path, x: str, smooth: int) -> None:
 
 @command
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command line."""
+    """Draw the losses of the runs over one axis."""
     parser = Parser(__doc__)
     parser.add_argument("runs", nargs="+", type=Path, help="output directories, or metrics.jsonl files")
     parser.add_argument("--out", type=here, default=Path("runs/losses.png"), help="(default: %(default)s)")

@@ -40,7 +40,7 @@ CELL = 25
 
 @command
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command line."""
+    """Score a task, or held-out losses, and print the tables."""
     given = _parser().parse_args(arguments)
     begin(f"loading {given.checkpoint}")
     import torch

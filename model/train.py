@@ -117,7 +117,7 @@ def planned_memory(config: TrainConfig, corpus: Corpus, ranks: int, room_gib: fl
 
 @command
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command line."""
+    """Train, or with --dry-run say what training would take."""
     parser = Parser(__doc__, reference=_fields)
     parser.add_argument("config", help="a file of configs/train/, or the folder of a run that goes on")
     parser.add_argument("overrides", nargs="*", metavar="a.b=c", help="fields to set, read as YAML")

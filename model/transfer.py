@@ -229,7 +229,7 @@ def _result(
 
 @command
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command line."""
+    """Fine-tune, recognise or synthesise, by the subcommand."""
     given = _parser().parse_args(arguments)
     begin("loading the model")
     from model.data.examples import examples_of_shards, examples_of_task

@@ -44,7 +44,7 @@ SHOWN = 5
 
 @command
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command line."""
+    """Read unit rows in any of their formats and write shards without audio."""
     given = _parser().parse_args(arguments)
     tokenizer, hop, num_units = _tokenizer(given)
     store = Store(given.out if "://" in given.out else str(Path(given.out).resolve()))

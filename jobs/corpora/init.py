@@ -28,7 +28,7 @@ SHOWN = 5
 
 @command
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command line."""
+    """Guess a folder's layout and write a spec for it."""
     parser = Parser(__doc__, EXAMPLES)
     parser.add_argument("folder", help="a folder of audio, or of tars or Parquet with audio: a path or an fsspec URL")
     parser.add_argument("--out", type=Path, help="the spec to write (default: NAME.yaml here)")

@@ -25,7 +25,7 @@ EXAMPLES = """  lst inventory --config configs/demo.yaml
 
 @command
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command."""
+    """List the source anew and keep the list under the output."""
     spec = load_spec(spec_parser(__doc__, EXAMPLES).parse_args(arguments))
     store = Store(spec.output)
     store.check_layout()

@@ -38,7 +38,7 @@ EXAMPLES = """  lst export runs/demo/shards/index.json --format textgrid --out e
 
 @command
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command line."""
+    """Write a shard set in another tool's format, with its data card."""
     parser = Parser(__doc__, EXAMPLES)
     parser.add_argument("shards", help="the index.json of a shard set: a path or an fsspec URL")
     parser.add_argument("--format", required=True, choices=sorted([*FORMATS, "lhotse"]), help="the format")

@@ -21,7 +21,7 @@ EXAMPLES = """  lst card runs/demo/shards/index.json
 
 @command
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command line."""
+    """Print a shard set's data card."""
     parser = Parser(__doc__, EXAMPLES)
     parser.add_argument("shards", help="the index.json of a shard set: a path or an fsspec URL")
     given = parser.parse_args(arguments)

@@ -95,7 +95,7 @@ def sound(audio: np.ndarray) -> str:
 
 @command
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command."""
+    """Serve the page on this machine until Ctrl-C."""
     given = make_parser().parse_args(arguments)
     from jobs.hearing.ear import Ear
     from jobs.hearing.report import open_speaker, run_facts

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 @command
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command."""
+    """Let every run answer the same prompts and write the page."""
     given = make_parser().parse_args(arguments)
     from jobs.hearing.listening import Heard, listen, speech_prompts
     from jobs.hearing.run_page import Passage, render_run

@@ -70,7 +70,7 @@ def commands_page() -> str:
 
 @command
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command."""
+    """Print the fields asked for, or write both pages of reference."""
     parser = Parser(__doc__)
     parser.add_argument("word", nargs="?", default="", help="only fields that have this in their name or meaning")
     parser.add_argument("--write", action="store_true", help="write docs/configuration.md and docs/cli.md instead")

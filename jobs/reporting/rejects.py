@@ -32,7 +32,7 @@ EXAMPLES = """  lst rejects runs/demo
 
 @command
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command."""
+    """Print the rejects asked for, or with --retry forget those that may pass."""
     parser = spec_parser(__doc__, EXAMPLES)
     parser.set_defaults(config=None)
     parser.add_argument("--stage", choices=STAGES, metavar="STAGE", help=f"of one stage alone: {', '.join(STAGES)}")

@@ -25,7 +25,7 @@ EXAMPLES = """  lst sql runs/demo "select text, start_s, end_s from words order 
 
 @command
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command."""
+    """Run one query over an output's committed tables."""
     parser = Parser(__doc__, EXAMPLES)
     parser.add_argument("output", help="an output folder or URL")
     parser.add_argument("query", help="SQL over the views")

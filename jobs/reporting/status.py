@@ -26,7 +26,7 @@ CLEAR = "\033[H\033[2J"
 
 @command
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command."""
+    """Print how the run stands, once or again and again."""
     parser = Parser(__doc__, EXAMPLES)
     parser.add_argument("output", metavar="OUTPUT", help="the folder or URL that the run writes to")
     parser.add_argument("--as-json", action="store_true", help="as one line of JSON")

@@ -35,7 +35,7 @@ EXAMPLES = """  lst text-shards data/text --out data/web-text
 
 @command
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command line."""
+    """Write text corpora as shards; what is written already stays."""
     given = _parser().parse_args(arguments)
     settings = {
         "fields": given.field or ["text"],

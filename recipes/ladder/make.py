@@ -136,7 +136,7 @@ def _segment(said: SpokenText, spoken: dict[tuple[str, str], Spoken]) -> Segment
 
 @command
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command line."""
+    """Write the ladder's text, tasks and speech."""
     parser = Parser(__doc__)
     parser.add_argument("config", help="a ladder of configs/stories/")
     parser.add_argument("overrides", nargs="*", metavar="a.b=c", help="fields to set, read as YAML")

@@ -50,7 +50,7 @@ def read_voice(folder: Path, num_units: int) -> UnitSelection:
 
 @command
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command line."""
+    """Write what a learned speaker says as a voice of unit selection."""
     parser = Parser(__doc__)
     parser.add_argument("config", help="a ladder of configs/stories/ whose words have renditions")
     parser.add_argument("--out", required=True, type=Path, help="the folder to write")

@@ -159,7 +159,7 @@ def draw(window: Window, colours: list[str], path: Path) -> None:
 
 @command
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command."""
+    """Draw the README's figure from a run's shards."""
     parser = Parser(__doc__)
     parser.add_argument("--shards", type=Path, default=ROOT / "runs/demo/shards/index.json", help="the demo's index")
     parser.add_argument(

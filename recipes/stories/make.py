@@ -26,7 +26,7 @@ EXAMPLES = """  python -m recipes.stories.make --config configs/stories/demo.yam
 
 @command
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command."""
+    """Write the stories' corpus and tasks."""
     parser = Parser(__doc__, EXAMPLES)
     parser.add_argument("--config", default="configs/stories/demo.yaml", help="default: %(default)s")
     parser.add_argument("--text-only", action="store_true", help="no speech: the text and the tasks without voices")

@@ -65,7 +65,7 @@ def _problems_of_run(study: Study, page: Page, unit: Unit) -> Iterator[str]:
 
 @command
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command line."""
+    """Check a finished study's records against each other; `NOT_ACCEPTED` where one fails."""
     parser = Parser(__doc__)
     parser.add_argument("config", help="a file of configs/experiments/")
     parser.add_argument(

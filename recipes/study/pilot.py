@@ -70,7 +70,7 @@ def text_run(study: Study, model: ModelConfig, elements: float, lr: float, folde
 
 @command
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command line."""
+    """Train the pilot and print its accuracy on every rung."""
     parser = Parser(__doc__)
     parser.add_argument("config", help="a file of configs/experiments/")
     parser.add_argument("--name", required=True, help="of the pilot's record")

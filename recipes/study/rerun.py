@@ -59,7 +59,7 @@ def compare(old: dict[str, Any], new: dict[str, Any]) -> dict[str, tuple[float, 
 
 @command
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command line."""
+    """Train one run again and compare; `NOT_ACCEPTED` where it differs."""
     parser = Parser(__doc__)
     parser.add_argument("config", help="a file of configs/experiments/")
     parser.add_argument("run", help="such as static-s1-compute: a file of the study's records under runs/")

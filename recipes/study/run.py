@@ -249,7 +249,7 @@ def _kind_of(arm: dict[str, Any]) -> dict[str, Any]:
 
 @command
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command line."""
+    """Do the study's pending units of work, then render its page."""
     parser = Parser(__doc__)
     parser.add_argument("config", help="a file of configs/experiments/")
     parser.add_argument("overrides", nargs="*", metavar="a.b=c", help="fields to set, read as YAML")

@@ -222,7 +222,7 @@ def _text(spelling: Spelling, start: int, end: int) -> np.ndarray:
 
 @command
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command."""
+    """Train the tiny CTC from its last checkpoint on."""
     parser = Parser(__doc__)
     parser.add_argument("--steps", type=count, default=STEPS, help="default: %(default)s")
     given = parser.parse_args(arguments)

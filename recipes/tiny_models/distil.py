@@ -178,7 +178,7 @@ def _millions(module: nn.Module) -> float:
 
 @command
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command."""
+    """Train the student from its last checkpoint on."""
     parser = Parser(__doc__)
     parser.add_argument("--steps", type=count, default=STEPS, help="default: %(default)s")
     given = parser.parse_args(arguments)

@@ -63,7 +63,7 @@ def _extractor() -> Wav2Vec2FeatureExtractor:
 
 @command
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command."""
+    """Write a trained model as the files that are shipped."""
     parser = Parser(__doc__)
     parser.add_argument("model", choices=["hubert", "ctc"])
     given = parser.parse_args(arguments)
