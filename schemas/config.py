@@ -79,14 +79,16 @@ def load_config(cls: type[Config], path: str | Path, overrides: Sequence[str] = 
     """Read `path` as YAML, apply overrides such as `optimiser.lr=1e-3`, and validate it as `cls`.
 
     Raises:
-        ConfigError: the file is missing or is not a mapping, an override has no `=`, or validation fails.
+        ConfigError: the file is missing, no UTF-8, no YAML or not a mapping, an override has no `=`, or validation fails.
     """
     try:
         document = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigError(f"cannot read the configuration {path}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"the configuration {path} is not UTF-8 (byte {error.start}): save it as UTF-8") from error
     except yaml.YAMLError as error:
-        raise ConfigError(f"{path} is not valid YAML: {error}") from error
+        raise ConfigError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
     if not isinstance(document, dict):
         raise ConfigError(f"{path} must hold a mapping of keys to values, found {type(document).__name__}")
     for override in overrides:

@@ -32,6 +32,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     assert main(["train", str(write_run(run, folder / "run.yaml")), "budget.steps=1"]) == 0
     (folder / "file").write_text("no folder")
     (folder / "latin.jsonl").write_bytes(b'{"task": "caf\xe9"}\n')
+    (folder / "latin.txt").write_bytes(b"caf\xe9\n")
     (folder / "broken.json").write_text('{"format": 1, "shards": [')
     line = (
         '{"id": "%s", "group": "g", "prompt": {"text": "a"}, "endings": [{"text": "b"}, {"text": "c"}], "answer": 0}\n'
@@ -75,6 +76,14 @@ CASES: dict[str, tuple[str, int, str]] = {
     "no such run": ("export-model {}/none --out {}/weights", 2, "neither a checkpoint nor a run"),
     "nothing to plot": ("plots {}/none", 2, "does not exist"),
     "an impossible mix": ("describe configs/model/tiny.yaml --speech 2", 2, "speech"),
+    "a configuration that is not UTF-8": ("tokenize --config {}/latin.jsonl", 2, "latin.jsonl is not UTF-8"),
+    "a configuration that is no YAML": ("tokenize --config {}/broken.json", 2, "broken.json is not valid YAML"),
+    "no such text": ("train-tokenizer {}/none.txt --size 300 --out {}/tok.json", 2, "none.txt"),
+    "a text that is not UTF-8": (
+        "train-tokenizer {}/latin.txt --size 300 --out {}/tok.json",
+        2,
+        "latin.txt is not UTF-8",
+    ),
     "a task that is not UTF-8": ("score {}/latin.jsonl --checkpoint {}/run", 2, "not UTF-8"),
     "no such checkpoint": ("score {}/task.jsonl --checkpoint {}/none", 2, "none"),
     "a prompt that is not UTF-8": (f"generate --checkpoint {{}}/run --prompt {NOT_UTF8}", 2, "not UTF-8"),

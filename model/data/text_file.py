@@ -11,6 +11,7 @@ from typing import IO
 import numpy as np
 
 from model.data.shards import ShardError
+from schemas.errors import ExitCode
 
 BLOCK = 1 << 22
 """Bytes read at a time. Nothing that is cut depends on it."""
@@ -44,9 +45,10 @@ class TextFile:
                     edges.append(end)
                     by_paragraph &= is_paragraph
         except OSError as error:
-            raise ShardError(f"cannot read the text file {path}: {error.strerror}") from error
+            code = ExitCode.CONFIGURATION if isinstance(error, FileNotFoundError) else ExitCode.STORAGE
+            raise ShardError(f"cannot read the text file {path}: {error.strerror}", code=code) from error
         except UnicodeDecodeError as error:
-            raise ShardError(f"the text file {path} is not UTF-8: {error}") from error
+            raise ShardError(f"the text file {path} is not UTF-8: {error}", code=ExitCode.CONFIGURATION) from error
         self.edges = np.asarray(edges, dtype=np.int64)
         self.counts = [len(edges) - 1]
         if not by_paragraph:  # runs begun when only blank lines were cut at had other documents here
