@@ -54,7 +54,7 @@ def test_a_file_of_paragraphs_keeps_its_fingerprint(tmp_path: Path) -> None:
 def test_a_file_too_large_for_every_rank_to_read_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "web.txt").write_text("a line\n" * 100)
     monkeypatch.setattr(text_file, "MOST_BYTES", 100)
-    with pytest.raises(ShardError, match=r"web\.txt has .* GB.*jobs\.text_shards"):
+    with pytest.raises(ShardError, match=r"web\.txt has .* GB.*lst text-shards"):
         TextFile(str(tmp_path / "web.txt"), 100)
 
 
