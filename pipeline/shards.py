@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import io
 import json
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 
 from pipeline.source.base import AudioReader
 from schemas.audio import SAMPLE_RATE
 from schemas.cards import CardKind
+from schemas.given import channel_of, load_given
 from schemas.shards import TIMING_CODES, SampleMeta, SegmentSpan
 from schemas.spec import ShardsSpec
 from schemas.tables import Patches, Recording, Segment, Transcript, Units, Word
@@ -118,6 +121,9 @@ def build_sample(
     spans = arrays.spans
     if len(set(languages)) > 1:
         spans = [span.with_updates(language=language) for span, language in zip(spans, languages, strict=True)]
+    speakers = speakers_of(passage)
+    if any(speakers):
+        spans = [span.with_updates(speaker=speaker) for span, speaker in zip(spans, speakers, strict=True)]
     meta = SampleMeta(
         key=passage.key,
         recording_id=passage.recording.recording_id,
@@ -151,6 +157,34 @@ def build_sample(
             members["json"] = json_bytes(meta.model_copy(update={"audio_gain": 1.0 / peak}))
         members["flac"] = _flac_bytes(samples)
     return members
+
+
+def speakers_of(passage: Passage) -> list[str | None]:
+    """Who speaks in each segment, by the corpus: of the utterance that it shares most time with, else of the whole recording."""
+    recording = passage.recording
+    extra = json.loads(recording.extra) if recording.extra else {}
+    whole = None if extra.get("speaker") is None else str(extra["speaker"])
+    return [_speaker(recording, part.segment) or whole for part in passage.parts]
+
+
+def _speaker(recording: Recording, segment: Segment) -> str | None:
+    shared: Counter[str] = Counter()
+    for start, end, channel, speaker in _utterances(recording.given):
+        if (
+            start < segment.end
+            and end > segment.start
+            and channel_of(channel, recording.channels) in (segment.channel, -1)
+        ):
+            shared[speaker] += min(end, segment.end) - max(start, segment.start)
+    return max(shared, key=lambda name: (shared[name], name)) if shared else None
+
+
+@lru_cache(maxsize=8)
+def _utterances(given: str | None) -> list[tuple[int, int, int, str]]:
+    """(start, end, channel, speaker) of the utterances of a recording whose speaker is named."""
+    forever = 1 << 62
+    named = [utterance for utterance in load_given(given).segments if utterance.speaker]
+    return [(u.start, forever if u.end is None else u.end, u.channel, str(u.speaker)) for u in named]
 
 
 class _Arrays:

@@ -38,6 +38,8 @@ class SegmentSpan(StrictModel):
     frame_end: int
     language: str | None = None
     """Where the segments of the passage are in several languages; else the passage's."""
+    speaker: str | None = None
+    """As the corpus names them, where it does."""
 
 
 class SampleMeta(StrictModel):

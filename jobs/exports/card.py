@@ -57,7 +57,8 @@ def _rows(index: ShardIndex, shares: dict[str, dict[str, float]]) -> list[tuple[
     rows.append(("hours", f"{totals.get('seconds', 0.0) / 3600:.2f}"))
     if "recordings" in totals:
         rows.append(("recordings", f"{totals['recordings']:,}"))
-    rows.append(("speakers", "not labelled"))
+    named = totals.get("speaker_seconds", 0.0)
+    rows.append(("speakers", f"named in {named / 3600:.2f} h, segment by segment" if named else "not labelled"))
     rows += _shares(shares, "h")
     rate = index.sample_rate / index.hop
     rows += [

@@ -18,7 +18,8 @@ from schemas.files import whole_file
 
 WORD = pa.struct([("text", pa.string()), ("start", pa.int32()), ("end", pa.int32()), ("timing", pa.string())])
 SEGMENT = pa.struct(
-    [("id", pa.string()), ("start", pa.int64()), ("end", pa.int64()), ("frame_start", pa.int32()), ("frame_end", pa.int32())]
+    [("id", pa.string()), ("start", pa.int64()), ("end", pa.int64()), ("frame_start", pa.int32()), ("frame_end", pa.int32()),
+     ("speaker", pa.string())]
 )  # fmt: skip
 COLUMNS = {
     "key": pa.string(),
@@ -85,6 +86,7 @@ def row(sample: Sample) -> dict[str, Any]:
                 "end": span.end,
                 "frame_start": span.frame_start,
                 "frame_end": span.frame_end,
+                "speaker": span.speaker,
             }
             for span in meta.segments
         ],

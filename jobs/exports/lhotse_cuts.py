@@ -63,6 +63,7 @@ def cut_of(segment: SpokenSegment, recording: Any) -> Any:
         channel=channel,
         text=segment.text,
         language=segment.language,
+        speaker=segment.speaker,
         alignment={"word": words},
         custom={
             "units": segment.units.tolist(),

@@ -39,6 +39,8 @@ class SpokenSegment:
     """Where the channels of a recording were cut apart."""
     uri: str
     language: str
+    speaker: str | None
+    """As the corpus names them, where it does."""
     start: int
     """In the recording, samples at 16 kHz."""
     end: int
@@ -82,7 +84,8 @@ def segments_of_sample(sample: Sample) -> Iterator[SpokenSegment]:
             recording_id=meta.recording_id,
             channel=_channel(span.segment_id, meta.recording_id),
             uri=meta.uri,
-            language=meta.language,
+            language=span.language or meta.language,
+            speaker=span.speaker,
             start=span.start,
             end=span.end,
             hop=meta.hop,

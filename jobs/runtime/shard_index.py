@@ -16,7 +16,7 @@ import numpy as np
 
 from jobs.exports.card import NOT_STATED, data_card
 from jobs.runtime.plan import Plan
-from jobs.runtime.shard_writer import BELIEF, LANGUAGE, LICENSE
+from jobs.runtime.shard_writer import BELIEF, LANGUAGE, LICENSE, SPEAKER
 from jobs.runtime.stages import unit_tokenizer_of
 from jobs.store.records import index_name
 from pipeline.source.partitions import SCALE, cut_by_content
@@ -127,6 +127,8 @@ class Shares:
             for name, prefix in (("languages", LANGUAGE), ("licenses", LICENSE)):
                 samples = {key[len(prefix) :]: n for key, n in self._sums.items() if key.startswith(prefix)}
                 told[name] = {key or NOT_STATED: samples[key] / SAMPLE_RATE for key in sorted(samples)}
+            if self._sums[SPEAKER]:
+                told["speaker_seconds"] = self._sums[SPEAKER] / SAMPLE_RATE
         return told
 
 

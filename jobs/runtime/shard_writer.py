@@ -13,7 +13,7 @@ from jobs.runtime.isolation import failure
 from jobs.runtime.stages import unit_tokenizer_of
 from jobs.store.provenance import provenance
 from jobs.store.store import Store, table_path
-from pipeline.shards import Passage, SegmentRecord, build_sample, passages, records, write_shard
+from pipeline.shards import Passage, SegmentRecord, build_sample, passages, records, speakers_of, write_shard
 from pipeline.source.base import AudioReader
 from schemas.arrow import RowType, to_rows
 from schemas.audio import SAMPLE_RATE
@@ -27,6 +27,7 @@ Sample = dict[str, bytes | str]
 Build = Callable[[Passage], Sample]
 
 LANGUAGE, LICENSE = "samples in language ", "samples under "
+SPEAKER = "samples of named speakers"
 """Prefixes of the sums of a shard's commit that the data card needs."""
 BELIEF = ("doubtful_words", "samples_uncovered")
 """Sums of a shard's commit that say how far its words are to be believed."""
@@ -129,7 +130,7 @@ class _Reader:
 
 def _add(sums: dict[str, int], passage: Passage) -> None:
     sums["samples"] += 1
-    for part in passage.parts:
+    for part, speaker in zip(passage.parts, speakers_of(passage), strict=True):
         sums["frames"] += part.units.num_frames
         sums["words"] += len(part.words)
         sums["patches"] += len(part.patches.kind)
@@ -141,3 +142,5 @@ def _add(sums: dict[str, int], passage: Passage) -> None:
         sums["audio_samples"] += length
         for name in (f"{LANGUAGE}{part.transcript.language}", f"{LICENSE}{passage.recording.license or ''}"):
             sums[name] = sums.get(name, 0) + length
+        if speaker is not None:
+            sums[SPEAKER] = sums.get(SPEAKER, 0) + length

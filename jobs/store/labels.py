@@ -25,7 +25,7 @@ def labels_read(spec: PipelineSpec) -> dict[str, tuple[str, ...]]:
         "recordings": EVERYTHING,
         **dict.fromkeys(AUDIO_STAGES, cut),
         **dict.fromkeys(TEXT_STAGES, heard),
-        "shards": tuple(sorted({*heard, "uri", "license"})),
+        "shards": tuple(sorted({*heard, "uri", "license", "given", "extra"})),  # the last two name speakers
     }
 
 

@@ -166,6 +166,28 @@ def test_shards_come_back_from_lhotse(tmp_path: Path) -> None:
     assert shards_of(tmp_path / "two", corpus, layout="lhotse") == first
 
 
+def test_speakers_reach_shards_exports_and_the_card(tmp_path: Path) -> None:
+    """Two speakers of one recording, by a manifest: in the segments of its sample, in lhotse's cuts, and back from there."""
+    corpus, name = with_words(tmp_path)
+    rows = [line.split() for line in (corpus / "first.ctm").read_text().splitlines()]
+    half = len(rows) // 2
+    cut = seconds(round((float(rows[half - 1][2]) + float(rows[half - 1][3]) + float(rows[half][2])) * 8_000))
+    said = [" ".join(row[4] for row in part) for part in (rows[:half], rows[half:])]
+    (corpus / "m.csv").write_text(
+        f'file,start,end,transcript,speaker\n{name},0,{cut},"{said[0]}",ann\n{name},{cut},7,"{said[1]}",ben\n'
+    )
+    first = shards_of(tmp_path / "one", corpus, layout="manifest", manifest="m.csv", words=["first.ctm"])
+    (meta,) = (json.loads(content) for member, content in first.items() if member.endswith(".json"))
+    assert [span["speaker"] for span in meta["segments"]] == ["ann", "ben"]
+    index = tmp_path / "one/shards/index.json"
+    assert main([str(index), "--format", "lhotse", "--audio", str(corpus), "--out", str(tmp_path / "export")]) == 0
+    assert "| speakers | named in 0.00 h, segment by segment |" in (tmp_path / "export/README.md").read_text()
+    for path in (corpus / "m.csv", corpus / "first.ctm"):
+        path.unlink()
+    shutil.copy(tmp_path / "export/cuts.jsonl.gz", corpus / "cuts.jsonl.gz")
+    assert shards_of(tmp_path / "two", corpus, layout="lhotse") == first
+
+
 @pytest.mark.parametrize("layout", ["webdataset", "parquet"])
 def test_recordings_in_containers_give_the_shards_of_the_same_files(layout: str, tmp_path: Path) -> None:
     """Through every stage: what lies in a tar or a Parquet file gives the units, words and patches of the file itself."""

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from pipeline.patches import aligned_patches, word_frames
 from pipeline.shards import Passage, SegmentRecord, build_sample, passages, records, write_shard
+from schemas.given import Given, GivenSegment
 from schemas.shards import SampleMeta
 from schemas.spec import ShardsSpec
 from schemas.tables import Patches, Recording, Segment, Transcript, Units, Word, segment_id
@@ -205,6 +206,26 @@ def test_segments_say_their_language_where_a_passage_has_several() -> None:
     assert all("language" not in span for span in same["segments"])  # type: ignore[attr-defined]
     assert several["language"] == "mul"
     assert [span["language"] for span in several["segments"]] == ["en", "de"]  # type: ignore[attr-defined]
+
+
+def test_segments_say_their_speaker_where_the_corpus_does() -> None:
+    """Of the utterance that they share most with, else of the recording; nothing changes by a byte where nobody is named."""
+    parts = (make_record("a", 0, 30, ["ja"]), make_record("a", 40 * HOP, 20, ["ja"]))
+    utterances = [
+        GivenSegment(place="x:1", start=0, end=38 * HOP, speaker="ann"),
+        GivenSegment(place="x:2", start=38 * HOP, end=None, speaker="ben"),
+        GivenSegment(place="x:3", start=0, end=None),
+    ]
+
+    def speakers(**changes: object) -> list[str | None]:
+        passage = Passage(recording=make_recording("a").with_updates(**changes), parts=parts)
+        meta = json.loads(build_sample(passage, ShardsSpec(), HOP, {}, None)["json"])
+        return [span.get("speaker") for span in meta["segments"]]
+
+    assert speakers() == [None, None]
+    assert speakers(extra='{"speaker": 84}') == ["84", "84"]
+    assert speakers(given=Given(segments=utterances).dump()) == ["ann", "ben"]
+    assert speakers(given=Given(segments=utterances[:1]).dump(), extra='{"speaker": "zoe"}') == ["ann", "zoe"]
 
 
 def test_a_long_gap_ends_a_passage_and_words_keep_their_scores() -> None:
