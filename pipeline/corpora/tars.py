@@ -61,7 +61,7 @@ def members(files: Files, tar: str) -> Iterator[Member | Damage]:
     except tarfile.TarError as error:
         what = f"{tar} is damaged or cut short after {count} members: fetch it again ({error})"
         if count == 0:
-            what = f"{tar} cannot be read as a tar ({error}); a compressed one must be made a plain .tar first (gunzip)"
+            what = f"{tar} cannot be read as a tar ({error}); a compressed one must be made a plain .tar first (gunzip, zstd -d)"
         yield Damage(name="", detail=what)
     except OSError as error:
         yield Damage(name="", detail=f"{tar} cannot be read: {error}")
@@ -76,7 +76,7 @@ class _Sample:
 
 def webdataset(corpus: Corpus) -> Iterator[CorpusRow]:
     """Every .tar: KEY.flac (or any of `source.suffixes`), KEY.json or KEY.txt; its JSON may list `segments` with times."""
-    for tar in manifest_names(corpus, ("**/*.tar", "**/*.tar.gz", "**/*.tgz")):
+    for tar in manifest_names(corpus, ("**/*.tar", "**/*.tgz", "**/*.tar.zst")):
         samples: dict[str, list[_Sample]] = {}
         for member in members(corpus.files, tar):
             if isinstance(member, Damage):

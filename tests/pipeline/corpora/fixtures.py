@@ -284,7 +284,8 @@ def webdataset(folder: Path) -> Made:
     write_tar(folder / "shard-001.tar", [("one.flac", spoken(3)), ("one.txt", b"one"), ("two.flac", spoken(4))])
     content = (folder / "shard-001.tar").read_bytes()
     (folder / "shard-001.tar").write_bytes(content[: content.rindex(b"two.flac") + 2048])
-    text(folder / "shard-002.tar.gz", "not a tar")
+    for compressed in ("shard-002.tar.gz", "shard-003.tar.zst", "shard-004.tgz"):
+        text(folder / compressed, "not a tar")
     return Made(
         said={
             "en/shard-000.tar#EN_B00000_S00000_W000000.mp3": [Said(text="so it is", language="en", speaker="S0")],
@@ -298,7 +299,7 @@ def webdataset(folder: Path) -> Made:
             "en/shard-000.tar#evil.flac": "decode_error",
             "shard-001.tar": "decode_error",
             "shard-001.tar#two.flac": "decode_error",
-            "shard-002.tar.gz": "decode_error",
+            **dict.fromkeys(("shard-002.tar.gz", "shard-003.tar.zst", "shard-004.tgz"), "decode_error"),
         },
     )
 
