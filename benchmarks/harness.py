@@ -39,7 +39,7 @@ def seconds_per_call(call: Callable[[], object], repeats: int = 5, warmup: int =
 
 
 def fastest_of(calls: Sequence[Callable[[], object]], rounds: int = 7) -> list[float]:
-    """The least wall seconds of each call, the calls taking turns: on a busy machine rivals then meet the same weather."""
+    """The least wall seconds of each call, the calls taking turns: so what else the machine does slows all of them alike."""
     best = [float("inf")] * len(calls)
     for call in calls:
         call()  # compiles, allocates

@@ -55,7 +55,8 @@ def passages(
     seconds: float,
     max_gap_seconds: float = 10.0,
 ) -> Iterator[Passage]:
-    """Join segments into passages of at most `seconds` of speech.
+    """Join segments into passages of at most `seconds` of speech. A longer gap ends one: a minute of music left out between two
+    segments would else read as if they followed each other.
 
     A segment that was rejected anywhere ends the passage, and so does a gap of more than `max_gap_seconds`: what follows does
     not continue what came before.

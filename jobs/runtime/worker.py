@@ -157,6 +157,7 @@ class StageWorker:
         Markers count attempts without a listing: the first that can be created is this attempt's.
         """
         self.attempts = 0
+        # By run: that a driver was killed says nothing about the partition, so markers of other runs do not count against it.
         folder = f"attempts/{self.job.run_id}/{self.plan.name}"
         while not self.store.create_exclusively(f"{folder}/{unit}.{self.attempts}", b""):
             if self.attempts == 0:

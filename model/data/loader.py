@@ -284,6 +284,7 @@ class Loader:
             collate_fn=_as_it_is,
             num_workers=placement.workers,
             prefetch_factor=8 if placement.workers else None,
+            # Under a parent of forkserver's kind the loader would inherit that way, and each worker loads torch again.
             multiprocessing_context="fork" if placement.workers else None,
             worker_init_fn=_begin_worker,
             generator=torch.Generator(),  # keeps DataLoader off the global one

@@ -174,7 +174,9 @@ class NoveltyRule:
 
     def ends(self, units: np.ndarray) -> np.ndarray:
         novel = np.flatnonzero(np.diff(units, prepend=units[:1]))
-        return cut(novel, len(units), max(self.min_size, 2), self.max_size)  # a patch's first unit is news to no one
+        return cut(
+            novel, len(units), max(self.min_size, 2), self.max_size
+        )  # a boundary after one unit would teach nothing: the first unit of a patch is always new
 
 
 class LearnedRule:

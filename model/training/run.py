@@ -253,6 +253,7 @@ class Run:
                     [x.detach().double() for x in (sums.nll_text, sums.nll_unit, sums.num_text, sums.num_unit)]
                 )
         self.module.train()
+        # After a forward pass without a backward one FSDP leaves the root's weights gathered, and saving them fails.
         reshard(self.module)
         nll_text, nll_unit, num_text, num_unit = self.ranks.sum_tensor(totals).tolist()
         return {
