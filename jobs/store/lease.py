@@ -60,7 +60,7 @@ class Lease:
             number, other = _current(self.store)
             if other is not None and not other.get("released") and not take_over and (why := _alive(other)):
                 raise ConfigError(self._refusal(other, why))
-            # The next number, and no file removed first: of several that take over one wins, and there is no moment without owner.
+            # The next number, and no file removed first: of several that take over one wins, and no moment is without owner.
             self.number = number + 1
             if self.store.create_exclusively(_path(self.number), self._content()):
                 break

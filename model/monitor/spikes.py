@@ -43,7 +43,7 @@ class SpikeGuard:
                 continue
             before = self._seen[name]
             if len(before) >= min(self._config.patience, self._config.window):
-                # A median, since one spike would lift a mean for as long as it is remembered; skipped steps are remembered too, or a
+                # A median, since one spike would lift a mean while it is remembered; skipped steps are remembered too, or a
                 # lasting change of the loss, as where a curriculum begins, would have every later step refused.
                 usual, bound = statistics.median(before), getattr(self._config, name)
                 if value > bound * usual:

@@ -217,7 +217,7 @@ class Scorer:
 
     def _continuations(self, choices: list[Choice]) -> list[tuple[float, bool]]:
         rows = self.rows([whole(choice.document, *patch(choice, self.patching)) for choice in choices])
-        # Products of matrices round differently in other batches, by up to 2e-13 on sums of 700 nats: rounding to DIGITS hides it,
+        # Products of matrices round differently in other batches, by up to 2e-13 on sums of 700 nats: rounding hides it,
         # so that a score does not depend on what it was batched with.
         return [
             (
