@@ -18,7 +18,8 @@ from jobs.cluster.places import local_or_url
 from jobs.cluster.session import ray_session
 from jobs.monitoring.logs import LOG, log_to_console
 from jobs.runtime.cli import load_spec, spec_parser
-from jobs.runtime.run import run_plan, stages_until
+from jobs.runtime.plan import stages_until
+from jobs.runtime.run import run_plan
 from jobs.store.lease import owned
 from jobs.store.store import Store
 from jobs.units.features import encode_on_workers, features_on_disk, measure, plan_sample
@@ -57,7 +58,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     store = Store(spec.output)
     with ray_session(), owned(store, f"fit_kmeans --config {given.config}") as lease:
         plan = plan_sample(spec)
-        outcome = run_plan(plan, stages_until("segments"), lease)
+        outcome = run_plan(plan, stages_until(spec, "segments"), lease)
         if plan.pending("segments"):
             why = "; ".join(outcome.failed) or "the run of its segments was ended"
             print(f"the sample is not there yet ({why}): run the same command again to go on", file=sys.stderr)

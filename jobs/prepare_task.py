@@ -24,7 +24,6 @@ from jobs.cluster.limits import cuda_stages
 from jobs.runtime.cli import load_spec
 from jobs.runtime.drive import prepare, run_in_process
 from jobs.runtime.plan import Plan, plan_items, refresh
-from jobs.runtime.run import stages_until
 from jobs.runtime.stages import unit_tokenizer_of
 from jobs.store.lease import owned
 from pipeline.networks.model_files import torch_device
@@ -134,7 +133,7 @@ def run_here(plan: Plan) -> None:
     with owned(plan.store, "prepare_task"):
         for sentence in prepare(plan):
             print(sentence, file=sys.stderr)
-        names = stages_until(LAST)
+        names = tuple(plan.stages)
         total = sum(float(plan.unit_hours(name)[~plan.done[name]].sum()) for name in names) or 1.0
         form = "{desc:12} {percentage:3.0f}% |{bar:20}| {elapsed} gone, {remaining} left"
         with tqdm(total=total, bar_format=form, disable=not sys.stderr.isatty(), file=sys.stderr) as bar:

@@ -22,12 +22,13 @@ from schemas.commands.cli import command
 from schemas.commit import SHARDS
 from schemas.config import ConfigError
 from schemas.errors import ExitCode
-from schemas.spec import STAGES, PipelineSpec
+from schemas.spec import PipelineSpec, Stages
 
 if TYPE_CHECKING:
     from jobs.runtime.plan import Plan
     from jobs.runtime.run import Outcome
 
+CHOICES = tuple(Stages.model_fields)
 EXAMPLES = """  python jobs/tokenize_audio.py --config configs/demo.yaml
   python jobs/tokenize_audio.py --config configs/demo.yaml --dry-run
   python jobs/tokenize_audio.py --only transcripts stages.transcripts.beam_size=1
@@ -40,8 +41,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Plan, run what is pending and say how it went; `TRY_AGAIN` where partitions were set aside."""
     parser = spec_parser(__doc__, EXAMPLES)
     parser.add_argument("--dry-run", action="store_true", help="print the plan; of the source as it was last listed")
-    parser.add_argument("--only", choices=STAGES, metavar="STAGE", help=f"one stage: {', '.join(STAGES)}")
-    parser.add_argument("--until", choices=STAGES, metavar="STAGE", help="all stages up to this one")
+    parser.add_argument("--only", choices=CHOICES, metavar="STAGE", help=f"one stage: {', '.join(CHOICES)}")
+    parser.add_argument("--until", choices=CHOICES, metavar="STAGE", help="all stages up to this one")
     parser.add_argument("--no-progress", action="store_true", help="no progress bar")
     parser.add_argument("--take-over", action="store_true", help="own the output though a run that is dead still does")
     given = parser.parse_args(arguments)
@@ -52,14 +53,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     log_to_console()
     source, output = local_or_url(spec.source.uri), local_or_url(spec.output)
     LOG.info("%s: listing %s, then looking up in %s what is done", given.config, source, output)
-    from jobs.runtime.plan import make_plan
-    from jobs.runtime.run import run_plan, stages_until
+    from jobs.runtime.plan import make_plan, stages_until
+    from jobs.runtime.run import run_plan
     from jobs.store.lease import owned
     from jobs.store.store import Store
 
     store = Store(spec.output)
     store.check_layout()
-    stages = (given.only,) if given.only else stages_until(last)
+    stages = (given.only,) if given.only else stages_until(spec, last)
     with owned(store, f"tokenize_audio --config {given.config}", given.take_over) as lease:
         plan = make_plan(spec, until=last)
         if given.only:

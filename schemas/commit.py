@@ -107,12 +107,14 @@ def _table(name: str, *upstream: str, restates: bool = False) -> StageKind:
 KINDS = {
     "recordings": _table("recordings", restates=True),
     "segments": _table("segments", "recordings"),
+    "audio_quality": _table("audio_quality", "segments"),
     "transcripts": _table("transcripts", "segments"),
+    "text_quality": _table("text_quality", "transcripts"),
     "words": _table("words", "transcripts"),
     "units": _table("units", "segments"),
     "patches": _table("patches", "words", "units"),
     "shards": StageKind(upstream=("patches",), folder="shards", output="shard", gathers=True),
 }
-"""Every stage, in the order in which their tables are made."""
+"""Every stage, optional ones among them, in the order in which their tables are made."""
 SHARDS = next(name for name, kind in KINDS.items() if kind.gathers)
 """The stage that gathers; the last."""

@@ -143,6 +143,38 @@ class ShardsSpec(StrictModel):
     """Also write each passage's audio as .flac."""
 
 
+class AudioQualitySpec(StrictModel):
+    """Measures of each segment's sound, before it is transcribed. Thresholds are tried in this order; None: measured alone."""
+
+    max_clipping: float | None = Field(default=None, ge=0, le=1)
+    """A segment of which a larger share of samples lies on flat tops is rejected as `clipped`; 0.001 is audible."""
+    min_bandwidth: float | None = Field(default=None, ge=0, le=8000)
+    """In Hz: a segment whose sound reaches less high is rejected as `narrow_band`; 3500 keeps telephone speech out."""
+    min_snr: float | None = Field(default=None, ge=0, le=60)
+    """In dB: a segment with less speech over noise is rejected as `noisy`. Clean read speech has 20 and more."""
+    max_music: float | None = Field(default=None, ge=0, le=1)
+    """A segment in a larger share of which steady tones sound is rejected as `music`; 0.5 is a start."""
+
+
+class TextQualitySpec(StrictModel):
+    """Measures of each transcript, before it is aligned. Thresholds are tried in this order; None: measured alone."""
+
+    languages: list[str] | None = Field(default=None, min_length=1)
+    """A transcript in none of these languages is rejected as `wrong_language`."""
+    as_hinted: bool = False
+    """A transcript in another language than the manifest gives for the recording is rejected as `wrong_language`."""
+    max_hallucinated: float | None = Field(default=None, ge=0, le=1)
+    """A transcript of which a larger share of characters is what Whisper says where nobody speaks ("thanks for watching") is
+    rejected as `hallucination`; 0.5 is a start."""
+    max_looped: float | None = Field(default=None, ge=0, le=1)
+    """A transcript of which a larger share of words stands in a stretch of 1 to 8 words said three times or more on end is
+    rejected as `repetition`; 0.3 is a start."""
+    min_words_per_second: float | None = Field(default=None, ge=0)
+    """A slower transcript is rejected as `rate_out_of_range`: speech was missed. Only of languages that write spaces."""
+    max_words_per_second: float | None = Field(default=None, gt=0)
+    """A faster transcript is rejected as `rate_out_of_range`."""
+
+
 def _segments_backend(value: Any) -> str:
     """The backend that a mapping names; silero where it names none, as in every spec before there was another."""
     return str(value.get("backend", "silero") if isinstance(value, dict) else value.backend)
@@ -169,6 +201,10 @@ class Stages(StrictModel):
     """Word-aligned patch bounds."""
     shards: ShardsSpec = ShardsSpec()
     """WebDataset shards for training."""
+    audio_quality: AudioQualitySpec | None = None
+    """Optional, between segments and what reads them: clipping, bandwidth, noise, music."""
+    text_quality: TextQualitySpec | None = None
+    """Optional, between transcripts and words: language, hallucinations, loops, pace."""
 
     @model_validator(mode="after")
     def _whisper_hears_thirty_seconds(self) -> Self:
@@ -178,8 +214,10 @@ class Stages(StrictModel):
         return self
 
 
-STAGES = tuple(Stages.model_fields)
-"""The stages, in the order in which their tables are made."""
+GATES = {"audio_quality": ("segments", ("transcripts", "units")), "text_quality": ("transcripts", ("words",))}
+"""Optional stage -> the stage it measures, and those that read only what it passes."""
+STAGES = tuple(name for name in Stages.model_fields if name not in GATES)
+"""The stages of every spec, in the order in which their tables are made."""
 
 
 class Resources(StrictModel):
@@ -231,6 +269,14 @@ class PipelineSpec(StrictModel):
     def resource(self, stage: str) -> Resources:
         """The resources of a stage, or the defaults."""
         return self.resources.get(stage, Resources())
+
+    def stage_names(self) -> tuple[str, ...]:
+        """The stages of this spec, optional ones that are on among them, in the order in which their tables are made."""
+        names = list(STAGES)
+        for gate, (measured, _) in GATES.items():
+            if getattr(self.stages, gate) is not None:
+                names.insert(names.index(measured) + 1, gate)
+        return tuple(names)
 
     def parameters(self, stage: str) -> dict[str, Any]:
         """The parameters of a stage that change its result: without devices, batch sizes and paths of models."""

@@ -28,6 +28,12 @@ RejectCode = Literal[
     "align_failed",
     "align_coverage",
     "frame_mismatch",
+    "clipped",
+    "narrow_band",
+    "noisy",
+    "music",
+    "wrong_language",
+    "hallucination",
     "timeout",
     "out_of_memory",
     "worker_crashed",
@@ -114,6 +120,41 @@ class Segment(Row):
     speech_prob: Float32
     cut_reason: CutReason
     """Why it ends: a pause, the length limit inside speech, the last speech, all speech of its recording; given by its corpus."""
+
+
+class AudioQuality(Row):
+    """What was measured of a segment's sound (pipeline/measures/signal.py)."""
+
+    TABLE: ClassVar[str] = "audio_quality"
+    VERSION: ClassVar[int] = 1
+    KEY: ClassVar[tuple[str, ...]] = ("segment_id",)
+
+    segment_id: Text
+    clipping: Float32
+    """Share of samples on flat tops."""
+    bandwidth: Float32
+    """Hz."""
+    snr: Float32
+    """dB, at most 60."""
+    music: Float32
+    """Share of the time."""
+
+
+class TextQuality(Row):
+    """What was measured of a transcript (pipeline/measures/text.py)."""
+
+    TABLE: ClassVar[str] = "text_quality"
+    VERSION: ClassVar[int] = 1
+    KEY: ClassVar[tuple[str, ...]] = ("segment_id",)
+
+    segment_id: Text
+    words_per_second: Float32
+    hallucinated: Float32
+    """Share of characters in phrases that Whisper says where nobody speaks."""
+    looped: Float32
+    """Share of words in a stretch that is said three times or more on end."""
+    as_hinted: Annotated[bool, pa.bool_()] | None = None
+    """Whether the language is the manifest's; null where that says none."""
 
 
 class Transcript(Row):
@@ -208,9 +249,8 @@ class Reject(Row):
     """Where the stage failed on this row, for `stage_error`."""
 
 
-TABLES: dict[str, type[Row]] = {
-    row.TABLE: row for row in (InventoryItem, Recording, Segment, Transcript, Word, Units, Patches, Reject)
-}
+ROWS = (InventoryItem, Recording, Segment, AudioQuality, Transcript, TextQuality, Word, Units, Patches, Reject)
+TABLES: dict[str, type[Row]] = {row.TABLE: row for row in ROWS}
 
 
 def recording_id(sha256: str) -> str:

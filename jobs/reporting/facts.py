@@ -12,7 +12,6 @@ import pyarrow.compute as pc
 import soundfile
 
 from jobs.reporting.strips import Strip, StripWord
-from jobs.reporting.summary import FUNNEL
 from jobs.reporting.timeline import Timeline, gather_timeline
 from jobs.runtime.accounting import StageTotals, totals
 from jobs.runtime.plan import Plan
@@ -105,7 +104,7 @@ def gather(plan: Plan, index: ShardIndex) -> Facts:
     return Facts(
         plan=plan,
         index=index,
-        stages={name: totals(plan, name) for name in FUNNEL},
+        stages={name: totals(plan, name) for name in plan.stages},
         audio_seconds=plan.audio_hours() * 3600,
         licences={name: (len(seconds), sum(seconds)) for name, seconds in sorted(licences.items())},
         rejects=rejects,
@@ -120,7 +119,7 @@ def gather_rejects(plan: Plan) -> tuple[list[RejectGroup], float]:
     """Rejects by stage and code, largest first, and the audio seconds they cost together."""
     groups: dict[tuple[str, str], RejectGroup] = {}
     lost: dict[str, float] = {}
-    for stage in FUNNEL:
+    for stage in plan.stages:
         for commit in plan.commits(stage, with_rejects=True):
             if "rejects" not in commit.outputs or not commit.rows_rejected:
                 continue

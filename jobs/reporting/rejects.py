@@ -20,7 +20,7 @@ from jobs.runtime.plan import Plan, make_plan
 from jobs.runtime.rejects import one_line, read_rejects
 from jobs.store.lease import owned
 from schemas.commands.cli import command
-from schemas.spec import STAGES
+from schemas.spec import Stages
 from schemas.tables import Reject
 
 EXAMPLES = """  lst rejects runs/demo
@@ -35,7 +35,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Print the rejects asked for, or with --retry forget those that may pass."""
     parser = spec_parser(__doc__, EXAMPLES)
     parser.set_defaults(config=None)
-    parser.add_argument("--stage", choices=STAGES, metavar="STAGE", help=f"of one stage alone: {', '.join(STAGES)}")
+    parser.add_argument(
+        "--stage",
+        choices=tuple(Stages.model_fields),
+        metavar="STAGE",
+        help=f"of one stage alone: {', '.join(Stages.model_fields)}",
+    )
     parser.add_argument("--code", metavar="CODE", help="with one code alone, such as decode_error")
     parser.add_argument("--traceback", action="store_true", help="with where the stage failed (stage_error)")
     parser.add_argument(
@@ -73,7 +78,8 @@ def _retry(plan: Plan, rejects: set[tuple[str, str]]) -> int:
                 numbers = [number for number, name in enumerate(plan.units_of_work(stage)) if name in names]
                 forgotten += len(numbers)
                 plan.logs[stage].drop(sorted(names))
-                for below in STAGES[STAGES.index(stage) + 1 : -1]:
+                stages = list(plan.stages)
+                for below in stages[stages.index(stage) + 1 : -1]:
                     plan.logs[below].drop([plan.unit(below, number) for number in numbers])
     print(f"{len(rejects)} rejects in {forgotten} partitions are forgotten: run the job again to do them")
     return 0

@@ -21,7 +21,9 @@ from schemas.tables import InventoryItem
 FUNNEL = {
     "recordings": "decoded",
     "segments": "speech",
+    "audio_quality": "good sound",
     "transcripts": "transcribed",
+    "text_quality": "good text",
     "words": "aligned",
     "units": "in units",
     "patches": "in patches",

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from jobs.runtime.stages import identify, unit_tokenizer_of
+from jobs.runtime.stages import identify, unit_tokenizer_of, upstream_of
 from jobs.store.commit_log import CommitLog, folder_of, list_commits
 from jobs.store.labels import labels_read
 from jobs.store.provenance import VERSIONS
@@ -19,7 +19,8 @@ from pipeline.source.partitions import SCALE, Inventory, cut_by_content
 from schemas.audio import SAMPLE_RATE
 from schemas.cards import Card
 from schemas.commit import KINDS, SHARDS, Commit, stage_fingerprint
-from schemas.spec import STAGES, PipelineSpec, ShardsSpec
+from schemas.config import ConfigError
+from schemas.spec import PipelineSpec, ShardsSpec
 from schemas.tables import InventoryItem
 
 FLAC_BYTES_PER_SECOND = 17_000
@@ -162,7 +163,7 @@ def plan_items(spec: PipelineSpec, items: Sequence[InventoryItem], until: str) -
 
 def plan_inventory(spec: PipelineSpec, inventory: Inventory, until: str) -> Plan:
     """The plan for an inventory, with what is committed looked up."""
-    stages = plan_stages(spec, STAGES[: STAGES.index(until) + 1])
+    stages = plan_stages(spec, stages_until(spec, until))
     plan = Plan(
         spec=spec,
         store=Store(spec.output),
@@ -175,11 +176,23 @@ def plan_inventory(spec: PipelineSpec, inventory: Inventory, until: str) -> Plan
     return plan
 
 
+def stages_until(spec: PipelineSpec, stage: str) -> tuple[str, ...]:
+    """The stages of a spec up to and including one.
+
+    Raises:
+        ConfigError: the spec does not have it.
+    """
+    names = spec.stage_names()
+    if stage not in names:
+        raise ConfigError(f"the spec has no stages.{stage}", f"set it, or name one of {', '.join(names)}")
+    return names[: names.index(stage) + 1]
+
+
 def plan_stages(spec: PipelineSpec, wanted: Sequence[str]) -> dict[str, StagePlan]:
     """The stages and their fingerprints, each built on those of its upstream stages."""
     stages: dict[str, StagePlan] = {}
     for name in wanted:
-        upstream = KINDS[name].upstream
+        upstream = upstream_of(name, wanted)
         own = identify(name, spec, {above: stage.cards for above, stage in stages.items()})
         versions = {"versions": VERSIONS} if spec.strict_versions else {}
         stages[name] = StagePlan(
@@ -255,7 +268,7 @@ def recorded_plan(store: Store, record: dict[str, Any]) -> Plan:
     inventory = Inventory(table, spec.partitions.minutes, spec.partitions.files)
     cuts = cut_groups(inventory, spec.stages.shards, record["hop"])
     stages = {
-        name: StagePlan(name=name, fingerprint=fingerprint, cards=(), upstream=KINDS[name].upstream)
+        name: StagePlan(name=name, fingerprint=fingerprint, cards=(), upstream=upstream_of(name, record["stages"]))
         for name, fingerprint in record["stages"].items()
     }
     units = name_units(spec, inventory, cuts, stages)

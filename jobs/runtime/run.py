@@ -33,7 +33,6 @@ from jobs.store.lease import Lease
 from schemas.commands.cli import Stopped
 from schemas.commit import KINDS
 from schemas.config import ConfigError
-from schemas.spec import STAGES
 
 SPARE_CPUS = 0.2
 """Left free for Ray Data's own tasks: with none it waits for ever without a word (ray issue 44687)."""
@@ -221,8 +220,3 @@ def stage_progress(plan: Plan, stage: str) -> StageProgress:
         rejects=known.rejects,
         is_awaited=not KINDS[stage].gathers,
     )
-
-
-def stages_until(stage: str) -> tuple[str, ...]:
-    """The stages up to and including one."""
-    return STAGES[: STAGES.index(stage) + 1]

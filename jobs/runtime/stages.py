@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from pipeline.audio_quality import AudioQualityStage
 from pipeline.given_segments import GivenSegmentsStage
 from pipeline.given_words import GivenWordsStage
 from pipeline.patches import PatchesStage
@@ -13,10 +14,19 @@ from pipeline.recordings import RecordingsStage
 from pipeline.segments import SegmentsStage
 from pipeline.shards import VERSION as SHARDS_VERSION
 from pipeline.stage import Stage
+from pipeline.text_quality import TextQualityStage
 from schemas.cards import Card
 from schemas.commit import KINDS
 from schemas.shards import SHARD_FORMAT
-from schemas.spec import GivenSegmentsSpec, GivenWordsSpec, PipelineSpec, Stages
+from schemas.spec import (
+    GATES,
+    AudioQualitySpec,
+    GivenSegmentsSpec,
+    GivenWordsSpec,
+    PipelineSpec,
+    Stages,
+    TextQualitySpec,
+)
 from schemas.tables import TABLES
 
 
@@ -52,13 +62,28 @@ def identify(name: str, spec: PipelineSpec, above: Mapping[str, Sequence[Card]])
     )
 
 
+def upstream_of(name: str, planned: Collection[str]) -> tuple[str, ...]:
+    """What a stage stands on where these are planned: an optional stage takes the place of what it measures."""
+    above = KINDS[name].upstream
+    for gate, (measured, readers) in GATES.items():
+        if gate in planned and name in readers:
+            above = tuple(gate if stage == measured else stage for stage in above)
+    return above
+
+
 def build_stage(name: str, spec: PipelineSpec) -> Stage:
     """A stage from the spec. Cheap: models are loaded by `open`.
+
+    It also reads the table of an optional stage before it: keys that are not in that one are none of its input.
 
     Raises:
         KeyError: no stage of this name works on partitions.
     """
-    return MAKERS[name](spec.stages, spec)
+    stage = MAKERS[name](spec.stages, spec)
+    for gate, (_, readers) in GATES.items():
+        if getattr(spec.stages, gate) is not None and name in readers:
+            stage.inputs = (*stage.inputs, gate)
+    return stage
 
 
 def _segments(stages: Stages, _: PipelineSpec) -> Stage:
@@ -85,10 +110,20 @@ def _units(stages: Stages, _: PipelineSpec) -> Stage:
     return UnitsStage(stages.units)
 
 
+def _audio_quality(stages: Stages, _: PipelineSpec) -> Stage:
+    return AudioQualityStage(stages.audio_quality or AudioQualitySpec())
+
+
+def _text_quality(stages: Stages, _: PipelineSpec) -> Stage:
+    return TextQualityStage(stages.text_quality or TextQualitySpec())
+
+
 MAKERS: dict[str, Callable[[Stages, PipelineSpec], Stage]] = {
     "recordings": lambda stages, spec: RecordingsStage(stages.recordings, spec.source),
     "segments": _segments,
+    "audio_quality": _audio_quality,
     "transcripts": _transcripts,
+    "text_quality": _text_quality,
     "words": _words,
     "units": _units,
     "patches": lambda stages, spec: PatchesStage(stages.patches, hop=unit_tokenizer(spec)["hop"]),

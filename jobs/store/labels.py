@@ -5,8 +5,8 @@ from __future__ import annotations
 from schemas.spec import PipelineSpec
 from schemas.tables import InventoryItem
 
-AUDIO_STAGES = ("segments", "units")
-TEXT_STAGES = ("transcripts", "words", "patches")
+AUDIO_STAGES = ("segments", "audio_quality", "units")
+TEXT_STAGES = ("transcripts", "text_quality", "words", "patches")
 EVERYTHING = tuple(name for name in InventoryItem.model_fields if name not in ("probe", "bytes", "seconds"))
 
 

@@ -7,12 +7,13 @@ import pytest
 
 from jobs.runtime import shard_writer
 from jobs.runtime.drive import prepare, run_in_process
-from jobs.runtime.plan import STAGES, make_plan
+from jobs.runtime.plan import make_plan
 from jobs.runtime.rejects import read_rejects
 from jobs.runtime.shard_index import Shares
 from jobs.runtime.shard_writer import Build, Sample, _add, _build
 from jobs.verify_dataset import verify_shards, verify_tables
 from pipeline.shards import Passage
+from schemas.spec import STAGES
 from schemas.tables import Reject
 from tests.jobs.runtime.test_plan import run_here
 from tests.jobs.small_corpus import make_spec

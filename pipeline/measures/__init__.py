@@ -1,0 +1,1 @@
+"""What is measured of a segment's sound and of its text, each against a known truth in the tests."""
