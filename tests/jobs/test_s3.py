@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+import yaml
 
 from jobs.runtime.drive import prepare, run_in_process
 from jobs.runtime.plan import Plan, make_plan, refresh
@@ -19,7 +20,7 @@ from jobs.verify_dataset import verify_shards, verify_tables
 from model.data.shards import ShardCache, ShardSet
 from pipeline.codebook.folder import kmeans_card, load_centroids, write_centroids
 from schemas import open_output
-from schemas.errors import CredentialsError, StorageError
+from schemas.errors import CredentialsError, ExitCode, StorageError
 from schemas.shards import ShardIndex
 from schemas.spec import STAGES
 from schemas.storage import files, retry
@@ -186,6 +187,38 @@ def test_an_expired_token_is_a_sentence(calm: Server) -> None:
     calm.fail({"method": "PUT", "contains": "expired", "status": 400, "code": "ExpiredToken"})
     with pytest.raises(CredentialsError, match=r"credentials for s3://bucket/expired/x have expired .*renew them"):
         store.write_bytes("x", b"")
+
+
+@pytest.mark.parametrize(
+    "code, status, exit_code, remedy",
+    [
+        ("ExpiredToken", 400, ExitCode.STORAGE, "renew them and run the same command again"),
+        ("InternalError", 500, ExitCode.TRY_AGAIN, "could not be reached for 0 s"),
+    ],
+)
+def test_a_command_that_cannot_list_its_source_says_why(
+    calm: Server,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    code: str,
+    status: int,
+    exit_code: ExitCode,
+    remedy: str,
+) -> None:
+    """One sentence, and the exit code that tells a scheduler whether to try again."""
+    from jobs.tokenize_audio import main
+
+    corpus(tmp_path, code, count=2)
+    spec = make_spec(f"s3://bucket/{code}/audio", f"s3://bucket/{code}/out", tmp_path / "centroids")
+    (tmp_path / "spec.yaml").write_text(yaml.safe_dump(spec.model_dump(mode="json")))
+    monkeypatch.setattr(retry, "RETRY_SECONDS", 0.0)
+    s3fs.S3FileSystem.clear_instance_cache()  # what was put there is remembered, and not asked for
+    calm.fail({"method": "LIST", "contains": "", "status": status, "code": code})
+    assert main(["--config", str(tmp_path / "spec.yaml"), "--dry-run"]) == exit_code
+    said = capsys.readouterr().err
+    assert remedy in said
+    assert said.count("\n") == 1
 
 
 def test_centroids_go_to_s3(calm: Server, tmp_path: Path) -> None:
