@@ -7,7 +7,6 @@ beside the whole, so what either needs stays. Refused while a run writes to the 
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -26,12 +25,12 @@ from jobs.runtime.plan import Plan, make_plan, recorded_plan
 from jobs.runtime.shard_index import FOLDER as PARTS
 from jobs.store.commit_log import CommitLog, folder_of, is_among, list_commits
 from jobs.store.lease import owned
+from jobs.store.records import SPEC_REMEDY, tables_on_record
 from jobs.store.standing import NAMED, keys_of_names
 from jobs.store.store import Store
 from schemas.commands.cli import command
 from schemas.commit import KINDS, SHARDS
 from schemas.config import ConfigError
-from schemas.shards import ShardIndex
 from schemas.tables import TABLES
 
 EXAMPLES = """  python jobs/gc.py --config configs/demo.yaml --dry-run
@@ -151,20 +150,16 @@ def _old_parts(store: Store) -> list[str]:
     if not parts:
         return []
     indices = [name for name in store.names("shards") if name.startswith("index") and name.endswith(".json")]
-    named = {
-        part.path
-        for name in indices
-        for part in ShardIndex.model_validate_json(store.read_bytes(f"shards/{name}")).parts
-    }
+    remedy = "run jobs/tokenize_audio.py again, which writes it anew"
+    documents = [store.read_json(f"shards/{name}", remedy) for name in indices]
+    named = {part["path"] for document in documents for part in document.get("parts", [])}
     return sorted(f"shards/{PARTS}/{name}" for name in parts if f"{PARTS}/{name}" not in named)
 
 
 def _leftovers(store: Store) -> list[str]:
     """Attempt markers, temporary files, features of a fit that was ended, inventories that are not the latest of their source."""
     inventories = store.names("inventory")
-    latest = {
-        json.loads(store.read_bytes(f"inventory/{name}"))["table"] for name in inventories if name.endswith(".json")
-    }
+    latest = tables_on_record(store)
     old = [
         f"inventory/{name}" for name in inventories if name.endswith(".parquet") and f"inventory/{name}" not in latest
     ]
@@ -188,7 +183,7 @@ def needs(plan: Plan) -> dict[str, list[np.ndarray]]:
 
     add({name: stage.fingerprint for name, stage in plan.stages.items()}, plan.units)
     for name in sorted(plan.store.names("specs")):
-        record = json.loads(plan.store.read_bytes(f"specs/{name}"))
+        record = plan.store.read_json(f"specs/{name}", SPEC_REMEDY)
         add(record["stages"], recorded_plan(plan.store, record).units)
     return found
 

@@ -24,7 +24,8 @@ from jobs.store.records import index_name
 from jobs.store.store import Store
 from schemas.cards import fingerprint, hash_file
 from schemas.commands.cli import command
-from schemas.config import ConfigError
+from schemas.config import ConfigError, in_short
+from schemas.errors import DataError
 from schemas.shards import ShardIndex
 from schemas.spec import PipelineSpec
 
@@ -102,10 +103,20 @@ def identity(spec: PipelineSpec, store: Store, index: bytes | None) -> dict[str,
     commits = sorted((name.rsplit("/", 3)[1:], entry["size"]) for name, entry in found.items())
     code = [hash_file(Path(__file__).parent / name) for name in CODE]
     return {
-        "lst-index-fingerprint": ShardIndex.model_validate_json(index).fingerprint if index is not None else "none",
+        "lst-index-fingerprint": _fingerprint(spec, index) if index is not None else "none",
         "lst-index-sha256": hashlib.sha256(index or b"").hexdigest(),
         "lst-report": fingerprint({"code": code, "spec": spec.model_dump(mode="json"), "commits": commits}),
     }
+
+
+def _fingerprint(spec: PipelineSpec, index: bytes) -> str:
+    try:
+        return ShardIndex.model_validate_json(index).fingerprint
+    except ValueError as error:
+        raise DataError(
+            f"the shard index in {local_or_url(spec.output)} is damaged ({in_short(error)})",
+            "run jobs/tokenize_audio.py again, which writes it anew",
+        ) from error
 
 
 def read_identity(store: Store, wanted: dict[str, str]) -> dict[str, str]:

@@ -114,15 +114,15 @@ def document(folder: Path) -> dict[str, Any]:
     }
 
 
-def inventory_table(count: int, first: int = 0) -> pa.Table:
-    """`count` half-hour files of an inventory as it is kept, from number `first` on."""
+def inventory_table(count: int, first: int, seconds: float) -> pa.Table:
+    """`count` files of so many seconds in an inventory as it is kept, from number `first` on."""
     numbers = range(first, first + count)
     table = pa.table(
         {
             "uri": [f"spk{i // 1000:06d}/book{i // 100:06d}/chapter_{i:09d}.flac" for i in numbers],
             "bytes": np.full(count, 14_000_000),
             "probe": [digest("probe", i)[:32] for i in numbers],
-            "seconds": np.full(count, 1790.0),
+            "seconds": np.full(count, seconds),
             "stamp": [f"14000000:17{i:017d}" for i in numbers],
             "ends": [digest("probe", i)[:32] for i in numbers],
         }
@@ -139,15 +139,15 @@ def digest(*parts: object) -> str:
     return hashlib.sha256(repr(parts).encode()).hexdigest()
 
 
-def write_inventory(spec: PipelineSpec, count: int) -> None:
-    """The inventory of so many files, as `lst inventory` leaves it."""
+def write_inventory(spec: PipelineSpec, count: int, seconds: float) -> None:
+    """The inventory of so many files of so many seconds, as `lst inventory` leaves it."""
     store = Store(spec.output)
     path = f"inventory/{source_key(spec.source)}-{'0' * 16}.parquet"
     store.write_layout()
     Path(store.path("inventory")).mkdir(parents=True)
     with pq.ParquetWriter(store.path(path), SNAPSHOT, compression="zstd") as writer:
         for start in range(0, count, CHUNK):
-            writer.write_table(inventory_table(min(CHUNK, count - start), start))
+            writer.write_table(inventory_table(min(CHUNK, count - start), start, seconds))
     facts = {"table": path, "source": spec.source.uri, "files": count, "not_listed": "", "when": ""}
     store.write_bytes(f"inventory/{source_key(spec.source)}.json", json.dumps(facts).encode())
 
@@ -233,8 +233,8 @@ def made_up_listings(store: Store) -> Iterator[None]:
 
 
 def set_up(spec: PipelineSpec, partitions: int, committed: bool) -> None:
-    """An output with an inventory of half-hour files, and perhaps with every stage done."""
-    write_inventory(spec, partitions)
+    """An output with an inventory of half-hour files and every stage done; or of utterances, and only listed."""
+    write_inventory(spec, partitions, 1790.0 if committed else 12.0)
     if committed:
         commit_everything(make_plan(spec, recorded=True))
 
@@ -300,7 +300,7 @@ def prepare_output(folder: Path, partitions: int, committed: bool) -> None:
 
 
 def bookkeeping(what: str, partitions: int, names: Sequence[str], seconds: float, gibibytes: float) -> list[Row]:
-    """Each step over so many half-hour files, committed or only listed."""
+    """Each step over so many partitions or files."""
     rows = []
     with tempfile.TemporaryDirectory() as place:
         alone(prepare_output, Path(place), partitions, names[0] != "plan")
@@ -324,7 +324,7 @@ def run() -> list[Row]:
     return [
         *growth(),
         *bookkeeping("committed partitions", PARTITIONS, ["dry run", "summary", "gc", "gc --stale"], 60, 1),
-        *bookkeeping("listed files", 10 * PARTITIONS, ["plan"], 300, 3),
+        *bookkeeping("listed utterances", 10 * PARTITIONS, ["plan"], 300, 3),
     ]
 
 

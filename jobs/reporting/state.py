@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
@@ -17,6 +16,7 @@ from jobs.runtime.plan import Plan, recorded_plan, refresh
 from jobs.runtime.run import stage_progress
 from jobs.store.commit_log import list_commits
 from jobs.store.lease import read_owner
+from jobs.store.records import SPEC_REMEDY
 from jobs.store.store import Store
 from schemas.audio import SAMPLE_RATE
 
@@ -71,7 +71,7 @@ def read_state(output: str, now: float | None = None) -> RunState:
     owner, alive = read_owner(store)
     beat = max(now - owner["heartbeat"], 0.0) if owner is not None else None
     names = sorted(name for name in store.names("specs") if name.endswith(".json"))
-    records = {name: json.loads(store.read_bytes(f"specs/{name}")) for name in names}
+    records = {name: store.read_json(f"specs/{name}", SPEC_REMEDY) for name in names}
     if not records:
         state = "running" if alive else "empty"
         return RunState(output=output, state=state, owner=owner, heartbeat_seconds=beat)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 
 from jobs.cluster.places import base_folder, resolve_spec
 from jobs.runtime.rejects import SPEC
@@ -49,7 +48,7 @@ def spec_of_run(arguments: argparse.Namespace, command: str) -> PipelineSpec:
     if arguments.config is not None or len(outputs) != 1:
         raise ConfigError(f"say which run: {command} OUTPUT, or {command} --config SPEC")
     try:
-        document = json.loads(Store(outputs[0]).read_bytes(SPEC))
+        document = Store(outputs[0]).read_json(SPEC, "name the spec instead, by --config SPEC")
     except (FileNotFoundError, NotADirectoryError) as error:
         raise ConfigError(f"{outputs[0]} is no output of a run: it has no {SPEC}") from error
     for override in arguments.overrides:

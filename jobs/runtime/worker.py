@@ -131,7 +131,12 @@ class StageWorker:
         if self.store.publish(commit):
             tell(commit)
             return commit
-        return self.store.read_commit(commit.stage, commit.fingerprint, commit.partition)
+        try:
+            return self.store.read_commit(commit.stage, commit.fingerprint, commit.partition)
+        except ValueError:  # damaged since the run listed the commits: this one takes its place
+            path = self.store.commit_path(commit.stage, commit.fingerprint, commit.partition)
+            LOG.warning("%s", self.store.set_aside(path, "is empty or damaged"))
+            return self._publish(commit)
 
     @property
     def stage(self) -> Stage:

@@ -7,6 +7,7 @@ specs/<index>.json                   the spec, its stages' fingerprints and its 
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 from datetime import UTC, datetime
@@ -19,10 +20,17 @@ from jobs.store.store import Store
 from pipeline.source.inventory import survey
 from pipeline.source.known import SNAPSHOT, Known
 from pipeline.source.listing import describe
+from pipeline.source.partitions import ITEM
 from schemas.cards import fingerprint
-from schemas.config import ConfigError
+from schemas.config import ConfigError, in_short
+from schemas.errors import StorageError
 from schemas.spec import Source
 from schemas.storage.files import sha256
+
+SPEC_REMEDY = (
+    "run jobs/tokenize_audio.py with that spec again, which notes it anew, or remove the file if that index is given up"
+)
+"""What to do where a spec on record is damaged: what it needs is not known then."""
 
 
 def source_key(source: Source) -> str:
@@ -82,35 +90,75 @@ def read_inventory(store: Store, source: Source) -> tuple[pa.Table, str]:
             f"{store.root} holds no inventory of {source.uri} (pattern {source.pattern}) yet",
             "run jobs/tokenize_audio.py, or lst inventory, with the same --config and overrides first",
         )
-    return read_snapshot(store, record["table"]), record["not_listed"]
+    return read_snapshot(store, record["table"], ITEM), record["not_listed"]
 
 
-def read_snapshot(store: Store, path: str) -> pa.Table:
-    """A table of the inventory. Columns that this version knows and the table does not are null."""
-    table = pq.read_table(pa.BufferReader(store.read_bytes(path)), use_threads=False)
-    for entry in SNAPSHOT:
-        if entry.name not in table.column_names:
-            table = table.append_column(entry.name, pa.nulls(table.num_rows, entry.type))
-    return table.select(SNAPSHOT.names).cast(SNAPSHOT)
+def read_snapshot(store: Store, path: str, schema: pa.Schema = SNAPSHOT) -> pa.Table:
+    """A table of the inventory with these columns. Those that this version knows and the table does not are null.
+
+    Raises:
+        ConfigError: it is gone or damaged.
+    """
+    try:
+        source = pa.OSFile(store.path(path)) if store.is_local else pa.BufferReader(store.read_bytes(path))
+        with pq.ParquetFile(source, pre_buffer=False) as file:
+            said = [
+                name for name in schema.names if name in file.schema_arrow.names and not _is_null(file.metadata, name)
+            ]
+            table, rows = file.read(said, use_threads=False), file.metadata.num_rows
+    except (pa.ArrowException, OSError) as error:
+        if isinstance(error, StorageError):
+            raise
+        raise ConfigError(
+            f"the inventory {store.root}/{path} cannot be read ({in_short(error)})",
+            "run lst inventory with the same --config and overrides: it lists the source anew",
+        ) from error
+    columns = [table.column(entry.name) if entry.name in said else _nulls(rows, entry.type) for entry in schema]
+    return pa.table(columns, names=schema.names).cast(schema)
+
+
+def _is_null(metadata: Any, name: str) -> bool:
+    """Whether a column holds nothing, by the statistics of its file."""
+    place = metadata.schema.names.index(name)
+    groups = (metadata.row_group(number) for number in range(metadata.num_row_groups))
+    parts = [(group.num_rows, group.column(place).statistics) for group in groups]
+    return all(told is not None and told.has_null_count and told.null_count == rows for rows, told in parts)
+
+
+def _nulls(rows: int, kind: pa.DataType) -> pa.ChunkedArray:
+    """A column of nulls that takes the memory of one piece of it: an inventory has nine such columns as a rule."""
+    piece = pa.nulls(min(rows, 1 << 16), kind)
+    whole, rest = divmod(rows, 1 << 16)
+    return pa.chunked_array([piece] * whole + [piece.slice(0, rest)], kind)
 
 
 def _record(store: Store, source: Source) -> dict[str, Any] | None:
+    return _read_record(store, f"{source_key(source)}.json")
+
+
+def _read_record(store: Store, name: str) -> dict[str, Any] | None:
+    """What is said of an inventory; None where nothing is, or nothing that can be read."""
     try:
-        record: dict[str, Any] = json.loads(store.read_bytes(f"inventory/{source_key(source)}.json"))
+        record: dict[str, Any] = json.loads(store.read_bytes(f"inventory/{name}"))
     except (FileNotFoundError, NotADirectoryError, ValueError):
         return None
     return record
 
 
+def tables_on_record(store: Store) -> set[str]:
+    """The tables that are the latest inventory of a source."""
+    records = (_read_record(store, name) for name in store.names("inventory") if name.endswith(".json"))
+    return {record["table"] for record in records if record is not None}
+
+
 def _known_files(store: Store, source: Source) -> pa.Table | None:
-    """What any listing of the same folder, a slice of it perhaps, has found out."""
+    """What any listing of the same folder, a slice of it perhaps, has found out; nothing where it cannot be read."""
     record = _record(store, source)
-    if record is not None:
-        return read_snapshot(store, record["table"])
+    names = sorted(name for name in store.names("inventory") if name.endswith(".json"))
+    records = [record] if record is not None else [_read_record(store, name) for name in names]
     tables = []
-    for name in sorted(store.names("inventory")):
-        if name.endswith(".json"):
-            record = json.loads(store.read_bytes(f"inventory/{name}"))
-            if record["source"] == source.uri:
-                tables.append(read_snapshot(store, record["table"]))
+    for entry in records:
+        if entry is not None and entry["source"] == source.uri:
+            with contextlib.suppress(ConfigError):
+                tables.append(read_snapshot(store, entry["table"]))
     return pa.concat_tables(tables) if tables else None

@@ -15,6 +15,7 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Sequence
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -23,7 +24,7 @@ from jobs.store.commit_log import folder_of
 from schemas.arrow import Row, RowType, to_rows, to_table
 from schemas.cards import Card
 from schemas.commit import Commit, Output
-from schemas.config import ConfigError
+from schemas.config import ConfigError, in_short
 from schemas.errors import DataError
 from schemas.storage.files import Files, sha256
 
@@ -51,7 +52,7 @@ class Store(Files):
     def check_layout(self) -> None:
         """Raises ConfigError if what is there was written in another layout."""
         try:
-            layout = json.loads(self.read_bytes("layout.json"))["layout"]
+            layout = self.read_json("layout.json", "remove it; the next run states the layout anew")["layout"]
         except (FileNotFoundError, NotADirectoryError):
             if not self.exists("commits/inventory"):
                 return
@@ -66,6 +67,21 @@ class Store(Files):
         """State the layout where it is not stated yet."""
         if not self.exists("layout.json"):
             self.create_exclusively("layout.json", json.dumps({"layout": LAYOUT}).encode())
+
+    def read_json(self, relative: str, remedy: str) -> dict[str, Any]:
+        """The mapping in a small file of the bookkeeping.
+
+        Raises:
+            FileNotFoundError: it is not there.
+            DataError: it is empty or damaged; `remedy` says what then.
+        """
+        try:
+            document = json.loads(self.read_bytes(relative))
+        except ValueError as error:
+            raise DataError(f"{self.root}/{relative} is empty or damaged ({in_short(error)})", remedy) from error
+        if not isinstance(document, dict):
+            raise DataError(f"{self.root}/{relative} is damaged: it holds no mapping", remedy)
+        return document
 
     # tables -----------------------------------------------------------------------------------------------------------
 

@@ -60,9 +60,8 @@ class Inventory(Sequence["Partition"]):
     def __init__(self, table: pa.Table, minutes: float, files: int) -> None:
         """`table` has InventoryItem's columns; a partition holds about `minutes` of audio, or `files` files if that is less."""
         table = table.select(ITEM.names)
-        uris = table.column("uri").combine_chunks()
-        if not _is_sorted(uris):
-            table = table.take(pc.sort_indices(uris))
+        if not _is_sorted(table.column("uri")):
+            table = table.take(pc.sort_indices(table.column("uri")))
         self.table = table
         digests = _digests(table.column("probe"))
         self.content = digests[:, :8]
@@ -206,5 +205,15 @@ def _digests(probes: pa.ChunkedArray) -> np.ndarray:
     return found
 
 
-def _is_sorted(values: pa.Array) -> bool:
-    return len(values) < 2 or bool(pc.all(pc.less_equal(values.slice(0, len(values) - 1), values.slice(1))).as_py())
+def _is_sorted(values: pa.ChunkedArray) -> bool:
+    """Piece by piece: all of a large column in one is a copy, and more than 2 GB of text does not fit."""
+    last: str | None = None
+    for piece in values.chunks:
+        if not len(piece):
+            continue
+        if last is not None and piece[0].as_py() < last:
+            return False
+        if len(piece) > 1 and not pc.all(pc.less_equal(piece.slice(0, len(piece) - 1), piece.slice(1))).as_py():
+            return False
+        last = piece[-1].as_py()
+    return True

@@ -19,7 +19,8 @@ import pyarrow.parquet as pq
 
 from schemas.arrow import arrow_schema
 from schemas.audio import SAMPLE_RATE
-from schemas.config import ConfigError
+from schemas.config import ConfigError, in_short
+from schemas.errors import DataError
 from schemas.tables import TABLES
 
 CATALOG = pa.schema([("table", pa.string()), ("path", pa.string()), ("rows", pa.int64()), ("bytes", pa.int64())])
@@ -53,6 +54,11 @@ class OutputTables:
         except FileNotFoundError as error:
             raise ConfigError(
                 f"{self.root} has no finished tables ({index}): run jobs/tokenize_audio.py to its end"
+            ) from error
+        except pa.ArrowException as error:
+            raise DataError(
+                f"the list of tables {self.root}/tables/{index}.parquet is damaged ({in_short(error)})",
+                "run jobs/tokenize_audio.py again, which writes it anew",
             ) from error
 
     @property
