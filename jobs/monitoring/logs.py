@@ -73,7 +73,6 @@ def log_to_console() -> None:
     if not any(isinstance(handler, Console) for handler in LOG.handlers):
         LOG.addHandler(Console())
     LOG.setLevel(logging.INFO)
-    LOG.propagate = False
 
 
 def log_to_file(output: str, run_id: str, pool: str) -> Path:
@@ -93,7 +92,6 @@ def log_to_file(output: str, run_id: str, pool: str) -> Path:
     root.addHandler(handler)
     root.setLevel(logging.WARNING)
     LOG.setLevel(logging.INFO)
-    LOG.propagate = True
     logging.captureWarnings(True)
     return path
 

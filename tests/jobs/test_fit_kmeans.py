@@ -3,11 +3,15 @@
 import random
 import subprocess
 import sys
+from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 
+from jobs import fit_kmeans
 from jobs.fit_kmeans import fit_parts
 from jobs.runtime.drive import prepare, run_in_process
 from jobs.runtime.plan import Plan, make_plan, refresh
@@ -15,6 +19,7 @@ from jobs.units.features import FeatureSampler, features_on_disk, measure, missi
 from pipeline.source import audio as audio_module
 from schemas.spec import PipelineSpec
 from tests.jobs import growing
+from tests.jobs.small_corpus import write_spec
 
 ROOT = Path(__file__).resolve().parents[2]
 FIRST = ["recordings", "segments"]
@@ -121,6 +126,57 @@ def test_another_seed_or_limit_starts_anew(spec: PipelineSpec) -> None:
 def test_the_limit_per_recording_is_the_largest_that_fits(most: int, limit: int) -> None:
     """Three recordings of which one is short; no recording gives more than fifty frames."""
     assert water_level([10, 200, 300], most, 50) == limit
+
+
+class InProcess:
+    """As much of Ray as the command calls, in this process."""
+
+    def __init__(self) -> None:
+        self.asked: dict[str, float] = {}
+
+    def is_initialized(self) -> bool:
+        return False
+
+    def nodes(self) -> list[dict[str, Any]]:
+        return [{"Resources": {"CPU": 2.0}}, {"Resources": {"CPU": 64.0}}]
+
+    def remote(self, **options: float) -> Any:
+        self.asked = options
+        return lambda task: SimpleNamespace(remote=task)
+
+    def get(self, result: Any) -> Any:
+        return result
+
+
+def test_the_command_fits_where_ray_finds_room_and_clears_its_features(
+    spec: PipelineSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ray = InProcess()
+    monkeypatch.setitem(sys.modules, "ray", ray)
+    monkeypatch.setattr(fit_kmeans, "ray_session", nullcontext)
+    monkeypatch.setattr(fit_kmeans, "encode_on_workers", lambda plan, sample: encode(plan))
+
+    def run_plan(plan: Plan, stages: list[str], lease: object) -> SimpleNamespace:
+        prepare(plan)
+        failed = run_in_process(plan, stages)
+        refresh(plan)
+        return SimpleNamespace(failed=failed)
+
+    monkeypatch.setattr(fit_kmeans, "run_plan", run_plan)
+    target = spec.with_updates(
+        stages={
+            **spec.stages.model_dump(),
+            "units": {**spec.stages.units.model_dump(), "centroids": str(tmp_path / "new")},
+        }
+    )
+    config = write_spec(tmp_path / "spec.yaml", target.model_dump(mode="json"))
+    assert fit_kmeans.main(["--config", str(config)]) == 0
+    assert "fitted 4 centroids" in capsys.readouterr().out
+    assert ray.asked == {"num_cpus": fit_kmeans.FIT_CORES}
+    assert np.load(tmp_path / "new" / "centroids.npy").shape == (4, 39)
+    assert not list((tmp_path / "out" / "kmeans").rglob("*.npy"))
+    assert fit_kmeans.main(["--config", str(config)]) == 0
+    assert "centroids are there" in capsys.readouterr().out
 
 
 MEMORY = """
