@@ -3,13 +3,13 @@
 A corpus of 26 minutes is made from the demo speech (each file repeated at slightly different gains, so that no two are equal).
 Bare: every stage's `run`, called in a loop on one thread with its tables in memory, one such process per core at the same time,
 each with its share of the partitions: cores that share caches and memory are as busy as they are in the job. Counted in
-core-seconds of the calls alone. The job: two workers for the stage where the time goes.
+core-seconds of the calls alone. The job: `resources: auto`, a line with a worker per core.
 
-Efficiency is bare core-seconds / (wall seconds x cores) in the steady state: from when the last worker begins its first partition
-(shards are made last and do not count) to when the busiest stage commits its last, counting the bare seconds of every stage's
-partitions by the share of their time that lies in between. What comes before (models loading) and after (the last partitions' way
-through the other stages) is stated apart, as is the efficiency from the first stage's first call to the last commit, what the
-processor time of the job itself went to, how much of the machine other processes took, and peak memory.
+Efficiency is bare core-seconds / (wall seconds x cores) in the steady state: from when the last worker has ended its first
+partition, so that all models are open, to when the first worker has ended its last one (shards are made last and do not count),
+counting the bare seconds of every stage's partitions by the share of their time that lies in between. What comes before and after
+is stated apart, as is the efficiency from the first stage's first call to the last commit, what the processor time of the job
+itself went to, how much of the machine other processes took, and peak memory.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ import tempfile
 import threading
 import time
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -35,8 +36,6 @@ from jobs.cluster.places import resolve_spec
 
 ROOT = Path(__file__).resolve().parents[1]
 COPIES = 12
-WORKERS = 2
-"""Of the busiest stage."""
 STAGES = ("recordings", "segments", "transcripts", "words", "units", "patches", "shards")
 
 
@@ -57,9 +56,8 @@ def run() -> list[Row]:
         commits = committed(Path(folder) / "out")
         bare = bare_seconds(spec, cores)
     totals = {stage: sum(calls.values()) for stage, calls in bare.items()}
-    busiest = max(totals, key=lambda stage: totals[stage])
     first, last = min(commit.begun for commit in commits), commits[-1].ended
-    start, stop = steady_state(commits, busiest)
+    begun, start, stop = steady_state(commits)
     inside = sum(bare[item.stage][item.partition] * item.share(start, stop) for item in commits if item.stage in bare)
     total = sum(totals.values())
     used, others = watch.seconds_between(start, stop)
@@ -72,22 +70,40 @@ def run() -> list[Row]:
             unit="bare core s / (wall s x cores)",
             rival="bare stage calls",
             rival_value=1.0,
-            goal=">= 0.90",
-            holds=efficiency >= 0.90,
+            goal=">= 0.93",
+            holds=efficiency >= 0.93,
         ),
-        Row(name="efficiency from the first call to the last commit", value=total / ((last - first) * cores), unit=""),
+        Row(
+            name="efficiency from the first call to the last commit",
+            value=total / ((last - first) * cores),
+            unit="",
+            goal=">= 0.80",
+            holds=total / ((last - first) * cores) >= 0.80,
+        ),
         Row(
             name="steady state: bare calls' share of the job's own processor time", value=100 * inside / used, unit="%"
         ),
         Row(name="steady state: what other processes took of the machine", value=100 * others / available, unit="%"),
         Row(name="audio", value=seconds / 60, unit="min"),
-        Row(name="start-up: until every worker has begun", value=start - begin, unit="s"),
+        Row(
+            name="start-up: until every worker has begun",
+            value=begun - begin,
+            unit="s",
+            goal="<= 15",
+            holds=begun - begin <= 15,
+        ),
         Row(name="steady state", value=stop - start, unit="s", rival="bare, core seconds", rival_value=inside),
-        Row(name=f"tail: after the last of {busiest}", value=last - stop, unit="s"),
+        Row(name="tail: after the first worker has nothing left", value=last - stop, unit="s"),
         Row(name="real-time factor of the whole job", value=wall / seconds, unit="wall s / audio s"),
         *(Row(name=f"bare {name}", value=spent / seconds, unit="core s / audio s") for name, spent in totals.items()),
         Row(name="largest worker", value=max(watch.peak.values(), default=0) / 2**20, unit="MiB"),
-        Row(name="all workers together", value=watch.peak_sum / 2**20, unit="MiB"),
+        Row(
+            name="all workers together",
+            value=watch.peak_sum / 2**20,
+            unit="MiB",
+            goal="<= 3,584",
+            holds=watch.peak_sum / 2**20 <= 3584,
+        ),
     ]
 
 
@@ -156,12 +172,11 @@ def make_corpus(folder: Path) -> float:
 
 
 def write_spec(folder: Path) -> Path:
-    """The demo's spec on this corpus, two workers where the time goes."""
+    """The demo's spec on this corpus."""
     document = yaml.safe_load((ROOT / "configs/demo.yaml").read_text(encoding="utf-8"))
     document["source"] = {"uri": str(folder / "audio"), "name": "bench"}
     document["output"] = str(folder / "out")
     document["partitions"] = {"minutes": 1.0}
-    document["resources"] = {"transcripts": {"workers": WORKERS}}
     path = folder / "spec.yaml"
     path.write_text(yaml.safe_dump(document), encoding="utf-8")
     return path
@@ -173,6 +188,7 @@ class Committed:
 
     stage: str
     partition: str
+    process: str
     begun: float
     ended: float
 
@@ -186,18 +202,33 @@ def committed(output: Path) -> list[Committed]:
     found = []
     for stage in STAGES:
         for path in output.glob(f"commits/{stage}/*/*.json"):
-            document, ended = json.loads(path.read_text(encoding="utf-8")), path.stat().st_mtime
-            begun = ended - float(document["seconds_busy"])
-            found.append(Committed(stage=stage, partition=document["partition"], begun=begun, ended=ended))
+            document = json.loads(path.read_text(encoding="utf-8"))
+            said = document["provenance"]
+            begun, ended = (datetime.fromisoformat(said[name]).timestamp() for name in ("begun", "ended"))
+            found.append(
+                Committed(
+                    stage=stage,
+                    partition=document["partition"],
+                    process=said["process"],
+                    begun=max(begun, ended - float(document["seconds_busy"])),
+                    ended=ended,
+                )
+            )
     return sorted(found, key=lambda commit: commit.ended)
 
 
-def steady_state(commits: list[Committed], busiest: str) -> tuple[float, float]:
-    """From when every worker has begun to when the busiest stage, of WORKERS workers, ends."""
-    begun = {stage: sorted(item.begun for item in commits if item.stage == stage) for stage in STAGES[:-1]}
-    own = begun.pop(busiest)
-    start = max(own[WORKERS - 1], *(times[0] for times in begun.values()))
-    return start, max(item.ended for item in commits if item.stage == busiest)
+def steady_state(commits: list[Committed]) -> tuple[float, float, float]:
+    """When every worker has begun, when every worker has ended its first partition, and when the first has ended its last."""
+    of_worker: dict[str, list[Committed]] = {}
+    for item in commits:
+        if item.stage != "shards":
+            of_worker.setdefault(item.process, []).append(item)
+    own = list(of_worker.values())
+    return (
+        max(min(item.begun for item in items) for items in own),
+        max(min(item.ended for item in items if item.stage == STAGES[-2]) for items in own),
+        min(max(item.ended for item in items) for items in own),
+    )
 
 
 class Watch:

@@ -16,10 +16,10 @@ if not __package__:  # started as a script: the code beside it runs, wherever th
 
 from jobs.cluster.places import local_or_url
 from jobs.cluster.session import ray_session
+from jobs.engine.run import run_plan
 from jobs.monitoring.logs import LOG, log_to_console
 from jobs.runtime.cli import load_spec, spec_parser
 from jobs.runtime.plan import stages_until
-from jobs.runtime.run import run_plan
 from jobs.store.lease import owned
 from jobs.store.store import Store
 from jobs.units.features import encode_on_workers, features_on_disk, measure, plan_sample

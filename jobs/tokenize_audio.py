@@ -25,8 +25,8 @@ from schemas.errors import ExitCode
 from schemas.spec import PipelineSpec, Stages
 
 if TYPE_CHECKING:
+    from jobs.engine.run import Outcome
     from jobs.runtime.plan import Plan
-    from jobs.runtime.run import Outcome
 
 CHOICES = tuple(Stages.model_fields)
 EXAMPLES = """  python jobs/tokenize_audio.py --config configs/demo.yaml
@@ -53,8 +53,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     log_to_console()
     source, output = local_or_url(spec.source.uri), local_or_url(spec.output)
     LOG.info("%s: listing %s, then looking up in %s what is done", given.config, source, output)
+    from jobs.engine.run import run_plan
     from jobs.runtime.plan import make_plan, stages_until
-    from jobs.runtime.run import run_plan
     from jobs.store.lease import owned
     from jobs.store.store import Store
 

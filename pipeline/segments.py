@@ -27,6 +27,8 @@ SMOOTHING = 5
 """Cells (200 ms) over which a place to cut inside speech is judged, lest a stop consonant be taken for a pause."""
 CANCELLED = 0.01
 """Share of the louder channel's energy that is left in a mix which cancels: 20 dB less."""
+BLOCK = GRID * 3_000
+"""Two minutes: the squares of an hour of audio would be half a gigabyte at once."""
 WEIGHTS = "silero_vad_16k_sequence.onnx"
 
 
@@ -142,15 +144,21 @@ def quietness(probabilities: np.ndarray, samples: np.ndarray) -> np.ndarray:
     """
     num_cells = -(-len(samples) // GRID)
     centres = np.minimum(np.arange(num_cells) * GRID // FRAME, len(probabilities) - 1)
-    padded = np.zeros(num_cells * GRID)
-    padded[: len(samples)] = samples
-    energy = np.square(padded).reshape(num_cells, GRID).mean(axis=1)
+    energy = np.concatenate([_cell_energy(samples[first : first + BLOCK]) for first in range(0, len(samples), BLOCK)])
     loudness = energy / (energy.max() + 1e-12)
     score = probabilities[centres].astype(np.float64) + 1e-3 * loudness
     window = np.ones(SMOOTHING) / SMOOTHING
     around = np.convolve(np.pad(score, SMOOTHING // 2, mode="edge"), window, mode="valid")
     smoothed: np.ndarray = -around
     return smoothed
+
+
+def _cell_energy(samples: np.ndarray) -> np.ndarray:
+    """float64 [cells]: the mean square of each cell; the last one is filled up with zeros."""
+    padded = np.zeros(-(-len(samples) // GRID) * GRID)
+    padded[: len(samples)] = samples
+    energy: np.ndarray = np.square(padded).reshape(-1, GRID).mean(axis=1)
+    return energy
 
 
 def pack(regions: Sequence[tuple[int, int]], quiet: np.ndarray, max_cells: int, max_gap: int) -> list[Span]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol, TypeVar
+from typing import Protocol, TypeVar, runtime_checkable
 
 from pipeline.source.base import AudioReader
 from schemas.arrow import Row
@@ -56,6 +56,15 @@ class Stage(Protocol):
 
     def close(self) -> None:
         """Release what `open` took."""
+        ...
+
+
+@runtime_checkable
+class Batched(Protocol):
+    """A stage whose network takes several rows at a time."""
+
+    def halve_batch(self) -> bool:
+        """Take half as many from now on; False where it takes one already."""
         ...
 
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pipeline.asr.base import Heard, Recogniser, Unusable
 from pipeline.asr.given import GivenTranscripts
 from pipeline.source.base import AudioReader
-from pipeline.stage import StageResult, refuse, rows_of
+from pipeline.stage import Batched, StageResult, refuse, rows_of
 from schemas.arrow import Row
 from schemas.audio import SAMPLE_RATE
 from schemas.cards import Card
@@ -55,6 +55,10 @@ class TranscriptsStage:
     def close(self) -> None:
         """Release the recogniser."""
         self._recogniser.close()
+
+    def halve_batch(self) -> bool:
+        """See `pipeline.stage.Batched`."""
+        return isinstance(self._recogniser, Batched) and self._recogniser.halve_batch()
 
     def run(self, tables: Mapping[str, Sequence[Row]], audio: AudioReader) -> StageResult:
         """A transcript per segment, or the reason why there is none."""

@@ -48,7 +48,7 @@ class UnitsStage:
                 f"the centroids in {self.spec.centroids} were fitted on features of {wanted}, but the spec's encoder is "
                 f"{encoder.card_id}: fit them again, or name the right encoder"
             )
-        return [encoder, kmeans, tokenizer_card(encoder, kmeans)]
+        return [encoder, kmeans, tokenizer_card(encoder, kmeans, getattr(self.spec.encoder, "dtype", "float32"))]
 
     def open(self) -> None:
         """Load the encoder and the centroids."""
@@ -61,6 +61,11 @@ class UnitsStage:
         """Release both."""
         self._quantiser = None
         self.encoder.close()
+
+    def halve_batch(self) -> bool:
+        """See `pipeline.stage.Batched`."""
+        self.encoder.batch_size, before = max(self.encoder.batch_size // 2, 1), self.encoder.batch_size
+        return self.encoder.batch_size < before
 
     def run(self, tables: Mapping[str, Sequence[Row]], audio: AudioReader) -> StageResult:
         """A row of units per segment; a segment shorter than a frame, or cut off by its recording's end, is a reject."""
@@ -128,13 +133,17 @@ class UnitsStage:
         )
 
 
-def tokenizer_card(encoder: Card, kmeans: Card) -> Card:
-    """What turns audio into units: an encoder at a hop, and a codebook."""
+def tokenizer_card(encoder: Card, kmeans: Card, dtype: str = "float32") -> Card:
+    """What turns audio into units: an encoder at a hop and in an arithmetic, and a codebook.
+
+    The encoder's own card does not name its arithmetic: a codebook that was fitted in one serves the others.
+    """
     facts = {
         "encoder": encoder.facts,
         "kmeans": kmeans.facts,
         "num_units": kmeans.facts["num_units"],
         "hop": encoder.facts["hop"],
+        **({} if dtype == "float32" else {"dtype": dtype}),
     }
     licences = {str(card.notes["license"]) for card in (encoder, kmeans) if "license" in card.notes}
     notes = {"license": " and ".join(sorted(licences))} if licences else {}

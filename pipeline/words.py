@@ -6,9 +6,10 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from pipeline.align.base import AlignError, WordAligner
+from pipeline.align.base import AlignError, BatchAligner, WordAligner
 from pipeline.align.belief import by_word, judge, loud_between, uncovered_share
 from pipeline.align.place import place_words
+from pipeline.networks.ahead import made_ahead
 from pipeline.source.base import AudioReader
 from pipeline.stage import StageResult, refuse, rows_of
 from pipeline.text.tokens import tokenise
@@ -18,6 +19,8 @@ from schemas.spec import CtcSpec, QwenAlignSpec, SoundSwallowerSpec, WhisperXAli
 from schemas.tables import Recording, Reject, RejectCode, Segment, Transcript, Word
 
 AlignerSpec = SoundSwallowerSpec | CtcSpec | QwenAlignSpec | WhisperXAlignSpec
+CHUNK_BATCHES = 8
+"""Batches that are read at once, to be sorted by length."""
 
 
 def make_aligner(spec: AlignerSpec) -> WordAligner:
@@ -64,27 +67,59 @@ class WordsStage:
         """Release the aligner."""
         self._aligner.close()
 
+    def halve_batch(self) -> bool:
+        """See `pipeline.stage.Batched`."""
+        if not isinstance(self._aligner, BatchAligner):
+            return False
+        self._aligner.batch_size, before = max(self._aligner.batch_size // 2, 1), self._aligner.batch_size
+        return self._aligner.batch_size < before
+
     def run(self, tables: Mapping[str, Sequence[Row]], audio: AudioReader) -> StageResult:
         """Words of each transcript; a segment whose words are not found well enough is a reject as a whole."""
         segments = {row.segment_id: row for row in rows_of(tables, "segments", Segment)}
         recordings = {row.recording_id: row for row in rows_of(tables, "recordings", Recording)}
         rows: list[Word] = []
         rejects: list[Reject] = []
-        for transcript in rows_of(tables, "transcripts", Transcript):
-            segment = segments[transcript.segment_id]
-            samples = audio.read(recordings[segment.recording_id], segment.channel)[segment.start : segment.end]
-            try:
-                rows += self._words(transcript, samples)
-            except _Rejected as error:
-                rejects.append(refuse(segment, self.name, error.code, error.detail))
+        transcripts = rows_of(tables, "transcripts", Transcript)
+        size = self._aligner.batch_size if isinstance(self._aligner, BatchAligner) else 1
+        chunks = [
+            transcripts[first : first + size * CHUNK_BATCHES]
+            for first in range(0, len(transcripts), size * CHUNK_BATCHES)
+        ]
+
+        def read(chunk: Sequence[Transcript]) -> list[np.ndarray]:
+            cuts = [segments[row.segment_id] for row in chunk]
+            return [audio.read(recordings[cut.recording_id], cut.channel)[cut.start : cut.end].copy() for cut in cuts]
+
+        for chunk, clips in zip(chunks, made_ahead(read, chunks, ahead=size > 1), strict=True):
+            for transcript, samples, heard in zip(chunk, clips, self._hear(clips, size), strict=True):
+                try:
+                    rows += self._words(transcript, samples, heard)
+                except _Rejected as error:
+                    segment = segments[transcript.segment_id]
+                    rejects.append(refuse(segment, self.name, error.code, error.detail))
         return StageResult(rows=rows, rejects=rejects)
 
-    def _words(self, transcript: Transcript, samples: np.ndarray) -> list[Word]:
+    def _hear(self, clips: Sequence[np.ndarray], size: int) -> Sequence[np.ndarray | None]:
+        """What the network makes of clips in batches of like length, or None for each where they go one by one."""
+        if size == 1 or not isinstance(self._aligner, BatchAligner):
+            return [None] * len(clips)
+        order = sorted(range(len(clips)), key=lambda place: len(clips[place]))
+        heard: dict[int, np.ndarray] = {}
+        for first in range(0, len(order), size):
+            places = order[first : first + size]
+            heard |= zip(places, self._aligner.hear([clips[place] for place in places]), strict=True)
+        return [heard[place] for place in range(len(clips))]
+
+    def _words(self, transcript: Transcript, samples: np.ndarray, heard: np.ndarray | None) -> list[Word]:
         tokens = tokenise(transcript.text, transcript.language)
         if not tokens:
             raise _Rejected("align_failed", f"the transcript {transcript.text!r} holds no word that can be spoken")
         try:
-            alignment = self._aligner.align(samples, tokens, transcript.language)
+            if heard is not None and isinstance(self._aligner, BatchAligner):
+                alignment = self._aligner.align_heard(heard, samples, tokens)
+            else:
+                alignment = self._aligner.align(samples, tokens, transcript.language)
             assert len(alignment.timings) == len(tokens), "an aligner returns one timing per token"
             placed = place_words(alignment.timings, [len(token.text) for token in tokens], len(samples))
         except AlignError as error:

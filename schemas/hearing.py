@@ -20,7 +20,7 @@ class WhisperXSpec(StrictModel):
     """Hypotheses kept while decoding; 1 is greedy."""
     batch_size: Annotated[int, NO_EFFECT] = Field(default=8, ge=1)
     """Segments decoded together on a GPU."""
-    compute_type: Literal["auto", "int8", "float16", "float32"] = "auto"
+    compute_type: Literal["auto", "int8", "int8_float16", "float16", "bfloat16", "float32"] = "auto"
     """CTranslate2's arithmetic; auto is float16 on a GPU and int8 elsewhere."""
     device: Annotated[Literal["auto", "cpu", "cuda"], NO_EFFECT] = "auto"
     """auto: a GPU where the worker has one."""
@@ -104,7 +104,9 @@ class CtcSpec(StrictModel):
     context_seconds: float = Field(default=5.0, ge=0)
     """Audio on both sides of a window that the model hears and whose frames are dropped."""
     batch_size: Annotated[int, NO_EFFECT] = Field(default=4, ge=1)
-    """Windows of one segment per step on a GPU."""
+    """Segments, or windows of a long one, per step on a GPU."""
+    dtype: Annotated[Literal["float32", "float16", "bfloat16"], BY_CONTENT] = "float32"
+    """Arithmetic of the network. The halves are faster on a GPU, and move a word\'s times by a frame here and there."""
     device: Annotated[Literal["auto", "cpu", "cuda"], NO_EFFECT] = "auto"
     """auto: a GPU where the worker has one."""
 

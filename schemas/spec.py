@@ -94,7 +94,9 @@ class HubertSpec(StrictModel):
     context_seconds: float = Field(default=5.0, ge=0)
     """Audio on both sides of a window that the model hears and whose frames are dropped."""
     batch_size: Annotated[int, NO_EFFECT] = Field(default=4, ge=1)
-    """Windows of one segment per step on a GPU."""
+    """Segments, or windows of a long one, per step on a GPU."""
+    dtype: Annotated[Literal["float32", "float16", "bfloat16"], BY_CONTENT] = "float32"
+    """Arithmetic of the network. The halves are faster on a GPU, and change some units: docs/pipeline.md says how many."""
     device: Annotated[Literal["auto", "cpu", "cuda"], NO_EFFECT] = "auto"
     """auto: a GPU where the worker has one."""
 
@@ -220,19 +222,41 @@ STAGES = tuple(name for name in Stages.model_fields if name not in GATES)
 """The stages of every spec, in the order in which their tables are made."""
 
 
-class Resources(StrictModel):
-    """Per stage: how many workers, and what each asks of the cluster. Changes nothing in the results."""
+LINE = "line"
+"""The name, among the stages' in `resources`, of the pool that does every stage without an entry of its own."""
 
-    workers: int = Field(default=1, ge=1)
-    """Processes of the stage's pool."""
+
+class Resources(StrictModel):
+    """Of a pool: how many workers, and what each asks of the cluster. Changes nothing in the results."""
+
+    workers: int | None = Field(default=None, ge=1)
+    """Processes of the pool, at least. None: one for a stage; for `line` as many as the cluster's other CPUs and memory hold."""
+    max_workers: int | None = Field(default=None, ge=1)
+    """Processes at most, while partitions wait: a cluster that can grow adds nodes for them. None: as `workers`."""
     cpus: float | None = Field(default=None, gt=0)
-    """CPUs that Ray sets aside per worker. None: the cluster less one CPU, shared evenly (at most 1 each)."""
+    """CPUs that Ray sets aside per worker. None: what the cluster has, shared evenly (at most 1 each)."""
     gpus: float = Field(default=0.0, ge=0)
     """GPUs that Ray sets aside per worker; a fraction shares one."""
+    memory_gib: float | None = Field(default=None, gt=0)
+    """Memory that Ray sets aside per worker, and that a worker must not pass: the row that makes it do so is found and rejected
+    as `out_of_memory`. None: no bound but the machine's."""
     threads: int = Field(default=1, ge=1)
     """Threads of torch, BLAS and ctranslate2 in a worker. More workers beat more threads."""
-    timeout_minutes: float = Field(default=120.0, gt=0)
-    """A partition that takes longer is taken apart to find the row that hangs; that row is rejected as `timeout`."""
+    timeout_minutes: float = Field(default=5.0, gt=0)
+    """Time that a partition, or a row alone, may take at least, whatever its length."""
+    timeout_factor: float = Field(default=4.0, ge=0)
+    """Added to it, times the length of the audio. A partition that takes longer is gone through row by row, and the row that
+    hangs is rejected as `timeout`."""
+
+    @model_validator(mode="after")
+    def _most_is_not_less(self) -> Self:
+        if self.max_workers is not None and self.max_workers < (self.workers or 1):
+            raise ValueError(f"max_workers is {self.max_workers}, less than workers, which is {self.workers or 1}")
+        return self
+
+    def limit_seconds(self, seconds: float) -> float:
+        """How long work on so much audio may take."""
+        return self.timeout_minutes * 60 + self.timeout_factor * seconds
 
 
 class PipelineSpec(StrictModel):
@@ -248,8 +272,9 @@ class PipelineSpec(StrictModel):
     """The stages' parameters."""
     kmeans: KMeansSpec
     """How centroids are fitted."""
-    resources: Annotated[dict[str, Resources], NO_EFFECT] = {}
-    """By stage name: `resources: {units: {workers: 4, gpus: 1}}`."""
+    resources: Annotated[Literal["auto"] | dict[str, Resources], NO_EFFECT] = "auto"
+    """auto: fitted to the cluster. By hand: a pool of workers for each stage that is named, and one for all others, `line`:
+    `resources: {units: {workers: 4, gpus: 1}, line: {workers: 8}}`."""
     strict_versions: bool = False
     """The versions of Python and of the packages that compute enter every fingerprint: another version does all anew. Otherwise
     a changed version is only reported."""
@@ -258,17 +283,20 @@ class PipelineSpec(StrictModel):
 
     @field_validator("resources")
     @classmethod
-    def _stages_exist(cls, resources: dict[str, Resources]) -> dict[str, Resources]:
-        for name in resources:
-            if name not in Stages.model_fields:
-                near = difflib.get_close_matches(name, Stages.model_fields, n=1)
-                hint = f"did you mean {near[0]!r}?" if near else f"stages: {', '.join(Stages.model_fields)}"
+    def _stages_exist(cls, resources: Literal["auto"] | dict[str, Resources]) -> Literal["auto"] | dict[str, Resources]:
+        names = (*Stages.model_fields, LINE)
+        for name in () if resources == "auto" else resources:
+            if name not in names:
+                near = difflib.get_close_matches(name, names, n=1)
+                hint = f"did you mean {near[0]!r}?" if near else f"stages: {', '.join(names)}"
                 raise ValueError(f"{name!r} is no stage; {hint}")
         return resources
 
     def resource(self, stage: str) -> Resources:
-        """The resources of a stage, or the defaults."""
-        return self.resources.get(stage, Resources())
+        """The resources of a stage: its own, those of the line that does it, or the defaults."""
+        if self.resources == "auto":
+            return Resources()
+        return self.resources.get(stage) or self.resources.get(LINE) or Resources()
 
     def stage_names(self) -> tuple[str, ...]:
         """The stages of this spec, optional ones that are on among them, in the order in which their tables are made."""

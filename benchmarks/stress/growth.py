@@ -24,12 +24,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from benchmarks.harness import Row, main
+from jobs.engine.run import Outcome
 from jobs.gc import collect
 from jobs.reporting.summary import format_plan, format_summary
 from jobs.runtime.drive import write_spec
 from jobs.runtime.plan import Plan, make_plan
 from jobs.runtime.published import catalog_of
-from jobs.runtime.run import Outcome
 from jobs.runtime.shard_writer import BELIEF
 from jobs.store.commit_log import ROW_GROUP, folder_of
 from jobs.store.commit_rows import COUNTS, SCHEMA

@@ -5,8 +5,16 @@ from __future__ import annotations
 import os
 import sys
 import threading
+import time
+from collections.abc import Callable
+
+import psutil
 
 from schemas.spec import PipelineSpec
+from schemas.tables import RejectCode
+
+LOOK_SECONDS = 0.25
+"""How often a bound on memory is looked at."""
 
 
 def limit_threads(count: int) -> None:
@@ -20,21 +28,53 @@ def limit_threads(count: int) -> None:
         sys.modules["torch"].set_num_threads(count)
 
 
+def _devices(spec: PipelineSpec) -> dict[str, str | None]:
+    parts = {"transcripts": spec.stages.transcripts, "words": spec.stages.words, "units": spec.stages.units.encoder}
+    return {stage: getattr(part, "device", None) for stage, part in parts.items()}
+
+
 def cuda_stages(spec: PipelineSpec) -> list[str]:
     """The stages that ask for CUDA by name (`auto` takes what there is)."""
-    parts = {"transcripts": spec.stages.transcripts, "words": spec.stages.words, "units": spec.stages.units.encoder}
-    return [stage for stage, part in parts.items() if getattr(part, "device", None) == "cuda"]
+    return [stage for stage, device in _devices(spec).items() if device == "cuda"]
 
 
-class Watchdog:
-    """Ends this process if the body takes longer than `seconds`: a hang becomes a crash, which is counted and taken apart."""
+def gpu_stages(spec: PipelineSpec) -> list[str]:
+    """The stages with a network that uses a GPU where its worker has one."""
+    return [stage for stage, device in _devices(spec).items() if device in ("auto", "cuda")]
 
-    def __init__(self, seconds: float):
-        self.timer = threading.Timer(seconds, os._exit, (70,))
-        self.timer.daemon = True
+
+class Guard:
+    """Ends this process if the body takes longer than `seconds`, or more memory than `most_bytes` (0: any).
+
+    A hang becomes a death, which the driver counts. `note` is told the reject code beforehand: what is known here and not there.
+    """
+
+    def __init__(self, seconds: float, most_bytes: int, note: Callable[[RejectCode], object]) -> None:
+        self._ended = threading.Event()
+        self._arguments = (time.monotonic() + seconds, most_bytes, note)
+        self._thread = threading.Thread(target=self._watch, args=self._arguments, daemon=True)
 
     def __enter__(self) -> None:
-        self.timer.start()
+        self._thread.start()
 
     def __exit__(self, *exc: object) -> None:
-        self.timer.cancel()
+        self._ended.set()
+
+    def _watch(self, until: float, most_bytes: int, note: Callable[[RejectCode], object]) -> None:
+        me = psutil.Process()
+        while not self._ended.wait(self._pause(until, most_bytes)):
+            if time.monotonic() >= until:
+                self._end(note, "timeout")
+            if most_bytes and me.memory_info().rss > most_bytes:
+                self._end(note, "out_of_memory")
+
+    @staticmethod
+    def _pause(until: float, most_bytes: int) -> float:
+        left = max(until - time.monotonic(), 0.0)
+        return min(left, LOOK_SECONDS) if most_bytes else left
+
+    def _end(self, note: Callable[[RejectCode], object], code: RejectCode) -> None:
+        try:
+            note(code)
+        finally:
+            os._exit(70)

@@ -32,19 +32,15 @@ def ray_session() -> Iterator[Any]:
     if ray.is_initialized():
         yield ray
         return
-    address = os.environ.get("RAY_ADDRESS") or "local"
     common = {"logging_level": logging.WARNING, "configure_logging": True}
-    if address == "local":
+    if is_embedded():
         os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # its notes on Ray Data's own actors only alarm
         # How long Ray's agents look for a killed driver's session before they end: a minute and more by default.
         os.environ.setdefault("RAY_gcs_rpc_server_reconnect_timeout_s", "10")
-        start_embedded(log_to_driver=False, include_dashboard=False, **common)
+        with few_processes():
+            start_embedded(log_to_driver=False, include_dashboard=False, **common)
     else:
-        ray.init(address=address, log_to_driver=False, **this_checkout(), **common)
-    context = ray.data.DataContext.get_current()
-    context.enable_progress_bars = False
-    context.print_on_execution_start = False
-    logging.getLogger("ray.data").setLevel(logging.ERROR)
+        ray.init(address=os.environ["RAY_ADDRESS"], log_to_driver=False, **this_checkout(), **common)
     try:
         yield ray
     finally:
@@ -57,13 +53,48 @@ def keep_strangers_out() -> None:
 
     Ray's default would write a token into the home folder, after which every `ray start` on the machine demands one.
     """
-    if os.environ.get("RAY_ADDRESS", "local") in ("", "local") and "RAY_AUTH_MODE" not in os.environ:
+    if is_embedded() and "RAY_AUTH_MODE" not in os.environ:
         os.environ["RAY_AUTH_MODE"] = "token"
         os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
         if "ray" in sys.modules:  # which read the mode when it was loaded
             from ray._raylet import Config  # type: ignore[attr-defined]
 
             Config.initialize("")
+
+
+def is_embedded() -> bool:
+    """Whether a session is a Ray of its own: where no cluster is named."""
+    return os.environ.get("RAY_ADDRESS", "local") in ("", "local")
+
+
+@contextmanager
+def few_processes() -> Iterator[None]:
+    """While it lasts, a Ray that is started has no dashboard, autoscaler or log monitor, which nobody would ask anything: half of
+    the processes, and a third of the processor time that Ray takes to start and while it idles.
+
+    `ray.init` has no option for it. Where another version of Ray names them otherwise, they are started as ever.
+    """
+    from ray._private.node import Node
+
+    names = [name for name in ("start_monitor", "start_api_server", "start_log_monitor") if hasattr(Node, name)]
+    before = {name: getattr(Node, name) for name in names}
+    for name in names:
+        setattr(Node, name, lambda self, **options: None)
+    try:
+        yield
+    finally:
+        for name, method in before.items():
+            setattr(Node, name, method)
+
+
+def quiet_ray_data() -> None:
+    """No bars and no notes from Ray Data. It is loaded for it, which takes seconds."""
+    import ray.data
+
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = False
+    context.print_on_execution_start = False
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
 
 
 def this_checkout() -> dict[str, Any]:

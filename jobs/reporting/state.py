@@ -10,10 +10,10 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from jobs.engine.run import stage_progress
 from jobs.monitoring.estimate import RECENT, Estimate, StageProgress, duration, estimate
 from jobs.reporting.timeline import receipts
 from jobs.runtime.plan import Plan, recorded_plan, refresh
-from jobs.runtime.run import stage_progress
 from jobs.store.commit_log import list_commits
 from jobs.store.lease import read_owner
 from jobs.store.records import SPEC_REMEDY

@@ -7,10 +7,11 @@ import math
 import pyarrow.compute as pc
 
 from jobs.cluster.places import local_or_url
+from jobs.cluster.pools import fit_pools, this_machine
+from jobs.engine.run import Outcome
 from jobs.runtime.accounting import totals
 from jobs.runtime.plan import Plan
 from jobs.runtime.rejects import FIRST_FEW, allowance, few_lines
-from jobs.runtime.run import Outcome
 from jobs.runtime.shard_index import belief
 from jobs.store.provenance import provenance
 from pipeline.source.inventory import unreadable
@@ -70,23 +71,31 @@ def format_estimate(plan: Plan) -> list[str]:
 
     To estimate a large corpus: run a small slice of it with the same spec and output first (source.pattern picks one).
     """
-    header = (
-        f"{'stage':<12} {'audio left':>11} {'x real time':>12} {'worker hours':>13} {'workers':>8} {'wall hours':>11}"
+    columns = (
+        ("audio left", 11),
+        ("x real time", 12),
+        ("worker hours", 13),
+        ("pool", 12),
+        ("workers", 8),
+        ("wall hours", 11),
     )
-    lines, slowest, measured = [header], 0.0, True
+    lines, measured = [" ".join([f"{'stage':<12}", *(f"{name:>{width}}" for name, width in columns)])], True
+    pools = fit_pools(plan.spec, tuple(plan.stages), this_machine())
+    wall = dict.fromkeys((pool.name for pool in pools), 0.0)
     for name in plan.stages:
+        pool = next(pool for pool in pools if name in pool.stages)
         left = float(plan.unit_hours(name)[~plan.done[name]].sum())
         factor = totals(plan, name).real_time_factor if plan.done[name].any() else None
-        workers = plan.spec.resource(name).workers
-        if factor is None:
-            measured = False
-            lines.append(f"{name:<12} {clock(left):>11} {'?':>12} {'?':>13} {workers:>8} {'?':>11}")
-            continue
-        slowest = max(slowest, left * factor / workers)
-        work = left * factor
-        lines.append(f"{name:<12} {clock(left):>11} {factor:>12.4f} {work:>13.2f} {workers:>8} {work / workers:>11.2f}")
+        work = None if factor is None else left * factor
+        measured = measured and work is not None
+        wall[pool.name] += (work or 0.0) / pool.least
+        numbers = f"{'?':>12} {'?':>13}" if work is None else f"{factor:>12.4f} {work:>13.2f}"
+        hours = "?" if work is None else f"{work / pool.least:.2f}"
+        lines.append(f"{name:<12} {clock(left):>11} {numbers} {pool.name:>12} {pool.least:>8} {hours:>11}")
     if measured:
-        lines.append(f"stages overlap, so the slowest pool decides: about {slowest:.2f} wall hours to go")
+        lines.append(
+            f"pools work at the same time, so the slowest decides: about {max(wall.values()):.2f} wall hours to go"
+        )
     else:
         lines.append("? not measured yet: run a slice of the corpus with this spec and look again (docs/cluster.md)")
     return lines
@@ -113,7 +122,7 @@ def format_summary(outcome: Outcome) -> str:
     for name, total in stage_totals.items():
         worked_on = outcome.worked_on.get(name)
         mine = totals(plan, name, worked_on) if worked_on is not None and worked_on.any() else None
-        span = (outcome.seconds - outcome.start_up_seconds) * plan.spec.resource(name).workers
+        span = (outcome.seconds - outcome.start_up_seconds) * outcome.workers.get(name, 1)
         share = f"{mine.seconds_busy / span:.0%}" if mine is not None and mine.commits and span > 0 else "-"
         taken = f", {mine.taken_over} files taken over" if mine is not None and mine.taken_over else ""
         lines.append(

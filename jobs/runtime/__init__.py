@@ -1,1 +1,1 @@
-"""The engine of the pipeline: the plan, tasks and workers, and the run that drives them."""
+"""The plan of a run, its tasks, and what a worker does with one: all of it works without Ray."""

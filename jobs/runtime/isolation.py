@@ -3,23 +3,32 @@
 from __future__ import annotations
 
 import multiprocessing
+import signal
+import sys
+import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures import TimeoutError as FutureTimeoutError
-from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any, Self
 
+import psutil
+
+from jobs.cluster.limits import LOOK_SECONDS, limit_threads
 from jobs.runtime.accounting import key_of, samples_by_key
 from jobs.runtime.stages import build_stage
 from pipeline.source.audio import SourceAudio
 from pipeline.source.base import AudioReader
-from pipeline.stage import Stage, StageResult
+from pipeline.stage import Batched, Stage, StageResult
 from schemas.arrow import Row
 from schemas.audio import SAMPLE_RATE
 from schemas.errors import CredentialsError, StorageError
 from schemas.spec import PipelineSpec
 from schemas.tables import Reject, RejectCode
 
+OPEN_SECONDS = 900.0
+"""A child that takes longer to load its model hangs."""
 TRACEBACK_CHARACTERS = 8_000
 """The end of a traceback, which says where it happened; a recursion without end would fill the table."""
 
@@ -28,8 +37,9 @@ def run_rows(stage: Stage, tables: Mapping[str, Sequence[Row]], audio: AudioRead
     """`stage.run(tables)`, where the rows that raise an exception become rejects (`stage_error`) with their traceback.
 
     Nothing is spent where nothing is raised. Otherwise halves are run again until the row stands alone, which is sound
-    because a stage treats each input row on its own. A stage that is broken altogether rejects every row: the run is
-    then ended by its rate of rejects.
+    because a stage treats each input row on its own. Where memory runs out, of the machine or of a device, the stage's
+    batches are halved first, for good. A stage that is broken altogether rejects every row: the run is then ended by its
+    rate of rejects.
 
     Raises:
         StorageError, CredentialsError: the source could not be read, which says nothing of the rows.
@@ -37,14 +47,19 @@ def run_rows(stage: Stage, tables: Mapping[str, Sequence[Row]], audio: AudioRead
     rows: list[Row] = []
     rejects: list[Reject] = []
     pending = [list(dict.fromkeys(key_of(row) for row in tables[stage.inputs[0]]))]
-    whole = True
+    everything = pending[0]
     while pending:
         part = pending.pop()
         try:
+            whole = part is everything
             result = stage.run(tables if whole else _only(tables, stage, set(part)), audio)
         except (StorageError, CredentialsError):  # nobody knows what the rows are; the partition waits
             raise
         except Exception as error:
+            if is_exhaustion(error) and isinstance(stage, Batched) and stage.halve_batch():
+                release_memory()
+                pending.append(part)
+                continue
             if len(part) > 1:
                 middle = len(part) // 2
                 pending += [part[middle:], part[:middle]]
@@ -56,13 +71,31 @@ def run_rows(stage: Stage, tables: Mapping[str, Sequence[Row]], audio: AudioRead
         else:
             rows.extend(result.rows)
             rejects.extend(result.rejects)
-        whole = False
     return StageResult(rows=rows, rejects=rejects)
+
+
+EXHAUSTED = ("out of memory", "bad allocation", "std::bad_alloc", "failed to allocate", "alloc_failed")
+"""What CUDA, cuBLAS, cuDNN, torch, CTranslate2, ONNX Runtime and the C++ library say where memory runs out."""
+
+
+def is_exhaustion(error: BaseException) -> bool:
+    """Whether an error says that the memory of the machine or of a device has run out."""
+    said = str(error).lower()
+    return isinstance(error, MemoryError) or (
+        isinstance(error, RuntimeError) and any(words in said for words in EXHAUSTED)
+    )
+
+
+def release_memory() -> None:
+    """Give back what torch keeps of a device's memory for later."""
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_initialized():
+        torch.cuda.empty_cache()
 
 
 def failure(stage: str, key: str, error: Exception, attempts: int, seconds: float) -> Reject:
     """The reject of a row on which alone a stage raised an exception."""
-    memory = isinstance(error, MemoryError)
+    memory = is_exhaustion(error)
     said = " ".join(str(error).split())[:300]
     return Reject(
         id=key,
@@ -76,71 +109,153 @@ def failure(stage: str, key: str, error: Exception, attempts: int, seconds: floa
     )
 
 
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """Bounds on a row alone."""
+
+    seconds: Callable[[float], float]
+    """Seconds of work that a row of so many seconds of audio may take."""
+    most_bytes: int = 0
+    """Memory that its process may take; 0: any."""
+
+
 def run_isolated(
     spec: PipelineSpec,
     stage: Stage,
     tables: Mapping[str, Sequence[Row]],
     attempts: int,
-    limit: float,
+    limits: Limits,
     build: Callable[[str, PipelineSpec], Stage] = build_stage,
 ) -> StageResult:
-    """The result of `stage.run(tables)`, with the rows that crash or hang a process rejected.
+    """The result of `stage.run(tables)`, with the rows that crash, hang or fill a process rejected.
 
-    Sound because a stage treats each input row on its own. `limit` is in seconds per child process, which makes its stage
-    with `build`.
+    A child process, which makes its stage with `build`, goes through the rows one by one and says which it is at, so that a hang
+    costs one row's time and nothing is guessed. A row that ends a child gets a second chance at the head of the next one, unless
+    it was its time or its memory that ran out. Sound because a stage treats each input row on its own.
     """
     keys = list(dict.fromkeys(key_of(row) for row in tables[stage.inputs[0]]))
+    lengths = samples_by_key(*tables.values())
     rows: list[Row] = []
     rejects: list[Reject] = []
-    pending = [keys]
-    while pending:
-        part = pending.pop()
-        outcome = _run_child(spec, stage.name, _only(tables, stage, set(part)), attempts, limit, build)
-        if isinstance(outcome, StageResult):
-            rows.extend(outcome.rows)
-            rejects.extend(outcome.rejects)
-        elif len(part) > 1:
-            middle = len(part) // 2
-            pending += [part[:middle], part[middle:]]
-        else:
-            rejects.append(_reject(stage.name, part[0], outcome, attempts, tables, limit))
+    fresh = True
+    while keys:
+        with _Child(spec, stage.name, build, limits.most_bytes) as child:
+            while keys:
+                key = keys[0]
+                seconds = limits.seconds(lengths.get(key, 0) / SAMPLE_RATE)
+                outcome = child.run(_only(tables, stage, {key}), attempts, seconds)
+                if isinstance(outcome, StageResult):
+                    rows.extend(outcome.rows)
+                    rejects.extend(outcome.rejects)
+                elif outcome == "worker_crashed" and not fresh:
+                    fresh = True
+                    break
+                else:
+                    rejects.append(_reject(stage.name, key, outcome, attempts, tables, seconds))
+                keys.pop(0)
+                fresh = not isinstance(outcome, StageResult)
+                if fresh:
+                    break
     return StageResult(rows=rows, rejects=rejects)
 
 
-def _run_child(
-    spec: PipelineSpec,
-    name: str,
-    tables: Mapping[str, Sequence[Row]],
-    attempts: int,
-    limit: float,
-    build: Callable[[str, PipelineSpec], Stage],
-) -> StageResult | RejectCode:
-    pool = ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn"))
+class _Child:
+    """A process that has a stage open and runs it on what it is sent."""
+
+    def __init__(
+        self, spec: PipelineSpec, name: str, build: Callable[[str, PipelineSpec], Stage], most_bytes: int
+    ) -> None:
+        self._name, self._most_bytes = name, most_bytes
+        context = multiprocessing.get_context("spawn")
+        self._pipe, theirs = context.Pipe()
+        self._process = context.Process(target=_serve, args=(theirs, spec, name, build), daemon=True)
+        self._killed_for_memory = kills_for_memory()
+        self._process.start()
+        theirs.close()
+
+    def __enter__(self) -> Self:
+        """Once the stage is open.
+
+        Raises:
+            RuntimeError: it cannot be opened in a process of its own.
+        """
+        try:
+            opened = self._answer(OPEN_SECONDS)
+        except BaseException:
+            self.__exit__()
+            raise
+        if opened is not None:
+            self.__exit__()
+            if isinstance(opened, Exception):
+                raise opened
+            raise RuntimeError(f"the stage {self._name} cannot be opened in a process of its own: {opened}")
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._process.kill()
+        self._process.join()
+        self._pipe.close()
+
+    def run(self, tables: Mapping[str, Sequence[Row]], attempts: int, seconds: float) -> StageResult | RejectCode:
+        """The stage's result for one row, or what became of the process."""
+        try:
+            self._pipe.send((tables, attempts))
+        except OSError:
+            return self._death()
+        answer: StageResult | RejectCode = self._answer(seconds)
+        return answer
+
+    def _answer(self, seconds: float) -> Any:
+        until = time.monotonic() + seconds
+        while True:
+            left = max(until - time.monotonic(), 0.0)
+            try:
+                if self._pipe.poll(min(left, LOOK_SECONDS) if self._most_bytes else left):
+                    return self._pipe.recv()
+            except (EOFError, OSError):
+                return self._death()
+            if time.monotonic() >= until:
+                return "timeout"
+            if self._most_bytes and self._bytes() > self._most_bytes:
+                return "out_of_memory"
+
+    def _bytes(self) -> int:
+        try:
+            return int(psutil.Process(self._process.pid).memory_info().rss)
+        except psutil.NoSuchProcess:
+            return 0
+
+    def _death(self) -> RejectCode:
+        self._process.join()
+        by_kernel = self._process.exitcode == -signal.SIGKILL and kills_for_memory() > self._killed_for_memory
+        return "out_of_memory" if by_kernel else "worker_crashed"
+
+
+def _serve(pipe: Connection, spec: PipelineSpec, name: str, build: Callable[[str, PipelineSpec], Stage]) -> None:
+    limit_threads(spec.resource(name).threads)
     try:
-        future = pool.submit(_child, spec, name, tables, attempts, build)
-        return future.result(timeout=limit)
-    except BrokenProcessPool:
-        return "worker_crashed"
-    except FutureTimeoutError:
-        for process in list(pool._processes.values()):
-            process.kill()
-        return "timeout"
-    except MemoryError:
-        return "out_of_memory"
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
+        stage = build(name, spec)
+        stage.open()
+    except Exception as error:
+        pipe.send(error)
+        return
+    audio = SourceAudio(spec.source.uri)
+    pipe.send(None)
+    while True:
+        try:
+            tables, attempts = pipe.recv()
+        except EOFError:  # the parent is gone
+            return
+        pipe.send(run_rows(stage, tables, audio, attempts))
 
 
-def _child(
-    spec: PipelineSpec,
-    name: str,
-    tables: Mapping[str, Sequence[Row]],
-    attempts: int,
-    build: Callable[[str, PipelineSpec], Stage],
-) -> StageResult:
-    stage = build(name, spec)
-    stage.open()
-    return run_rows(stage, tables, SourceAudio(spec.source.uri), attempts)
+def kills_for_memory() -> int:
+    """Processes that the kernel has killed for want of memory since the machine was started; 0 where it does not say."""
+    try:
+        lines = Path("/proc/vmstat").read_text().splitlines()
+    except OSError:
+        return 0
+    return next((int(line.split()[1]) for line in lines if line.startswith("oom_kill ")), 0)
 
 
 def _only(tables: Mapping[str, Sequence[Row]], stage: Stage, keys: set[str]) -> dict[str, Sequence[Row]]:
@@ -155,8 +270,8 @@ def _reject(
 ) -> Reject:
     what = {
         "worker_crashed": "the process died while working on this row alone (a crash in native code, or killed for memory)",
-        "timeout": f"this row alone took longer than {limit:.0f} s (resources.{stage}.timeout_minutes)",
-        "out_of_memory": "this row alone needed more memory than there is",
+        "timeout": f"this row alone took longer than {limit:.0f} s (resources.<pool>.timeout_minutes and timeout_factor)",
+        "out_of_memory": "this row alone needed more memory than there is (or than resources.<pool>.memory_gib)",
     }[code]
     seconds = samples_by_key(*tables.values()).get(key, 0) / SAMPLE_RATE
     return Reject(id=key, stage=stage, code=code, detail=what, retriable=True, attempts=attempts + 1, seconds=seconds)

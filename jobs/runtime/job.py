@@ -10,6 +10,9 @@ from schemas.commit import Commit
 from schemas.spec import PipelineSpec
 from schemas.tables import InventoryItem
 
+MAX_DEATHS = 2
+"""A partition that took its worker down this often in one run is taken apart to find the row that does it."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
@@ -52,6 +55,8 @@ class Task:
     """Stage -> commits with rows of this partition."""
     commits: list[Commit] = field(default_factory=list)
     """Made in this run, so that the driver need not read them."""
+    deaths: dict[str, int] = field(default_factory=dict)
+    """Stage -> workers that died while they worked on it, in this run."""
     failed: str = ""
     """Why the partition was set aside in this run."""
 
@@ -65,9 +70,15 @@ class ShardTask:
     commits: list[Commit] = field(default_factory=list)
     partitions: list[tuple[dict[str, str], dict[str, str]]]
     """Per partition: stage -> unit, stage -> sha256 of the table."""
+    deaths: int = 0
     failed: str = ""
 
 
 def stop_path(run_id: str) -> str:
     """The file whose presence tells all workers of a run to begin nothing new."""
     return f"control/stop-{run_id}"
+
+
+def death_path(run_id: str, stage: str, unit: str) -> str:
+    """The file in which a worker that ends itself says why."""
+    return f"attempts/{run_id}/{stage}/{unit}"

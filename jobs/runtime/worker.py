@@ -1,24 +1,22 @@
 """One worker of one stage: reads by receipt, runs the stage on a partition, writes content-named files, commits.
 
-On object storage a partition costs a stage these requests: one marker, one per table read, one or two written, one commit.
+On object storage a partition costs a stage these requests: one per table read, one or two written, one commit.
 Nothing is listed or looked up: the driver knows what is committed, and a task carries what it needs to know.
 """
 
 from __future__ import annotations
 
-import pickle
 import re
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from importlib import import_module
-from typing import Any
 
-from jobs.cluster.limits import Watchdog, limit_threads
+from jobs.cluster.limits import Guard, limit_threads
 from jobs.monitoring.logs import LOG
-from jobs.monitoring.metrics import count
-from jobs.monitoring.work import join_pool, receipt, tell, unit_of_work
+from jobs.monitoring.work import receipt, tell, unit_of_work
 from jobs.runtime.accounting import (
     check_complete,
     first_per_parent,
@@ -27,8 +25,8 @@ from jobs.runtime.accounting import (
     parent_of,
     samples_by_key,
 )
-from jobs.runtime.isolation import run_isolated, run_rows
-from jobs.runtime.job import Held, Job, ShardTask, Task, stop_path
+from jobs.runtime.isolation import Limits, run_isolated, run_rows
+from jobs.runtime.job import MAX_DEATHS, Held, Job, ShardTask, Task, death_path, stop_path
 from jobs.runtime.shard_writer import write_group
 from jobs.runtime.stages import build_stage
 from jobs.runtime.takeover import member_id, read_held, relabel
@@ -36,33 +34,42 @@ from jobs.store.labels import members_read
 from jobs.store.provenance import gpu, provenance
 from jobs.store.store import CorruptFileError, Store, table_path
 from pipeline.source.audio import SourceAudio
+from pipeline.source.base import AudioReader
 from pipeline.source.partitions import has_rows
 from pipeline.stage import Stage, StageResult
 from schemas.arrow import Row, to_rows
 from schemas.audio import SAMPLE_RATE
 from schemas.commit import KINDS, Commit
 from schemas.errors import StorageError
-from schemas.tables import TABLES, InventoryItem, Recording, Reject
+from schemas.tables import TABLES, InventoryItem, Recording, Reject, RejectCode
 
-MAX_ATTEMPTS = 2
-"""A partition that took its worker down this often in one run is taken apart to find the row that does it."""
 SEGMENT = re.compile(r"[0-9a-f]{16}-(c\d+-)?\d{10}-\d{10}")
 STOP_SECONDS = 5.0
 """How often a worker looks whether the run is to stop."""
 
 
 class StageWorker:
-    """Runs one stage. Ray Data makes one per actor and calls it with one task at a time."""
+    """Runs one stage, of one task at a time or, where what it computes is under a lock, of several."""
 
-    def __init__(self, job: Job, stage: str, pool: str | None = None):
-        """`pool` names the pool of Ray's actors that this is one of; None: work in the driver's own process."""
-        if pool is not None:
-            join_pool(pool, job.spec.output, job.run_id)
+    def __init__(
+        self,
+        job: Job,
+        stage: str,
+        audio: AudioReader | None = None,
+        computing: AbstractContextManager[object] | None = None,
+        make_room: Callable[[], None] | None = None,
+        most_bytes: int = 0,
+    ) -> None:
+        """`computing` is held while models work; `make_room` closes what else this process holds open; `most_bytes` is the memory
+        that the process may take (0: any)."""
         self.job = job
         self.plan = job.stages[stage]
         self.store = Store(job.spec.output)
         self.labels = members_read(job.spec)[stage]
         limit_threads(job.spec.resource(stage).threads)
+        self._computing = nullcontext() if computing is None else computing
+        self._make_room = self.close if make_room is None else make_room
+        self._most_bytes = most_bytes
         self._stage = None if KINDS[stage].gathers else build_stage(stage, job.spec)
         if self._stage is None:
             import_module("webdataset.writer")  # seconds, which would otherwise be counted as work on the first shard
@@ -70,13 +77,7 @@ class StageWorker:
         self._cards_written = False
         self._looked = float("-inf")
         self._stopping = False
-        self.audio = SourceAudio(job.spec.source.uri)
-
-    def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
-        """Do the task that the row carries, unless the run is stopping or the task was set aside; pass it on."""
-        task: Task | ShardTask = pickle.loads(row["task"])
-        self.do(task)
-        return {"task": pickle.dumps(task)}
+        self.audio = SourceAudio(job.spec.source.uri) if audio is None else audio
 
     def do(self, task: Task | ShardTask) -> None:
         """`work`, where neither the run is stopping nor the task was set aside."""
@@ -116,8 +117,7 @@ class StageWorker:
         name = self.plan.name
         if name in task.receipts or any(above not in task.receipts for above in self.plan.upstream):
             return
-        known = self._begin(task.units[name])
-        commit = known if known is not None else self._run_stage(task)
+        commit = self._run_stage(task)
         task.receipts[name] = commit.outputs[name].sha256
         task.commits.append(commit)
 
@@ -150,57 +150,53 @@ class StageWorker:
         return self._stage
 
     def close(self) -> None:
-        """Release what the stage took."""
+        """Release what the stage took; it is opened again where it is needed."""
         if self._stage is not None and self._is_open:
             self._stage.close()
+            self._is_open = False
 
     # one partition ----------------------------------------------------------------------------------------------------
-
-    def _begin(self, unit: str) -> Commit | None:
-        """Leave a marker that says who tries; where this run tried before, the commit if that came so far.
-
-        Markers count attempts without a listing: the first that can be created is this attempt's.
-        """
-        self.attempts = 0
-        # By run: that a driver was killed says nothing about the partition, so markers of other runs do not count against it.
-        folder = f"attempts/{self.job.run_id}/{self.plan.name}"
-        while not self.store.create_exclusively(f"{folder}/{unit}.{self.attempts}", b""):
-            if self.attempts == 0:
-                try:
-                    return self.store.read_commit(self.plan.name, self.plan.fingerprint, unit)
-                except FileNotFoundError:
-                    pass
-            self.attempts += 1
-        if self.attempts:
-            LOG.warning("attempt %d: the worker before was lost with this partition", self.attempts + 1)
-            count("lst_attempts", 1, {"stage": self.plan.name})
-        return None
 
     def _run_stage(self, task: Task) -> Commit:
         inputs, tables = self._read_inputs(task)
         roots = self._roots(task, tables)
         taken, result = self._take_over(task, tables, roots)
         left = self._left(tables, taken, roots)
-        if not self._is_open and left[self.stage.inputs[0]]:
-            begin = time.perf_counter()
-            self.stage.open()  # seconds; not where all rows are taken over
-            self._is_open = True
-            LOG.info("opened in %.1f s", time.perf_counter() - begin)
-        start = time.perf_counter()
-        computed = self._compute(left)
-        busy = time.perf_counter() - start + sum(held.seconds_busy for held in taken)
+        with self._computing:
+            computed, busy = self._compute(task, left)
+        busy += sum(held.seconds_busy for held in taken)
         rows, rejects = [*result.rows, *computed.rows], [*result.rejects, *computed.rejects]
         members = {name: key for name, key in roots.items() if key}
         return self._commit(task, inputs, tables, StageResult(rows=rows, rejects=rejects), members, taken, busy)
 
-    def _compute(self, tables: Mapping[str, Sequence[Row]]) -> StageResult:
+    def _compute(self, task: Task, tables: Mapping[str, Sequence[Row]]) -> tuple[StageResult, float]:
+        """The rows of what is left to be computed, and the seconds that it took."""
+        name = self.plan.name
         if not tables[self.stage.inputs[0]]:
-            return StageResult(rows=[])
-        limit = self.job.spec.resource(self.plan.name).timeout_minutes * 60
-        if self.attempts >= MAX_ATTEMPTS:
-            return run_isolated(self.job.spec, self.stage, tables, self.attempts, limit)
-        with Watchdog(limit):
-            return run_rows(self.stage, tables, self.audio, self.attempts)
+            return StageResult(rows=[]), 0.0
+        deaths = task.deaths.get(name, 0)
+        resources = self.job.spec.resource(name)
+        if deaths >= MAX_DEATHS:
+            LOG.warning("%d workers were lost with this partition: taking it apart", deaths)
+            self._make_room()
+            start = time.perf_counter()
+            limits = Limits(seconds=resources.limit_seconds, most_bytes=self._most_bytes)
+            return run_isolated(self.job.spec, self.stage, tables, deaths, limits), time.perf_counter() - start
+        if not self._is_open:
+            begin = time.perf_counter()
+            self.stage.open()  # seconds; not where all rows are taken over
+            self._is_open = True
+            LOG.info("opened in %.1f s", time.perf_counter() - begin)
+        samples = samples_by_key(*tables.values())
+        seconds = sum(samples.get(key_of(row), 0) for row in tables[self.stage.inputs[0]]) / SAMPLE_RATE
+        start = time.perf_counter()
+        with Guard(resources.limit_seconds(seconds), self._most_bytes, lambda code: self._note_death(task, code)):
+            result = run_rows(self.stage, tables, self.audio, deaths)
+        return result, time.perf_counter() - start
+
+    def _note_death(self, task: Task, code: RejectCode) -> None:
+        path = death_path(self.job.run_id, self.plan.name, task.units[self.plan.name])
+        self.store.write_bytes(path, code.encode())
 
     def _read_inputs(self, task: Task) -> tuple[dict[str, str], dict[str, Sequence[Row]]]:
         hashes: dict[str, str] = {}

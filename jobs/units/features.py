@@ -20,6 +20,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from jobs.cluster.pools import fit_pools
+from jobs.cluster.session import quiet_ray_data
 from jobs.monitoring.logs import LOG
 from jobs.runtime.plan import Plan, make_plan, plan_inventory
 from jobs.store.store import Store
@@ -32,6 +34,9 @@ from schemas.spec import PipelineSpec
 from schemas.tables import Recording, Segment
 
 FOLDER = "kmeans"
+
+RAY_DATA_CPUS = 0.9
+"""Per worker at most: with no CPU left for its own tasks Ray Data waits for ever without a word (ray issue 44687)."""
 
 
 def plan_sample(spec: PipelineSpec) -> Plan:
@@ -177,20 +182,19 @@ def encode_on_workers(plan: Plan, sample: Sample) -> None:
     """Make the missing parts on a pool like that of `units`."""
     import ray
 
-    from jobs.runtime.run import cpu_shares
-
     rows = missing(plan.store, sample)
     done = len(sample.parts) - len(rows)
     LOG.info("features of %d partitions to encode, %d are there", len(rows), done)
     if not rows:
         return
-    wanted = plan.spec.resource("units")
+    (pool,) = fit_pools(plan.spec, ("units",), ray.cluster_resources())
+    quiet_ray_data()
     dataset = ray.data.from_items(rows, override_num_blocks=len(rows)).map(
         FeatureSampler,
         fn_constructor_kwargs={"spec": plan.spec, "limit": sample.limit},
-        compute=ray.data.ActorPoolStrategy(size=min(wanted.workers, len(rows))),
-        num_cpus=cpu_shares(plan, ("units",), float(ray.cluster_resources().get("CPU", 0)))["units"],
-        num_gpus=wanted.gpus or None,
+        compute=ray.data.ActorPoolStrategy(size=min(pool.least, len(rows))),
+        num_cpus=min(pool.cpus, RAY_DATA_CPUS),
+        num_gpus=pool.gpus or None,
     )
     for _ in dataset.iter_rows():
         done += 1

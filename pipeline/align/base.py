@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -67,4 +67,20 @@ class WordAligner(Protocol):
 
     def close(self) -> None:
         """Release the model."""
+        ...
+
+
+@runtime_checkable
+class BatchAligner(Protocol):
+    """An aligner whose network takes several clips at a time; the rest is done for each by itself."""
+
+    batch_size: int
+    """Clips per step that pay on this device once it is open; 1: one by one."""
+
+    def hear(self, clips: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """What the network makes of each clip, in one step: equal to one by one up to the rounding of a larger product."""
+        ...
+
+    def align_heard(self, emissions: np.ndarray, audio: np.ndarray, tokens: Sequence[Token]) -> Alignment:
+        """`WordAligner.align` from there on."""
         ...

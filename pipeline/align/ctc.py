@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -50,7 +51,9 @@ class CtcAligner:
 
     def card(self) -> Card:
         """Hashes of the model's files and the version of the rules above."""
-        facts = {"files": self._model.files(), "rules": "ctc-viterbi-gaps-6"}
+        facts: dict[str, Any] = {"files": self._model.files(), "rules": "ctc-viterbi-gaps-6"}
+        if self._spec.dtype != "float32":
+            facts["dtype"] = self._spec.dtype
         name = f"ctc-{Path(self._spec.model.partition('@')[0]).name.lower()}"
         return Card(kind="aligner", name=name, facts=facts, notes=licence_notes(ctc_model(self._spec)))
 
@@ -74,7 +77,23 @@ class CtcAligner:
         Raises:
             AlignError: too short for its letters, or they are not what is heard (the message says the score).
         """
-        emissions = self._model.log_probs(audio)
+        return self.align_heard(self._model.log_probs(audio), audio, tokens)
+
+    @property
+    def batch_size(self) -> int:
+        """See `BatchAligner`."""
+        return self._model.batch_size
+
+    @batch_size.setter
+    def batch_size(self, size: int) -> None:
+        self._model.batch_size = size
+
+    def hear(self, clips: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """See `BatchAligner`."""
+        return self._model.log_probs_batch(clips)
+
+    def align_heard(self, emissions: np.ndarray, audio: np.ndarray, tokens: Sequence[Token]) -> Alignment:
+        """See `BatchAligner`."""
         spoken = [romanised(token) for token in tokens] if is_romanised(self._spec) else tokens
         return align_emissions(
             emissions,

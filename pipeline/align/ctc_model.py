@@ -11,10 +11,19 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.networks.model_files import LOAD_ERRORS, model_directory, read_json, torch_device, weight_hashes
+from pipeline.networks.model_files import (
+    LOAD_ERRORS,
+    model_directory,
+    read_json,
+    torch_device,
+    torch_dtype,
+    weight_hashes,
+)
+from pipeline.networks.padded import run_padded
 from pipeline.networks.resolver import bundle_file, bundle_of
 from pipeline.networks.windowed import Windowing, run_windowed
 from pipeline.networks.windows import ConvGrid
+from schemas.audio import SAMPLE_RATE
 from schemas.cards import hash_directory
 from schemas.config import ConfigError
 from schemas.spec import CtcSpec
@@ -91,6 +100,8 @@ class CtcModel:
         self._normalise = False
         self._log_priors: np.ndarray | None = None
         self._device = "cpu"
+        self._dtype: Any = None
+        self.batch_size = 1
 
     def files(self) -> dict[str, str]:
         """What determines the emissions: name -> sha256.
@@ -113,13 +124,14 @@ class CtcModel:
         Raises:
             ConfigError: it is no letter CTC model, or its weights do not fit.
         """
-        self._device = torch_device(self.spec.device)
+        self._device, self._dtype = torch_device(self.spec.device), torch_dtype(self.spec.dtype)
         if self.spec.format == "torchaudio":
             bundle_file(_bundle(self.spec.model), "words.model")  # torchaudio would fetch it
             self._open_bundle(_bundle(self.spec.model))
         else:
             self._open_directory(model_directory(self.spec.model, "words.model"))
-        self._model = self._model.eval().requires_grad_(False).to(self._device)
+        self._model = self._model.eval().requires_grad_(False).to(self._device, self._dtype)
+        self.batch_size = self.spec.batch_size if self._device == "cuda" else 1  # slower than one by one on a CPU
         layers = [layer.conv for layer in self._convolutions]
         self.grid = ConvGrid.of([conv.kernel_size[0] for conv in layers], [conv.stride[0] for conv in layers])
         if not len(self.alphabet.letters):
@@ -140,9 +152,21 @@ class CtcModel:
                 self.spec.window_seconds,
                 self.spec.context_seconds,
                 self.grid.hop,
-                self.spec.batch_size if self._device == "cuda" else 1,
+                self.batch_size,
             ),
             forward=self._forward,
+            first_convolution=self._convolutions[0],
+            normalise=EXTRACTOR_EPSILON if self._normalise else None,
+        )
+
+    def log_probs_batch(self, clips: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """As `log_probs` of each clip, in one step for those that fit into a window."""
+        return run_padded(
+            clips,
+            grid=self.grid,
+            longest=round((self.spec.window_seconds + 2 * self.spec.context_seconds) * SAMPLE_RATE),
+            forward=self._forward_padded,
+            alone=self.log_probs,
             first_convolution=self._convolutions[0],
             normalise=EXTRACTOR_EPSILON if self._normalise else None,
         )
@@ -151,15 +175,30 @@ class CtcModel:
         import torch
 
         with torch.inference_mode():
-            batch = torch.from_numpy(np.stack(waves).astype(np.float32, copy=False)).to(self._device)
-            output = self._model(batch)
-            logits = output.logits if hasattr(output, "logits") else output[0]
-            log_probs = torch.log_softmax(logits.float(), dim=-1)
-            # By how often the model says each label, so that none wins for being frequent, blank above all (docs/decisions.md has
-            # what this and two smaller measures gave on an unseen voice: 21 to 13 ms).
-            if self._log_priors is not None:
-                log_probs = torch.log_softmax(log_probs - torch.from_numpy(self._log_priors).to(self._device), dim=-1)
-            emissions: np.ndarray = log_probs.cpu().numpy()
+            batch = torch.from_numpy(np.stack(waves).astype(np.float32, copy=False)).to(self._device, self._dtype)
+            return self._emissions(self._model(batch))
+
+    def _forward_padded(self, batch: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+        import torch
+
+        with torch.inference_mode():
+            waves = torch.from_numpy(batch).to(self._device, self._dtype)
+            if self.spec.format == "torchaudio":
+                return self._emissions(self._model(waves, torch.from_numpy(lengths).to(self._device)))
+            mask = torch.from_numpy((np.arange(batch.shape[1]) < lengths[:, None]).astype(np.int64))
+            return self._emissions(self._model(waves, attention_mask=mask.to(self._device)))
+
+    def _emissions(self, output: Any) -> np.ndarray:
+        """Log probabilities in float32, divided by the priors where there are some: [clips, frames, labels]."""
+        import torch
+
+        logits = output.logits if hasattr(output, "logits") else output[0]
+        log_probs = torch.log_softmax(logits.float(), dim=-1)
+        # By how often the model says each label, so that none wins for being frequent, blank above all (docs/decisions.md has
+        # what this and two smaller measures gave on an unseen voice: 21 to 13 ms).
+        if self._log_priors is not None:
+            log_probs = torch.log_softmax(log_probs - torch.from_numpy(self._log_priors).to(self._device), dim=-1)
+        emissions: np.ndarray = log_probs.cpu().numpy()
         return emissions
 
     def _open_directory(self, directory: Path) -> None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from pipeline.align.ctc_model import Alphabet
+from pipeline.networks.model_files import torch_dtype
 from pipeline.networks.parakeet import ParakeetModel
 from pipeline.networks.windows import ConvGrid
 from schemas.config import ConfigError
@@ -50,6 +51,7 @@ class ParakeetPieces:
         self.spec = spec
         self.alphabet = Alphabet(labels=(), blank=0, delimiter=None)
         self._model = ParakeetModel(spec.model, "words.model", spec.device)
+        self.batch_size = 1
         self.grid = ConvGrid(hop=self._model.hop, field=self._model.hop)
 
     def files(self) -> dict[str, str]:
@@ -67,6 +69,7 @@ class ParakeetPieces:
             ConfigError: it is no ParakeetForCTC, or its tokenizer is of another size.
         """
         self._model.open()
+        self.batch_size = self.spec.batch_size if self._model.device == "cuda" else 1
         tokenizer = self._model.tokenizer
         vocabulary: dict[str, int] = tokenizer.get_vocab(with_added_tokens=True)
         labels = [""] * self._model.num_labels
@@ -91,4 +94,11 @@ class ParakeetPieces:
 
     def log_probs(self, audio: np.ndarray) -> np.ndarray:
         """Log probabilities of float32 [n] samples at 16 kHz: float32 [frames, labels]. A segment goes through whole."""
-        return self._model.log_probs([audio])[0]
+        return self.log_probs_batch([audio])[0]
+
+    def log_probs_batch(self, clips: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """`log_probs` of each clip, in one step."""
+        import torch
+
+        with torch.autocast(self._model.device, torch_dtype(self.spec.dtype), enabled=self.spec.dtype != "float32"):
+            return self._model.log_probs(clips)

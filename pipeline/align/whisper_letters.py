@@ -7,6 +7,7 @@ with Whisper has it already.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from pydantic import Field, ValidationError
 
 from pipeline.align.ctc_model import PRIORS, Alphabet, read_alphabet, read_log_priors
 from pipeline.asr.whisperx import model_directory as whisper_directory
-from pipeline.networks.model_files import model_directory, read_json, torch_device, weight_hashes
+from pipeline.networks.model_files import model_directory, read_json, torch_device, torch_dtype, weight_hashes
 from pipeline.networks.windows import ConvGrid, plan_windows
 from schemas.audio import SAMPLE_RATE
 from schemas.cards import hash_directory
@@ -53,6 +54,9 @@ class WhisperLetters:
         self._head: Any = None
         self._log_priors: np.ndarray | None = None
         self._device = "cpu"
+        self._dtype: Any = None
+        self.batch_size = 1
+        """One by one on any device."""
 
     def files(self) -> dict[str, str]:
         """What determines the emissions: name -> sha256.
@@ -86,7 +90,7 @@ class WhisperLetters:
             raise ConfigError(
                 f"{folder} was trained on the encoder of {config.encoder}, and {self.spec.encoder} is another one"
             )
-        self._device = torch_device(self.spec.device)
+        self._device, self._dtype = torch_device(self.spec.device), torch_dtype(self.spec.dtype)
         encoder = WhisperEncoder.load(tensors)
         document = read_json(folder / "config.json")
         self.alphabet = read_alphabet(folder, document, len(read_json(folder / "vocab.json")))
@@ -124,14 +128,20 @@ class WhisperLetters:
             wave = torch.from_numpy(np.ascontiguousarray(audio, np.float32)).to(self._device)
             mel = self._encoder.log_mel(wave[None])  # of the whole audio: loudness is relative to its loudest moment
             for window in plan_windows(num_frames, *self._window()):
-                states = self._encoder(mel[..., 2 * window.start : 2 * window.stop])
-                log_probs = torch.log_softmax(self._head(states)[0], dim=-1)
+                with torch.autocast(self._device, self._dtype, enabled=self.spec.dtype != "float32"):
+                    states = self._encoder(mel[..., 2 * window.start : 2 * window.stop])
+                    logits = self._head(states)[0]
+                log_probs = torch.log_softmax(logits.float(), dim=-1)
                 if self._log_priors is not None:
                     priors = torch.from_numpy(self._log_priors).to(self._device)
                     log_probs = torch.log_softmax(log_probs - priors, dim=-1)
                 kept = slice(window.keep_start - window.start, window.keep_stop - window.start)
                 emissions[window.keep_start : window.keep_stop] = log_probs[kept].cpu().numpy()
         return emissions
+
+    def log_probs_batch(self, clips: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """`log_probs` of each clip: they go one by one, for this encoder masks nothing."""
+        return [self.log_probs(clip) for clip in clips]
 
     def _window(self) -> tuple[int, int]:
         """Frames of a window's core and of its context on each side, within what the encoder hears."""

@@ -54,6 +54,11 @@ class ParakeetRecogniser:
         """Release the model."""
         self._model.close()
 
+    def halve_batch(self) -> bool:
+        """See `pipeline.stage.Batched`."""
+        self._batch_size, before = max(self._batch_size // 2, 1), self._batch_size
+        return self._batch_size < before
+
     def transcribe(self, cuts: Sequence[tuple[Recording, Segment]], audio: AudioReader) -> Sequence[Heard | Unusable]:
         """Text and mean log probability per piece of each segment."""
         size = self._batch_size

@@ -5,9 +5,11 @@ from __future__ import annotations
 import contextlib
 import io
 import os
-from collections.abc import Sequence
+import sys
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -25,6 +27,25 @@ from schemas.tables import Recording, Segment
 FILES = (*NEEDED["ctranslate2"], "preprocessor_config.json", "vocabulary.txt", "vocabulary.json")
 LOGPROB_DIGITS = 4
 """float32 inference differs by about 1e-7 between batch shapes and thread counts; the table does not show it."""
+
+
+@contextlib.contextmanager
+def without_detectors() -> Iterator[None]:
+    """While it lasts, `whisperx.vads` is a module of empty classes: the segments are ours, and WhisperX's own detectors bring
+    pyannote, lightning and pandas along, 6 s of processor time and 300 MB per worker.
+    """
+    name = "whisperx.vads"
+    if name in sys.modules:
+        yield
+        return
+    stand_in = ModuleType(name)
+    for detector in ("Vad", "Silero", "Pyannote"):
+        setattr(stand_in, detector, type(detector, (), {}))
+    sys.modules[name] = stand_in
+    try:
+        yield
+    finally:
+        del sys.modules[name]
 
 
 class WhisperXRecogniser:
@@ -52,16 +73,16 @@ class WhisperXRecogniser:
         )
 
     def open(self) -> None:
-        """Load the model; imports WhisperX (it takes seconds: pyannote and lightning come along).
+        """Load the model.
 
         Raises:
             ConfigError: the model's directory is missing or incomplete, or the model does not know the language.
         """
         folder = model_directory(self._spec.model)
-        os.environ["PYANNOTE_METRICS_ENABLED"] = "0"  # telemetry, read when pyannote is imported
         import torch
-        from whisperx.asr import load_model
 
+        with without_detectors():
+            from whisperx.asr import load_model
         device = self._spec.device
         if device == "auto":
             device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -86,6 +107,11 @@ class WhisperXRecogniser:
     def close(self) -> None:
         """Release the model."""
         self._pipeline = None
+
+    def halve_batch(self) -> bool:
+        """See `pipeline.stage.Batched`."""
+        self._batch_size, before = max(self._batch_size // 2, 1), self._batch_size
+        return self._batch_size < before
 
     def transcribe(self, cuts: Sequence[tuple[Recording, Segment]], audio: AudioReader) -> Sequence[Heard | Unusable]:
         """Text and mean log-probability per token of each segment; the language is detected where none is given."""

@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 
 from pipeline.encode.hubert_weights import FIELD_OF_SPEC, HubertFacts, hubert_facts, load_hubert
-from pipeline.networks.model_files import torch_device
+from pipeline.networks.model_files import torch_device, torch_dtype
+from pipeline.networks.padded import run_padded
 from pipeline.networks.resolver import Wanted, licence_notes
-from pipeline.networks.windowed import Windowing, normalised, run_windowed
+from pipeline.networks.windowed import Windowing, run_windowed
 from schemas.audio import SAMPLE_RATE
 from schemas.cards import Card
 from schemas.config import ConfigError
@@ -36,6 +37,7 @@ class HubertEncoder:
         self._facts: HubertFacts | None = None
         self._model: Any = None
         self._device = "cpu"
+        self._dtype: Any = None
         self.batch_size = 1
 
     def card(self) -> Card:
@@ -78,7 +80,8 @@ class HubertEncoder:
         self.card()
         self._facts = hubert_facts(self.spec)
         self._device = torch_device(self.spec.device)
-        self._model = load_hubert(self.spec, self.spec.layer).to(self._device)
+        self._dtype = torch_dtype(self.spec.dtype)
+        self._model = load_hubert(self.spec, self.spec.layer).to(self._device, self._dtype)
         # On a CPU a batch is slower than its members one by one.
         self.batch_size = self.spec.batch_size if self._device == "cuda" else 1
 
@@ -105,40 +108,25 @@ class HubertEncoder:
         )
 
     def encode_batch(self, clips: Sequence[np.ndarray]) -> list[np.ndarray]:
-        """Features of each clip, float32 [n // hop, D], in one step where they fit into a window.
-
-        Shorter clips are padded. Padding reaches no frame of theirs: convolutions see no further than the margin, attention is
-        masked, and a group norm over time gets the statistics of each clip alone.
-        """
+        """Features of each clip, float32 [n // hop, D], in one step where they fit into a window."""
         assert self._facts is not None, "open() comes before encode_batch()"
-        from pipeline.networks.group_norm import whole_audio_norm  # torch, which planning does without
+        return run_padded(
+            clips,
+            grid=self._facts.grid,
+            longest=round((self.spec.window_seconds + 2 * self.spec.context_seconds) * SAMPLE_RATE),
+            forward=self._forward_padded,
+            alone=self.encode,
+            first_convolution=self._model.feature_extractor.conv_layers[0],
+            normalise=LAYER_NORM_EPSILON if self._facts.normalise else None,
+        )
 
-        grid = self._facts.grid
-        longest = round((self.spec.window_seconds + 2 * self.spec.context_seconds) * SAMPLE_RATE)
-        together = [place for place, clip in enumerate(clips) if self.hop <= len(clip) <= longest]
-        if len(together) < 2:
-            return [self.encode(clip) for clip in clips]
-        waves = [
-            np.pad(normalised(clips[place], LAYER_NORM_EPSILON) if self._facts.normalise else clips[place], grid.margin)
-            for place in together
-        ]
-        results = {place: self.encode(clip) for place, clip in enumerate(clips) if place not in set(together)}
-        with whole_audio_norm(self._model.feature_extractor.conv_layers[0], *waves):
-            features = self._forward_padded(waves)
-        results |= {place: row[: len(clips[place]) // self.hop] for place, row in zip(together, features, strict=True)}
-        return [results[place] for place in range(len(clips))]
-
-    def _forward_padded(self, waves: Sequence[np.ndarray]) -> np.ndarray:
+    def _forward_padded(self, batch: np.ndarray, lengths: np.ndarray) -> np.ndarray:
         import torch
 
-        longest = max(map(len, waves))
-        batch = np.stack([np.pad(wave, (0, longest - len(wave))) for wave in waves]).astype(np.float32, copy=False)
-        mask = np.arange(longest) < np.array([len(wave) for wave in waves])[:, None]
+        mask = torch.from_numpy((np.arange(batch.shape[1]) < lengths[:, None]).astype(np.int64))
         with torch.inference_mode():
-            output = self._model(
-                torch.from_numpy(batch).to(self._device),
-                attention_mask=torch.from_numpy(mask.astype(np.int64)).to(self._device),
-            )
+            waves = torch.from_numpy(batch).to(self._device, self._dtype)
+            output = self._model(waves, attention_mask=mask.to(self._device))
             features: np.ndarray = output.last_hidden_state.float().cpu().numpy()
         return features
 
@@ -146,6 +134,6 @@ class HubertEncoder:
         import torch
 
         with torch.inference_mode():
-            batch = torch.from_numpy(np.stack(waves).astype(np.float32, copy=False)).to(self._device)
+            batch = torch.from_numpy(np.stack(waves).astype(np.float32, copy=False)).to(self._device, self._dtype)
             output: np.ndarray = self._model(batch).last_hidden_state.float().cpu().numpy()
         return output

@@ -59,6 +59,13 @@ def read_json(path: Path) -> dict[str, Any]:
     return document
 
 
+def torch_dtype(name: Literal["float32", "float16", "bfloat16"]) -> Any:
+    """torch's type of that name."""
+    import torch
+
+    return {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}[name]
+
+
 def torch_device(wanted: Literal["auto", "cpu", "cuda"]) -> str:
     """ "cuda" or "cpu"; auto takes the GPU where there is one.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import math
+from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import BinaryIO, cast
@@ -52,9 +53,15 @@ def decode_file(source: bytes | BinaryIO, channel: int | None = None) -> tuple[n
     Raises:
         AudioError: decode_error (not audio, damaged, cut short), unsupported, empty, non_finite.
     """
-    pieces: list[np.ndarray] = []
+    pieces: deque[np.ndarray] = deque()
     info = _decode(io.BytesIO(source) if isinstance(source, bytes) else source, channel, pieces.append)
-    return np.ascontiguousarray(np.concatenate(pieces).T), info
+    samples = np.empty((pieces[0].shape[1], sum(map(len, pieces))), np.float32)
+    place = 0
+    while pieces:  # each is let go when it has been copied: a long file does not lie in memory twice
+        piece = pieces.popleft()
+        samples[:, place : place + len(piece)] = piece.T
+        place += len(piece)
+    return samples, info
 
 
 def scan_file(file: BinaryIO, max_seconds: float | None = None) -> tuple[int, AudioInfo]:

@@ -43,6 +43,17 @@ def wait_until_gone(processes: list[psutil.Process]) -> None:
     assert not alive, f"left running: {[process.name() for process in alive]}"
 
 
+def wait_for_commits(process: subprocess.Popen[str], output: Path, more: int) -> None:
+    """Until a run has made so many commits more than there were, or has ended."""
+
+    def count() -> int:
+        return len(list(output.glob("commits/*/*/*.json")))
+
+    wanted = count() + more
+    while count() < wanted and process.poll() is None:
+        time.sleep(0.05)
+
+
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("corpus")
@@ -53,7 +64,9 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def make_job(corpus: Path, tmp_path: Path, name: str, workers: int = 1) -> Path:
     content = document(corpus / "audio", tmp_path / name, corpus / "centroids")
-    content["resources"] = {stage: {"workers": workers} for stage in ("segments", "words", "units", "shards")}
+    content["resources"] = {"line": {"workers": workers}}
+    if workers > 1:
+        content["resources"]["units"] = {"workers": workers}
     return write_spec(tmp_path / f"{name}.yaml", content)
 
 
@@ -72,11 +85,18 @@ def test_killing_the_driver_at_random_moments(corpus: Path, tmp_path: Path, undi
     spec = make_job(corpus, tmp_path, "driver")
     dice = random.Random(SEED)
     killed = 0
-    for _ in range(6):
+    for more in (
+        0,
+        1,
+        4,
+        0,
+        2,
+        6,
+    ):  # commits that a run makes before it is killed: in the middle of them, or at its start
         process = start(spec)
-        try:
-            process.wait(timeout=dice.uniform(3.0, 14.0))
-        except subprocess.TimeoutExpired:
+        wait_for_commits(process, tmp_path / "driver", more)
+        time.sleep(dice.uniform(0.0, 0.3 if more else 4.0))
+        if process.poll() is None:
             family = psutil.Process(process.pid).children(recursive=True)
             os.kill(process.pid, signal.SIGKILL)
             process.wait()
@@ -109,11 +129,11 @@ def test_killing_workers_at_random_moments_while_two_work_on_each_stage(
 
 
 def stage_workers(driver: psutil.Process) -> list[psutil.Process]:
-    """Ray Data's actors under the driver, as they name themselves. Ray's own agents are not ours to kill."""
+    """The line's actors under the driver, as they name themselves. Ray's own agents are not ours to kill."""
     found = []
     try:
         for process in driver.children(recursive=True):
-            if process.cmdline()[:1] and process.cmdline()[0].startswith("ray::MapWorker"):
+            if process.cmdline()[:1] and process.cmdline()[0].startswith("ray::LineWorker"):
                 found.append(process)
     except psutil.NoSuchProcess:
         return found

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -91,7 +92,7 @@ def test_a_second_run_starts_no_ray_and_says_so_fast(folder: Path, finished: obj
 
 
 def test_two_workers_in_another_folder_give_the_same_bytes(folder: Path, finished: object, tmp_path: Path) -> None:
-    resources = {stage: {"workers": 2} for stage in ("recordings", "segments", "words", "units", "patches", "shards")}
+    resources = {"segments": {"workers": 2}, "line": {"workers": 2}}  # there and back between two pools
     result = tokenize(changed(folder, tmp_path, resources=resources))
     assert result.returncode == 0, result.stderr
     assert contents(tmp_path / "out" / "shards") == contents(folder / "out" / "shards")
@@ -158,7 +159,8 @@ def test_more_rejects_than_allowed_is_an_error_but_loses_nothing(folder: Path, t
     spec = write_spec(tmp_path / "spec.yaml", content)
     result = tokenize(spec)
     assert result.returncode == 4
-    assert "recordings rejected 16.7% of its input (1 decode_error), more than max_reject_rate 1.0%" in result.stderr
+    said = r"recordings rejected \d+\.\d% of its input \(1 decode_error\), more than max_reject_rate 1\.0%"
+    assert re.search(said, result.stderr), "of what was done when the run ended"
     assert tokenize(spec, "max_reject_rate=0.5").returncode == 0
     assert (tmp_path / "out/shards/index.json").exists()
 

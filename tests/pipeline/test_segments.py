@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import tracemalloc
 from itertools import pairwise
 
 import numpy as np
@@ -207,3 +208,14 @@ def test_channels_that_cancel_each_other_are_named_and_silence_is_not(silero: Se
     stage = SegmentsStage(SegmentsSpec(), "each")
     stage.open()
     assert {row.channel for row in stage.run({"recordings": audio.recordings()[:1]}, audio).rows} == {0, 1}  # type: ignore[attr-defined]
+
+
+def test_a_long_recording_is_judged_in_little_memory() -> None:
+    """Ten minutes are 37 MiB; their squares in float64 would be 73, and their copy as much again."""
+    samples = np.ones(16_000 * 600, np.float32)
+    probabilities = np.ones(len(samples) // 512, np.float32)
+    tracemalloc.start()
+    quietness(probabilities, samples)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 48 * 2**20

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from pipeline.codebook.folder import kmeans_card, write_centroids
-from pipeline.units import UnitsStage
+from pipeline.units import UnitsStage, tokenizer_card
+from schemas.cards import Card
 from schemas.config import ConfigError
 from schemas.spec import MfccSpec, UnitsSpec
 from schemas.tables import Recording, Segment, segment_id
@@ -119,3 +120,11 @@ def test_a_gpu_gets_full_batches_of_like_lengths_and_the_table_does_not_show_it(
     assert len(together.rows) == len(segments)
     assert np.mean([len(step) for step in steps]) >= 14
     assert sum(map(sum, steps)) / sum(max(step) * len(step) for step in steps) > 0.85
+
+
+def test_another_arithmetic_is_another_tokenizer_and_float32_is_the_one_of_before(tmp_path):
+    encoder = Card(kind="encoder", name="e", facts={"hop": 640})
+    kmeans = Card(kind="kmeans", name="k", facts={"num_units": 4})
+    assert tokenizer_card(encoder, kmeans) == tokenizer_card(encoder, kmeans, "float32")
+    assert "dtype" not in tokenizer_card(encoder, kmeans).facts
+    assert tokenizer_card(encoder, kmeans, "bfloat16").card_id != tokenizer_card(encoder, kmeans).card_id

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 import pytest
 
-from jobs.runtime.isolation import run_rows
+from jobs.runtime.isolation import is_exhaustion, run_rows
 from pipeline.source.base import AudioReader
 from pipeline.stage import StageResult
 from schemas.arrow import Row
@@ -106,3 +106,48 @@ def test_an_interrupt_is_no_fault_of_a_row() -> None:
 
     with pytest.raises(KeyboardInterrupt):
         run_rows(RaisingStage({SEGMENTS[2].segment_id: interrupt}), {"segments": SEGMENTS}, NoAudio(), attempts=0)
+
+
+class Batching(RaisingStage):
+    """Has the memory for three rows at a time and begins with sixteen."""
+
+    size = 16
+
+    def halve_batch(self) -> bool:
+        self.size, before = max(self.size // 2, 1), self.size
+        return self.size < before
+
+    def run(self, tables: Mapping[str, Sequence[Row]], audio: AudioReader) -> StageResult:
+        if min(self.size, len(tables["segments"])) > 3:
+            raise RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB")
+        return super().run(tables, audio)
+
+
+def test_where_memory_runs_out_batches_are_halved_and_no_row_is_lost() -> None:
+    stage = Batching({})
+    result = run_rows(stage, {"segments": SEGMENTS}, NoAudio(), attempts=0)
+    assert (len(result.rows), len(result.rejects)) == (len(SEGMENTS), 0)
+    assert (stage.size, stage.calls) == (2, 1)
+
+
+def test_a_row_that_alone_is_too_much_for_the_device_is_rejected_as_such() -> None:
+    def too_much() -> None:
+        raise RuntimeError("CUDA failed with error out of memory")  # CTranslate2's words
+
+    result = run_rows(Batching({SEGMENTS[2].segment_id: too_much}), {"segments": SEGMENTS}, NoAudio(), attempts=0)
+    assert [(reject.id, reject.code) for reject in result.rejects] == [(SEGMENTS[2].segment_id, "out_of_memory")]
+    assert len(result.rows) == len(SEGMENTS) - 1
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (RuntimeError("CUBLAS_STATUS_ALLOC_FAILED when calling cublasCreate"), True),
+        (RuntimeError("std::bad_alloc"), True),
+        (MemoryError(), True),
+        (RuntimeError("shape mismatch"), False),
+        (ValueError("out of memory"), False),
+    ],
+)
+def test_what_counts_as_exhaustion(error: Exception, expected: bool) -> None:
+    assert is_exhaustion(error) is expected

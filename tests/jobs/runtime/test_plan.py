@@ -14,6 +14,7 @@ import pytest
 
 import jobs.runtime.isolation as isolation
 import jobs.runtime.worker as worker_module
+from jobs.engine.deaths import bring_back
 from jobs.runtime.drive import AnyTask, Tasks, drive, prepare
 from jobs.runtime.job import Job, Task
 from jobs.runtime.plan import Plan, make_plan, refresh
@@ -194,6 +195,9 @@ class CrashingStage:
             if identity == os.environ["CRASH_ON"]:
                 if os.environ["CRASH_HOW"] == "hang":
                     time.sleep(60)
+                if os.environ["CRASH_HOW"] == "fill":
+                    held = [bytes(range(256)) * 2**16 for _ in range(64)]
+                    time.sleep(len(held))
                 os.kill(os.getpid(), signal.SIGKILL)
             rows.append(Units(segment_id=identity, num_frames=1, units=[1], tokenizer="t"))
         return StageResult(rows=rows)
@@ -203,27 +207,39 @@ def build_crashing(name: str, spec: PipelineSpec) -> Stage:
     return CrashingStage()
 
 
-@pytest.mark.parametrize("how, code", [("kill", "worker_crashed"), ("hang", "timeout")])
+@pytest.mark.parametrize(
+    "how, code, processes", [("kill", "worker_crashed", 3), ("hang", "timeout", 2), ("fill", "out_of_memory", 2)]
+)
 def test_a_row_that_kills_its_worker_is_found_and_rejected(
-    finished: tuple[PipelineSpec, Path], monkeypatch: pytest.MonkeyPatch, how: str, code: str
+    finished: tuple[PipelineSpec, Path], monkeypatch: pytest.MonkeyPatch, how: str, code: str, processes: int
 ) -> None:
+    """A death is tried once more, at the head of a process; time and memory that ran out are not."""
     spec, _ = finished
     plan = make_plan(spec)
     helper = StageWorker(Job.of(plan, "run"), "units")
-    _, tables = helper._read_inputs(task_of(plan, 0))
+    read = [helper._read_inputs(task_of(plan, number))[1] for number in range(len(plan.partitions))]
+    tables = {name: [row for part in read for row in part[name]] for name in read[0]}
     keys = [row.segment_id for row in tables["segments"]]  # type: ignore[attr-defined]
-    monkeypatch.setenv("CRASH_ON", keys[-1])
+    victim = keys.pop(1)
+    assert len(keys) >= 2, "rows before and after it"
+    monkeypatch.setenv("CRASH_ON", victim)
     monkeypatch.setenv("CRASH_HOW", how)
-    limit = 30.0 if how == "kill" else 10.0
-    result = isolation.run_isolated(spec, CrashingStage(), tables, attempts=2, limit=limit, build=build_crashing)
-    assert [row.segment_id for row in result.rows] == keys[:-1]  # type: ignore[attr-defined]
+    started: list[int] = []
+    honest = isolation._Child.__init__
+    monkeypatch.setattr(isolation._Child, "__init__", lambda *args: (started.append(1), honest(*args))[1])
+    limits = isolation.Limits(
+        seconds=lambda audio: 2.0 if how == "hang" else 60.0, most_bytes=600 * 2**20 if how == "fill" else 0
+    )
+    result = isolation.run_isolated(spec, CrashingStage(), tables, attempts=2, limits=limits, build=build_crashing)
+    assert len(started) == processes
+    assert [row.segment_id for row in result.rows] == keys  # type: ignore[attr-defined]
     (reject,) = result.rejects
     assert isinstance(reject, Reject)
-    assert (reject.id, reject.code, reject.attempts, reject.retriable) == (keys[-1], code, 3, True)
+    assert (reject.id, reject.code, reject.attempts, reject.retriable) == (victim, code, 3, True)
     assert reject.seconds > 0
 
 
-def test_the_third_attempt_in_a_run_is_isolated_and_other_runs_do_not_count(
+def test_a_partition_that_two_workers_died_of_is_isolated(
     copied: PipelineSpec, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     plan = make_plan(copied)
@@ -235,37 +251,38 @@ def test_the_third_attempt_in_a_run_is_isolated_and_other_runs_do_not_count(
         return honest(*args)  # type: ignore[arg-type]
 
     monkeypatch.setattr(worker_module, "run_isolated", watched)
-    for run_id, markers, expected in (("a", 1, 0), ("a", 2, 1), ("b", 0, 0)):
+    for deaths, expected in ((1, 0), (2, 1)):
         plan.store.remove(
             plan.store.commit_path("segments", plan.stages["segments"].fingerprint, plan.unit("segments", 0))
         )
         plan = make_plan(copied)
         prepare(plan)
-        worker = StageWorker(Job.of(plan, run_id), "segments")
-        for number in range(markers):
-            plan.store.write_bytes(f"attempts/{run_id}/segments/{plan.unit('segments', 0)}.{number}", b"")
+        worker = StageWorker(Job.of(plan, "run"), "segments")
         isolated.clear()
-        worker.work(task_of(plan, 0))
+        task = task_of(plan, 0)
+        task.deaths["segments"] = deaths
+        worker.work(task)
         assert len(isolated) == expected
 
 
 def test_a_partition_whose_worker_died_after_its_commit_is_not_done_twice(copied: PipelineSpec) -> None:
-    """Ray gives a dead worker's row to another; markers tell that one to look for the commit."""
+    """What a dead worker held goes to another, with what was committed of it."""
     plan = make_plan(copied)
     path = plan.store.commit_path("units", plan.stages["units"].fingerprint, plan.unit("units", 0))
-    commit, task = plan.store.read_bytes(path), task_of(plan, 0)
+    task = task_of(plan, 0)
     plan.store.remove(path)
     prepare(make_plan(copied))
-    first = StageWorker(Job.of(plan, "a"), "units")
     del task.receipts["units"]
-    first.work(task)
+    job = Job.of(plan, "a")
+    StageWorker(job, "units").work(task)
     again = task_of(plan, 0)
     del again.receipts["units"]
-    second = StageWorker(Job.of(plan, "a"), "units")
+    bring_back(plan.store, job, again, STAGES[:-1])
+    second = StageWorker(job, "units")
     second._stage = None  # whoever computes now fails
     second.work(again)
     assert again.receipts == task.receipts
-    assert plan.store.read_bytes(path) != commit, "the clock at least differs"
+    assert [commit.stage for commit in again.commits] == ["units"]
 
 
 def test_an_empty_source_and_a_missing_source_are_one_sentence(tmp_path: Path) -> None:

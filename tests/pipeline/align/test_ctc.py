@@ -252,6 +252,36 @@ def test_long_segments_go_through_windows(tmp_path):
     assert np.abs(parts - whole).mean() < 0.05
 
 
+def batch_equals_members(model):
+    """Clips of any lengths, loud and quiet ones, some longer than a window, some shorter than a frame."""
+    lengths = [0, 319, 320, 4_000, 20_000, 9_999, 640_000]
+    clips = [(GENERATOR.standard_normal(n) * GENERATOR.uniform(0.001, 1)).astype(np.float32) for n in lengths]
+    for clip, together in zip(clips, model.log_probs_batch(clips), strict=True):
+        np.testing.assert_allclose(together, model.log_probs(clip), atol=3e-4)
+
+
+@pytest.mark.parametrize("norm", ["group", "layer"])
+def test_a_padded_batch_gives_the_emissions_of_its_members(norm, tmp_path):
+    model = CtcModel(CtcSpec(model=save_ctc(tmp_path, norm=norm), device="cpu"))
+    model.open()
+    batch_equals_members(model)
+
+
+def test_half_precision_is_close_named_in_the_card_and_off_by_default(tmp_path):
+    path = save_ctc(tmp_path)
+    audio = (GENERATOR.standard_normal(20_000) * 0.1).astype(np.float32)
+    emissions, cards = {}, {}
+    for dtype in ("float32", "bfloat16"):
+        aligner = CtcAligner(CtcSpec(model=path, device="cpu", dtype=dtype))
+        cards[dtype] = aligner.card()
+        aligner.open()
+        emissions[dtype] = aligner.hear([audio])[0]
+    assert CtcAligner(CtcSpec(model=path)).card() == cards["float32"] != cards["bfloat16"]
+    assert "dtype" not in cards["float32"].facts
+    difference = np.abs(emissions["float32"] - emissions["bfloat16"])
+    assert 0 < difference.max() < 0.2
+
+
 def test_a_torchaudio_bundle_gives_its_own_emissions(monkeypatch, tmp_path):
     import torchaudio
     from torchaudio.pipelines import WAV2VEC2_ASR_BASE_960H
@@ -276,8 +306,53 @@ def test_a_torchaudio_bundle_gives_its_own_emissions(monkeypatch, tmp_path):
     with torch.inference_mode():
         expected = torch.log_softmax(original(torch.from_numpy(np.pad(audio, 40))[None])[0], -1)[0].numpy()
     np.testing.assert_allclose(model.log_probs(audio), expected, atol=1e-4)
+    batch_equals_members(model)
     with pytest.raises(ConfigError, match="no CTC bundle 'HUBERT_BASE'"):
         CtcAligner(CtcSpec(format="torchaudio", model="HUBERT_BASE")).card()
+
+
+def test_a_gpu_gets_full_batches_across_recordings_and_the_table_does_not_show_it(monkeypatch, tmp_path):
+    """As with 16 clips per step: the same words and rejects in the same order, more than 14 clips a step."""
+    stage = WordsStage(CtcSpec(model=save_ctc(tmp_path), device="cpu", min_score=0, min_coverage=0, max_uncovered=1))
+    stage.open()
+    audio = {name: (GENERATOR.standard_normal(32_000) * 0.1).astype(np.float32) for name in "abcdefgh"}
+    recordings = [
+        Recording(
+            recording_id=name, uri=name, source="x", bytes=1, sha256=name, codec="x", sample_rate=16_000, channels=1,
+            num_samples=32_000, num_samples_16k=32_000,
+        )
+        for name in audio
+    ]  # fmt: skip
+    segments, transcripts = [], []
+    for number in range(160):
+        name, length = "abcdefgh"[number // 20], int(GENERATOR.integers(3_000, 32_000))
+        key = segment_id(name, 0, length) + f"-{number}"
+        segments.append(
+            Segment(segment_id=key, recording_id=name, channel=-1, start=0, end=length, speech_prob=1, cut_reason="end")
+        )
+        text = "ask not what" if number % 7 else "far too much text for a segment that is this short " * 9
+        transcripts.append(Transcript(segment_id=key, text=text, language="en", asr="test"))
+    tables = {"transcripts": transcripts, "segments": segments, "recordings": recordings}
+
+    class Reader:
+        def read(self, recording, channel=-1):
+            return audio[recording.recording_id]
+
+    alone = stage.run(tables, Reader())
+    steps = []
+
+    def hear(clips):
+        steps.append(len(clips))
+        return [stage._aligner._model.log_probs(clip) for clip in clips]
+
+    monkeypatch.setattr(stage._aligner._model, "batch_size", 16)
+    monkeypatch.setattr(stage._aligner, "hear", hear)
+    assert stage.run(tables, Reader()) == alone
+    assert alone.rows
+    assert alone.rejects
+    assert np.mean(steps) >= 14
+    assert stage.halve_batch()
+    assert stage._aligner.batch_size == 8
 
 
 @pytest.mark.parametrize("delimiter", [True, False])

@@ -309,3 +309,16 @@ def test_padding_would_be_seen_without_mask_or_statistics(encoders):
     encoder = encoders["group", 0]
     padded = encoder.encode(np.concatenate([AUDIO[:9_600], np.zeros(12_800, np.float32)]))[: 9_600 // 320]
     assert np.abs(padded - encoder.encode(AUDIO[:9_600])).max() > 1e-2
+
+
+def test_half_precision_is_close_and_its_frames_are_as_many(models, encoders):
+    spec = HubertSpec(model=models["group", 0], layer=2, window_seconds=1, context_seconds=0.5, device="cpu")
+    halved = build_encoder(spec.with_updates(dtype="bfloat16"))
+    halved.open()
+    whole = encoders["group", 0]
+    assert halved.card() == whole.card(), "a codebook fitted in one arithmetic serves the others"
+    for alone, together in ((whole.encode(AUDIO), halved.encode(AUDIO)), (whole.encode(AUDIO[:9_600]), None)):
+        other = halved.encode_batch([AUDIO[:9_600], AUDIO[:5_000]])[0] if together is None else together
+        assert other.shape == alone.shape
+        assert other.dtype == np.float32
+        assert 0 < np.abs(other - alone).max() < 0.15

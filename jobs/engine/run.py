@@ -1,25 +1,23 @@
-"""Running a plan on Ray Data: one row is one partition, one map per stage, each stage a pool of actors.
-
-Rows carry tasks and no data; tables go through the store, so the object store stays empty and the stages work on different
-partitions at the same time. What there is to do is driven through in windows (jobs/runtime/drive.py).
-"""
+"""Running a plan on Ray: tasks of partitions through pools of actors (jobs/engine/scheduler.py), window by window
+(jobs/runtime/drive.py), with a bar, a count of rejects, and an ear for signals."""
 
 from __future__ import annotations
 
-import pickle
 import signal
 import sys
 import time
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from jobs.cluster.limits import cuda_stages
 from jobs.cluster.places import local_or_url
-from jobs.cluster.session import ray_session
+from jobs.cluster.pools import Pool, check_embedded, fit_pools, shortage
+from jobs.cluster.session import is_embedded, ray_session
+from jobs.engine.scheduler import Scheduler
 from jobs.monitoring.estimate import StageProgress, UnitHours
 from jobs.monitoring.logs import LOG, forget_old_logs, log_folder
 from jobs.monitoring.progress import Progress
@@ -34,9 +32,6 @@ from schemas.commands.cli import Stopped
 from schemas.commit import KINDS
 from schemas.config import ConfigError
 
-SPARE_CPUS = 0.2
-"""Left free for Ray Data's own tasks: with none it waits for ever without a word (ray issue 44687)."""
-
 
 @dataclass(kw_only=True)
 class Outcome:
@@ -50,6 +45,8 @@ class Outcome:
     stopped: bool
     failed: Sequence[str] = ()
     """Why partitions were set aside."""
+    workers: Mapping[str, int] = field(default_factory=dict)
+    """Stage -> workers that did it."""
 
 
 def run_plan(plan: Plan, stages: Sequence[str], lease: Lease, show_progress: bool | None = None) -> Outcome:
@@ -58,7 +55,7 @@ def run_plan(plan: Plan, stages: Sequence[str], lease: Lease, show_progress: boo
     The progress bar is shown on a terminal, unless `show_progress` decides.
 
     Raises:
-        ConfigError: the output cannot be written, a stage wants CUDA and has no GPU, or the worker pools do not fit the cluster.
+        ConfigError: the output cannot be written, a stage wants CUDA and has no GPU, or the worker pools do not fit the machine.
     """
     begin = time.perf_counter()
     check_devices(plan, stages)
@@ -70,27 +67,38 @@ def run_plan(plan: Plan, stages: Sequence[str], lease: Lease, show_progress: boo
     if any(waiting.any() for waiting in pending.values()):
         forget_old_logs(plan.spec.output)
         with ray_session() as ray, stop_on_signal(plan) as stop:
-            check_cluster(plan, stages, ray.cluster_resources())
+            cluster = ray.cluster_resources()
+            pools = fit_pools(plan.spec, stages, cluster)
+            check_pools(plan, pools, cluster, embedded=is_embedded())
             outcome.start_up_seconds = time.perf_counter() - begin
             LOG.info("%s", begun(plan, pending, stop.run_id, outcome.start_up_seconds))
             job = Job.of(plan, stop.run_id)
-            with make_progress(
-                plan, stages, bar=sys.stderr.isatty() if show_progress is None else show_progress
-            ) as progress:
+            bar = sys.stderr.isatty() if show_progress is None else show_progress
+            with make_progress(plan, stages, {pool.name: pool.least for pool in pools}, bar) as progress:
                 rate = RejectRate(plan, stages)
-
-                def execute(names: Sequence[str], tasks: list[AnyTask]) -> Iterator[AnyTask]:
-                    for task in _execute(plan, job, names, tasks):
-                        progress.heard(task.commits)
-                        if rate.passes(task.commits):
-                            plan.store.write_bytes(stop_path(stop.run_id), b"")
-                        yield task
 
                 def stopping() -> bool:
                     lease.check()
                     return stop.requested or rate.is_passed
 
-                outcome.failed = drive(plan, stages, execute, stop.run_id, stopping)
+                def sizes() -> dict[str, int]:
+                    return {pool.name: pool.least for pool in fit_pools(plan.spec, stages, ray.cluster_resources())}
+
+                scheduler = Scheduler(ray, job, pools, stopping, resize=None if is_embedded() else sizes)
+                stop.has_begun = lambda: scheduler.has_begun
+
+                def execute(names: Sequence[str], tasks: list[AnyTask]) -> Iterator[AnyTask]:
+                    for task in scheduler.run(names, tasks):
+                        progress.heard(task.commits)
+                        if rate.passes(task.commits):
+                            plan.store.write_bytes(stop_path(stop.run_id), b"")
+                        yield task
+
+                try:
+                    outcome.failed = drive(plan, stages, execute, stop.run_id, stopping)
+                    outcome.workers = scheduler.workers
+                finally:
+                    scheduler.close()
         outcome.stopped = stop.requested
         refresh(plan)
     outcome.seconds = time.perf_counter() - begin
@@ -105,68 +113,41 @@ def begun(plan: Plan, pending: Mapping[str, np.ndarray], run_id: str, seconds: f
     return f"Ray is up after {seconds:.0f} s; to do: {tasks}; the workers' logs: {logs}"
 
 
-def _execute(plan: Plan, job: Job, stages: Sequence[str], tasks: list[AnyTask]) -> Iterator[AnyTask]:
-    import ray
-
-    from jobs.runtime.worker import StageWorker
-
-    shares = cpu_shares(plan, stages, float(ray.cluster_resources().get("CPU", 0)))
-    rows = [{"task": pickle.dumps(task)} for task in tasks]
-    dataset = ray.data.from_items(rows, override_num_blocks=len(rows))
-    for stage in stages:
-        wanted = plan.spec.resource(stage)
-        dataset = dataset.map(
-            StageWorker,
-            fn_constructor_kwargs={"job": job, "stage": stage, "pool": stage},
-            compute=ray.data.ActorPoolStrategy(size=min(wanted.workers, len(rows))),
-            num_cpus=shares[stage],
-            num_gpus=wanted.gpus or None,
-        )
-    for row in dataset.iter_rows():
-        yield pickle.loads(row["task"])
-
-
-def cpu_shares(plan: Plan, stages: Sequence[str], cpus: float) -> dict[str, float]:
-    """CPUs that Ray sets aside per worker of each stage; what the spec leaves open shares what the cluster has left."""
-    wanted = {stage: plan.spec.resource(stage) for stage in stages}
-    fixed = sum(item.workers * item.cpus for item in wanted.values() if item.cpus is not None)
-    open_workers = sum(item.workers for item in wanted.values() if item.cpus is None)
-    share = min(1.0, max(cpus - SPARE_CPUS - fixed, 0.0) / open_workers) if open_workers else 0.0
-    return {
-        stage: item.cpus if item.cpus is not None else max(int(share * 100) / 100, 0.01)
-        for stage, item in wanted.items()
-    }
-
-
 def check_devices(plan: Plan, stages: Sequence[str]) -> None:
     """Raises ConfigError where a stage wants CUDA and its workers would not be given a GPU to see."""
+    by_hand = plan.spec.resources != "auto"
     for stage in cuda_stages(plan.spec):
-        if stage in stages and not plan.spec.resource(stage).gpus:
+        if stage in stages and by_hand and not plan.spec.resource(stage).gpus:
             raise ConfigError(
                 f"stages.{stage} has device: cuda and resources.{stage}.gpus is 0, so that its workers see no GPU",
                 f"set resources.{stage}.gpus=1, or device: auto",
             )
 
 
-def check_cluster(plan: Plan, stages: Sequence[str], resources: dict[str, float]) -> None:
-    """Raises ConfigError, in words, when the worker pools do not fit the cluster: Ray would wait for ever."""
-    for kind, field, spare in (("CPU", "cpus", SPARE_CPUS), ("GPU", "gpus", 0.0)):
-        have = float(resources.get(kind, 0))
-        pools = {stage: plan.spec.resource(stage) for stage in stages}
-        wanted = {stage: item.workers * (getattr(item, field) or 0.0) for stage, item in pools.items()}
-        total = sum(wanted.values())
-        if total and total + spare > have:
-            parts = ", ".join(f"{stage} {amount:g}" for stage, amount in wanted.items() if amount)
-            raise ConfigError(
-                f"the worker pools ask for {total:g} {kind}s ({parts}) and {spare:g} must stay free, but the cluster has "
-                f"{have:g}: lower resources.<stage>.workers or .{field} in the spec, or add nodes"
-            )
+def check_pools(plan: Plan, pools: Sequence[Pool], cluster: Mapping[str, float], embedded: bool) -> None:
+    """Say in words where the pools do not fit the cluster.
+
+    Raises:
+        ConfigError: nothing will be added to this machine, or a stage wants CUDA and there is no GPU to share.
+    """
+    if embedded:
+        check_embedded(plan.spec, pools, cluster)
+    elif missing := shortage(plan.spec, pools, cluster):
+        LOG.warning("%s now: going on with what is here, and waiting for the rest", missing)
+    wanting = [pool.name for pool in pools if not pool.gpus and set(pool.stages) & set(cuda_stages(plan.spec))]
+    if wanting and (embedded or plan.spec.resources != "auto"):
+        raise ConfigError(
+            f"a stage of the pool {wanting[0]} has device: cuda, and there is no GPU for it",
+            "set resources.<stage>.gpus=1, or device: auto",
+        )
 
 
 class _Stop:
     def __init__(self) -> None:
         self.run_id = uuid.uuid4().hex[:12]
         self.requested = False
+        self.has_begun: Callable[[], bool] = lambda: False
+        """Whether a worker has been given anything."""
 
 
 @contextmanager
@@ -178,7 +159,7 @@ def stop_on_signal(plan: Plan) -> Iterator[_Stop]:
     stop = _Stop()
 
     def request(number: int, _frame: object) -> None:
-        if stop.requested or not plan.store.find(f"attempts/{stop.run_id}"):
+        if stop.requested or not stop.has_begun():
             raise Stopped(signal.Signals(number).name)
         stop.requested = True
         LOG.warning("%s: finishing what is in flight; once more to end at once", signal.Signals(number).name)
@@ -193,13 +174,13 @@ def stop_on_signal(plan: Plan) -> Iterator[_Stop]:
         plan.store.remove(stop_path(stop.run_id))
 
 
-def make_progress(plan: Plan, stages: Sequence[str], bar: bool) -> Progress:
+def make_progress(plan: Plan, stages: Sequence[str], workers: Mapping[str, int], bar: bool) -> Progress:
     """What shows how far the run is, from what the output holds and what its workers commit."""
     fingerprints = {stage: plan.stages[stage].fingerprint for stage in stages}
     return Progress(
         [stage_progress(plan, stage) for stage in stages],
         {stage: UnitHours(plan.units[stage], plan.unit_hours(stage)) for stage in stages},
-        {stage: plan.spec.resource(stage).workers for stage in stages},
+        workers,
         CommitWatch(plan.store, fingerprints),
         bar=bar,
         is_local=plan.store.is_local,

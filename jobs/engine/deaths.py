@@ -1,0 +1,81 @@
+"""What a worker's death says of the tasks that it held: nothing where its node was lost, else that one of them may be why."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from jobs.monitoring.metrics import count
+from jobs.runtime.job import MAX_DEATHS, Job, ShardTask, Task, death_path
+from jobs.store.store import Store
+from schemas.tables import RejectCode
+
+GIVE_UP = MAX_DEATHS + 3
+"""Deaths after which a partition is set aside: also taken apart, something of it ends its worker."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Death:
+    """How a worker died, as far as Ray knows."""
+
+    is_lost_node: bool
+    """Its node is gone, or was taken back by whoever lent it."""
+    is_memory: bool
+    """Ray ended it, for its node was short of memory."""
+    said: str
+
+    @classmethod
+    def of(cls, ray: Any, error: Exception, node: str) -> Death:
+        """What Ray's error says, and whether the worker's node is still there."""
+        said = " ".join(str(error).split())
+        nodes = {entry["NodeID"]: entry["Alive"] for entry in ray.nodes()}
+        lost = getattr(error, "preempted", False) or "node has died" in said or "node was terminated" in said
+        return cls(
+            is_lost_node=lost or (bool(node) and not nodes.get(node, False)),
+            is_memory="memory pressure" in said or "out of memory" in said.lower(),
+            said=said,
+        )
+
+
+def bring_back(store: Store, job: Job, task: Task | ShardTask, stages: Sequence[str]) -> None:
+    """Add to a task what its dead worker had committed of these stages."""
+    if isinstance(task, ShardTask):
+        return
+    for stage in stages:
+        if stage in task.receipts:
+            continue
+        try:
+            commit = store.read_commit(stage, job.stages[stage].fingerprint, task.units[stage])
+        except FileNotFoundError:
+            return
+        task.receipts[stage] = commit.outputs[stage].sha256
+        task.commits.append(commit)
+
+
+def count_death(store: Store, job: Job, task: Task | ShardTask, stages: Sequence[str], death: Death) -> None:
+    """Count a death against the stage of the task that was under way; where its cause is known, the next attempt is isolated."""
+    if isinstance(task, ShardTask):
+        task.deaths += 1
+        if task.deaths >= GIVE_UP:
+            task.failed = f"the shard {task.name}: {task.deaths} workers died of it; the last: {death.said[:300]}"
+        return
+    stage = next((stage for stage in stages if stage not in task.receipts), None)
+    if stage is None:
+        return
+    unit = task.units[stage]
+    cause = _noted(store, death_path(job.run_id, stage, unit))
+    known = bool(cause) or death.is_memory
+    count("lst_attempts", 1, {"stage": stage})
+    task.deaths[stage] = max(task.deaths.get(stage, 0) + 1, MAX_DEATHS if known else 0)
+    if task.deaths[stage] >= GIVE_UP:
+        task.failed = (
+            f"{stage} of the partition {unit}: {task.deaths[stage]} workers died of it; the last: {death.said[:300]}"
+        )
+
+
+def _noted(store: Store, path: str) -> RejectCode | str:
+    try:
+        return store.read_bytes(path).decode()
+    except FileNotFoundError:
+        return ""
