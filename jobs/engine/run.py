@@ -10,6 +10,7 @@ import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 
@@ -31,6 +32,9 @@ from jobs.store.lease import Lease
 from schemas.commands.cli import Stopped
 from schemas.commit import KINDS
 from schemas.config import ConfigError
+
+NVIDIA = Path("/dev/nvidiactl")
+"""Is there where a GPU is: known before Ray is up."""
 
 
 @dataclass(kw_only=True)
@@ -115,9 +119,9 @@ def begun(plan: Plan, pending: Mapping[str, np.ndarray], run_id: str, seconds: f
 
 def check_devices(plan: Plan, stages: Sequence[str]) -> None:
     """Raises ConfigError where a stage wants CUDA and its workers would not be given a GPU to see."""
-    by_hand = plan.spec.resources != "auto"
+    may_be_shared = plan.spec.resources == "auto" and (not is_embedded() or NVIDIA.exists())
     for stage in cuda_stages(plan.spec):
-        if stage in stages and by_hand and not plan.spec.resource(stage).gpus:
+        if stage in stages and not may_be_shared and not plan.spec.resource(stage).gpus:
             raise ConfigError(
                 f"stages.{stage} has device: cuda and resources.{stage}.gpus is 0, so that its workers see no GPU",
                 f"set resources.{stage}.gpus=1, or device: auto",
