@@ -65,7 +65,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         plan = make_plan(spec, until=last)
         if given.only:
             check_upstream(plan, given.only)
+        lease.confirm()  # to forget what does not stand, and below to publish, is the owner's alone
         outcome = run_plan(plan, stages, lease, show_progress=False if given.no_progress else None)
+        lease.confirm()
         return report(outcome, last)
 
 

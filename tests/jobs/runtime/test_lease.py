@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from jobs.store import lease as lease_module
-from jobs.store.lease import Lease, owned
+from jobs.store.lease import Lease, LeaseLost, owned
 from jobs.store.store import Store
 from schemas.config import ConfigError
 
@@ -97,4 +97,19 @@ def test_whoever_was_taken_over_notices(store: Store, monkeypatch: pytest.Monkey
     with pytest.raises(ConfigError, match="taken over by another run"):
         first.check()
     first.release()
+    second.release()
+
+
+def test_an_owner_that_was_taken_over_learns_it_before_it_publishes(store: Store) -> None:
+    """Not only with its next heartbeat; and it does not mark the other's lease as released."""
+    first, second = Lease(store, "first"), Lease(store, "second")
+    first.acquire()
+    first.confirm()
+    second.acquire(take_over=True)
+    with pytest.raises(LeaseLost, match="was taken over by another run"):
+        first.confirm()
+    first.release()
+    second.confirm()
+    with pytest.raises(ConfigError, match="is being written by second"):
+        Lease(store, "third").acquire()
     second.release()
