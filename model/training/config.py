@@ -90,7 +90,7 @@ class VoiceConfig(StrictModel):
     mean_spectrum: bool = False
     """Speak with mean spectra instead of joined pieces."""
     vocoder: Annotated[str | None, BY_CONTENT] = None
-    """The folder of a unit HiFi-GAN (config.json and its weights) instead."""
+    """A unit HiFi-GAN instead: a folder with config.json and weights, or the hub name of one that was fetched."""
     speaker: int = 0
     """Of a vocoder with several."""
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from schemas.config import ConfigError
+from schemas.models.hub import folder_of
 
 if TYPE_CHECKING:
     from model.inference.trained import Trained
@@ -26,7 +27,11 @@ def add_speaking_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--audio-root", metavar="DIR", help="where the recordings lie, if the shards carry no audio")
     group.add_argument("--voice", default="", metavar="NAME", help="only recordings with this in their path")
     group.add_argument("--mean-spectrum", action="store_true", help="speak with mean spectra instead of joined pieces")
-    group.add_argument("--vocoder", metavar="DIR", help="a unit HiFi-GAN instead: config.json and its weights")
+    group.add_argument(
+        "--vocoder",
+        metavar="DIR",
+        help="a unit HiFi-GAN instead: a folder or a fetched hub name",
+    )
     group.add_argument("--speaker", type=int, default=0, help="of a vocoder with several (default: %(default)s)")
 
 
@@ -47,7 +52,7 @@ def open_synthesiser(given: argparse.Namespace, trained: Trained) -> Synthesiser
     if units is None:
         raise ConfigError("the model was trained on text alone, so it has no units to speak")
     if given.vocoder:
-        voice = Vocoder(load_vocoder(*_vocoder_files(Path(given.vocoder))), given.speaker)
+        voice = Vocoder(load_vocoder(*_vocoder_files(folder_of(given.vocoder) or Path(given.vocoder))), given.speaker)
         if voice.model.config.num_embeddings < units.num_units:
             raise ConfigError(
                 f"the vocoder knows {voice.model.config.num_embeddings} units, the model {units.num_units}"
@@ -78,6 +83,7 @@ def _vocoder_files(folder: Path) -> tuple[Path, Path]:
     found = sorted({path for pattern in WEIGHTS for path in folder.glob(pattern)})
     if not (folder / "config.json").is_file() or len(found) != 1:
         raise ConfigError(
-            f"{folder} must hold config.json and one file of weights ({', '.join(WEIGHTS)}), found {len(found)}"
+            f"{folder} must hold config.json and one file of weights ({', '.join(WEIGHTS)}), found {len(found)}; a hub name is "
+            "fetched beforehand, by `lst fetch --config` of a training configuration that names it"
         )
     return folder / "config.json", found[0]

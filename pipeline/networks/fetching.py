@@ -15,6 +15,7 @@ from schemas.models.hub import hub_name
 PATTERNS = {
     "ctranslate2": ["*.bin", "*.json", "*.txt", "README.md"],
     "hf": ["*.json", "*.txt", "*.jinja", "*.safetensors", "pytorch_model.bin", "README.md"],
+    "vocoder": ["*.json", "*.safetensors", "*.pt", "g_*", "README.md"],
     "tokenizer": ["tokenizer.json", "tokenizer.model", "README.md"],
 }
 

@@ -8,6 +8,7 @@
 | fairseq | the path of a checkpoint |
 | centroids | a folder or fsspec URL with centroids.npy and card.json |
 | tokenizer | a file, a directory, or a hub name |
+| vocoder | a directory, or a hub name |
 """
 
 from __future__ import annotations
@@ -32,10 +33,11 @@ from schemas.spec import (
 )
 from schemas.storage.files import Files
 
-Form = Literal["ctranslate2", "hf", "torchaudio", "fairseq", "centroids", "tokenizer"]
+Form = Literal["ctranslate2", "hf", "torchaudio", "fairseq", "centroids", "tokenizer", "vocoder"]
 NEEDED: dict[Form, tuple[str, ...]] = {
     "ctranslate2": ("model.bin", "config.json", "tokenizer.json"),
     "hf": ("config.json",),
+    "vocoder": ("config.json",),
     "centroids": ("centroids.npy", "card.json"),
 }
 WHISPER = {

@@ -30,11 +30,14 @@ def models_of_file(path: str) -> list[Wanted]:
 
 
 def _of_training(document: dict[str, Any]) -> list[Wanted]:
-    """The tokenizer, unless the run trains it, and what the weights start from, unless it is another run."""
+    """The tokenizer, unless the run trains it, the voice, and what the weights start from, unless it is another run."""
     found = []
     tokenizer = document["data"].get("tokenizer") or {}
     if "path" in tokenizer and tokenizer.get("train_size") is None:
         found.append(Wanted(field="data.tokenizer.path", form="tokenizer", name=str(tokenizer["path"])))
+    vocoder = ((document.get("evaluation") or {}).get("voice") or {}).get("vocoder")
+    if vocoder is not None:
+        found.append(Wanted(field="evaluation.voice.vocoder", form="vocoder", name=str(vocoder)))
     start = document.get("init_from")
     runs = Path(str(document.get("output_dir", "runs/x"))).parent
     if start is not None and not Path(start).is_dir() and Path(start).parent != runs:  # there lie runs, made here

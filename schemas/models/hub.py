@@ -23,13 +23,14 @@ def cached(text: str) -> Path | None:
     name = hub_name(text)
     if name is None:
         return None
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
+    from huggingface_hub import constants
 
-    try:
-        return Path(snapshot_download(name[0], revision=name[1], local_files_only=True))
-    except (LocalEntryNotFoundError, HFValidationError):
-        return None
+    # Not by snapshot_download: it calls a snapshot incomplete that lacks what was not asked for, such as weights in other forms.
+    repository = Path(constants.HF_HUB_CACHE) / f"models--{name[0].replace('/', '--')}"
+    named = repository / "refs" / (name[1] or "main")
+    commit = named.read_text(encoding="utf-8").strip() if named.is_file() else name[1]
+    folder = None if commit is None else repository / "snapshots" / commit
+    return folder if folder is not None and folder.is_dir() else None
 
 
 def folder_of(text: str) -> Path | None:

@@ -164,6 +164,23 @@ def test_fetch_brings_what_a_spec_names_from_the_hub_and_says_so(tmp_path: Path)
         assert len(hub.asked) == asked, "what is there is not asked for"
 
 
+def test_fetch_brings_the_vocoder_of_a_training_configuration(tmp_path: Path) -> None:
+    """By its hub name, with whatever its weights are called; then it is found by that name."""
+    served = tmp_path / "served" / "someone" / "unit-hifigan"
+    served.mkdir(parents=True)
+    for file in ("config.json", "g_00500000.pt", "notes.txt"):
+        (served / file).write_text("{}")
+    (tmp_path / "train.yaml").write_text(
+        "data: {tokenizer: {path: x, train_size: 300}}\nevaluation: {voice: {vocoder: someone/unit-hifigan}}\n"
+    )
+    with fake_hub(tmp_path / "served") as hub:
+        result = fetch(["--config", str(tmp_path / "train.yaml")], hub.environment(tmp_path / "home"), tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.startswith("evaluation.voice.vocoder: ")
+    folder = Path(result.stdout.removeprefix("evaluation.voice.vocoder: ").removesuffix(" (from the hub)\n"))
+    assert sorted(path.name for path in folder.iterdir()) == ["config.json", "g_00500000.pt"]
+
+
 @pytest.mark.models
 def test_the_demos_whisper_from_a_hub_alone_has_the_same_bytes(whisper_tiny: str, tmp_path: Path) -> None:
     served = tmp_path / "served" / MODELS["whisper-tiny.en"].hub
