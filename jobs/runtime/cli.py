@@ -5,8 +5,6 @@ from __future__ import annotations
 import argparse
 
 from jobs.cluster.places import base_folder, resolve_spec
-from jobs.runtime.rejects import SPEC
-from jobs.store.store import Store
 from schemas.commands.cli import Parser
 from schemas.commands.reference import as_help
 from schemas.config import ConfigError, apply_override, load_config, parse_config
@@ -42,6 +40,9 @@ def spec_of_run(arguments: argparse.Namespace, command: str) -> PipelineSpec:
     Raises:
         ConfigError: neither is there, or both.
     """
+    from jobs.runtime.rejects import SPEC  # here, since both take a second that the first line of a run has not
+    from jobs.store.store import Store
+
     outputs = [word for word in arguments.overrides if "=" not in word]
     if arguments.config is not None and not outputs:
         return load_spec(arguments)
