@@ -10,9 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jobs.cluster.pools import Pool, check_embedded, fit_pools, shortage
-from jobs.runtime.plan import STAGES
 from schemas.config import ConfigError
-from schemas.spec import LINE, PipelineSpec
+from schemas.spec import LINE, STAGES, PipelineSpec
 from tests.jobs.small_corpus import document
 
 GIB = 2**30
