@@ -26,8 +26,9 @@ RESIZE_SECONDS = 10.0
 """How often a cluster is asked how large it is."""
 IDLE_SECONDS = 60.0
 """After this long without work, workers above a pool's least number are let go, and their nodes with them."""
-STARTS = 3
-"""Workers in a row that die before they have done anything: their node lacks something, so no others are tried."""
+STARTS = 8
+"""Workers in a row that die before they have done anything: their node lacks something, so no others are tried. Fewer may be
+killed for want of memory while all of them load at once."""
 SAY_SECONDS = 30.0
 """A pool without a single worker is spoken of after this long,"""
 SAY_AGAIN_SECONDS = 60.0

@@ -242,7 +242,10 @@ def test_a_partition_that_kills_whoever_takes_it_apart_is_set_aside(make: Callab
 def test_workers_that_never_get_to_work_end_the_run_with_a_sentence(make: Callable[..., Scheduler]) -> None:
     ray = FakeRay()
     ray.die_at_start = "The actor died: no module named jobs"
-    with pytest.raises(TryAgain, match=r"3 workers in a row died before they had done anything.*no module named jobs"):
+    with pytest.raises(
+        TryAgain,
+        match=rf"{scheduler_module.STARTS} workers in a row died before they had done anything.*no module named jobs",
+    ):
         list(make(ray, [pool("line", ("a",))]).run("a", tasks(1)))
 
 
