@@ -7,12 +7,15 @@ import importlib.util
 import json
 import os
 import shutil
+import socket
 import subprocess
 import sys
 import tempfile
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from urllib.parse import urlsplit
+from urllib.request import getproxies
 
 from schemas.errors import ExitCode, ModelError
 
@@ -156,8 +159,10 @@ def from_hub(model: Model, to: Path) -> None:
     Raises:
         FetchError: the hub does not answer, or has other files.
     """
-    from huggingface_hub import snapshot_download
+    from huggingface_hub import constants, snapshot_download
 
+    if not constants.HF_HUB_OFFLINE:
+        _check_answers(model.hub, constants.ENDPOINT)
     try:
         snapshot_download(model.hub, revision=model.revision, local_dir=to, allow_patterns=list(model.files))
     except Exception as error:  # the hub's client has many: no network, no such revision, offline
@@ -165,6 +170,22 @@ def from_hub(model: Model, to: Path) -> None:
         raise FetchError(f"the hub did not give {model.hub}: {reason}") from error
     shutil.rmtree(to / ".cache", ignore_errors=True)
     _check_files(model.hub, model, to)
+
+
+def _check_answers(name: str, endpoint: str) -> None:
+    """Ask for a connection once: the hub's client asks five times and half a minute where there is no hub.
+
+    Raises:
+        FetchError: nobody answers there. Behind a proxy the client itself must try.
+    """
+    where = urlsplit(endpoint)
+    if getproxies():
+        return
+    try:
+        port = where.port or (80 if where.scheme == "http" else 443)
+        socket.create_connection((where.hostname or "", port), timeout=5).close()
+    except OSError as error:
+        raise FetchError(f"the hub did not give {name}: {where.hostname} does not answer ({error})") from error
 
 
 def is_complete(target: Path, model: Model) -> bool:
