@@ -149,13 +149,14 @@ def bare_calls(path: str, share: int, shares: int) -> None:
     for stage in stages.values():
         stage.open()
     spent: dict[str, dict[str, float]] = {name: {} for name in stages}
-    for item in make_plan(spec).partitions[share::shares]:
-        known: dict[str, Any] = {"inventory": list(item.items)}
+    plan = make_plan(spec)
+    for number in range(share, len(plan.partitions), shares):
+        known: dict[str, Any] = {"inventory": list(plan.partitions[number].items)}
         for name, stage in stages.items():
             inputs = keep_common_segments({table: known[table] for table in stage.inputs})
             begin = time.process_time()
             known[name] = list(stage.run(inputs, audio).rows)
-            spent[name][item.name] = time.process_time() - begin
+            spent[name][plan.unit(name, number)] = time.process_time() - begin
     print(json.dumps(spent))
 
 
