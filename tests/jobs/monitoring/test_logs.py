@@ -38,8 +38,8 @@ def test_a_worker_says_stage_and_partition_in_its_own_file_and_prints_nothing(
     LOG.info("ready")
     with working_on("units", "abc"):
         LOG.warning("slow")
-        logging.getLogger("transformers").warning("a library's")
-        logging.getLogger("transformers").info("chatter")
+        logging.getLogger("some.library").warning("a library's")
+        logging.getLogger("some.library").info("chatter")
         warnings.warn("deprecated", stacklevel=1)
     lines = path.read_text(encoding="utf-8").splitlines()
     assert path.parent == tmp_path / "control" / "logs" / "run1"

@@ -102,7 +102,8 @@ _context.set_forkserver_preload(
 )
 
 
-def _rank(rank: int, world: int, port: int, arguments: list[str], output: str) -> None:
+def _rank(rank: int, world: int, port: int, arguments: list[str], output: str, environment: dict[str, str]) -> None:
+    os.environ.update(environment)  # the server that forks knows that of the first test alone
     if world > 1:
         os.environ.update(
             RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(world), MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port)
@@ -124,10 +125,8 @@ class Ranks:
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             port = probe.getsockname()[1]
-        arguments = [str(config), *overrides]
-        self.processes = [
-            _context.Process(target=_rank, args=(rank, world, port, arguments, str(self.log))) for rank in range(world)
-        ]
+        shared = (world, port, [str(config), *overrides], str(self.log), dict(os.environ))
+        self.processes = [_context.Process(target=_rank, args=(rank, *shared)) for rank in range(world)]
         for process in self.processes:
             process.start()
 

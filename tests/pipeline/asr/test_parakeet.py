@@ -44,13 +44,13 @@ def model(folder: Path) -> ParakeetModel:
 @given(lengths=st.lists(st.integers(0, 40_000), min_size=1, max_size=5), seed=st.integers(0, 99))
 @settings(max_examples=25, deadline=None)
 def test_a_batch_is_its_sounds_one_by_one(model: ParakeetModel, lengths: list[int], seed: int) -> None:
-    """Padding and the company of longer sounds change nothing but rounding."""
+    """Padding and the company of longer sounds change nothing but rounding: up to 7e-4 was seen, and 5 without the mask."""
     random = np.random.default_rng(seed)
     waves = [random.normal(scale=0.1, size=length).astype(np.float32) for length in lengths]
     for wave, together in zip(waves, model.log_probs(waves), strict=True):
         (alone,) = model.log_probs([wave])
         assert together.shape == (-(-(len(wave) // 160) // 8) if len(wave) >= 320 else 0, BLANK + 1)
-        np.testing.assert_allclose(together, alone, rtol=1e-5, atol=1e-4)
+        np.testing.assert_allclose(together, alone, rtol=1e-3, atol=2e-3)
 
 
 def emissions_of(frames: list[int]) -> np.ndarray:
