@@ -15,7 +15,7 @@ export RAY_USAGE_STATS_ENABLED := 0
 export PYANNOTE_METRICS_ENABLED := 0
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: help setup pins models shards train test test-all check format inspect report listen example verify bench gpu-check study study-first study-demo study-data plots site clean
+.PHONY: help setup pins models shards train test test-all check format inspect report listen verify bench gpu-check study study-first study-demo study-data plots site clean
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -75,9 +75,6 @@ report: $(STAMP) ## runs/demo/report.html: what went in, what came out, what it 
 listen: $(STAMP) ## runs/train-tiny/report.html: the trained model's losses, and what it says, to be heard
 	@$(PY) -m jobs.hearing.report runs/train-tiny --text "It was the best of times"
 
-example: $(STAMP) ## runs/example.html: three small models of the study, plain and LST, to be heard
-	@$(PY) -m recipes.pictures.example
-
 verify: $(STAMP) ## re-hash every file and check every invariant
 	@$(PY) jobs/verify_dataset.py --config $(CONFIG)
 
@@ -113,7 +110,6 @@ study-data:
 
 site: $(STAMP) ## the documentation as pages, under runs/site (nothing is fetched when they are read)
 	@$(VENV)/bin/zensical build --strict --clean
-	@$(PY) -m recipes.pictures.example --out runs/site/example.html
 
 plots: $(STAMP) ## loss curves of runs/*/metrics.jsonl in one PNG
 	@$(PY) -m model.plots runs/train-*

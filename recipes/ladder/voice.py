@@ -1,6 +1,6 @@
 """The voice of a ladder: every rendition of every word once, as it was spoken, so that models of its units can be heard.
 
-    python -m recipes.ladder.voice configs/stories/ladder-lex3.yaml --out assets/example/voice
+    python -m recipes.ladder.voice configs/stories/ladder-lex3.yaml --out runs/example/voice
 
 Writes voice.ogg (Opus, 16 kHz) and voice.npy (the unit of each 40 ms of it). Needs the flite libraries, and minutes.
 """

@@ -1,9 +1,10 @@
 """A page to hear: three small models of the study go on with stories they have never read, forced to speech and to text.
 
-    make example                                      # runs/example.html
-    python -m recipes.pictures.example --out page.html
+    python -m recipes.pictures.example --out docs/assets/example.html
 
-Everything it needs is in assets/example; seconds on one core. Greedy, so that it says the same everywhere.
+Its models lie in runs/example, since they are too large for the repository: exported runs of the study (plain, lst, bpe), the
+voice of `recipes.ladder.voice`, and prompts.jsonl, lines of the ladder's test file. Seconds on one core; greedy, so that it says
+the same everywhere.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from schemas.files import whole_file
 from schemas.tasks import read_task
 
 ROOT = Path(__file__).resolve().parents[2]
-ASSETS = ROOT / "assets" / "example"
+ASSETS = ROOT / "runs" / "example"
 NUM_UNITS = 100
 MODELS = {
     "plain": (
@@ -102,7 +103,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         ],
         hop=HOP,
         colours=unit_colours(NUM_UNITS, None),
-        command="make example",
+        command="python -m recipes.pictures.example",
         introduction=INTRODUCTION,
     )
     given.out.parent.mkdir(parents=True, exist_ok=True)

@@ -28,7 +28,6 @@ from schemas.spec import CtcSpec, HubertSpec, SoundSwallowerSpec
 ROOT = Path(__file__).resolve().parents[2]
 ASSETS, DEMO = ROOT / "assets", ROOT / "data" / "demo"
 LIMIT = 24_000_000
-HEARD_LIMIT = 10_500_000
 
 
 @pytest.fixture(scope="module")
@@ -50,11 +49,7 @@ def transcript(name: str) -> str:
 
 
 def test_together_they_stay_small_enough_for_git() -> None:
-    """The models of the line; what is there to be heard (assets/example) has a limit of its own."""
     files = [path for path in ASSETS.glob("*/**/*") if path.is_file()]
-    heard = [path for path in files if path.is_relative_to(ASSETS / "example")]
-    assert sum(path.stat().st_size for path in heard) <= HEARD_LIMIT
-    files = [path for path in files if path not in heard]
     assert sum(path.stat().st_size for path in files) <= LIMIT
     assert not [path for path in files if path.suffix in (".bin", ".pt", ".pkl")], "safetensors and npy only"
 
