@@ -40,7 +40,9 @@ class Ledger:
         path.parent.mkdir(parents=True, exist_ok=True)
         partial = path.with_suffix(f".{os.getpid()}.part")
         document = {"format": FORMAT, "unit": unit, **record, "versions": versions(), "machine": machine()}
-        partial.write_text(json.dumps(_short(document), separators=(",", ":"), ensure_ascii=False) + "\n", encoding="utf-8")
+        partial.write_text(
+            json.dumps(_short(document), separators=(",", ":"), ensure_ascii=False) + "\n", encoding="utf-8"
+        )
         os.replace(partial, path)
         return path
 
