@@ -1,7 +1,8 @@
 """Reading prompts in one packed pass: what every cache would hold after the same elements one by one, put there at once.
 
-The modules run as they do in training; hooks keep what their attentions read, of which the keys and values that may still be read
-are made once more and stored. Global attention reads all latents, so that costs a quarter of a pass; windows need a few rows.
+The modules run as they do in training; hooks keep what their attentions projected, and the keys and values that may still be read
+are stored. A layer of the decoder runs over those elements alone on which a later step may depend: its own window, and one more for
+each layer above it.
 
 Shape suffixes: N elements of all rows, E entries of a row, L local elements, P latents, V joint vocabulary.
 """
@@ -17,11 +18,12 @@ import numpy as np
 import torch
 from torch import nn
 
-from model.network.base import SpeechTextModel
+from model.network.base import HeadRows, SpeechTextModel
 from model.network.baseline import BaseState
 from model.network.batch import Batch
 from model.network.cache import Cache
 from model.network.layers.blocks import CrossAttention, SelfAttention
+from model.network.layout import derive
 from model.network.lst import LST, LSTState
 from model.network.vocabulary import SPEECH_MARK
 
@@ -40,14 +42,16 @@ class Prompt:
 def prefill(model: SpeechTextModel, state: Any, prompts: Sequence[Prompt]) -> torch.Tensor:
     """Logits [rows, V] after each prompt; the state, which must be new, then stands where steps would have left it."""
     batch = _pack(model, prompts)
-    ends = np.cumsum([len(prompt.ids) for prompt in prompts]) - 1
-    row_R = torch.as_tensor(ends, device=batch.ids_N.device)
+    last = np.cumsum([len(prompt.ids) for prompt in prompts]) - 1
+    row_R = torch.as_tensor(last, device=batch.ids_N.device)
     with _seen(model) as seen:
-        parts = model.head_rows(batch, row_R)
-    if isinstance(model, LST):
-        _fill_lst(model, state, prompts, seen)
-    else:
-        _fill_plain(model, state, prompts, seen)
+        if isinstance(model, LST):
+            ends = _ends(model, prompts, row_R.device)
+            parts = _head_rows(model, batch, row_R, ends)
+            _fill_lst(model, state, prompts, seen, ends)
+        else:
+            parts = model.head_rows(batch, row_R)
+            _fill_plain(model, state, prompts, seen)
     if state.history is not None:
         for row, prompt in enumerate(prompts):
             for element in prompt.ids[-2 * state.history.ids_BM.shape[1] :]:
@@ -76,14 +80,36 @@ def _pack(model: SpeechTextModel, prompts: Sequence[Prompt]) -> Batch:
     ).to(next(model.parameters()).device)
 
 
+def _ends(model: LST, prompts: Sequence[Prompt], device: torch.device) -> list[torch.Tensor]:
+    """For each layer of the decoder the local elements, as indices into L, on which logits or what is stored depends: the last
+    layer's cache holds a window of its inputs, and each layer below must be right one window further back."""
+    window, layers = model.decoder.stack.window, model.decoder.stack.num_layers
+    elements = _spans([int(_is_local(model, prompt.ids).sum()) for prompt in prompts])
+    return [
+        torch.as_tensor(np.concatenate([row[max(0, len(row) - above * window) :] for row in elements]), device=device)
+        for above in range(layers, 0, -1)
+    ]
+
+
+def _head_rows(model: LST, batch: Batch, row_R: torch.Tensor, ends: Sequence[torch.Tensor]) -> list[HeadRows]:
+    """`model.head_rows`, where the decoder runs over `ends` alone; the other rows of its states stay zero and unread."""
+    layout = derive(batch, model.config).plan(model.config.attention)
+    x_LD, latent_PW = model.latents(batch, layout)
+    decoded_LD = torch.zeros_like(x_LD)
+    decoded_LD[ends[-1]] = model.decoder.forward_ends(x_LD, latent_PW, layout, ends)
+    return model.rows_of(batch, row_R, decoded_LD, latent_PW)
+
+
 @contextmanager
 def _seen(model: nn.Module) -> Iterator[dict[nn.Module, tuple[Any, ...]]]:
     """What each attention of the model was called with, by module; and what each other layer gave."""
     seen: dict[nn.Module, tuple[Any, ...]] = {}
-    hooks = [
-        module.register_forward_pre_hook(lambda m, inputs: seen.update({m: inputs}))
-        for module in model.modules()
-        if isinstance(module, SelfAttention | CrossAttention)
+    attentions = [module for module in model.modules() if isinstance(module, SelfAttention | CrossAttention)]
+    hooks = [a.register_forward_pre_hook(lambda m, inputs: seen.update({m: inputs})) for a in attentions]
+    hooks += [
+        a.qkv.register_forward_hook(lambda m, _, output: seen.update({m: (output,)}))
+        for a in attentions
+        if isinstance(a, SelfAttention)
     ]
     if isinstance(model, LST):
         first = model.encoder.stack.num_layers - len(model.encoder.cross_layers)
@@ -104,7 +130,9 @@ def _fill_plain(
     state.global_transformer.num_latents_B[:] = sizes
 
 
-def _fill_lst(model: LST, state: LSTState, prompts: Sequence[Prompt], seen: dict[nn.Module, Any]) -> None:
+def _fill_lst(
+    model: LST, state: LSTState, prompts: Sequence[Prompt], seen: dict[nn.Module, Any], ends: Sequence[torch.Tensor]
+) -> None:
     local = [_is_local(model, prompt.ids) for prompt in prompts]
     begun = [int(prompt.latent_id[-1]) + 1 for prompt in prompts]
     is_open = np.array([bool(here[-1]) and not p.closed[-1] for here, p in zip(local, prompts, strict=True)])
@@ -117,8 +145,9 @@ def _fill_lst(model: LST, state: LSTState, prompts: Sequence[Prompt], seen: dict
     state.global_transformer.num_latents_B[:] = done
 
     own = [np.unique(p.latent_id[here], return_inverse=True)[1] for here, p in zip(local, prompts, strict=True)]
-    for part, layers in ((state.encoder, model.encoder.layers), (state.decoder, model.decoder.layers)):
-        _fill_stack(layers, part.layers.cache, elements, seen)
+    _fill_stack(model.encoder.layers, state.encoder.layers.cache, elements, seen)
+    _fill_stack(model.decoder.layers, state.decoder.layers.cache, elements, seen, ends)
+    for part in (state.encoder, state.decoder):
         part.num_elements_B[:] = [len(rows) for rows in elements]
     _fill_cross(model.encoder.cross_layers, state.encoder.cross_cache, own, elements, seen)
     state.encoder.num_latents_B[:] = [int(tags[-1]) + 1 if len(tags) else 0 for tags in own]
@@ -151,13 +180,21 @@ def _spans(sizes: Sequence[int]) -> list[np.ndarray]:
     return [np.arange(end - size, end) for size, end in zip(sizes, ends, strict=True)]
 
 
-def _fill_stack(layers: nn.ModuleList, cache: Cache, rows: list[np.ndarray], seen: dict[nn.Module, Any]) -> None:
-    """Keys and values of self-attention; an entry's tag is its place in its row."""
+def _fill_stack(
+    layers: nn.ModuleList,
+    cache: Cache,
+    rows: list[np.ndarray],
+    seen: dict[nn.Module, Any],
+    ends: Sequence[torch.Tensor] | None = None,
+) -> None:
+    """Keys and values of self-attention; an entry's tag is its place in its row. `ends`: what each layer ran over, if not all."""
 
     def keys(layer: int, index: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         attention: Any = layers[layer].attention
-        x_ND, (cos, sin), _ = seen[attention]
-        _, k, v = attention.project(x_ND[index], (cos[index], sin[index]))
+        if ends is not None:
+            index = torch.searchsorted(ends[layer], index)
+        (qkv_NC,), (_, (cos, sin), _) = seen[attention.qkv], seen[attention]
+        _, k, v = attention.split(qkv_NC[index], (cos[index], sin[index]))
         return k, v
 
     _store(cache, [np.arange(len(indices)) for indices in rows], rows, keys)

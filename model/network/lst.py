@@ -85,6 +85,11 @@ class LST(SpeechTextModel):
 
     def states(self, batch: Batch, layout: Layout) -> tuple[torch.Tensor, torch.Tensor]:
         """What the heads read: decoder states [L, D] and global latents [P, W]."""
+        x_LD, latent_PW = self.latents(batch, layout)
+        return self.decoder(x_LD, latent_PW, layout), latent_PW
+
+    def latents(self, batch: Batch, layout: Layout) -> tuple[torch.Tensor, torch.Tensor]:
+        """What the decoder reads: encoder states [L, D] and global latents [P, W]."""
         ids_L = batch.ids_N if layout.local_L is None else batch.ids_N[layout.local_L]
         x_LD = self.embedding(to_share(ids_L, self.vocabulary, self.local_share))
         if self.ngrams is not None:
@@ -99,12 +104,17 @@ class LST(SpeechTextModel):
             place_T = batch.latent_id_N[layout.text_N]
             empty_PW = latent_PW.new_zeros(batch.num_latents, latent_PW.shape[1])
             latent_PW = empty_PW.index_copy(0, layout.pooled_S, latent_PW).index_copy(0, place_T, text_TW)
-        latent_PW = self.global_transformer(latent_PW, layout.latent_position_P, layout.global_self)
-        return self.decoder(x_LD, latent_PW, layout), latent_PW
+        return x_LD, self.global_transformer(latent_PW, layout.latent_position_P, layout.global_self)
 
     def head_rows(self, batch: Batch, row_R: torch.Tensor) -> list[HeadRows]:
         """The rows of each head. With `text_path: direct` the text head reads the global latents."""
-        decoded_LD, latent_PW = self.states(batch, derive(batch, self.config).plan(self.config.attention))
+        states = self.states(batch, derive(batch, self.config).plan(self.config.attention))
+        return self.rows_of(batch, row_R, *states)
+
+    def rows_of(
+        self, batch: Batch, row_R: torch.Tensor, decoded_LD: torch.Tensor, latent_PW: torch.Tensor
+    ) -> list[HeadRows]:
+        """`head_rows` from the states there are."""
         if self.config.head == "joint":
             return [HeadRows(self.head("joint"), decoded_LD, row_R, torch.arange(len(row_R), device=row_R.device))]
         in_text, in_speech = by_modality(batch, row_R)

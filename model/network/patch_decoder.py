@@ -1,11 +1,13 @@
 """The patch decoder: windowed layers over elements, each after a cross-attention to the latents already known.
 
-Shape suffixes: L elements, P latents, D local width, W global width, J vectors per latent; in generation B rows of a batch,
+Shape suffixes: L elements, P latents, E of them that a layer runs over, D local width, W global width,
+J vectors per latent; in generation B rows of a batch,
 R rows that take part in a step.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import cast
 
@@ -56,6 +58,21 @@ class PatchDecoder(nn.Module):
         for cross, layer in zip(self.cross_layers, self.layers, strict=True):
             x_LD = x_LD + cross(x_LD, latent_XD, layout.decoder_cross)
             x_LD = layer(x_LD, rope, layout.decoder_self)
+        return x_LD
+
+    def forward_ends(
+        self, x_LD: torch.Tensor, latent_PW: torch.Tensor, layout: Layout, rows: Sequence[torch.Tensor]
+    ) -> torch.Tensor:
+        """`forward` where only the newest elements of each document count: layer i runs over `rows[i]`, indices into L that
+        each layer has fewer of. States [len(rows[-1]), D]."""
+        cos_LK, sin_LK = rope_tables(layout.position_L, self.stack.head_dim, self.stack.rope_theta, x_LD.dtype)
+        latent_XD = self.vectors(latent_PW).to(x_LD.dtype)
+        present_L = torch.arange(len(x_LD), device=x_LD.device)
+        for cross, layer, row_E in zip(self.cross_layers, self.layers, rows, strict=True):
+            x_ED = x_LD[torch.searchsorted(present_L, row_E)]
+            x_ED = x_ED + cross(x_ED, latent_XD, layout.decoder_cross.of_queries(row_E))
+            x_LD = layer(x_ED, (cos_LK[row_E], sin_LK[row_E]), layout.decoder_self.among(row_E))
+            present_L = row_E
         return x_LD
 
     def vectors(self, latent_PW: torch.Tensor) -> torch.Tensor:

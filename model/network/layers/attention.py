@@ -68,6 +68,22 @@ class Intervals:
             lo_Q=lo_Q.repeat_interleave(queries), hi_Q=hi_Q.repeat_interleave(queries), num_keys=self.num_keys * keys
         )
 
+    def of_queries(self, row_E: torch.Tensor) -> Intervals:
+        """The pattern of these queries alone, over all keys."""
+        return Intervals(lo_Q=self.lo_Q[row_E], hi_Q=self.hi_Q[row_E], num_keys=self.num_keys)
+
+    def among(self, row_E: torch.Tensor) -> Intervals:
+        """The pattern of self-attention among these elements alone (ascending): keys that are left out are not read."""
+        assert self.starts_Q is not None
+        document_E = self.starts_Q.cumsum(0)[row_E]
+        return Intervals(
+            lo_Q=torch.searchsorted(row_E, self.lo_Q[row_E]),
+            hi_Q=torch.searchsorted(row_E, self.hi_Q[row_E], right=True) - 1,
+            num_keys=len(row_E),
+            window=self.window,
+            starts_Q=torch.diff(document_E, prepend=document_E.new_full((1,), -1)) != 0,
+        )
+
     def count_pairs(self) -> int:
         """Query-key pairs that are computed where nothing is wasted."""
         return int((self.hi_Q - self.lo_Q + 1).clamp(min=0).sum())

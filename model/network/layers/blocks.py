@@ -176,7 +176,13 @@ class SelfAttention(nn.Module):
         self, x_ND: torch.Tensor, rope: tuple[torch.Tensor, torch.Tensor]
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Rotated queries [N, H, K] and keys, and values."""
-        qkv: torch.Tensor = self.qkv(x_ND).view(len(x_ND), self.num_heads + 2 * self.num_kv_heads, self.head_dim)
+        return self.split(self.qkv(x_ND), rope)
+
+    def split(
+        self, qkv_NC: torch.Tensor, rope: tuple[torch.Tensor, torch.Tensor]
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """`project` from what `qkv` gave."""
+        qkv = qkv_NC.view(len(qkv_NC), self.num_heads + 2 * self.num_kv_heads, self.head_dim)
         qk, v = torch.split(qkv, [self.num_heads + self.num_kv_heads, self.num_kv_heads], dim=1)
         if self.qk_norm is not None:
             qk = self.qk_norm(qk, self.num_heads)

@@ -10,7 +10,7 @@ from model.inference.session import Session
 from model.network.lst import build_model
 from model.network.vocabulary import BOS, SPEECH_MARK, TEXT_MARK
 from tests.model.inference.test_session import CONFIGS, EXACT
-from tests.model.network.cases import VOCABULARY, policy, varied_gains
+from tests.model.network.cases import VOCABULARY, policy, small_config, varied_gains
 
 
 def prompt_of(rng: np.random.Generator, length: int) -> list[int]:
@@ -43,6 +43,27 @@ def test_what_follows_a_prompt_is_the_same(name: str, policy_name: str, lengths:
         torch.testing.assert_close(one_pass.feed(ids), stepped.feed(ids), **EXACT)
     assert np.array_equal(one_pass.num_latents_B, stepped.num_latents_B)
     assert np.array_equal(one_pass.num_global_steps_B, stepped.num_global_steps_B)
+
+
+@pytest.mark.parametrize("text_path", ["local", "direct"])
+def test_the_decoder_runs_over_the_end_of_a_long_prompt_alone(text_path: str) -> None:
+    """Three layers with windows of four: no more than a window for each layer from there up, and nothing changes by that."""
+    config = small_config(
+        text_path=text_path, head="per_modality", decoder__num_layers=3, decoder__window=4, encoder__window=5
+    )
+    model = varied_gains(build_model(config, 3).double())
+    rng = np.random.default_rng(5)
+    prompts = [prompt_of(rng, 90), prompt_of(rng, 7)]
+    rows: list[int] = []
+    for layer in model.decoder.layers:
+        layer.register_forward_hook(lambda _, inputs, output: rows.append(len(inputs[0])))
+    one_pass, stepped = (Session(model, policy("static"), 2, capacity=4, packed=False) for _ in range(2))
+    torch.testing.assert_close(one_pass.prefill(prompts), stepped.one_by_one(prompts), **EXACT)
+    short = sum(id >= VOCABULARY.unit_offset or id == SPEECH_MARK for id in prompts[1]) if text_path == "direct" else 7
+    assert rows == [12 + min(short, 12), 8 + min(short, 8), 4 + min(short, 4)]
+    following = [within_the_span(rng, prompt) for prompt in prompts]
+    for ids in zip(*following, strict=True):
+        torch.testing.assert_close(one_pass.feed(ids), stepped.feed(ids), **EXACT)
 
 
 def test_later_prompts_are_fed_as_they_come() -> None:
