@@ -1,8 +1,8 @@
 """Reading prompts in one packed pass: what every cache would hold after the same elements one by one, put there at once.
 
 The modules run as they do in training; hooks keep what their attentions projected, and the keys and values that may still be read
-are stored. A layer of the decoder runs over those elements alone on which a later step may depend: its own window, and one more for
-each layer above it.
+are stored. A layer of the decoder runs over those elements alone on which a later step may depend: its own window, and one
+more for each layer above it.
 
 Shape suffixes: N elements of all rows, E entries of a row, L local elements, P latents, V joint vocabulary.
 """
