@@ -13,6 +13,7 @@ from pipeline.corpora.base import Corpus, CorpusRow, audio_uri, is_audio, to_dec
 from pipeline.corpora.manifests import matching
 from pipeline.corpora.tables import RowError, read_table
 from pipeline.corpora.tars import Damage, Member, members
+from schemas.audio import SAMPLE_RATE
 from schemas.config import ConfigError
 from schemas.given import GivenWord
 
@@ -60,6 +61,15 @@ class _Audio:
     name: str
     """What lhotse calls the recording."""
     member: str | None = None
+    channels: tuple[int, ...] = ()
+    """What lhotse calls the channels of this file, in their order; () for 0, 1, 2 ..."""
+
+    def channel(self, wanted: int | list[int]) -> int:
+        """Which channel of the file a stretch is on; -1 where it is on several."""
+        channels = wanted if isinstance(wanted, list) else [wanted]
+        if len(channels) != 1:
+            return -1
+        return self.channels.index(channels[0]) if channels[0] in self.channels else channels[0]
 
 
 @dataclass
@@ -67,6 +77,8 @@ class _Reader:
     corpus: Corpus
     parse: Callable[[dict[str, Any]], Any]
     tars: dict[str, dict[str, Member]] = field(default_factory=dict)
+    said: set[tuple[object, ...]] = field(default_factory=set)
+    """What has been stated already: windows of one recording and overlapping sets of cuts repeat their supervisions."""
 
     def _items(self, name: str) -> Iterator[tuple[str, Any]]:
         """(place, item, or the ValueError that says why there is none) of each line."""
@@ -93,61 +105,94 @@ class _Reader:
                     raise _Unusable(
                         f"it is a {type(cut).__name__}: mixed and padded cuts are not stretches of a recording"
                     )
-                audio = self._audio_of(cut, tar)
+                stretches = cut.supervisions or [cut]
+                files = [self._audio_of(cut, tar, stretch.channel) for stretch in stretches]
             except ValueError as error:
                 yield CorpusRow(audio="", place=place, problem=str(error), code=getattr(error, "code", "bad_row"))
                 continue
-            if not cut.supervisions:
-                yield from self._rows(audio, place, cut, Decimal(0), None)
-            for supervision in cut.supervisions:
-                yield from self._rows(audio, place, supervision, to_decimal(cut.start), supervision)
+            for audio, stretch in zip(files, stretches, strict=True):
+                if stretch is cut:
+                    yield from self._rows(audio, place, cut, Decimal(0), None)
+                else:
+                    yield from self._rows(audio, place, stretch, to_decimal(cut.start), stretch)
 
     def supervised(self, recordings: list[str], supervisions: list[str]) -> Iterator[CorpusRow]:
         """Every recording, and the supervisions on its clock."""
-        audio: dict[str, _Audio] = {}
+        known: dict[str, Any] = {}
+        files: set[str] = set()
         for name in recordings:
             for place, recording in self._items(name):
                 try:
                     if isinstance(recording, ValueError):
                         raise recording
-                    audio[recording.id] = self._file_of(recording)
-                    yield CorpusRow(audio=audio[recording.id].uri, place=place, recording=recording.id)
+                    audio = self._files_of(recording)
                 except ValueError as error:
                     yield CorpusRow(audio="", place=place, problem=str(error))
+                    continue
+                known[recording.id] = recording
+                # The splits of a corpus may share recordings: each manifest names them, and they are the same.
+                yield from (
+                    CorpusRow(audio=file.uri, place=place, recording=file.name)
+                    for file in audio
+                    if file.uri not in files
+                )
+                files.update(file.uri for file in audio)
         for name in supervisions:
             for place, supervision in self._items(name):
                 if isinstance(supervision, ValueError):
                     yield CorpusRow(audio="", place=place, problem=str(supervision))
-                elif supervision.recording_id not in audio:
+                elif supervision.recording_id not in known:
                     detail = f"its recording {supervision.recording_id} is not among the recordings"
                     yield CorpusRow(audio="", place=place, code="missing", problem=detail)
                 else:
-                    yield from self._rows(audio[supervision.recording_id], place, supervision, Decimal(0), supervision)
+                    try:
+                        file = self._file_of(known[supervision.recording_id], supervision.channel)
+                    except ValueError as error:
+                        yield CorpusRow(audio="", place=place, problem=str(error))
+                        continue
+                    yield from self._rows(file, place, supervision, Decimal(0), supervision)
 
-    def _audio_of(self, cut: Any, tar: str | None) -> _Audio:
+    def _audio_of(self, cut: Any, tar: str | None, channel: int | list[int]) -> _Audio:
         if cut.recording is None:
             raise _Unusable("it has no recording, only features", code="missing")
         if [source.type for source in cut.recording.sources] != ["shar"]:
-            return self._file_of(cut.recording)
+            return self._file_of(cut.recording, channel)
         member = self.tars.get(tar or "", {}).get(cut.id)
         if tar is None or member is None:
             raise _Unusable(f"its audio {cut.id} is not in {tar or 'a recording.*.tar beside it'}", code="missing")
         return _Audio(uri=f"{tar}#{member.name}", name=cut.recording.id, member=f"tar:{member.offset}:{member.size}")
 
-    def _file_of(self, recording: Any) -> _Audio:
-        if recording.transforms:
+    def _file_of(self, recording: Any, channel: int | list[int]) -> _Audio:
+        """The file that has these channels: a recording may have one for each."""
+        wanted = set(channel if isinstance(channel, list) else [channel])
+        files = self._files_of(recording)
+        if len(files) == 1:
+            return files[0]
+        for file in files:
+            if wanted <= set(file.channels):
+                return file
+        raise _Unusable(f"no file of its recording holds the channels {sorted(wanted)}: mixing files is not done here")
+
+    def _files_of(self, recording: Any) -> list[_Audio]:
+        if any(not _keeps_sound(transform) for transform in recording.transforms or ()):
             raise _Unusable(
-                "its recording is transformed (resampled, perturbed or reverberated): save it as it should be"
+                "its recording is transformed (perturbed, reverberated, or resampled to less than 16 kHz): "
+                "save it as it should be"
             )
-        if len(recording.sources) != 1 or recording.sources[0].type not in ("file", "url"):
+        if not recording.sources or any(source.type not in ("file", "url") for source in recording.sources):
             kinds = ", ".join(source.type for source in recording.sources) or "nothing"
-            raise _Unusable(f"its recording comes from {kinds}: only one file or URL is read, and no command is run")
-        return _Audio(uri=audio_uri(self.corpus, "", str(recording.sources[0].source)), name=recording.id)
+            raise _Unusable(f"its recording comes from {kinds}: only files and URLs are read, and no command is run")
+        return [
+            _Audio(
+                uri=audio_uri(self.corpus, "", str(source.source)), name=recording.id, channels=tuple(source.channels)
+            )
+            for source in recording.sources
+        ]
 
     def _open(self, tar: str) -> list[Damage]:
         found = list(members(self.corpus.files, tar))
         self.tars[tar] = {
-            PurePosixPath(member.name).stem: member
+            str(PurePosixPath(member.name).with_suffix("")): member
             for member in found
             if isinstance(member, Member) and is_audio(member.name, self.corpus.source)
         }
@@ -162,13 +207,22 @@ class _Reader:
         except (ArithmeticError, ValueError) as error:
             yield CorpusRow(audio=audio.uri, member=audio.member, place=place, problem=str(error))
             return
+        channel = audio.channel(stretch.channel)
+        statement = (
+            audio.uri,
+            channel,
+            times,
+            said.id if said is not None else None,
+            said.text if said is not None else None,
+        )
+        if statement in self.said:
+            return
+        self.said.add(statement)
         words: list[GivenWord] = []
         try:
             words = _words(said, start, end, offset)
         except (ArithmeticError, ValueError) as error:  # the utterance goes on without them
             yield CorpusRow(audio=audio.uri, member=audio.member, place=place, problem=str(error))
-        channels = stretch.channel if isinstance(stretch.channel, list) else [stretch.channel]
-        channel = channels[0] if len(channels) == 1 else -1
         yield CorpusRow(
             audio=audio.uri,
             member=audio.member,
@@ -183,6 +237,17 @@ class _Reader:
             id=said.id if said is not None else None,
             words=tuple((word, begin, until, channel) for word, begin, until, _ in words),
         )
+
+
+def _keeps_sound(transform: Any) -> bool:
+    """Whether a transform only resamples to 16 kHz or more: the file itself, as everything is read at 16 kHz."""
+    name = transform.get("name") if isinstance(transform, dict) else type(transform).__name__
+    rate = (
+        transform.get("kwargs", {}).get("target_sampling_rate", 0)
+        if isinstance(transform, dict)
+        else getattr(transform, "target_sampling_rate", 0)
+    )
+    return name == "Resample" and rate >= SAMPLE_RATE
 
 
 def _words(said: Any, start: Decimal, end: Decimal, offset: Decimal) -> list[GivenWord]:

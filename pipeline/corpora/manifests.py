@@ -1,4 +1,4 @@
-"""Layouts with a row per utterance: manifests, Common Voice, VoxPopuli, AudioFolder, LJSpeech, People's Speech."""
+"""Layouts with a row per utterance: manifests, Common Voice, AudioFolder, LJSpeech, People's Speech."""
 
 from __future__ import annotations
 
@@ -45,30 +45,7 @@ def common_voice(corpus: Corpus) -> Iterator[CorpusRow]:
     for name in manifest_names(corpus, *COMMON_VOICE):
         clips = posixpath.join(posixpath.dirname(name), "clips")
         for row in table_rows(corpus, name, base=clips):
-            yield _with_defaults(row, license="CC0 1.0")
-
-
-def voxpopuli(corpus: Corpus) -> Iterator[CorpusRow]:
-    """transcribed_data/LANG/asr_SPLIT.tsv and LANG/YEAR/ID.ogg, as the corpus's own get_asr_data writes them."""
-    for name in manifest_names(corpus, ("asr_*.tsv", "*/asr_*.tsv", "**/asr_*.tsv")):
-        folder = posixpath.dirname(name)
-        for place, row in read_table(corpus.files, name):
-            if isinstance(row, RowError):
-                yield broken_row(row)
-                continue
-            identity = str(row.get("id") or row.get("id_") or "")
-            if not identity:
-                raise unknown_columns(name, row, "the id of an utterance", ("id", "id_"))
-            text = row.get("normalized_text") or row.get("normed_text") or row.get("raw_text")
-            merged = {
-                **row,
-                "path": f"{identity[:4]}/{identity}.ogg",
-                "text": text,
-                "normalized_text": None,
-                "id": None,
-            }
-            merged |= {"id_": None, "language": PurePosixPath(folder).name or None}
-            yield _with_defaults(row_of(corpus, folder, place, merged), license="CC0 1.0")
+            yield with_license(row, license="CC0 1.0")
 
 
 def audiofolder(corpus: Corpus) -> Iterator[CorpusRow]:
@@ -236,7 +213,8 @@ def broken_row(error: RowError) -> CorpusRow:
     return CorpusRow(audio="", place=error.place, problem=error.detail)
 
 
-def _with_defaults(row: CorpusRow, license: str) -> CorpusRow:
+def with_license(row: CorpusRow, license: str) -> CorpusRow:
+    """The row, under the corpus's licence where it states none itself."""
     return row if row.license or row.problem else replace(row, license=license)
 
 

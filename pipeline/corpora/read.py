@@ -10,10 +10,11 @@ from pipeline.corpora.base import Corpus, CorpusRow, Layout
 from pipeline.corpora.gigaspeech import gigaspeech
 from pipeline.corpora.kaldi import kaldi
 from pipeline.corpora.lhotse_sets import lhotse
-from pipeline.corpora.manifests import audiofolder, common_voice, ljspeech, manifest, peoples_speech, voxpopuli
+from pipeline.corpora.manifests import audiofolder, common_voice, ljspeech, manifest, peoples_speech
 from pipeline.corpora.nemo import nemo
 from pipeline.corpora.parquet import parquet
 from pipeline.corpora.tars import webdataset
+from pipeline.corpora.voxpopuli import voxpopuli
 from schemas.given import Given, GivenProblem, GivenSegment, GivenWord
 from schemas.tables import RejectCode
 
