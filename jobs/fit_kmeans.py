@@ -25,6 +25,7 @@ from jobs.store.store import Store
 from jobs.units.features import encode_on_workers, features_on_disk, measure, plan_sample
 from pipeline.codebook.folder import has_centroids, kmeans_card, load_card, write_centroids
 from pipeline.encode.base import build_encoder
+from schemas.cards import OWN
 from schemas.commands.cli import command
 from schemas.config import ConfigError
 from schemas.errors import ExitCode
@@ -116,6 +117,7 @@ def fit_notes(spec: PipelineSpec, result: FitResult, encoder: str, frames: int, 
     """What the card says of the fit beyond the centroids themselves."""
     return {
         "encoder": encoder,
+        "license": OWN,
         "spec": spec.kmeans.model_dump(mode="json"),
         "faiss": result.parameters,
         "frames": frames,

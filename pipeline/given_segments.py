@@ -9,7 +9,7 @@ from pipeline.source.base import AudioReader
 from pipeline.stage import StageResult, refuse, rows_of
 from schemas.arrow import Row
 from schemas.audio import SAMPLE_RATE
-from schemas.cards import Card
+from schemas.cards import NO_MODEL, Card
 from schemas.given import Given, GivenProblem, GivenSegment, GivenWord, channel_of, load_given
 from schemas.spec import GivenSegmentsSpec
 from schemas.tables import Recording, Reject, RejectCode, Segment, segment_id
@@ -34,7 +34,7 @@ class GivenSegmentsStage:
 
     def cards(self) -> list[Card]:
         """Not a model, but where segments come from."""
-        return [Card(kind="vad", name="given", facts={"source": "corpus"})]
+        return [Card(kind="vad", name="given", facts={"source": "corpus"}, notes={"license": NO_MODEL})]
 
     def open(self) -> None:
         """Nothing to load."""

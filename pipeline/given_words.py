@@ -15,7 +15,7 @@ from pipeline.stage import StageResult
 from pipeline.text.tokens import tokenise
 from schemas.arrow import Row
 from schemas.audio import SAMPLE_RATE
-from schemas.cards import Card
+from schemas.cards import NO_MODEL, Card
 from schemas.given import Given, GivenWord, load_given
 from schemas.spec import GivenWordsSpec
 from schemas.tables import Recording, Reject, RejectCode, Segment, Transcript, Word
@@ -33,7 +33,7 @@ class GivenWordsStage:
 
     def __init__(self, spec: GivenWordsSpec) -> None:
         self._spec = spec
-        self._card = Card(kind="aligner", name="given", facts={"source": "corpus"})
+        self._card = Card(kind="aligner", name="given", facts={"source": "corpus"}, notes={"license": NO_MODEL})
 
     def cards(self) -> list[Card]:
         """Not a model, but where the times come from."""

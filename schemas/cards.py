@@ -11,6 +11,10 @@ from schemas.config import StrictModel
 
 CardKind = Literal["asr", "vad", "aligner", "encoder", "kmeans", "unit_tokenizer", "text_tokenizer"]
 
+NO_MODEL = "no model: the corpus's own"
+OWN = "your own: fitted here"
+"""What stands for a licence on the cards of what was not published by anybody."""
+
 
 class Card(StrictModel):
     """A model as the tables refer to it. `facts` holds what determines its output; `notes` what is only good to know."""

@@ -8,7 +8,7 @@ from itertools import groupby
 from pipeline.asr.base import Heard, Unusable
 from pipeline.source.base import AudioReader
 from pipeline.text.languages import language_code
-from schemas.cards import Card
+from schemas.cards import NO_MODEL, Card
 from schemas.given import Given, GivenSegment, GivenWord, channel_of, load_given
 from schemas.spec import TranscriptSpec
 from schemas.tables import Recording, Segment
@@ -25,7 +25,7 @@ class GivenTranscripts:
 
     def card(self) -> Card:
         """Not a model: the text is part of the inventory."""
-        return Card(kind="asr", name="transcript", facts={})
+        return Card(kind="asr", name="transcript", facts={}, notes={"license": NO_MODEL})
 
     def open(self) -> None:
         """Nothing to load."""

@@ -55,6 +55,12 @@ WHISPER = {
     for name in ([size] if "large" in size else [size, f"{size}.en"])
 }
 """faster-whisper's names and what they mean; a test compares the table with faster-whisper's."""
+PUBLISHED = {
+    "facebook/hubert-base-ls960": "Apache-2.0",
+    "hubert_base_ls960.pt": "MIT",
+    **dict.fromkeys(WHISPER.values(), "MIT (OpenAI Whisper)"),
+}
+"""Licences as their publishers state them, for folders and files that came without a README (a copy by hand, a mirror)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -180,10 +186,12 @@ def bundle_licence(bundle: Any) -> str | None:
 
 
 def licence_notes(wanted: Wanted) -> dict[str, str]:
-    """The licence of a model for the notes of its card; nothing where neither its folder nor torchaudio states one."""
+    """The licence of a model for its card's notes: by its folder or torchaudio, else as published, else nothing."""
     if wanted.form == "torchaudio":
         licence = bundle_licence(bundle_of(wanted.name))
     else:
         place = Path(place_of(wanted))
-        licence = licence_of(place if place.is_dir() else place.parent)
+        name = whisper_name(wanted.name) if wanted.form == "ctranslate2" else wanted.name
+        published = PUBLISHED.get(name.partition("@")[0]) or PUBLISHED.get(place.name)
+        licence = licence_of(place if place.is_dir() else place.parent) or published
     return {} if licence is None else {"license": licence}

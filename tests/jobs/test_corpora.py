@@ -161,6 +161,13 @@ def test_shards_come_back_from_lhotse(tmp_path: Path) -> None:
     corpus, _ = with_words(tmp_path)
     first = shards_of(tmp_path / "one", corpus, words=["first.ctm"])
     index = str(tmp_path / "one/shards/index.json")
+    card = (tmp_path / "one/shards/README.md").read_text(encoding="utf-8")
+    made = [
+        line.split("|") for line in card.splitlines() if line.startswith(("| aligner", "| asr", "| vad", "| encoder"))
+    ]
+    licences = {columns[1].strip(): columns[4].strip() for columns in made}
+    own = "no model: the corpus's own"
+    assert licences == {"aligner": own, "asr": own, "encoder": "no weights", "vad": own}
     assert main([index, "--format", "lhotse", "--audio", str(corpus), "--out", str(tmp_path / "export")]) == 0
     shutil.copy(tmp_path / "export/cuts.jsonl.gz", corpus / "cuts.jsonl.gz")
     assert shards_of(tmp_path / "two", corpus, layout="lhotse") == first

@@ -111,6 +111,12 @@ def test_licences_come_from_the_models_own_words(tmp_path: Path) -> None:
     assert licence_of(tmp_path) == "MIT (OpenAI Whisper)"
     assert bundle_licence(bundle_of("MMS_FA")) == "CC-BY-NC 4.0"
     assert bundle_licence(bundle_of("HUBERT_BASE")) == "MIT"
+    copied = tmp_path / "copied"  # by hand, without a README
+    for name, licence in (("hubert_base_ls960.pt", "MIT"), ("of_mine.pt", None)):
+        copied.mkdir(exist_ok=True)
+        (copied / name).touch()
+        found = licence_notes(Wanted(field="x", form="fairseq", name=str(copied / name)))
+        assert found == ({} if licence is None else {"license": licence})
     for name in ("tiny-hubert", "tiny-ctc"):
         wanted = Wanted(field="x", form="hf", name=str(ROOT / "assets" / name))
         assert licence_notes(wanted) == {"license": "Apache-2.0"}
