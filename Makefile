@@ -15,7 +15,7 @@ export RAY_USAGE_STATS_ENABLED := 0
 export PYANNOTE_METRICS_ENABLED := 0
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: help setup pins models shards train test test-all check format inspect report listen verify bench gpu-check study study-first study-demo study-data plots site clean
+.PHONY: help setup pins models shards train example test test-all check format inspect report listen verify bench gpu-check study study-first study-demo study-data plots site clean
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -49,6 +49,10 @@ shards: models ## audio in data/demo -> words, units, patches, shards under runs
 
 train: shards ## train the smallest LST on those shards, under runs/train-tiny
 	@$(PY) -m model.train $(TRAIN)
+
+example: train ## runs/example.html: a plain transformer beside that LST, trained with its operations, and what both say
+	@$(PY) -m model.train $(TRAIN) output_dir=runs/train-plain model=configs/model/tiny-plain.yaml 'budget={flops: 5.02e+12}'
+	@$(PY) -m recipes.pictures.example
 
 test: models ## the tests that fit in CI
 	@$(PY) -m pytest -m "not slow and not gpu" -n 2 --dist loadgroup
@@ -108,11 +112,12 @@ study-data:
 	@for task in $(TASKS); do $(PY) jobs/prepare_task.py --config configs/stories/$(STORIES)-pipeline.yaml \
 	    runs/stories-$(STORIES)/tasks/$$task.jsonl runs/stories-$(STORIES)/tasks/$$task-units.jsonl; done
 
-site: $(STAMP) ## the documentation as pages, under runs/site (nothing is fetched when they are read)
+site: example ## the documentation and the example as pages, under runs/site (nothing is fetched when they are read)
 	@$(VENV)/bin/zensical build --strict --clean
+	@cp runs/example.html runs/site/assets/demo.html
 
 plots: $(STAMP) ## loss curves of runs/*/metrics.jsonl in one PNG
 	@$(PY) -m model.plots runs/train-*
 
 clean: ## remove what the demos wrote (models, .venv and the study's runs stay)
-	rm -rf runs/demo runs/train-tiny runs/study-demo runs/stories-demo
+	rm -rf runs/demo runs/train-tiny runs/train-plain runs/example.html runs/study-demo runs/stories-demo

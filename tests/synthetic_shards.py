@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+import soundfile
 from webdataset.writer import TarWriter
 
 from schemas.cards import Card, fingerprint, hash_file
@@ -27,8 +28,9 @@ def write_speech_shards(
     words: tuple[int, int] = (4, 40),
     num_units: int = 50,
     seed: int = 0,
+    audio: bool = False,
 ) -> Path:
-    """Shards with `samples_per_shard[i]` passages each; returns the path of the index."""
+    """Shards with `samples_per_shard[i]` passages each, with noise for `audio`; returns the path of the index."""
     rng = np.random.default_rng(seed)
     entries, number = [], 0
     folder.mkdir(parents=True, exist_ok=True)
@@ -40,7 +42,8 @@ def write_speech_shards(
                 f"sample-{number:06d}", int(rng.integers(*words, endpoint=True)), num_units, rng
             )
             metas.append(meta)
-            members.append({"__key__": meta.key, "json": meta.model_dump_json().encode(), **arrays})
+            sound = {"flac": _flac(rng.normal(0, 0.1, meta.num_frames * HOP))} if audio else {}
+            members.append({"__key__": meta.key, "json": meta.model_dump_json().encode(), **arrays, **sound})
             number += 1
         entries.append(_write(folder / f"shard-{shard:05d}.tar", metas, members))
     return _write_index(folder, "speech", entries, num_units)
@@ -152,6 +155,12 @@ def _write_index(folder: Path, kind: str, entries: list[ShardEntry], num_units: 
     path = folder / "index.json"
     path.write_text(index.model_dump_json(), encoding="utf-8")
     return path
+
+
+def _flac(samples: np.ndarray) -> bytes:
+    buffer = io.BytesIO()
+    soundfile.write(buffer, samples, 16_000, format="FLAC")
+    return buffer.getvalue()
 
 
 def _npy(array: np.ndarray) -> bytes:

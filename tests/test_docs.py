@@ -123,6 +123,44 @@ def test_every_page_is_linked_from_another() -> None:
     )
 
 
+NAMED = re.compile(r"(?<![\w/.:-])((?:\.?[A-Za-z_][\w-]*)(?:/[\w.*-]+)+/?|[a-z_]\w*\.py)(?![\w/])")
+OF_A_FILE = re.compile(r"`([A-Za-z_]\w+)` (?:in|of) `([\w/]+\.py)`")
+EXAMPLES = {"x.py", "X.py", "mine.py"}
+READERS_OWN = re.compile(r"data/(?!demo|text)|(assets/(example\.html|overview))")
+"""Data of the reader's, and links from within docs/."""
+
+
+@pytest.mark.parametrize("page", [*LINKING, ROOT / "CHANGELOG.md"], ids=lambda page: page.name)
+def test_files_that_a_page_names_are_there(page: Path) -> None:
+    """A path from the root exists; a bare module.py, or one from within a folder, is the name of some file."""
+    text = page.read_text(encoding="utf-8")
+    for name in sorted({match.rstrip("./") for match in NAMED.findall(text)}):
+        first, *rest = name.split("/")
+        if name.split("/")[-1] in EXAMPLES or READERS_OWN.match(name):
+            continue
+        if not rest:
+            assert name in file_names(), f"{page.name} names {name}: no file is called so"
+        elif (ROOT / first).is_dir() and first not in ("runs", "models"):
+            assert any(ROOT.glob(name)), f"{page.name} names {name}, which is not there"
+
+
+@cache
+def file_names() -> frozenset[str]:
+    """Of all modules."""
+    folders = ("schemas", "pipeline", "model", "jobs", "recipes", "benchmarks", "tests")
+    return frozenset(path.name for folder in folders for path in (ROOT / folder).rglob("*.py"))
+
+
+@pytest.mark.parametrize("page", LINKING, ids=lambda page: page.name)
+def test_what_a_page_says_is_in_a_file_is_in_it(page: Path) -> None:
+    """`NAME` in `path.py`."""
+    for name, file in OF_A_FILE.findall(" ".join(page.read_text(encoding="utf-8").split())):
+        if Path(file).name in EXAMPLES or "/" not in file:
+            continue
+        held = re.search(rf"^(?:def |class |    def )?{name}\b", (ROOT / file).read_text(encoding="utf-8"), re.M)
+        assert held, f"{page.name}: {file} defines no {name}"
+
+
 def test_the_readme_is_short() -> None:
     assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) < 200
 

@@ -21,7 +21,7 @@ from schemas.source import Source
 from schemas.spec import PipelineSpec
 
 EXAMPLES = """  lst init /data/LibriSpeech/dev-clean
-  lst init s3://bucket/emilia --out configs/emilia.yaml
+  lst init s3://bucket/emilia --out emilia.yaml
 """
 SHOWN = 5
 

@@ -13,6 +13,7 @@ import argparse
 import sys
 import webbrowser
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,8 +25,9 @@ from schemas.config import ConfigError, parse_config
 from schemas.files import whole_file
 
 if TYPE_CHECKING:
-    from jobs.hearing.listening import Speaker
+    from jobs.hearing.listening import Heard, Speaker
     from jobs.hearing.run_page import RunFacts
+    from model.inference.sampling import Sampling
     from model.inference.trained import Trained
 
 
@@ -33,8 +35,7 @@ if TYPE_CHECKING:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Let every run answer the same prompts and write the page."""
     given = make_parser().parse_args(arguments)
-    from jobs.hearing.listening import Heard, listen, speech_prompts
-    from jobs.hearing.run_page import Passage, render_run
+    from jobs.hearing.listening import Heard, speech_prompts
     from model.inference.sampling import Sampling
 
     speakers = [open_speaker(given, run) for run in given.runs]
@@ -44,21 +45,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     sampling = parse_config(
         Sampling, {"temperature": given.temperature, "top_p": given.top_p, "seed": given.seed}, "the sampling options"
     )
-    answers = [
-        listen(speaker, prompts, seconds=given.seconds, tokens=given.max_tokens, sampling=sampling)
-        for speaker in speakers
-    ]
-    passages = [
-        Passage(prompt=prompt, said=[said for answer in answers for said in answer[number]])
-        for number, prompt in enumerate(prompts)
-    ]
-    units = next((speaker.trained.units for speaker in speakers if speaker.trained.units is not None), None)
-    page = render_run(
-        "What it says: " + ", ".join(speaker.label for speaker in speakers),
+    page = answered(
+        speakers,
         [run_facts(run, speaker.trained) for run, speaker in zip(given.runs, speakers, strict=True)],
-        passages,
-        hop=640 if units is None else units.hop,
-        colours=unit_colours(max(1, 1 if units is None else units.num_units), None),
+        prompts,
+        Limits(seconds=given.seconds, tokens=given.max_tokens),
+        sampling,
+        title="What it says: " + ", ".join(speaker.label for speaker in speakers),
         command=" ".join(["python -m jobs.hearing.report", *given.runs]),
     )
     out = Path(given.out or speakers[0].trained.root / "report.html")
@@ -68,6 +61,51 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if given.open and not webbrowser.open(out.resolve().as_uri()):
         print("no browser could be started here", file=sys.stderr)
     return 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """Of an answer."""
+
+    seconds: float
+    """New speech, at most."""
+    tokens: int
+    """New text, at most."""
+
+
+def answered(
+    speakers: Sequence[Speaker],
+    facts: Sequence[RunFacts],
+    prompts: Sequence[Heard],
+    limits: Limits,
+    sampling: Sampling,
+    *,
+    title: str,
+    command: str,
+    introduction: Sequence[str] = (),
+) -> str:
+    """The page on which every speaker answers every prompt; `facts` are the speakers', `introduction` is paragraphs."""
+    from jobs.hearing.listening import listen
+    from jobs.hearing.run_page import Passage, render_run
+
+    answers = [
+        listen(speaker, prompts, seconds=limits.seconds, tokens=limits.tokens, sampling=sampling)
+        for speaker in speakers
+    ]
+    passages = [
+        Passage(prompt=prompt, said=[said for answer in answers for said in answer[number]])
+        for number, prompt in enumerate(prompts)
+    ]
+    units = next((speaker.trained.units for speaker in speakers if speaker.trained.units is not None), None)
+    return render_run(
+        title,
+        facts,
+        passages,
+        hop=640 if units is None else units.hop,
+        colours=unit_colours(1 if units is None else units.num_units, None),
+        command=command,
+        introduction=introduction,
+    )
 
 
 def open_speaker(given: argparse.Namespace, run: str) -> Speaker:

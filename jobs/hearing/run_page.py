@@ -43,10 +43,14 @@ STYLE = """
 figure.heard { border-top: 1px solid var(--line); padding: 12px 0; }
 figure.heard .stage-of-head { position: relative; width: max-content; }
 figure.heard svg { cursor: pointer; }
-.head { position: absolute; top: 0; bottom: 0; width: 2px; background: var(--lost); pointer-events: none; }
+.head { position: absolute; top: 0; bottom: 24px; width: 2px; background: var(--lost); pointer-events: none; }
 .curve { fill: none; stroke-width: 2; vector-effect: non-scaling-stroke; }
 path.text { stroke: var(--interpolated); } path.speech { stroke: var(--kept); }
 rect.text { fill: var(--interpolated); } rect.speech { fill: var(--kept); }
+figure.heard audio { margin: 2px 0 4px; }
+.expect + .tiles { margin-top: 12px; }
+.said { justify-content: flex-start; align-items: baseline; padding-bottom: 8px; }
+.said span { flex: none; color: var(--muted); }
 .expect { font-size: 16px; border-left: 4px solid var(--interpolated); padding-left: 12px; }
 """
 

@@ -114,7 +114,7 @@ def draw_strip(strip: Strip, colours: Sequence[str], label: str) -> str:
     wave = words + BOX + GAP
     units = wave + WAVE + GAP
     patches = units + UNITS + GAP
-    axis = patches + PATCHES + 4
+    axis = patches + (PATCHES if strip.patches else 0) + 4
     parts = [
         _word_backgrounds(strip, scale, words, axis),
         _waveform(strip, scale, wave),
@@ -125,12 +125,12 @@ def draw_strip(strip: Strip, colours: Sequence[str], label: str) -> str:
         _axis(strip, scale, axis),
     ]
     rows = (
-        ("words", words + BOX - 3),
-        ("audio", wave + WAVE // 2 + 4),
-        ("units", units + UNITS // 2 + 4),
-        ("patches", patches + PATCHES - 3),
+        ("words", words + BOX - 3, strip.words),
+        ("audio", wave + WAVE // 2 + 4, True),
+        ("units", units + UNITS // 2 + 4, True),
+        ("patches", patches + PATCHES - 3, strip.patches),
     )
-    names = "".join(f'<text x="{GUTTER - 10}" y="{y}" class="row">{name}</text>' for name, y in rows)
+    names = "".join(f'<text x="{GUTTER - 10}" y="{y}" class="row">{name}</text>' for name, y, shown in rows if shown)
     width, height = scale.right + MARGIN, axis + AXIS
     return (
         f'<svg class="strip" width="{width:g}" height="{height}" viewBox="0 0 {width:g} {height}" role="img" '

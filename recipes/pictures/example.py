@@ -1,83 +1,70 @@
-"""A page to hear: three small models of the study go on with stories they have never read, forced to speech and to text.
+"""A page to hear: a plain transformer and LST go on with the same prompts, forced to speech and to text.
 
-    python -m recipes.pictures.example --out docs/assets/example.html
+    make example                                              # the demo's two models, trained and heard: runs/example.html
+    python -m recipes.pictures.example                        # the page alone
+    python -m recipes.pictures.example --study --out docs/assets/example.html
 
-Its models lie in runs/example, since they are too large for the repository: exported runs of the study (plain, lst, bpe), the
-voice of `recipes.ladder.voice`, and prompts.jsonl, lines of the ladder's test file. Seconds on one core; greedy, so that it says
-the same everywhere.
+Two minutes of speech make models that babble. `--study` lets three models of the study speak instead (`study_models.py`); their
+weights are not kept in git.
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
-
-from jobs.hearing.listening import Heard, Speaker, listen
-from jobs.hearing.run_page import Passage, RunFacts, render_run
-from jobs.reporting.strips import unit_colours
-from model.inference.continuation import Generator
+from jobs.hearing.listening import Heard, speech_prompts
+from jobs.hearing.report import Limits, answered, make_parser, open_speaker, run_facts, speech_index
 from model.inference.sampling import Sampling
-from model.inference.trained import Trained, load_trained
-from model.voice.synthesiser import Synthesiser
-from recipes.ladder.speech import HOP, PAD
-from recipes.ladder.voice import read_voice
+from recipes.pictures.study_models import study_page
 from schemas.commands.cli import Parser, command
+from schemas.errors import ConfigError
 from schemas.files import whole_file
-from schemas.tasks import read_task
 
-ROOT = Path(__file__).resolve().parents[2]
-ASSETS = ROOT / "runs" / "example"
-NUM_UNITS = 100
-MODELS = {
-    "plain": (
-        "A plain transformer, one position per unit (plain, seed 1), at a learning rate that the study found too high. At "
-        "half of it this seed has 65.4 and 78.3 %, and names come back; that model was not kept.",
-        "58.0",
-        "72.8",
-    ),
-    "lst": (
-        "The Latent Speech-Text Transformer, one patch per word in training (aligned-deep, seed 1).",
-        "64.0",
-        "87.9",
-    ),
-    "bpe": ("A plain transformer over a BPE of units (bpe, seed 2).", "93.9", "94.0"),
-}
-"""Folder -> what it is; how many of 100 held-out twins it prefers rightly, speech to speech and speech to text: its row in
-docs/results/study.md, plain's in study-ladder-rate/page.md beside it, to which a test holds them."""
-TEXTS = ("Emma and Tom were in the garden.",)
+RUNS = {"plain": "runs/train-plain", "lst": "runs/train-tiny"}
+"""What the page calls a model -> where `make example` trained it."""
+TEXT = "It was the best of times"
 INTRODUCTION = (
-    "Three models of 1.1 to 1.4 million parameters, trained with equal operations (37.6 TFLOP) on 48 hours of small stories in "
-    "one synthetic voice (flite's kal16), each word in three fixed renditions. They know a few hundred words and some ways in "
-    "which a story can go. They are no models of English, and nothing here says how natural speech would come out.",
-    "Each hears the beginning of a held-out story as units, and says what it finds likeliest: from the line on in speech, and "
-    "below that in text. Listen for the names and the place: who was heard comes back, or does not. That is what the study "
-    "measures; one page of examples proves nothing about it.",
-    "The speech is joined from pieces of the training voice. The demo's model (make train) has heard two minutes of speech, and "
-    "babbles.",
+    "Both models were trained by one command on the demo: two minutes of real speech by four voices and one play, with equal "
+    "operations. That is far too little to speak: what they say is babble, and this page does not show otherwise. It shows "
+    "what the path from recordings to a speaking model makes, and every part of it is the same at scale.",
+    "Each model hears three seconds of a recording of the demo as units, and goes on from the line, in speech; below that, in "
+    "text. Press play: the red line is the play head. Word boxes are the aligner's, each coloured cell is a unit of 40 ms, and "
+    "the bottom row is what LST's global transformer sees as one patch. The plain transformer sees every unit.",
+    "The speech is joined from the demo's recordings, so that even babble sounds like its voices. Models that were trained for "
+    "longer are on a page that lies in the repository: docs/assets/example.html.",
 )
 
 
-def stories(voice: Synthesiser) -> Iterator[Heard]:
-    """The first sentences of held-out stories, spoken, and those that are only written."""
-    for item in read_task(ASSETS / "prompts.jsonl").items:
-        first = item.prompt.text.partition(". ")[0].split()
-        words = tuple((word, start, end) for word, start, end in (item.prompt.words or ())[: len(first)])
-        units = np.asarray(item.prompt.units, np.uint16)[: words[-1][2] + PAD]
-        yield Heard(name=item.id, text=" ".join(first) + ".", units=units, audio=voice(units), words=words)
-    for text in TEXTS:
-        yield Heard(name=text, text=text, units=None, audio=None)
+def demo_page(runs: Sequence[tuple[str, str]], seconds: float) -> str:
+    """The page of (label, folder) of trained runs; every answer in speech is at most `seconds` long.
 
-
-def facts_of(name: str, trained: Trained) -> RunFacts:
-    """A model's tiles."""
-    what, speech, text = MODELS[name]
-    size = sum(parameter.numel() for parameter in trained.module.parameters())
-    tiles = ((f"{size / 1e6:.1f} M", "parameters"), (f"{trained.step:,}", "steps"))
-    measured = ((f"{speech} %", "of twins right, speech to speech"), (f"{text} %", "speech to text"))
-    return RunFacts(label=name, facts=(*tiles, *measured), rows=(), expectation=what)
+    Raises:
+        CheckpointError: a run is not there.
+        ConfigError: no run has speech.
+        ShardError: its shards cannot be read.
+    """
+    given = make_parser().parse_args([run for _, run in runs])
+    speakers = [replace(open_speaker(given, run), label=label) for label, run in runs]
+    index = speech_index(speakers)
+    if index is None:
+        raise ConfigError("the runs were trained on text alone: there is nothing to hear")
+    text = Heard(name=TEXT, text=TEXT, units=None, audio=None)
+    return answered(
+        speakers,
+        [
+            replace(run_facts(run, speaker.trained), label=label)
+            for (label, run), speaker in zip(runs, speakers, strict=True)
+        ],
+        [*speech_prompts(index, 3, 3.0), text],
+        Limits(seconds=seconds, tokens=40),
+        Sampling(temperature=0.8, top_p=0.95, seed=0),
+        title="What two minutes of speech teach",
+        command="python -m recipes.pictures.example",
+        introduction=INTRODUCTION,
+    )
 
 
 @command
@@ -85,27 +72,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Write the page."""
     parser = Parser(__doc__)
     parser.add_argument("--out", type=Path, default=Path("runs/example.html"), help="the page (default: %(default)s)")
-    given = parser.parse_args(arguments)
-    voice = read_voice(ASSETS / "voice", NUM_UNITS)
-    prompts = list(stories(voice))
-    trained = {name: load_trained(ASSETS / name) for name in MODELS}
-    speakers = [
-        Speaker(label=name, trained=model, generator=Generator.of(model), synthesise=voice)
-        for name, model in trained.items()
-    ]
-    answers = [listen(one, prompts, seconds=6.0, tokens=40, sampling=Sampling(temperature=0.0)) for one in speakers]
-    page = render_run(
-        "Three small models, to be heard",
-        [facts_of(name, model) for name, model in trained.items()],
-        [
-            Passage(prompt=prompt, said=[said for answer in answers for said in answer[number]])
-            for number, prompt in enumerate(prompts)
-        ],
-        hop=HOP,
-        colours=unit_colours(NUM_UNITS, None),
-        command="python -m recipes.pictures.example",
-        introduction=INTRODUCTION,
+    parser.add_argument("--seconds", type=float, default=5.0, help="of new speech, at most (default: %(default)s)")
+    parser.add_argument(
+        "--study", action="store_true", help="three models of the study, whose weights are in runs/example"
     )
+    for label, run in RUNS.items():
+        parser.add_argument(f"--{label}", default=run, metavar="RUN", help="a trained run (default: %(default)s)")
+    given = parser.parse_args(arguments)
+    page = study_page() if given.study else demo_page([(label, getattr(given, label)) for label in RUNS], given.seconds)
     given.out.parent.mkdir(parents=True, exist_ok=True)
     with whole_file(given.out) as partial:
         partial.write_text(page, encoding="utf-8")
