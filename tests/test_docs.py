@@ -126,7 +126,7 @@ def test_every_page_is_linked_from_another() -> None:
 NAMED = re.compile(r"(?<![\w/.:-])((?:\.?[A-Za-z_][\w-]*)(?:/[\w.*-]+)+/?|[a-z_]\w*\.py)(?![\w/])")
 OF_A_FILE = re.compile(r"`([A-Za-z_]\w+)` (?:in|of) `([\w/]+\.py)`")
 EXAMPLES = {"x.py", "X.py", "mine.py"}
-READERS_OWN = re.compile(r"data/(?!demo|text)|(assets/(example\.html|overview))")
+READERS_OWN = re.compile(r"data/(?!demo|text)|(assets/(example\.html|demo\.html|overview))")
 """Data of the reader's, and links from within docs/."""
 
 

@@ -38,7 +38,7 @@ def curve_of(rows: Sequence[Mapping[str, Any]], key: str, name: str, css: str, d
 
 
 def draw_curves(title: str, unit: str, curves: Sequence[Curve]) -> str:
-    """A figure: the curves over a common scale that begins at zero."""
+    """A figure: the curves over a common scale that begins at zero, with room for the marks at its ends."""
     last = max(float(curve.steps[-1]) for curve in curves)
     top = max(float(curve.values.max()) for curve in curves) or 1.0
     marks = []
@@ -56,6 +56,6 @@ def draw_curves(title: str, unit: str, curves: Sequence[Curve]) -> str:
     return (
         f'<figure class="plot"><figcaption>{clean(title)} <span>({clean(unit)}; last: {clean(ends)})</span></figcaption>'
         f'<span class="top">{top:.2f}</span>'
-        f'<svg class="chart" viewBox="0 0 100 100" preserveAspectRatio="none" role="img">{"".join(marks)}</svg>'
+        f'<svg class="chart" viewBox="-1 -3 102 103" preserveAspectRatio="none" role="img">{"".join(marks)}</svg>'
         f'<span class="top">0 … step {last:.0f}</span></figure>'
     )

@@ -20,6 +20,7 @@ import numpy as np
 
 from jobs.cluster.places import base_folder, resolve_spec
 from jobs.reporting.page import mp3
+from jobs.reporting.terminal import printable
 from model.inference.placement import add_placement
 from model.voice.options import add_speaking_arguments
 from schemas.commands.cli import Parser, command
@@ -63,7 +64,7 @@ class Demo:
         return {
             "heard": None if prompt.audio is None else sound(prompt.audio),
             "speech": None if spoken is None or spoken.audio is None else sound(self._new_part(spoken)),
-            "text": written.text,
+            "text": printable(written.text),
             "facts": "" if spoken is None else f"{len(spoken.units) - spoken.prompt_frames} new units",
         }
 

@@ -49,6 +49,7 @@ path.text { stroke: var(--interpolated); } path.speech { stroke: var(--kept); }
 rect.text { fill: var(--interpolated); } rect.speech { fill: var(--kept); }
 figure.heard audio { margin: 2px 0 4px; }
 .expect + .tiles { margin-top: 12px; }
+.tiles + .pair { margin-top: 18px; }
 .said { justify-content: flex-start; align-items: baseline; padding-bottom: 8px; }
 .said span { flex: none; color: var(--muted); }
 .expect { font-size: 16px; border-left: 4px solid var(--interpolated); padding-left: 12px; }

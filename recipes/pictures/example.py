@@ -27,9 +27,9 @@ RUNS = {"plain": "runs/train-plain", "lst": "runs/train-tiny"}
 """What the page calls a model -> where `make example` trained it."""
 TEXT = "It was the best of times"
 INTRODUCTION = (
-    "Both models were trained by one command on the demo: two minutes of real speech by four voices and one play, with equal "
-    "operations. That is far too little to speak: what they say is babble, and this page does not show otherwise. It shows "
-    "what the path from recordings to a speaking model makes, and every part of it is the same at scale.",
+    "Both models were trained by one command on the demo: two minutes of real speech and one play, with equal operations. "
+    "That is far too little to speak: what they say is babble, and this page does not show otherwise. It shows what the "
+    "path from recordings to a speaking model makes, and every part of it is the same at scale.",
     "Each model hears three seconds of a recording of the demo as units, and goes on from the line, in speech; below that, in "
     "text. Press play: the red line is the play head. Word boxes are the aligner's, each coloured cell is a unit of 40 ms, and "
     "the bottom row is what LST's global transformer sees as one patch. The plain transformer sees every unit.",
