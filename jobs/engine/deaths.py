@@ -9,6 +9,7 @@ from typing import Any
 from jobs.monitoring.metrics import count
 from jobs.runtime.job import MAX_DEATHS, Job, ShardTask, Task, death_path
 from jobs.store.store import Store
+from schemas.commit import SHARDS
 from schemas.tables import RejectCode
 
 GIVE_UP = MAX_DEATHS + 3
@@ -55,23 +56,22 @@ def bring_back(store: Store, job: Job, task: Task | ShardTask, stages: Sequence[
 
 def count_death(store: Store, job: Job, task: Task | ShardTask, stages: Sequence[str], death: Death) -> None:
     """Count a death against the stage of the task that was under way; where its cause is known, the next attempt is isolated."""
-    if isinstance(task, ShardTask):
-        task.deaths += 1
-        if task.deaths >= GIVE_UP:
-            task.failed = f"the shard {task.name}: {task.deaths} workers died of it; the last: {death.said[:300]}"
-        return
-    stage = next((stage for stage in stages if stage not in task.receipts), None)
+    stage: str | None = SHARDS
+    if isinstance(task, Task):
+        stage = next((stage for stage in stages if stage not in task.receipts), None)
     if stage is None:
         return
-    unit = task.units[stage]
-    cause = _noted(store, death_path(job.run_id, stage, unit))
-    known = bool(cause) or death.is_memory
+    unit = task.name if isinstance(task, ShardTask) else task.units[stage]
+    known = death.is_memory or bool(_noted(store, death_path(job.run_id, stage, unit)))
     count("lst_attempts", 1, {"stage": stage})
-    task.deaths[stage] = max(task.deaths.get(stage, 0) + 1, MAX_DEATHS if known else 0)
-    if task.deaths[stage] >= GIVE_UP:
-        task.failed = (
-            f"{stage} of the partition {unit}: {task.deaths[stage]} workers died of it; the last: {death.said[:300]}"
-        )
+    before = task.deaths if isinstance(task, ShardTask) else task.deaths.get(stage, 0)
+    deaths = max(before + 1, MAX_DEATHS if known else 0)
+    if isinstance(task, ShardTask):
+        task.deaths, what = deaths, f"the shard {unit}"
+    else:
+        task.deaths[stage], what = deaths, f"{stage} of the partition {unit}"
+    if deaths >= GIVE_UP:
+        task.failed = f"{what}: {deaths} workers died of it; the last: {death.said[:300]}"
 
 
 def _noted(store: Store, path: str) -> RejectCode | str:

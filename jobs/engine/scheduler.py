@@ -60,7 +60,7 @@ class _Step:
     @property
     def is_suspect(self) -> bool:
         """Whether a worker died of it, or beside it: it goes alone, so that nothing else is suspected for its sake."""
-        return isinstance(self.task, Task) and bool(self.task.deaths)
+        return bool(self.task.deaths)
 
 
 class Scheduler:

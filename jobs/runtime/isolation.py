@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import pickle
 import signal
 import sys
 import time
@@ -93,8 +94,18 @@ def release_memory() -> None:
         torch.cuda.empty_cache()
 
 
+class DiedError(RuntimeError):
+    """A process ended while it worked on one thing."""
+
+    def __init__(self, code: RejectCode, limit: float) -> None:
+        super().__init__(_described(code, limit))
+        self.code = code
+
+
 def failure(stage: str, key: str, error: Exception, attempts: int, seconds: float) -> Reject:
-    """The reject of a row on which alone a stage raised an exception."""
+    """The reject of a row on which alone a stage raised an exception or ended its process."""
+    if isinstance(error, DiedError):
+        return _lost(stage, key, error.code, str(error), attempts, seconds)
     memory = is_exhaustion(error)
     said = " ".join(str(error).split())[:300]
     return Reject(
@@ -132,6 +143,9 @@ def run_isolated(
     A child process, which makes its stage with `build`, goes through the rows one by one and says which it is at, so that a hang
     costs one row's time and nothing is guessed. A row that ends a child gets a second chance at the head of the next one, unless
     it was its time or its memory that ran out. Sound because a stage treats each input row on its own.
+
+    Raises:
+        StorageError, CredentialsError: as `run_rows`.
     """
     keys = list(dict.fromkeys(key_of(row) for row in tables[stage.inputs[0]]))
     lengths = samples_by_key(*tables.values())
@@ -139,14 +153,16 @@ def run_isolated(
     rejects: list[Reject] = []
     fresh = True
     while keys:
-        with _Child(spec, stage.name, build, limits.most_bytes) as child:
+        with Child(f"the stage {stage.name}", _open_stage, (spec, stage.name, build), limits.most_bytes) as child:
             while keys:
                 key = keys[0]
                 seconds = limits.seconds(lengths.get(key, 0) / SAMPLE_RATE)
-                outcome = child.run(_only(tables, stage, {key}), attempts, seconds)
+                outcome = child.ask((_only(tables, stage, {key}), attempts), seconds)
                 if isinstance(outcome, StageResult):
                     rows.extend(outcome.rows)
                     rejects.extend(outcome.rejects)
+                elif isinstance(outcome, Exception):  # of the storage: nobody knows what the rows are
+                    raise outcome
                 elif outcome == "worker_crashed" and not fresh:
                     fresh = True
                     break
@@ -159,22 +175,26 @@ def run_isolated(
     return StageResult(rows=rows, rejects=rejects)
 
 
-class _Child:
-    """A process that has a stage open and runs it on what it is sent."""
+Work = Callable[[Any], Any]
+"""What a child process does with a thing that it is sent."""
 
-    def __init__(
-        self, spec: PipelineSpec, name: str, build: Callable[[str, PipelineSpec], Stage], most_bytes: int
-    ) -> None:
+
+class Child:
+    """A process that opens something once and then works on what it is sent."""
+
+    def __init__(self, name: str, opener: Callable[..., Work], arguments: tuple[Any, ...], most_bytes: int) -> None:
+        """`opener(*arguments)` is called there and gives what is called for each question; `name` says in messages what it is.
+        `most_bytes`: memory that the process may take (0: any)."""
         self._name, self._most_bytes = name, most_bytes
         context = multiprocessing.get_context("spawn")
         self._pipe, theirs = context.Pipe()
-        self._process = context.Process(target=_serve, args=(theirs, spec, name, build), daemon=True)
+        self._process = context.Process(target=_serve, args=(theirs, opener, arguments), daemon=True)
         self._killed_for_memory = kills_for_memory()
         self._process.start()
         theirs.close()
 
     def __enter__(self) -> Self:
-        """Once the stage is open.
+        """Once it is open.
 
         Raises:
             RuntimeError: it cannot be opened in a process of its own.
@@ -188,7 +208,7 @@ class _Child:
             self.__exit__()
             if isinstance(opened, Exception):
                 raise opened
-            raise RuntimeError(f"the stage {self._name} cannot be opened in a process of its own: {opened}")
+            raise RuntimeError(f"{self._name} cannot be opened in a process of its own: {opened}")
         return self
 
     def __exit__(self, *exc: object) -> None:
@@ -196,14 +216,13 @@ class _Child:
         self._process.join()
         self._pipe.close()
 
-    def run(self, tables: Mapping[str, Sequence[Row]], attempts: int, seconds: float) -> StageResult | RejectCode:
-        """The stage's result for one row, or what became of the process."""
+    def ask(self, question: object, seconds: float) -> Any:
+        """The answer, or the reject code of what became of the process."""
         try:
-            self._pipe.send((tables, attempts))
+            self._pipe.send(question)
         except OSError:
             return self._death()
-        answer: StageResult | RejectCode = self._answer(seconds)
-        return answer
+        return self._answer(seconds)
 
     def _answer(self, seconds: float) -> Any:
         until = time.monotonic() + seconds
@@ -231,22 +250,42 @@ class _Child:
         return "out_of_memory" if by_kernel else "worker_crashed"
 
 
-def _serve(pipe: Connection, spec: PipelineSpec, name: str, build: Callable[[str, PipelineSpec], Stage]) -> None:
-    limit_threads(spec.resource(name).threads)
+def _serve(pipe: Connection, opener: Callable[..., Work], arguments: tuple[Any, ...]) -> None:
     try:
-        stage = build(name, spec)
-        stage.open()
+        work = opener(*arguments)
     except Exception as error:
-        pipe.send(error)
+        pipe.send(_portable(error))
         return
-    audio = SourceAudio(spec.source.uri)
     pipe.send(None)
     while True:
         try:
-            tables, attempts = pipe.recv()
+            question = pipe.recv()
         except EOFError:  # the parent is gone
             return
-        pipe.send(run_rows(stage, tables, audio, attempts))
+        try:
+            answer = work(question)
+        except Exception as error:
+            answer = _portable(error)
+        pipe.send(answer)
+
+
+def _portable(error: Exception) -> Exception:
+    """The error with its traceback as a note, or its words where another process could not make it anew."""
+    said = traceback.format_exc()
+    try:
+        pickle.loads(pickle.dumps(error))
+    except Exception:
+        error = RuntimeError(f"{type(error).__name__}: {error}")
+    error.add_note(said)
+    return error
+
+
+def _open_stage(spec: PipelineSpec, name: str, build: Callable[[str, PipelineSpec], Stage]) -> Work:
+    limit_threads(spec.resource(name).threads)
+    stage = build(name, spec)
+    stage.open()
+    audio = SourceAudio(spec.source.uri)
+    return lambda question: run_rows(stage, question[0], audio, question[1])
 
 
 def kills_for_memory() -> int:
@@ -268,10 +307,17 @@ def _only(tables: Mapping[str, Sequence[Row]], stage: Stage, keys: set[str]) -> 
 def _reject(
     stage: str, key: str, code: RejectCode, attempts: int, tables: Mapping[str, Sequence[Row]], limit: float
 ) -> Reject:
-    what = {
+    seconds = samples_by_key(*tables.values()).get(key, 0) / SAMPLE_RATE
+    return _lost(stage, key, code, _described(code, limit), attempts, seconds)
+
+
+def _lost(stage: str, key: str, code: RejectCode, detail: str, attempts: int, seconds: float) -> Reject:
+    return Reject(id=key, stage=stage, code=code, detail=detail, retriable=True, attempts=attempts + 1, seconds=seconds)
+
+
+def _described(code: RejectCode, limit: float) -> str:
+    return {
         "worker_crashed": "the process died while working on this row alone (a crash in native code, or killed for memory)",
         "timeout": f"this row alone took longer than {limit:.0f} s (resources.<pool>.timeout_minutes and timeout_factor)",
         "out_of_memory": "this row alone needed more memory than there is (or than resources.<pool>.memory_gib)",
     }[code]
-    seconds = samples_by_key(*tables.values()).get(key, 0) / SAMPLE_RATE
-    return Reject(id=key, stage=stage, code=code, detail=what, retriable=True, attempts=attempts + 1, seconds=seconds)

@@ -11,7 +11,7 @@ from schemas.spec import PipelineSpec
 from schemas.tables import InventoryItem
 
 MAX_DEATHS = 2
-"""A partition that took its worker down this often in one run is taken apart to find the row that does it."""
+"""A partition or a shard that took its worker down this often in one run is taken apart to find the row that does it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,6 +71,7 @@ class ShardTask:
     partitions: list[tuple[dict[str, str], dict[str, str]]]
     """Per partition: stage -> unit, stage -> sha256 of the table."""
     deaths: int = 0
+    """Workers that died while they wrote it, in this run."""
     failed: str = ""
 
 

@@ -27,7 +27,7 @@ from jobs.runtime.accounting import (
 )
 from jobs.runtime.isolation import Limits, run_isolated, run_rows
 from jobs.runtime.job import MAX_DEATHS, Held, Job, ShardTask, Task, death_path, stop_path
-from jobs.runtime.shard_writer import write_group
+from jobs.runtime.shard_writer import MakeApart, make_here, write_group
 from jobs.runtime.stages import build_stage
 from jobs.runtime.takeover import member_id, read_held, relabel
 from jobs.store.labels import members_read
@@ -112,7 +112,7 @@ class StageWorker:
     def work(self, task: Task | ShardTask) -> None:
         """Do what is to be done, if what it stands on is there."""
         if isinstance(task, ShardTask):
-            task.commits.append(self._publish(write_group(self.store, self.job, task, self.audio)))
+            task.commits.append(self._publish(self._write_shard(task)))
             return
         name = self.plan.name
         if name in task.receipts or any(above not in task.receipts for above in self.plan.upstream):
@@ -120,6 +120,15 @@ class StageWorker:
         commit = self._run_stage(task)
         task.receipts[name] = commit.outputs[name].sha256
         task.commits.append(commit)
+
+    def _write_shard(self, task: ShardTask) -> Commit:
+        limits = Limits(seconds=self.job.spec.resource(self.plan.name).limit_seconds, most_bytes=self._most_bytes)
+        if task.deaths < MAX_DEATHS:
+            make = make_here(self.job, self.audio, limits, lambda code: self._note_death(task, code))
+            return write_group(self.store, self.job, task, make)
+        LOG.warning("%d workers were lost with this shard: making its samples in processes of their own", task.deaths)
+        self._make_room()
+        return write_group(self.store, self.job, task, MakeApart(self.job, limits))
 
     def _publish(self, commit: Commit) -> Commit:
         """The commit that stands: this one, or that of another worker who was first."""
@@ -194,8 +203,8 @@ class StageWorker:
             result = run_rows(self.stage, tables, self.audio, deaths)
         return result, time.perf_counter() - start
 
-    def _note_death(self, task: Task, code: RejectCode) -> None:
-        path = death_path(self.job.run_id, self.plan.name, task.units[self.plan.name])
+    def _note_death(self, task: Task | ShardTask, code: RejectCode) -> None:
+        path = death_path(self.job.run_id, self.plan.name, self._unit(task))
         self.store.write_bytes(path, code.encode())
 
     def _read_inputs(self, task: Task) -> tuple[dict[str, str], dict[str, Sequence[Row]]]:

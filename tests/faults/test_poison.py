@@ -1,4 +1,5 @@
-"""Files that hang, kill, or fill a worker, and one that is not there: each is a reject that says why, and costs nobody else."""
+"""Files that hang, kill, or fill a worker, one whose sample kills who writes it, and one that is not there: each is a reject
+that says why, and costs nobody else."""
 
 from __future__ import annotations
 
@@ -39,6 +40,18 @@ def _poisoned(self, recording, channel, audio):
 SegmentsStage._segments = _poisoned
 """
 """What is appended to pipeline/segments.py of another checkout: bugs in native code, as it were."""
+POISONED_SHARDS = """
+
+import os, signal
+_honest = build_sample
+
+
+def build_sample(passage, *more):
+    if "unwritable" in passage.recording.uri:
+        os.kill(os.getpid(), signal.SIGSEGV)
+    return _honest(passage, *more)
+"""
+"""What is appended to its pipeline/shards.py."""
 
 
 def tokenize(root: Path, spec: Path) -> None:
@@ -66,12 +79,18 @@ def test_each_bad_file_is_a_reject_that_says_why_and_the_shards_are_those_withou
     make_corpus(tmp_path / "good")
     make_corpus(tmp_path / "bad")
     audio, rate = soundfile.read(DEMO / FILES[0], dtype="float32")
-    for number, name in enumerate(("hang", "kill", "fill")):
+    with open(tmp_path / "bad" / "manifest.tsv", "a", encoding="utf-8") as file:
+        lines = (DEMO / "manifest.tsv").read_text(encoding="utf-8").splitlines(keepends=True)
+        row = next(line for line in lines if line.startswith(FILES[0]))
+        file.write(row.replace(FILES[0], "unwritable.wav"))
+    for number, name in enumerate(("hang", "kill", "fill", "unwritable")):
         soundfile.write(tmp_path / "bad" / f"{name}.wav", audio * np.float32(0.9 - 0.1 * number), rate)
     (tmp_path / "bad" / "gone.wav").symlink_to(tmp_path / "nowhere.wav")
     clone = second_clone(tmp_path / "clone")
     with open(clone / "pipeline" / "segments.py", "a", encoding="utf-8") as file:
         file.write(POISON)
+    with open(clone / "pipeline" / "shards.py", "a", encoding="utf-8") as file:
+        file.write(POISONED_SHARDS)
     line = {"workers": 2, "memory_gib": 1.5, "timeout_minutes": 0.4, "timeout_factor": 0.0}
     specs = {}
     for name, root in (("good", ROOT), ("bad", clone)):
@@ -88,10 +107,11 @@ def test_each_bad_file_is_a_reject_that_says_why_and_the_shards_are_those_withou
     commits = list(plan.commits("recordings"))
     rows = [row for commit in commits for row in plan.store.read_table(Recording, commit.outputs["recordings"])]
     uris = {row.recording_id: row.uri for row in rows}
-    assert {uris.get(reject.id, reject.id): reject.code for reject in read_rejects(plan)} == {
+    assert {uris.get(reject.id[:16], reject.id): reject.code for reject in read_rejects(plan)} == {
         "hang.wav": "timeout",
         "kill.wav": "worker_crashed",
         "fill.wav": "out_of_memory",
         "gone.wav": "missing",
+        "unwritable.wav": "worker_crashed",
     }
     assert samples(tmp_path / "bad-out" / "shards") == samples(tmp_path / "good-out" / "shards")

@@ -10,11 +10,12 @@ import soundfile
 
 from jobs.runtime.accounting import key_of
 from jobs.runtime.drive import Tasks, prepare
+from jobs.runtime.isolation import Limits
 from jobs.runtime.job import Job
 from jobs.runtime.plan import Plan, make_plan, refresh
 from jobs.runtime.published import publish
 from jobs.runtime.shard_index import write_index
-from jobs.runtime.shard_writer import write_group
+from jobs.runtime.shard_writer import make_here, write_group
 from pipeline.patches import aligned_patches, word_frames
 from pipeline.source.audio import SourceAudio
 from schemas.arrow import Row
@@ -84,7 +85,8 @@ def make_run(folder: Path, audio: bool = True) -> tuple[Plan, dict[str, list[Row
     for number in range(len(plan.groups)):
         task = make.of_shard(number)
         assert task is not None
-        plan.store.publish(write_group(plan.store, job, task, SourceAudio(spec.source.uri) if audio else None))  # type: ignore[arg-type]
+        maker = make_here(job, SourceAudio(spec.source.uri), Limits(seconds=lambda _: 600.0), lambda code: None)
+        plan.store.publish(write_group(plan.store, job, task, maker))
     refresh(plan)
     write_index(plan)
     publish(plan)

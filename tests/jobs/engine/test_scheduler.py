@@ -11,7 +11,7 @@ import pytest
 import jobs.engine.scheduler as scheduler_module
 from jobs.cluster.pools import Pool
 from jobs.engine.scheduler import Scheduler
-from jobs.runtime.job import MAX_DEATHS, Job, Task
+from jobs.runtime.job import MAX_DEATHS, Job, ShardTask, Task
 from schemas.errors import TryAgain
 
 
@@ -30,7 +30,8 @@ class Actor:
     def _do(self, task: Task, stages: tuple[str, ...]) -> Task:
         self.did.append((task.number, stages))
         self.ray.order.append((task.number, stages))
-        task.receipts |= dict.fromkeys(stages, "sha")
+        if isinstance(task, Task):
+            task.receipts |= dict.fromkeys(stages, "sha")
         return task
 
 
@@ -228,6 +229,19 @@ def test_where_the_worker_said_why_the_next_attempt_is_isolated(make: Callable[.
     ray.die = die
     done = {task.number: task for task in make(ray, [pool("line", ("a",))]).run("a", tasks(2))}
     assert done[1].deaths == {"a": MAX_DEATHS}
+
+
+def test_a_shard_whose_worker_said_why_it_died_is_taken_apart_and_one_that_goes_on_killing_is_set_aside(
+    make: Callable[..., Scheduler],
+) -> None:
+    ray = FakeRay()
+    NoStore.notes["attempts/run/shards/s1"] = b"timeout"
+    ray.die = lambda actor, task: "died" if task.number == 2 or (task.number == 1 and not task.deaths) else ""
+    shards: list[Any] = [ShardTask(number=number, name=f"s{number}", partitions=[]) for number in range(3)]
+    done = {task.number: task for task in make(ray, [pool("line", ("shards",))]).run(["shards"], shards)}
+    assert done[0].deaths == 0
+    assert (done[1].deaths, done[1].failed) == (MAX_DEATHS, "")
+    assert "the shard s2: 5 workers died of it" in done[2].failed
 
 
 def test_a_partition_that_kills_whoever_takes_it_apart_is_set_aside(make: Callable[..., Scheduler]) -> None:

@@ -225,8 +225,8 @@ def test_a_row_that_kills_its_worker_is_found_and_rejected(
     monkeypatch.setenv("CRASH_ON", victim)
     monkeypatch.setenv("CRASH_HOW", how)
     started: list[int] = []
-    honest = isolation._Child.__init__
-    monkeypatch.setattr(isolation._Child, "__init__", lambda *args: (started.append(1), honest(*args))[1])
+    honest = isolation.Child.__init__
+    monkeypatch.setattr(isolation.Child, "__init__", lambda *args: (started.append(1), honest(*args))[1])
     limits = isolation.Limits(
         seconds=lambda audio: 2.0 if how == "hang" else 60.0, most_bytes=600 * 2**20 if how == "fill" else 0
     )

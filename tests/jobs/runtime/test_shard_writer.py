@@ -1,20 +1,28 @@
 """What a shard's commit counts, and what becomes of what cannot be written."""
 
+import os
+import shutil
+import signal
+import time
 from collections import defaultdict
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from jobs.runtime import shard_writer
-from jobs.runtime.drive import prepare, run_in_process
+from jobs.runtime.drive import Tasks, prepare, run_in_process
+from jobs.runtime.job import MAX_DEATHS, Job
 from jobs.runtime.plan import make_plan
 from jobs.runtime.rejects import read_rejects
 from jobs.runtime.shard_index import Shares
-from jobs.runtime.shard_writer import Build, Sample, _add, _build
+from jobs.runtime.shard_writer import Build, Sample, _add, _build, open_maker
+from jobs.runtime.worker import StageWorker
 from jobs.verify_dataset import verify_shards, verify_tables
 from pipeline.shards import Passage
-from schemas.spec import STAGES
-from schemas.tables import Reject
+from schemas.spec import STAGES, PipelineSpec, Resources
+from schemas.tables import Reject, Segment
 from tests.jobs.runtime.test_plan import run_here
 from tests.jobs.small_corpus import make_spec
 from tests.pipeline.test_shards import HOP, make_record, make_recording
@@ -123,3 +131,77 @@ def test_a_shard_that_cannot_be_written_at_all_is_set_aside_and_the_others_are_t
     (failed,) = run_in_process(plan, STAGES)
     assert "could not be written: MemoryError" in failed
     assert int((~plan.done["shards"]).sum()) == 1
+
+
+def open_deadly(*arguments: Any) -> Callable[[Passage], Sample]:
+    """As `open_maker`; the segment whose id is in VICTIM ends the process, as VICTIM_HOW says."""
+    make = open_maker(*arguments)
+
+    def deadly(passage: Passage) -> Sample:
+        if os.environ["VICTIM"] in {part.segment.segment_id for part in passage.parts}:
+            match os.environ["VICTIM_HOW"]:
+                case "exit":
+                    os._exit(1)
+                case "hang":
+                    time.sleep(60)
+                case "once" if not os.path.exists(os.environ["VICTIM_NOTE"]):
+                    open(os.environ["VICTIM_NOTE"], "w").close()
+                    os.kill(os.getpid(), signal.SIGKILL)
+                case "raise":
+                    raise ValueError("no sample of this")
+        return make(passage)
+
+    return deadly
+
+
+@pytest.fixture(scope="module")
+def tables_only(tmp_path_factory: pytest.TempPathFactory) -> PipelineSpec:
+    """A run of everything but the shards."""
+    spec = make_spec(tmp_path_factory.mktemp("tables"), max_reject_rate=1.0)
+    plan = make_plan(spec)
+    prepare(plan)
+    assert run_in_process(plan, STAGES[:-1]) == []
+    return spec
+
+
+@pytest.mark.parametrize(
+    ("how", "code"),
+    [
+        ("exit", "worker_crashed"),
+        ("hang", "timeout"),
+        ("raise", "stage_error"),
+        ("once", None),
+    ],
+)
+def test_a_segment_that_kills_who_writes_it_is_rejected_and_its_neighbours_are_in_the_shard(
+    tables_only: PipelineSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str, code: str | None
+) -> None:
+    """After two deaths, samples are made in processes of their own; what dies there once and not again is no reject."""
+    pool = Resources(timeout_minutes=0.05 if how == "hang" else 5, timeout_factor=0)
+    shutil.copytree(tables_only.output, tmp_path / "out")
+    spec = tables_only.model_copy(update={"output": str(tmp_path / "out"), "resources": {"shards": pool}})
+    plan = make_plan(spec)
+    prepare(plan)
+    task = Tasks(plan, STAGES).of_shard(0)
+    assert task is not None
+    task.deaths = MAX_DEATHS
+    segments = [
+        row.segment_id
+        for units, receipts in task.partitions
+        for row in shard_writer._Reader(plan.store, units, receipts).rows(Segment)
+    ]
+    monkeypatch.setenv("VICTIM", segments[0])
+    monkeypatch.setenv("VICTIM_HOW", how)
+    monkeypatch.setenv("VICTIM_NOTE", str(tmp_path / "died"))
+    monkeypatch.setattr(shard_writer, "open_maker", open_deadly)
+    worker = StageWorker(Job.of(plan, "run"), "shards")
+    worker.do(task)
+    assert not task.failed
+    (commit,) = task.commits
+    rejects = plan.store.read_table(Reject, commit.outputs["rejects"]) if code else []
+    assert [(reject.id, reject.code) for reject in rejects] == [(segments[0], code)][: commit.rows_rejected]
+    assert (commit.rows_rejected, commit.rows_out) == (int(code is not None), len(segments) - int(code is not None))
+    assert commit.samples_in == commit.samples_out + commit.samples_rejected
+    assert all(reject.seconds > 0 and reject.retriable for reject in rejects)
+    if how == "raise":
+        assert "in deadly" in (rejects[0].traceback or "")
