@@ -24,7 +24,7 @@ class RecordingsStage:
     """
 
     name = "recordings"
-    version = 3
+    version = 4
     inputs: tuple[str, ...] = ("inventory",)
 
     def __init__(self, spec: RecordingsSpec, source: Source) -> None:

@@ -22,9 +22,10 @@ from pipeline.words import WordsStage
 from recipes.tiny_models import degrade, speech
 from recipes.tiny_models.corpus import real_clips
 from recipes.voices.store import Utterance
+from schemas import arrow
 from schemas.audio import SAMPLE_RATE
 from schemas.config import load_config
-from schemas.spec import PipelineSpec
+from schemas.spec import CtcSpec, PipelineSpec
 from schemas.tables import Recording, Segment, Transcript, Word, segment_id
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -47,8 +48,7 @@ def run() -> list[Row]:
         raise SystemExit(str(error)) from error
     clips = [clip for unseen in (True, False) for clip in real_clips(unseen=unseen) if clip.seconds < 30]
     corpus = [_in_a_room(item, number) if number % 3 == 0 else item for number, item in enumerate(clean)] + clips
-    stage = WordsStage(load_config(PipelineSpec, ROOT / "configs" / "demo.yaml").stages.words)
-    stage.open()
+    stage = demo_stage()
     rng = random.Random(SEED)
     texts = [item.words for item in corpus]
     mixed = _every_tenth_from_another(texts, rng)
@@ -68,6 +68,15 @@ def run() -> list[Row]:
         *_exchanged_rows(stage, corpus, rng),
         *_left_out_rows(stage, clean),
     ]
+
+
+def demo_stage() -> WordsStage:
+    """The words stage with the demo's settings, open."""
+    spec = load_config(PipelineSpec, ROOT / "configs" / "demo.yaml").stages.words
+    assert isinstance(spec, CtcSpec)
+    stage = WordsStage(spec)
+    stage.open()
+    return stage
 
 
 def _share(name: str, values: Sequence[bool], goal: str) -> Row:
@@ -160,7 +169,11 @@ def words_of(stage: WordsStage, item: Utterance, words: tuple[str, ...]) -> tupl
         segment_id=identity, recording_id="0" * 16, channel=-1, start=0, end=num, speech_prob=1.0, cut_reason="whole"
     )
     transcript = Transcript(segment_id=identity, text=" ".join(words), language="en", asr="given")
-    tables = {"transcripts": [transcript], "segments": [segment], "recordings": [recording]}
+    tables: dict[str, Sequence[arrow.Row]] = {
+        "transcripts": [transcript],
+        "segments": [segment],
+        "recordings": [recording],
+    }
     result = stage.run(tables, _InMemory(item.audio.astype(np.float32) / 32768))
     return [row for row in result.rows if isinstance(row, Word)], bool(result.rejects)
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 import io
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -15,13 +16,12 @@ import soxr
 import torch
 
 from benchmarks.harness import Row, main
-from benchmarks.stress.belief import words_of
+from benchmarks.stress.belief import demo_stage, words_of
 from pipeline.source.decode import decode_file
 from pipeline.words import WordsStage
 from recipes.tiny_models.corpus import real_clips
 from schemas.audio import SAMPLE_RATE
-from schemas.config import load_config
-from schemas.spec import CtcSpec, PipelineSpec
+from schemas.spec import CtcSpec
 
 ROOT = Path(__file__).resolve().parents[2]
 ROUNDS = 5
@@ -41,17 +41,13 @@ def align_rows() -> list[Row]:
     """The words stage on the demo's readings, with their own texts."""
     clips = [clip for unseen in (True, False) for clip in real_clips(unseen=unseen) if clip.seconds < 30]
     minutes = sum(clip.seconds for clip in clips) / 60
-    stages = [
-        WordsStage(load_config(PipelineSpec, ROOT / "configs" / "demo.yaml").stages.words),
-        WordsStage(CtcSpec(model=str(ROOT / "assets" / "tiny-ctc"))),
-    ]
-    for stage in stages:
-        stage.open()
+    small = WordsStage(CtcSpec(model=str(ROOT / "assets" / "tiny-ctc")))
+    small.open()
 
     def aligning(stage: WordsStage) -> Callable[[], object]:
         return lambda: [words_of(stage, clip, clip.words) for clip in clips]
 
-    ours, rival = (seconds / minutes for seconds in least_busy([aligning(stage) for stage in stages]))
+    ours, rival = (seconds / minutes for seconds in least_busy([aligning(demo_stage()), aligning(small)]))
     return [_row("aligning a minute of speech", ours, "tiny CTC", rival, MOST_OF_ALIGNING)]
 
 
@@ -66,7 +62,7 @@ def decode_rows() -> list[Row]:
             buffer = io.BytesIO()
             soundfile.write(buffer, samples, rate, format=container, subtype="PCM_16")
             content = buffer.getvalue()
-            ours, rival = least_busy([lambda c=content: decode_file(c, -1), lambda c=content: _alone(c)])  # type: ignore[misc]
+            ours, rival = least_busy([partial(decode_file, content, -1), partial(_alone, content)])
             name = f"decoding {DECODE_SECONDS // 60} minutes of {container}, {rate / 1000:g} kHz"
             rows.append(_row(name, ours, "soundfile and soxr alone", rival, MOST_OF_DECODING))
     return rows
@@ -74,8 +70,10 @@ def decode_rows() -> list[Row]:
 
 def _alone(content: bytes) -> np.ndarray:
     samples, rate = soundfile.read(io.BytesIO(content), dtype="float32", always_2d=True)
-    mono = samples.mean(axis=1)
-    return mono if rate == SAMPLE_RATE else soxr.resample(mono, rate, SAMPLE_RATE)
+    mono: np.ndarray = samples.mean(axis=1)
+    if rate != SAMPLE_RATE:
+        mono = soxr.resample(mono, rate, SAMPLE_RATE)
+    return mono
 
 
 def _row(name: str, ours: float, rival: str, theirs: float, most: float) -> Row:

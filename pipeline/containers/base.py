@@ -10,6 +10,8 @@ from typing import Any, BinaryIO, Literal, cast
 from schemas.tables import RejectCode
 
 CHUNK = 1 << 18
+LONGEST_TAG = 1_000_000
+"""Bytes in which the end of a tag that does not say how long it is, is looked for."""
 
 
 class AudioError(Exception):
@@ -114,11 +116,21 @@ def skip_tag(data: ByteReader, place: int) -> int:
         length, flags = int.from_bytes(head[12:16], "little"), int.from_bytes(head[20:24], "little")
         after = place + 32 + (length if flags & 0x2000_0000 else 0)
     elif head[:11] == b"LYRICSBEGIN":
-        ends = (end + 9 for mark in (b"LYRICS200", b"LYRICSEND") for end in data.find(mark, place, place + 1_000_000))
+        ends = (end + 9 for mark in (b"LYRICS200", b"LYRICSEND") for end in data.find(mark, place, place + LONGEST_TAG))
         after = next(ends, place)
     elif head[:1] == b"\0":
         after = data.zeros_until(place, data.size)
+    else:
+        after = _after_headless_ape(data, place)
     return after if after <= data.size else place
+
+
+def _after_headless_ape(data: ByteReader, place: int) -> int:
+    """The place after an APE tag of the first version, whose last 32 bytes alone say what it is; `place` where there is none."""
+    for foot in data.find(b"APETAGEX", place, min(place + LONGEST_TAG, data.size)):
+        if foot + 32 - data.number(foot + 12, 4, "little") == place:
+            return foot + 32
+    return place
 
 
 def end_of_audio(data: ByteReader) -> int:

@@ -11,7 +11,7 @@ from pipeline.containers.flac import flac_pieces
 from pipeline.containers.mpeg import adts_frame, adts_pieces, amr_pieces, first_frame, mpeg_frame, mpeg_pieces
 from pipeline.containers.nested import asf_pieces, avi_pieces, ebml_pieces, mp4_pieces
 from pipeline.containers.ogg import ogg_pieces
-from pipeline.containers.pcm import au_pieces, sphere_pieces, w64_pieces, wav_pieces
+from pipeline.containers.pcm import RIFF_NAMES, au_pieces, sphere_pieces, w64_pieces, wav_pieces
 
 Pieces = Callable[[ByteReader, int], list[Piece]]
 
@@ -35,10 +35,11 @@ MAGIC: tuple[tuple[int, bytes, Pieces], ...] = (
     (0, b"caff", caf_pieces),
     (0, b"riff", w64_pieces),
 )
-OUTER = {b"WAVE": (b"RIFF", b"RF64"), b"AVI ": (b"RIFF",), b"AIFF": (b"FORM",), b"AIFC": (b"FORM",)}
+OUTER = {b"WAVE": RIFF_NAMES, b"AVI ": (b"RIFF",), b"AIFF": (b"FORM",), b"AIFC": (b"FORM",)}
 """What a file whose name is at 8 begins with."""
 OTHER = (
     (0, b"wvpk", "WavPack"),
+    (0, b"RIFX", "a WAV with the bytes of each number turned round (RIFX)"),
     (0, b"MAC ", "Monkey's Audio"),
     (0, b"TTA1", "True Audio"),
     (0, b"ajkg", "Shorten"),

@@ -1,4 +1,4 @@
-"""Containers of samples that state how many bytes of them they hold: WAV, RF64, W64, AU, NIST SPHERE."""
+"""Containers of samples that state how many bytes of them they hold: WAV, RF64, BW64, W64, AU, NIST SPHERE."""
 
 from __future__ import annotations
 
@@ -16,6 +16,8 @@ BY_SAMPLE = {1, 3, 6, 7, 0xFFFE}
 """WAV formats whose frames are all `block align` bytes: PCM, float, A-law, mu-law, extensible."""
 BY_LIBSNDFILE = BY_SAMPLE | {0x02, 0x11, 0x31, 0x38}
 """And those in blocks (MS, IMA and NMS ADPCM, GSM), which libsndfile counts. What else a WAV may hold is for libav."""
+RIFF_NAMES = (b"RIFF", b"RF64", b"BW64")
+"""What a file of WAV samples begins with."""
 W64_GUID_TAILS = tuple(
     bytes.fromhex(tail) for tail in ("f3acd3118cd100c04f8edb8a", "2e91cf11a5d628db04c10000", "2f91cf11a5d628db04c10000")
 )
@@ -37,7 +39,7 @@ def is_unknown_length(length: int) -> bool:
 
 
 def wav_pieces(data: ByteReader, start: int) -> list[Piece]:
-    """The sounds of a WAV or RF64 file, one after another ("cat a.wav b.wav" makes two).
+    """The sounds of a WAV, RF64 or BW64 file, one after another ("cat a.wav b.wav" makes two).
 
     Raises:
         AudioError: samples are missing, the writer did not finish, bytes follow that are nothing known.
@@ -57,11 +59,13 @@ def _wav_piece(data: ByteReader, start: int) -> tuple[Piece, int | None]:
     stated: int | None = None
     sizes = 0
     patch: tuple[int, bytes] | None = None
+    if data.at(start, 4) == b"BW64":  # what broadcasters call an RF64 now, and libsndfile does not know
+        patch = 0, b"RF64"
     sound: tuple[int, int] | None = None
     while place + 8 <= data.size:
         name, length = data.at(place, 4), data.number(place + 4, 4, "little")
         body, there = place + 8, data.size - place - 8
-        if sound is not None and name in (b"RIFF", b"RF64"):
+        if sound is not None and name in RIFF_NAMES:
             return replace(_wav_sound(start, place, form, sound), patch=patch), place
         if name == b"ds64":
             stated, sizes = data.number(body + 8, 8, "little"), body
@@ -72,7 +76,8 @@ def _wav_piece(data: ByteReader, start: int) -> tuple[Piece, int | None]:
                 raise damaged("the file holds two blocks of samples (`data`), of which decoders read one")
             if length == 0xFFFFFFFF and stated in (0, (1 << 64) - 1):  # RF64 to a pipe; libsndfile must be told
                 length = there
-                patch = sizes - start, (data.size - start - 8).to_bytes(8, "little") + there.to_bytes(8, "little")
+                told = (data.size - start - 8).to_bytes(8, "little") + there.to_bytes(8, "little")
+                patch = 0, b"RF64" + data.at(start + 4, sizes - start - 4) + told
             elif length == 0xFFFFFFFF and stated is not None:
                 length = stated
                 if length > there:

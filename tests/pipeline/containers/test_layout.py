@@ -89,6 +89,18 @@ def test_bytes_after_the_sound_are_known_or_a_reject(name: str) -> None:
     assert rejected(whole + b"\xf1\x37nobody knows this" * 9).code == "decode_error"
 
 
+def test_a_tag_that_is_known_by_its_end_alone_is_passed_over_behind_and_between() -> None:
+    """APE tags of the first version have no header; one that begins elsewhere than it says is nothing known."""
+    item = struct.pack("<II", 5, 0) + b"Title\0" + b"hello"
+    foot = b"APETAGEX" + struct.pack("<IIIQ", 1000, len(item) + 32, 1, 0)[:20] + bytes(4)
+    mp3, other = (FORMATS["MP3/MPEG_LAYER_III"](samples) for samples in (VOICE, OTHER))
+    assert len(foot) == 32
+    assert close(decode_file(mp3 + item + foot, -1)[0].shape[1], len(VOICE) / RATE)
+    joined = decode_file(mp3 + item + foot + other, -1)[0].shape[1]
+    assert abs(joined - len(VOICE) - len(OTHER)) < 0.22 * RATE
+    assert rejected(mp3 + b"more" + item + foot).code == "decode_error"
+
+
 @pytest.mark.parametrize("name", FORMATS)
 def test_joined_files_are_read_one_after_another_or_rejected(name: str) -> None:
     both = FORMATS[name](VOICE) + FORMATS[name](OTHER)
@@ -160,6 +172,17 @@ def test_an_rf64_that_was_written_to_a_pipe_is_read_to_its_end(stated: int) -> N
     file = bytearray(encode(VOICE, format="RF64"))
     struct.pack_into("<QQ", file, file.index(b"ds64") + 8, stated, stated)
     np.testing.assert_array_equal(decode_file(bytes(file))[0][0], VOICE)
+
+
+@pytest.mark.parametrize("stated", [None, 0])
+def test_a_bw64_is_read_as_the_rf64_that_it_is(stated: int | None) -> None:
+    file = bytearray(encode(VOICE, format="RF64"))
+    file[:4] = b"BW64"
+    if stated is not None:
+        struct.pack_into("<QQ", file, file.index(b"ds64") + 8, stated, stated)
+    np.testing.assert_array_equal(decode_file(bytes(file))[0][0], VOICE)
+    if stated is None:
+        assert "cut short" in rejected(bytes(file[: len(file) // 2])).detail
 
 
 @pytest.mark.parametrize(
