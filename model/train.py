@@ -2,6 +2,7 @@
 
     python -m model.train configs/train/tiny.yaml                             one process
     python -m model.train configs/train/tiny.yaml seed=2 optimiser.lr=1e-3    fields by their dotted name
+    python -m model.train configs/train/tiny.yaml --shards runs/mine/shards/index.json output_dir=runs/mine-lst    your speech
     torchrun --nproc-per-node 8 -m model.train configs/train/1b.yaml          eight processes, sharded
     python -m model.train configs/train/tiny.yaml --dry-run                   sizes, data and budget; nothing is trained
 
@@ -121,6 +122,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = Parser(__doc__, reference=_fields)
     parser.add_argument("config", help="a file of configs/train/, or the folder of a run that goes on")
     parser.add_argument("overrides", nargs="*", metavar="a.b=c", help="fields to set, read as YAML")
+    parser.add_argument(
+        "--shards",
+        metavar="INDEX",
+        help="speech shards in place of those that the configuration names, where it names one set",
+    )
     parser.add_argument("--dry-run", action="store_true", help="print sizes, data and budget, and stop")
     parser.add_argument(
         "--ranks", type=int, metavar="N", help="with --dry-run: plan memory for so many (default: WORLD_SIZE, or 1)"
@@ -130,9 +136,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     given = parser.parse_args(arguments)
     begin(f"training {given.config}")
-    from model.training.config import load_train_config
+    from model.training.config import load_train_config, on_shards
 
     config = load_train_config(given.config, given.overrides)
+    if given.shards:
+        config = on_shards(config, given.shards)
     logging.basicConfig(level=config.log.level.upper(), format="%(message)s", stream=sys.stderr)
     if given.dry_run:
         print(describe(config, given.ranks or int(os.environ.get("WORLD_SIZE", "1")), given.room))

@@ -291,6 +291,28 @@ def load_train_config(path: str | Path, overrides: list[str]) -> TrainConfig:
     return config.with_updates(model=load_config(ModelConfig, config.model).model_dump())
 
 
+def on_shards(config: TrainConfig, index: str) -> TrainConfig:
+    """The same run on other speech: `index` in place of the one set of shards that its sources name. A tokenizer that the run may
+    train is trained on that, in `output_dir`.
+
+    Raises:
+        ConfigError: the sources name no set of shards, or several.
+    """
+    data = config.data
+    named = sorted({source.data for source in data.sources if source.data.endswith(".json")})
+    if len(named) != 1:
+        raise ConfigError(
+            f"--shards replaces one set of shards, and the configuration names {', '.join(named) or 'none'}",
+            "set data.sources",
+        )
+    sources = [
+        source.model_copy(update={"data": index}) if source.data == named[0] else source for source in data.sources
+    ]
+    own = data.tokenizer.train_size is not None and "://" not in config.output_dir
+    tokenizer = data.tokenizer.model_copy(update={"path": f"{config.output_dir}/tokenizer.json"} if own else {})
+    return config.with_updates(data=data.model_copy(update={"sources": sources, "tokenizer": tokenizer}).model_dump())
+
+
 def identity(config: TrainConfig) -> dict[str, Any]:
     """The part of a configuration that decides results, flattened to `a.b.c` -> value. The rest may differ when a run is resumed.
 

@@ -88,13 +88,18 @@ class Parser(argparse.ArgumentParser):
         self.exit(ExitCode.CONFIGURATION, f"error: {message}; {self.prog} --help lists what there is\n")
 
     def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
-        """As argparse does it; in a shell that asks for completions it answers and ends."""
+        """As argparse does it, but words of a list may stand on both sides of an option (`train CONFIG --dry-run seed=2`).
+        In a shell that asks for completions it answers and ends.
+        """
         if _reading.get():
             raise _Read(self)
         if "_ARGCOMPLETE" in os.environ:
             import argcomplete
 
             argcomplete.autocomplete(self)
+        words = [action for action in self._actions if not action.option_strings]
+        if any(isinstance(action.nargs, str) and action.nargs in "*+" for action in words):
+            return super().parse_intermixed_args(args, namespace)
         return super().parse_args(args, namespace)
 
 

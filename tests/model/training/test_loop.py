@@ -11,12 +11,14 @@ from typing import Any
 
 import pytest
 import torch
+import yaml
 from pydantic import BaseModel
 
 from model.inference.trained import load_trained
 from model.monitor.metrics import read_rows
 from model.training.config import TrainConfig
 from tests.model.training.training_runs import losses, run_document, run_here, write_data
+from tests.synthetic_shards import write_speech_shards
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "train_losses.json"
 
@@ -188,6 +190,24 @@ def test_bad_settings_are_one_sentence(
     assert run_here(run_document(data, tmp_path / "run"), tmp_path, *arguments) == 2
     assert message in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
+
+
+def test_the_same_run_on_other_speech(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """--shards replaces the one set of shards in every source that names it, and the tokenizer becomes the run's own."""
+    write_speech_shards(tmp_path / "mine", [3], num_units=40)
+    document = run_document(data, tmp_path / "run")
+    document["data"]["sources"][2]["data"] = str(tmp_path / "a.txt")
+    (tmp_path / "a.txt").write_text("of all that is said here\n\n" * 20, encoding="utf-8")
+    index = str(tmp_path / "mine" / "index.json")
+    assert run_here(document, tmp_path, "--shards", index, "budget={steps: 1}") == 0
+    wrote = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text(encoding="utf-8"))["data"]
+    assert [source["data"] for source in wrote["sources"]] == [index, index, str(tmp_path / "a.txt")]
+    assert Path(wrote["tokenizer"]["path"]) == tmp_path / "run" / "tokenizer.json"
+    assert Path(wrote["tokenizer"]["path"]).is_file()
+    capsys.readouterr()
+    assert run_here(run_document(data, tmp_path / "two"), tmp_path, "--shards", index) == 2
+    assert "names" in (said := capsys.readouterr().err)
+    assert "set data.sources" in said
 
 
 def test_a_dry_run_says_what_would_happen_and_writes_nothing(
