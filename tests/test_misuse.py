@@ -155,7 +155,7 @@ def denied(path: Any, mode: int, **_: Any) -> bool:
     [
         ("train {}/run.yaml output_dir={}/locked", ("access", denied), 3, "nothing can be written to this folder"),
         ("score {}/task.jsonl --checkpoint {}/run --json {}/s.json", ("access", denied), 3, "nothing can be written"),
-        ("lm-eval --checkpoint {}/run --tasks hellaswag", ("lm_eval", None), 2, "latent-speech-text[lm-eval]"),
+        ("lm-eval --checkpoint {}/run --tasks hellaswag", ("lm_eval", None), 2, "-e '.[lm-eval]'"),
     ],
 )
 def test_what_this_machine_lacks_is_said(

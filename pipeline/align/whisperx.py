@@ -126,5 +126,5 @@ def _version() -> str:
         return version("whisperx")
     except PackageNotFoundError as error:
         raise ConfigError(
-            "WhisperX is not installed: pip install 'latent-speech-text[whisperx]', or use words.backend: ctc"
+            "WhisperX is not installed: run `make setup` in the checkout, or use words.backend: ctc"
         ) from error

@@ -30,6 +30,8 @@ from typing import Any, NoReturn, Protocol
 from schemas.errors import ExitCode, StorageError, UserError
 
 DEBUG = "--debug"
+INSTALL = ".venv/bin/uv pip install -c constraints.hashes.txt -e"
+"""Installs an extra of the checkout that one stands in, as `make setup` installs the rest."""
 EXTRAS = {
     "whisperx": "whisperx",
     "s3fs": "s3",
@@ -267,7 +269,7 @@ def explain(error: BaseException) -> tuple[ExitCode, str] | None:
         place = f"byte {error.start} is {error.object[error.start : error.start + 1].hex()}"
         return ExitCode.CONFIGURATION, f"a text that is not UTF-8 ({place}): save it as UTF-8"
     if isinstance(error, ImportError) and (package := (error.name or "").split(".")[0]) in EXTRAS:
-        remedy = f"run `pip install 'latent-speech-text[{EXTRAS[package]}]'`"
+        remedy = f"run `{INSTALL} '.[{EXTRAS[package]}]'` in the checkout"
         return ExitCode.CONFIGURATION, f"{package} is not installed: {remedy}"
     if (
         isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"

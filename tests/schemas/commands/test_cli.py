@@ -65,7 +65,7 @@ CASES: list[tuple[BaseException, ExitCode, str]] = [
     (
         ModuleNotFoundError("no", name="lm_eval.api"),
         ExitCode.CONFIGURATION,
-        "pip install 'latent-speech-text[lm-eval]'",
+        "uv pip install -c constraints.hashes.txt -e '.[lm-eval]'",
     ),
     (KeyboardInterrupt(), ExitCode.TRY_AGAIN, "stopped by SIGINT"),
 ]
