@@ -1,7 +1,7 @@
 """Train a model.
 
     python -m model.train configs/train/tiny.yaml                             one process
-    python -m model.train configs/train/tiny.yaml seed=2 optimiser.lr=1e-3    fields by their dotted name
+    python -m model.train configs/train/tiny.yaml seed=2 output_dir=runs/seed-2    fields by their dotted name
     python -m model.train configs/train/tiny.yaml --shards runs/mine/shards/index.json output_dir=runs/mine-lst    your speech
     torchrun --nproc-per-node 8 -m model.train configs/train/1b.yaml          eight processes, sharded
     python -m model.train configs/train/tiny.yaml --dry-run                   sizes, data and budget; nothing is trained

@@ -3,6 +3,7 @@
 import argparse
 import re
 import shlex
+import subprocess
 from collections.abc import Iterator
 from functools import cache
 from importlib import import_module
@@ -159,6 +160,21 @@ def test_what_a_page_says_is_in_a_file_is_in_it(page: Path) -> None:
             continue
         held = re.search(rf"^(?:def |class |    def )?{name}\b", (ROOT / file).read_text(encoding="utf-8"), re.M)
         assert held, f"{page.name}: {file} defines no {name}"
+
+
+def test_ci_builds_the_site_with_the_page_of_what_it_trained() -> None:
+    """`make site` trains, lets the models speak, and puts the page where the first page of the site links to."""
+    said = subprocess.run(["make", "-n", "site"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    steps = [
+        "model.train configs/train/tiny.yaml",
+        "output_dir=runs/train-plain",
+        "recipes.pictures.example",
+        "zensical build",
+    ]
+    places = [said.index(step) for step in [*steps, "cp runs/example.html runs/site/assets/demo.html"]]
+    assert places == sorted(places)
+    assert 'href="assets/demo.html"' in (ROOT / "docs" / "index.md").read_text(encoding="utf-8")
+    assert "make site" in (ROOT / ".ci" / "run").read_text(encoding="utf-8").splitlines()
 
 
 def test_the_readme_is_short() -> None:
