@@ -18,7 +18,7 @@ export TOKENIZERS_PARALLELISM := false
 .PHONY: help setup pins models shards train example test test-all check format inspect report listen verify bench gpu-check study study-first study-demo study-data plots site clean
 
 help: ## list the targets
-	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 $(VENV)/bin/uv:
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11, 5) <= sys.version_info < (3, 13))' || { echo "Python 3.11 (from .5 on) or 3.12 is needed and $(PYTHON) is $$($(PYTHON) -V 2>&1): make PYTHON=python3.11 setup"; exit 1; }
