@@ -23,7 +23,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from benchmarks.harness import Row, main
+from benchmarks.harness import Measurement, main
 from pipeline.align.base import AlignError, WordAligner, WordTiming
 from pipeline.align.ctc import align_emissions
 from pipeline.align.ctc_model import Alphabet
@@ -55,7 +55,7 @@ T60, DIRECT_DB, SNR_DB = 0.4, -10.0, 10.0
 Align = Callable[[Utterance, Sequence[Token]], Sequence[WordTiming | None]]
 
 
-def run() -> list[Row]:
+def run() -> list[Measurement]:
     """Rows per group of speech, metric and rival.
 
     Raises:
@@ -73,7 +73,7 @@ def run() -> list[Row]:
     return [row for group, items in groups.items() for row in _rows(group, items, aligners)]
 
 
-def _rows(group: str, items: list[Utterance], aligners: dict[str, Align]) -> list[Row]:
+def _rows(group: str, items: list[Utterance], aligners: dict[str, Align]) -> list[Measurement]:
     exact = group in ("seen", "unseen")
     wanted = [name for name in aligners if name not in (WHISPERX, ORACLE) or exact]
     wanted = [name for name in wanted if name != GMM or group != "kennedy"]  # its own times are the reference there
@@ -85,7 +85,7 @@ def _rows(group: str, items: list[Utterance], aligners: dict[str, Align]) -> lis
         for number, rival in enumerate(name for name in measured if name != OURS):
             told = goal is not None and number == 0
             rows.append(
-                Row(
+                Measurement(
                     name=f"{group}: {OURS}, {metric}",
                     value=value,
                     unit="%" if share else "ms",
@@ -96,7 +96,7 @@ def _rows(group: str, items: list[Utterance], aligners: dict[str, Align]) -> lis
                 )
             )
     for name in measured:
-        rows.append(Row(name=f"{group}: {name}, words timed", value=measured[name]["timed"], unit="%"))
+        rows.append(Measurement(name=f"{group}: {name}, words timed", value=measured[name]["timed"], unit="%"))
     return rows
 
 

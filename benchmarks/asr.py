@@ -14,7 +14,7 @@ from pathlib import Path
 import jiwer
 import numpy as np
 
-from benchmarks.harness import Row, main
+from benchmarks.harness import Measurement, main
 from pipeline.recordings import RecordingsStage
 from pipeline.segments import SegmentsStage
 from pipeline.source.audio import SourceAudio
@@ -84,7 +84,7 @@ def streaming_seconds(arrays: Mapping[str, np.ndarray]) -> float:
     return time.perf_counter() - begin
 
 
-def run() -> list[Row]:
+def run() -> list[Measurement]:
     """Both recognisers over data/demo."""
     source = Source(uri=str(DEMO), transcripts="manifest", manifest="manifest.tsv")
     audio = SourceAudio(source.uri)
@@ -98,7 +98,7 @@ def run() -> list[Row]:
     wer = word_error_rate(references, ours)
     whole = "faster-whisper, whole files"
     return [
-        Row(
+        Measurement(
             name="word error rate of the demo, tiny.en",
             value=wer,
             unit="%",
@@ -107,14 +107,14 @@ def run() -> list[Row]:
             goal=f"< {MAX_WER:g}",
             holds=wer < MAX_WER,
         ),
-        Row(
+        Measurement(
             name="transcribing, audio seconds per second",
             value=duration / transcribe_seconds,
             unit="x",
             rival=whole,
             rival_value=duration / rival_seconds,
         ),
-        Row(
+        Measurement(
             name="segmenting, audio seconds per second",
             value=duration / segment_seconds,
             unit="x",

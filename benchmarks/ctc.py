@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torchaudio.functional import forced_align
 
-from benchmarks.harness import Row, fastest_of, main
+from benchmarks.harness import Measurement, fastest_of, main
 from pipeline.align.ctc import align_emissions
 from pipeline.align.ctc_model import Alphabet
 from pipeline.align.viterbi import viterbi_batch
@@ -22,12 +22,12 @@ BATCH, FRAMES, LABELS, TOKENS = 8, 1_500, 32, 350
 HOP = 320
 
 
-def run() -> list[Row]:
+def run() -> list[Measurement]:
     torch.set_num_threads(1)
     return [*speed_rows(), *oracle_rows()]
 
 
-def speed_rows() -> list[Row]:
+def speed_rows() -> list[Measurement]:
     """Milliseconds per batch of eight, each rival on the very same arrays and paths compared."""
     generator = np.random.default_rng(0)
     logits = torch.from_numpy(generator.standard_normal((BATCH, FRAMES, LABELS)) * 2).float()
@@ -47,14 +47,14 @@ def speed_rows() -> list[Row]:
     )
     mine, theirs = (seconds * 1000 for seconds in fastest_of([ours, torchaudio], rounds=9))
     rows = [
-        Row(name="viterbi, 8 windows of 30 s", value=mine, unit="ms", rival="torchaudio forced_align", rival_value=theirs,
+        Measurement(name="viterbi, 8 windows of 30 s", value=mine, unit="ms", rival="torchaudio forced_align", rival_value=theirs,
             goal=">= 1x", holds=theirs >= mine),
-        Row(name="windows with torchaudio's very path", value=100.0 * same, unit="%", goal="100", holds=same),
+        Measurement(name="windows with torchaudio's very path", value=100.0 * same, unit="%", goal="100", holds=same),
     ]  # fmt: skip
     whisperx = whisperx_milliseconds(log_probs, targets)
     if whisperx is not None:
         rows.append(
-            Row(name="viterbi, 8 windows of 30 s", value=mine, unit="ms", rival="WhisperX trellis and backtrack",
+            Measurement(name="viterbi, 8 windows of 30 s", value=mine, unit="ms", rival="WhisperX trellis and backtrack",
                 rival_value=whisperx, goal=">= 5x", holds=whisperx >= 5 * mine)
         )  # fmt: skip
     return rows
@@ -74,7 +74,7 @@ def whisperx_milliseconds(log_probs: torch.Tensor, targets: torch.Tensor) -> flo
     return fastest_of([loops], rounds=2)[0] * 1000
 
 
-def oracle_rows() -> list[Row]:
+def oracle_rows() -> list[Measurement]:
     """Boundaries from emissions whose probabilities are the exact shares of each letter in each frame."""
     generator = np.random.default_rng(1)
     labels = ("<pad>", "<unk>", "|", "'", *"abcdefghijklmnopqrstuvwxyz")
@@ -108,13 +108,14 @@ def oracle_rows() -> list[Row]:
             starts.append(abs(timing.start - begin) / 16)
             ends.append(abs(timing.end - end) / 16)
     return [
-        Row(name="oracle emissions: word starts, median error", value=statistics.median(starts), unit="ms", goal="<= 5",
+        Measurement(name="oracle emissions: word starts, median error", value=statistics.median(starts), unit="ms", goal="<= 5",
             holds=statistics.median(starts) <= 5),
-        Row(name="oracle emissions: word starts, mean error", value=statistics.fmean(starts), unit="ms"),
-        Row(name="oracle emissions: word starts, worst", value=max(starts), unit="ms", goal="<= 20", holds=max(starts) <= 20),
-        Row(name="oracle emissions: word ends, median error", value=statistics.median(ends), unit="ms", goal="<= 10",
+        Measurement(name="oracle emissions: word starts, mean error", value=statistics.fmean(starts), unit="ms"),
+        Measurement(name="oracle emissions: word starts, worst", value=max(starts), unit="ms", goal="<= 20",
+            holds=max(starts) <= 20),
+        Measurement(name="oracle emissions: word ends, median error", value=statistics.median(ends), unit="ms", goal="<= 10",
             holds=statistics.median(ends) <= 10),
-        Row(name="oracle emissions: word ends, mean error", value=statistics.fmean(ends), unit="ms"),
+        Measurement(name="oracle emissions: word ends, mean error", value=statistics.fmean(ends), unit="ms"),
     ]  # fmt: skip
 
 

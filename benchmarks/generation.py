@@ -23,7 +23,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from benchmarks.harness import Row, main, seconds_per_call
+from benchmarks.harness import Measurement, main, seconds_per_call
 from benchmarks.model_step import (
     PATCH,
     UNITS_PER_SECOND,
@@ -183,7 +183,7 @@ def sizes() -> list[Size]:
     ]
 
 
-def plain_rows() -> list[Row]:
+def plain_rows() -> list[Measurement]:
     """LST against the plain transformer."""
     found = []
     for size in sizes():
@@ -197,8 +197,8 @@ def plain_rows() -> list[Row]:
         )
         decides = size.name in ("20m", "1b") and size.context == LONG and size.rows == 1
         found += [
-            Row(name=where, value=size.rows / ours, unit="units/s", rival="plain", rival_value=size.rows / plain),
-            Row(
+            Measurement(name=where, value=size.rows / ours, unit="units/s", rival="plain", rival_value=size.rows / plain),
+            Measurement(
                 name=f"times as many, {where}", value=plain / ours, unit="", rival="ratio of bytes read",
                 rival_value=bytes_plain / bytes_ours, goal=">= 3" if decides else "",
                 holds=plain / ours >= 3 if decides else None,
@@ -238,23 +238,23 @@ def seconds_per_unit_of_port(dtype: torch.dtype) -> float:
     return seconds_per_call(forward, 3)
 
 
-def port_rows() -> list[Row]:
+def port_rows() -> list[Measurement]:
     """One sequence against the port."""
     rows = []
     for dtype in (torch.float32, torch.bfloat16):
         name = str(dtype).removeprefix("torch.")
         ours, port = seconds_per_unit(lst_config(), dtype), seconds_per_unit_of_port(dtype)
         rows += [
-            Row(
+            Measurement(
                 name=f"generation, {name}", value=1 / ours, unit="units/s", rival="BLT port", rival_value=1 / port,
                 goal=">= 10x", holds=port / ours >= 10,
             ),
-            Row(name=f"real-time factor, {name}", value=1 / ours / UNITS_PER_SECOND, unit="s of speech per s"),
+            Measurement(name=f"real-time factor, {name}", value=1 / ours / UNITS_PER_SECOND, unit="s of speech per s"),
         ]  # fmt: skip
     return rows
 
 
-def prompt_row() -> Row:
+def prompt_row() -> Measurement:
     """Seconds until the first unit after a prompt of LONG units: one packed pass against element by element."""
     model = build_model(lst_config(), seed=0).eval()
     units = np.random.default_rng(0).integers(VOCABULARY.unit_offset, VOCABULARY.size, LONG - 2)
@@ -268,13 +268,13 @@ def prompt_row() -> Row:
 
     packed = min(seconds(lambda session: session.prefill(prompt)) for _ in range(ROUNDS))
     stepped = seconds(lambda session: session.one_by_one(prompt))
-    return Row(
+    return Measurement(
         name=f"a prompt of {LONG} units, 20m, fp32", value=packed, unit="s", rival="element by element", rival_value=stepped,
         goal=">= 20x", holds=stepped / packed >= 20,
     )  # fmt: skip
 
 
-def run() -> list[Row]:
+def run() -> list[Measurement]:
     """The port, a long prompt, then the plain transformer."""
     return [*port_rows(), prompt_row(), *plain_rows()]
 

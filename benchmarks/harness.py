@@ -14,7 +14,7 @@ from schemas.commands.cli import Parser, run_command
 
 
 @dataclass(frozen=True, kw_only=True)
-class Row:
+class Measurement:
     """One line of a benchmark. `holds` is None where there is no goal."""
 
     name: str
@@ -51,7 +51,7 @@ def fastest_of(calls: Sequence[Callable[[], object]], rounds: int = 7) -> list[f
     return best
 
 
-def format_table(rows: list[Row]) -> str:
+def format_table(rows: list[Measurement]) -> str:
     """The rows as a Markdown table, which is also what a terminal shows."""
     header = ("name", "value", "unit", "rival", "rival value", "goal", "holds")
     holds = {True: "yes", False: "NO", None: ""}
@@ -71,7 +71,7 @@ def _number(value: float | None) -> str:
     return "" if value is None else f"{value:.4g}"
 
 
-def main(run: Callable[[], list[Row]], description: str | None) -> None:
+def main(run: Callable[[], list[Measurement]], description: str | None) -> None:
     """Run a benchmark from the command line: print its table, and with --json PATH write its rows."""
 
     def measure(arguments: Sequence[str] | None) -> int:

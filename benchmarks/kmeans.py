@@ -9,7 +9,7 @@ from __future__ import annotations
 import faiss
 import numpy as np
 
-from benchmarks.harness import Row, fastest_of, main
+from benchmarks.harness import Measurement, fastest_of, main
 from pipeline.codebook.assign import Quantiser
 from pipeline.codebook.fit import fit_kmeans
 from schemas.spec import KMeansSpec
@@ -18,7 +18,7 @@ UNITS, WIDTH = 500, 768
 ASSIGNED, FITTED = 40_000, 20_000
 
 
-def run() -> list[Row]:
+def run() -> list[Measurement]:
     generator = np.random.default_rng(0)
     centroids = generator.standard_normal((UNITS, WIDTH), dtype=np.float32)
     features = centroids[generator.integers(0, UNITS, ASSIGNED)]
@@ -26,7 +26,7 @@ def run() -> list[Row]:
     return [*assignment_rows(features, centroids), *fitting_rows(generator)]
 
 
-def assignment_rows(features: np.ndarray, centroids: np.ndarray) -> list[Row]:
+def assignment_rows(features: np.ndarray, centroids: np.ndarray) -> list[Measurement]:
     quantiser, transposed = Quantiser(centroids), np.ascontiguousarray(centroids.T)
     index = faiss.IndexFlatL2(WIDTH)
     index.add(centroids)
@@ -37,14 +37,14 @@ def assignment_rows(features: np.ndarray, centroids: np.ndarray) -> list[Row]:
     agree = float((quantiser.assign(features) == index.search(features, 1)[1][:, 0]).mean())
     name = f"assign {ASSIGNED:,} frames"
     return [
-        Row(name=name, value=ours * 1000, unit="ms", rival="bare float32 product", rival_value=product * 1000,
+        Measurement(name=name, value=ours * 1000, unit="ms", rival="bare float32 product", rival_value=product * 1000,
             goal="within 10 %", holds=ours <= 1.10 * product),
-        Row(name=name, value=ours * 1000, unit="ms", rival="FAISS IndexFlatL2", rival_value=search * 1000),
-        Row(name="frames with FAISS's unit", value=100 * agree, unit="%"),
+        Measurement(name=name, value=ours * 1000, unit="ms", rival="FAISS IndexFlatL2", rival_value=search * 1000),
+        Measurement(name="frames with FAISS's unit", value=100 * agree, unit="%"),
     ]  # fmt: skip
 
 
-def fitting_rows(generator: np.random.Generator) -> list[Row]:
+def fitting_rows(generator: np.random.Generator) -> list[Measurement]:
     """The default 25 iterations on all points; bare FAISS is told the same parameters."""
     features = generator.standard_normal((FITTED, WIDTH), dtype=np.float32)
     spec = KMeansSpec(num_units=UNITS, seed=1)
@@ -64,9 +64,9 @@ def fitting_rows(generator: np.random.Generator) -> list[Row]:
     same = bool((fit_kmeans(features, spec).centroids == bare()).all())
     ours, theirs = fastest_of([lambda: fit_kmeans(features, spec), bare], rounds=5)
     return [
-        Row(name=f"fit {UNITS} units on {FITTED:,} frames, counts and curve included", value=ours, unit="s",
+        Measurement(name=f"fit {UNITS} units on {FITTED:,} frames, counts and curve included", value=ours, unit="s",
             rival="bare FAISS", rival_value=theirs, goal="within 5 %", holds=ours <= 1.05 * theirs),
-        Row(name="centroids equal to bare FAISS's", value=100.0 * same, unit="%", goal="100", holds=same),
+        Measurement(name="centroids equal to bare FAISS's", value=100.0 * same, unit="%", goal="100", holds=same),
     ]  # fmt: skip
 
 

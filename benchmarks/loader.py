@@ -17,13 +17,13 @@ from typing import Any
 import torch
 import yaml
 
-from benchmarks.harness import Row, main
+from benchmarks.harness import Measurement, main
 from model.data.compose import utterance_of
 from model.data.draws import generator
 from model.data.interleave import PaperRule, draw_spans
 from model.data.loader import Loader, Placement
 from model.data.shards import ShardSet
-from model.data.sources import Corpus
+from model.data.sources import TrainingData
 from model.monitor.metrics import read_rows
 from model.network.config import ModelConfig
 from model.network.lst import build_model
@@ -38,12 +38,12 @@ DEMO = Path("runs/demo/shards/index.json")
 MICRO, LANES = 2, 4
 
 
-def run() -> list[Row]:
+def run() -> list[Measurement]:
     """All rows; about a minute on two idle cores."""
     with tempfile.TemporaryDirectory() as folder:
         index = DEMO if DEMO.exists() else _random_shards(Path(folder))
         config = _config(index, Path(folder), elements=2048, latents=1408)
-        corpus = Corpus(config.data)
+        corpus = TrainingData(config.data)
         loader = Loader(make_stream(config, corpus, "train"), Placement(0, 1, MICRO, LANES, 0))
         return [
             *_throughput(loader, corpus),
@@ -67,7 +67,7 @@ def _config(index: Path, folder: Path, *, elements: int, latents: int) -> TrainC
     return parse_config(TrainConfig, document, "benchmarks/loader.py")
 
 
-def _throughput(loader: Loader, corpus: Corpus) -> list[Row]:
+def _throughput(loader: Loader, corpus: TrainingData) -> list[Measurement]:
     """Elements per second: the loader alone in one process, and training steps of the 20m model on its batches."""
     batches = loader.step()
     begun, made = time.perf_counter(), 0
@@ -85,7 +85,7 @@ def _throughput(loader: Loader, corpus: Corpus) -> list[Row]:
         times.append(time.perf_counter() - begun)
     consumes = int((batches[0].doc_id_N >= 0).sum()) / statistics.median(times[1:])
     return [
-        Row(
+        Measurement(
             name="loader, one process",
             value=loads,
             unit="elements/s",
@@ -97,7 +97,7 @@ def _throughput(loader: Loader, corpus: Corpus) -> list[Row]:
     ]
 
 
-def _against_webdataset(index: Path) -> list[Row]:
+def _against_webdataset(index: Path) -> list[Measurement]:
     """Samples per second with hashes checked, patches and documents left out: ours by number, webdataset's in sequence."""
     import webdataset as wds
 
@@ -118,10 +118,14 @@ def _against_webdataset(index: Path) -> list[Row]:
         while time.perf_counter() - begun < 1.5:
             count += read()
         rates.append(count / (time.perf_counter() - begun))
-    return [Row(name="samples read", value=rates[0], unit="1/s", rival="webdataset, in sequence", rival_value=rates[1])]
+    return [
+        Measurement(
+            name="samples read", value=rates[0], unit="1/s", rival="webdataset, in sequence", rival_value=rates[1]
+        )
+    ]
 
 
-def _waiting(index: Path, folder: Path) -> list[Row]:
+def _waiting(index: Path, folder: Path) -> list[Measurement]:
     """Share of the step that `make train` waits for data, after the first steps; and how full its batches are."""
     config = _config(index, folder, elements=1024, latents=704).with_updates(budget={"steps": 16}, validation=None)
     train(config)
@@ -129,18 +133,18 @@ def _waiting(index: Path, folder: Path) -> list[Row]:
     waiting = statistics.median(row["data_wait_share"] for row in rows)
     fill = statistics.mean(row["fill_binding"] for row in rows)
     return [
-        Row(
+        Measurement(
             name="waiting for data in make train",
             value=100 * waiting,
             unit="% of a step",
             goal="< 1",
             holds=waiting < 0.01,
         ),
-        Row(name="fill of the binding budget", value=100 * fill, unit="%", goal=">= 97", holds=fill >= 0.97),
+        Measurement(name="fill of the binding budget", value=100 * fill, unit="%", goal=">= 97", holds=fill >= 0.97),
     ]
 
 
-def _memory(config: TrainConfig, corpus: Corpus) -> list[Row]:
+def _memory(config: TrainConfig, corpus: TrainingData) -> list[Measurement]:
     """Growth of what the loader holds over ten epochs of the speech source."""
     stream = make_stream(config, corpus, "train")
     loader, total = Loader(stream, Placement(0, 1, MICRO, LANES, 0)), stream.sources[0].order.total
@@ -155,10 +159,12 @@ def _memory(config: TrainConfig, corpus: Corpus) -> list[Row]:
     early = epochs(2)
     grown = epochs(12) - early
     tracemalloc.stop()
-    return [Row(name="memory after 10 epochs", value=grown / 1e6, unit="MB more", goal="< 1", holds=grown < 1e6)]
+    return [
+        Measurement(name="memory after 10 epochs", value=grown / 1e6, unit="MB more", goal="< 1", holds=grown < 1e6)
+    ]
 
 
-def _speech_share(index: Path) -> Row:
+def _speech_share(index: Path) -> Measurement:
     """Speech tokens of interleaved documents at the paper's settings, with text counted at its 1.3 pieces a word."""
     shards, units, words = ShardSet(str(index)), 0, 0
     for shard, count in enumerate(shards.counts):
@@ -169,7 +175,7 @@ def _speech_share(index: Path) -> Row:
                     units += 0 if span.is_text else end - start
                     words += span.last - span.first if span.is_text else 0
     share = units / (units + 1.3 * words)
-    return Row(
+    return Measurement(
         name="speech share of interleaved tokens",
         value=share,
         unit="",

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from transformers import BltConfig, BltForCausalLM
 
-from benchmarks.harness import Row, main
+from benchmarks.harness import Measurement, main
 from model.cost.flops import count_batch, training_flops
 from model.data.document import Document
 from model.data.packing import PackingConfig, pack, whole
@@ -154,7 +154,7 @@ def best_seconds(calls: dict[str, Callable[[], object]]) -> dict[str, float]:
     return best
 
 
-def run() -> list[Row]:
+def run() -> list[Measurement]:
     """All rows, fp32 first."""
     batch, lst = speech_batch(), lst_config()
     plain = plain_config(lst)
@@ -195,8 +195,8 @@ def run() -> list[Row]:
 def _row(
     name: str, value: float, unit: str, rival: str = "", rival_value: float | None = None, goal: str = "",
     holds: bool | None = None,
-) -> Row:  # fmt: skip
-    return Row(name=name, value=value, unit=unit, rival=rival, rival_value=rival_value, goal=goal, holds=holds)
+) -> Measurement:  # fmt: skip
+    return Measurement(name=name, value=value, unit=unit, rival=rival, rival_value=rival_value, goal=goal, holds=holds)
 
 
 if __name__ == "__main__":

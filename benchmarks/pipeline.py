@@ -31,7 +31,7 @@ import psutil
 import soundfile
 import yaml
 
-from benchmarks.harness import Row, main
+from benchmarks.harness import Measurement, main
 from jobs.cluster.places import resolve_spec
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -39,13 +39,13 @@ COPIES = 12
 STAGES = ("recordings", "segments", "transcripts", "words", "units", "patches", "shards")
 
 
-def run() -> list[Row]:
+def run() -> list[Measurement]:
     """Rows: efficiency, start-up and tail, real-time factors of both, and memory."""
     with tempfile.TemporaryDirectory() as folder:
         seconds = make_corpus(Path(folder) / "audio")
         spec = write_spec(Path(folder))
         cores = os.cpu_count() or 1
-        begin, watch = time.time(), Watch()
+        begin, watch = time.time(), MemoryWatch()
         command = [sys.executable, "jobs/tokenize_audio.py", "--config", str(spec), "--no-progress"]
         process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL)
         with watch.watching(process.pid):
@@ -64,7 +64,7 @@ def run() -> list[Row]:
     available = (stop - start) * cores
     efficiency = inside / available
     return [
-        Row(
+        Measurement(
             name="efficiency in the steady state",
             value=efficiency,
             unit="bare core s / (wall s x cores)",
@@ -73,31 +73,36 @@ def run() -> list[Row]:
             goal=">= 0.93",
             holds=efficiency >= 0.93,
         ),
-        Row(
+        Measurement(
             name="efficiency from the first call to the last commit",
             value=total / ((last - first) * cores),
             unit="",
             goal=">= 0.80",
             holds=total / ((last - first) * cores) >= 0.80,
         ),
-        Row(
+        Measurement(
             name="steady state: bare calls' share of the job's own processor time", value=100 * inside / used, unit="%"
         ),
-        Row(name="steady state: what other processes took of the machine", value=100 * others / available, unit="%"),
-        Row(name="audio", value=seconds / 60, unit="min"),
-        Row(
+        Measurement(
+            name="steady state: what other processes took of the machine", value=100 * others / available, unit="%"
+        ),
+        Measurement(name="audio", value=seconds / 60, unit="min"),
+        Measurement(
             name="start-up: until every worker has begun",
             value=begun - begin,
             unit="s",
             goal="<= 15",
             holds=begun - begin <= 15,
         ),
-        Row(name="steady state", value=stop - start, unit="s", rival="bare, core seconds", rival_value=inside),
-        Row(name="tail: after the first worker has nothing left", value=last - stop, unit="s"),
-        Row(name="real-time factor of the whole job", value=wall / seconds, unit="wall s / audio s"),
-        *(Row(name=f"bare {name}", value=spent / seconds, unit="core s / audio s") for name, spent in totals.items()),
-        Row(name="largest worker", value=max(watch.peak.values(), default=0) / 2**20, unit="MiB"),
-        Row(
+        Measurement(name="steady state", value=stop - start, unit="s", rival="bare, core seconds", rival_value=inside),
+        Measurement(name="tail: after the first worker has nothing left", value=last - stop, unit="s"),
+        Measurement(name="real-time factor of the whole job", value=wall / seconds, unit="wall s / audio s"),
+        *(
+            Measurement(name=f"bare {name}", value=spent / seconds, unit="core s / audio s")
+            for name, spent in totals.items()
+        ),
+        Measurement(name="largest worker", value=max(watch.peak.values(), default=0) / 2**20, unit="MiB"),
+        Measurement(
             name="all workers together",
             value=watch.peak_sum / 2**20,
             unit="MiB",
@@ -232,7 +237,7 @@ def steady_state(commits: list[Committed]) -> tuple[float, float, float]:
     )
 
 
-class Watch:
+class MemoryWatch:
     """Peak memory of Ray workers below a process, and processor seconds of all below it and of the machine, twice a second."""
 
     def __init__(self) -> None:
@@ -242,7 +247,7 @@ class Watch:
         self._samples: list[tuple[float, float, float]] = []
         self._ended = threading.Event()
 
-    def watching(self, pid: int) -> Watch:
+    def watching(self, pid: int) -> MemoryWatch:
         """A context manager's worth of watching `pid`."""
         self._thread = threading.Thread(target=self._watch, args=(pid,), daemon=True)
         return self

@@ -15,10 +15,10 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.harness import Row, main
+from benchmarks.harness import Measurement, main
 from model.data.shards import ShardSet
 from model.voice.mean_spectrum import MeanSpectrum
-from model.voice.recognition import Recogniser, error_rates
+from model.voice.recognition import GreedyWhisper, error_rates
 from model.voice.synthesiser import SpokenSample, spoken_samples
 from model.voice.unit_selection import UnitSelection
 from schemas.config import ConfigError
@@ -47,7 +47,7 @@ def place() -> tuple[str, str | None, str]:
     raise ConfigError("no shards to speak with: run `make demo` or `make study-demo` first")
 
 
-def run() -> list[Row]:
+def run() -> list[Measurement]:
     """Error rates of the recordings, and of what is made of their units."""
     index, root, voice = place()
     shards = ShardSet(index)
@@ -55,7 +55,7 @@ def run() -> list[Row]:
     tested = spoken[:: max(1, len(spoken) // TESTED)][:TESTED]
     names = {item.sample.meta.recording_id for item in tested}
     others = [item for item in spoken if item.sample.meta.recording_id not in names]
-    recognise = Recogniser(MODEL)
+    recognise = GreedyWhisper(MODEL)
     hop, size = shards.index.hop, shards.index.num_units
 
     def error(waves: Sequence[np.ndarray]) -> float:
@@ -75,15 +75,15 @@ def run() -> list[Row]:
     minutes = sum(len(item.audio) for item in others) / 16_000 / 60
     audio = sum(map(len, waves)) / 16_000
     return [
-        Row(
+        Measurement(
             name="WER, recordings in the inventory", value=known, unit="%", rival="the recordings", rival_value=original,
             goal="<= recordings + 5", holds=known <= original + 5,
         ),
-        Row(
+        Measurement(
             name=f"WER, others, from {minutes:.0f} min and {size} units", value=unseen, unit="%", rival="mean spectra",
             rival_value=rival, goal="< rival", holds=unseen < rival,
         ),
-        Row(name="speed of joining", value=audio / seconds, unit="s of speech per s"),
+        Measurement(name="speed of joining", value=audio / seconds, unit="s of speech per s"),
     ]  # fmt: skip
 
 

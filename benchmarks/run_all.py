@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
-from benchmarks.harness import Row, format_table
+from benchmarks.harness import Measurement, format_table
 from schemas.commands.cli import Parser, command
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -63,7 +63,7 @@ def run_one(name: str, deadline: float) -> str:
             return f"{title}Not finished in the {left:.0f} s that were left.\n"
         if result.returncode != 0:
             return f"{title}Failed: {last_line(result.stderr)}\n"
-        rows = [Row(**row) for row in json.loads(path.read_text(encoding="utf-8"))]
+        rows = [Measurement(**row) for row in json.loads(path.read_text(encoding="utf-8"))]
     table = format_table(rows)
     print(table, flush=True)
     return f"{title}{table}\n\n{time.monotonic() - start:.0f} s\n"

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from transformers import AutoProcessor, Wav2Vec2ForCTC
 
-from benchmarks.harness import Row, format_table
+from benchmarks.harness import Measurement, format_table
 from recipes.tiny_models import ctc, distil, speech
 from recipes.tiny_models.corpus import real_clips
 from recipes.tiny_models.settings import assets, one_thread
@@ -92,7 +92,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _table(path: Path) -> str:
-    return format_table([Row(**row) for row in json.loads(path.read_text(encoding="utf-8"))])
+    return format_table([Measurement(**row) for row in json.loads(path.read_text(encoding="utf-8"))])
 
 
 def _steps(path: Path) -> int:

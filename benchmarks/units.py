@@ -28,7 +28,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from benchmarks.harness import Row, main
+from benchmarks.harness import Measurement, main
 from pipeline.codebook.assign import Quantiser
 from pipeline.codebook.fit import fit_kmeans
 from pipeline.codebook.folder import load_centroids
@@ -59,7 +59,7 @@ Encode = Callable[[np.ndarray], np.ndarray]
 """int16 [n] samples to float32 [n // 640, D]."""
 
 
-def run() -> list[Row]:
+def run() -> list[Measurement]:
     """Rows per table, number of units and encoder.
 
     Raises:
@@ -114,7 +114,7 @@ def flite_alone() -> tuple[Speech, dict[str, Speech]]:
     return [item if speed == 1.0 else resample(item, speed) for speed in SPEEDS for item in fitted_on], tests
 
 
-def table(encoders: dict[str, Encode], fitted_on: Speech, tests: dict[str, Speech]) -> list[Row]:
+def table(encoders: dict[str, Encode], fitted_on: Speech, tests: dict[str, Speech]) -> list[Measurement]:
     """PNMI of every encoder's units on every group, with codebooks fitted on `fitted_on` and with the shipped ones."""
     found: dict[tuple[str, int, str], float] = {}
     phones = {group: _phones(items) for group, items in tests.items()}
@@ -136,10 +136,10 @@ def table(encoders: dict[str, Encode], fitted_on: Speech, tests: dict[str, Speec
     return [_row(label, size, group, value, found) for (label, size, group), value in found.items()]
 
 
-def _row(label: str, size: int, group: str, value: float, found: dict[tuple[str, int, str], float]) -> Row:
+def _row(label: str, size: int, group: str, value: float, found: dict[tuple[str, int, str], float]) -> Measurement:
     ours = label in (OURS, f"{OURS}, shipped")
     base = found["MFCC", size, group]
-    return Row(
+    return Measurement(
         name=f"{group}: {label}, K={size}",
         value=value,
         unit="PNMI",

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
-from benchmarks.harness import Row, main
+from benchmarks.harness import Measurement, main
 from pipeline.codebook.assign import Quantiser
 from pipeline.codebook.folder import load_centroids
 from pipeline.encode.hubert import HubertEncoder
@@ -32,7 +32,7 @@ RATE, HOUR, WHOLE_SECONDS = 16_000, 3_600, 300
 WINDOW, CONTEXT = 20.0, 5.0
 
 
-def run() -> list[Row]:
+def run() -> list[Measurement]:
     if not MODEL.is_dir():
         raise SystemExit(f"{MODEL} is missing: see recipes/tiny_models/README.md")
     return [*agreement_rows(MODEL), *hour_rows(MODEL)]
@@ -55,7 +55,7 @@ def opened(model: Path, window: float, context: float) -> HubertEncoder:
     return encoder
 
 
-def agreement_rows(model: Path) -> list[Row]:
+def agreement_rows(model: Path) -> list[Measurement]:
     """The share of frames whose unit the windows change, and whether the seams are to blame.
 
     Attention over the whole file weighs all of it, so a window changes every frame a little; a seam that its context does not
@@ -77,10 +77,10 @@ def agreement_rows(model: Path) -> list[Row]:
                 name = f"windows of {window:g} s + {context:g} s each side"
                 name += "" if limited else ", attention over everything"
                 rows += [
-                    Row(name=f"units that {name} change", value=100 * changed.mean(), unit="%",
+                    Measurement(name=f"units that {name} change", value=100 * changed.mean(), unit="%",
                         rival=f"whole file of {WHOLE_SECONDS} s", rival_value=0.0, goal="< 0.5 %" if default else "",
                         holds=bool(changed.mean() < 0.005) if default else None),
-                    Row(name=f"... more of them within 1 s of a seam than elsewhere, {name}", value=excess, unit="points",
+                    Measurement(name=f"... more of them within 1 s of a seam than elsewhere, {name}", value=excess, unit="points",
                         goal="< 0.5" if default else "", holds=bool(excess < 0.5) if default else None),
                 ]  # fmt: skip
     return rows
@@ -104,7 +104,7 @@ def near_seams(num_frames: int, window: float) -> np.ndarray:
     return near
 
 
-def hour_rows(model: Path) -> list[Row]:
+def hour_rows(model: Path) -> list[Measurement]:
     """An hour in a process of its own, so that its peak of memory is its own."""
     rows = []
     for name in ("tiny HuBERT", "MFCC"):
@@ -112,13 +112,13 @@ def hour_rows(model: Path) -> list[Row]:
         _, _, minute_peak, minute_added = _in_a_process(name, 60, model)
         expected = HOUR * RATE // HOP
         rows += [
-            Row(name=f"{name}: frames of one hour", value=frames, unit="", rival="samples // hop", rival_value=expected,
+            Measurement(name=f"{name}: frames of one hour", value=frames, unit="", rival="samples // hop", rival_value=expected,
                 goal="equal", holds=frames == expected),
-            Row(name=f"{name}: real-time factor, one thread", value=seconds / HOUR, unit="x"),
-            Row(name=f"{name}: peak memory of the process, an hour in one file", value=peak, unit="MiB", rival="one minute",
-                rival_value=minute_peak),
-            Row(name=f"{name}: of which added by encoding (the features too)", value=added, unit="MiB", rival="one minute",
-                rival_value=minute_added),
+            Measurement(name=f"{name}: real-time factor, one thread", value=seconds / HOUR, unit="x"),
+            Measurement(name=f"{name}: peak memory of the process, an hour in one file", value=peak, unit="MiB",
+                rival="one minute", rival_value=minute_peak),
+            Measurement(name=f"{name}: of which added by encoding (the features too)", value=added, unit="MiB",
+                rival="one minute", rival_value=minute_added),
         ]  # fmt: skip
     return rows
 

@@ -25,7 +25,7 @@ if not __package__:  # started as a script: the code beside it runs, wherever th
 
 from schemas.commands.cli import Parser, command
 from schemas.config import json_object
-from schemas.tasks import Segment, TaskError, TaskHeader, TaskItem, write_task
+from schemas.tasks import TaskError, TaskHeader, TaskItem, TaskSegment, write_task
 
 EXAMPLES = """  python jobs/convert_task.py hellaswag hellaswag_val.jsonl hellaswag.jsonl
   python jobs/convert_task.py storycloze spring2016.val.csv storycloze.jsonl
@@ -75,8 +75,8 @@ def hellaswag(source: Path, folder: Path) -> Iterator[TaskItem]:
         yield TaskItem(
             id=str(row.get("ind", number)),
             group=str(row.get("split_type") or "all"),
-            prompt=Segment(text=clean(context)),
-            endings=[Segment(text=clean(ending)) for ending in _get(row, "endings", where)],
+            prompt=TaskSegment(text=clean(context)),
+            endings=[TaskSegment(text=clean(ending)) for ending in _get(row, "endings", where)],
             answer=int(label),
         )
 
@@ -101,8 +101,8 @@ def storycloze(source: Path, folder: Path) -> Iterator[TaskItem]:
         yield TaskItem(
             id=row[story],
             group="all",
-            prompt=Segment(text=" ".join(_get(row, sentence.format(i), where).strip() for i in range(1, 5))),
-            endings=[Segment(text=_get(row, ending.format(i), where).strip()) for i in (1, 2)],
+            prompt=TaskSegment(text=" ".join(_get(row, sentence.format(i), where).strip() for i in range(1, 5))),
+            endings=[TaskSegment(text=_get(row, ending.format(i), where).strip()) for i in (1, 2)],
             answer=int(right) - 1,
         )
 
@@ -133,7 +133,7 @@ def storycloze_audio(source: Path, folder: Path) -> Iterator[TaskItem]:
         yield TaskItem(
             id=(place / stem).as_posix(),
             group=place.as_posix() if place.parts else "all",
-            prompt=_spoken(beginning, folder) if beginning.is_file() else Segment(text=""),
+            prompt=_spoken(beginning, folder) if beginning.is_file() else TaskSegment(text=""),
             endings=[_spoken(right, folder), _spoken(wrong, folder)],
             answer=0,
         )
@@ -193,7 +193,7 @@ def _pair(
     return TaskItem(
         id=key,
         group=group,
-        prompt=Segment(text=""),
+        prompt=TaskSegment(text=""),
         endings=[_spoken(_recording(source, row["filename"]), folder, text) for row, text in (right, wrong)],
         answer=0,
     )
@@ -207,7 +207,7 @@ def _recording(source: Path, name: str) -> Path:
     return found[0]
 
 
-def _spoken(path: Path, folder: Path, text: str | None = None) -> Segment:
+def _spoken(path: Path, folder: Path, text: str | None = None) -> TaskSegment:
     """A recording, with its text where that is known."""
     try:
         audio = path.resolve().relative_to(folder.resolve()).as_posix()
@@ -218,7 +218,7 @@ def _spoken(path: Path, folder: Path, text: str | None = None) -> Segment:
     beside = path.with_suffix(".txt")
     if text is None:
         text = beside.read_text(encoding="utf-8").strip() if beside.is_file() else ""
-    return Segment(text=text, audio=audio)
+    return TaskSegment(text=text, audio=audio)
 
 
 def _csv_rows(path: Path) -> Iterator[tuple[int, dict[str, str]]]:

@@ -33,8 +33,7 @@ from schemas.commands.cli import Parser, command
 from schemas.errors import ExitCode
 from schemas.spec import PipelineSpec
 from schemas.tables import Patches, Recording, Reject, Segment, Units, Word
-from schemas.tasks import Segment as TaskSegment
-from schemas.tasks import Task, TaskError, TaskHeader, TaskItem, read_task, write_task
+from schemas.tasks import Task, TaskError, TaskHeader, TaskItem, TaskSegment, read_task, write_task
 
 EXAMPLES = """  python jobs/prepare_task.py --config configs/demo.yaml tasks/cloze/task.jsonl tasks/cloze/units.jsonl
   python jobs/prepare_task.py --config configs/demo.yaml task.jsonl out.jsonl stages.transcripts.backend=transcript
@@ -43,7 +42,7 @@ LAST = "patches"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Spoken:
+class PreparedSpeech:
     """What the stages made of one audio file: the segments' units one after the other, as in a passage of a shard."""
 
     units: list[int]
@@ -52,7 +51,7 @@ class Spoken:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Refused:
+class WithoutUnits:
     """Why a file has no units, or no words."""
 
     audio: str
@@ -148,7 +147,7 @@ def run_here(plan: Plan) -> None:
     assert plan.is_complete()
 
 
-def collect(plan: Plan) -> tuple[dict[str, Spoken], list[Refused]]:
+def collect(plan: Plan) -> tuple[dict[str, PreparedSpeech], list[WithoutUnits]]:
     """What each file became, by uri, and what was refused."""
     recordings = {row.recording_id: row for row in _rows(plan, Recording)}
     words: dict[str, list[Word]] = {}
@@ -159,7 +158,7 @@ def collect(plan: Plan) -> tuple[dict[str, Spoken], list[Refused]]:
     segments: dict[str, list[Segment]] = {}
     for segment in _rows(plan, Segment):
         segments.setdefault(segment.recording_id, []).append(segment)
-    spoken: dict[str, Spoken] = {}
+    spoken: dict[str, PreparedSpeech] = {}
     for recording_id, members in segments.items():
         members.sort(key=lambda segment: (segment.channel, segment.start))
         if all(segment.segment_id in units for segment in members):
@@ -175,12 +174,12 @@ def collect(plan: Plan) -> tuple[dict[str, Spoken], list[Refused]]:
         uri = uri_of.get(reject.id, reject.id)
         if reject.code != "duplicate":
             refused.append(
-                Refused(
+                WithoutUnits(
                     audio=uri, stage=reject.stage, code=reject.code, detail=reject.detail, units_lost=uri not in spoken
                 )
             )
     refused += [
-        Refused(**{**asdict(entry), "audio": uri})
+        WithoutUnits(**{**asdict(entry), "audio": uri})
         for uri, original in copies.items()
         for entry in refused
         if entry.audio == original
@@ -190,7 +189,7 @@ def collect(plan: Plan) -> tuple[dict[str, Spoken], list[Refused]]:
 
 def _join(
     members: Sequence[Segment], units: dict[str, Units], words: dict[str, list[Word]], patches: dict[str, Patches]
-) -> Spoken:
+) -> PreparedSpeech:
     joined: list[int] = []
     found: list[tuple[str, int, int]] = []
     complete = True
@@ -204,7 +203,7 @@ def _join(
         ordered = sorted(words[key], key=lambda word: word.word_index)
         for word, start, end in zip(ordered, frames[::2], frames[1::2], strict=True):
             found.append((word.text, offset + start, offset + end))
-    return Spoken(units=joined, words=found if complete else None)
+    return PreparedSpeech(units=joined, words=found if complete else None)
 
 
 def _rows(plan: Plan, row: type[RowType]) -> Iterator[RowType]:
@@ -215,7 +214,7 @@ def _rows(plan: Plan, row: type[RowType]) -> Iterator[RowType]:
                 yield from plan.store.read_table(row, commit.outputs[row.TABLE])
 
 
-def fill(task: Task, plan: Plan, spoken: dict[str, Spoken], out: Path) -> tuple[TaskHeader, list[TaskItem]]:
+def fill(task: Task, plan: Plan, spoken: dict[str, PreparedSpeech], out: Path) -> tuple[TaskHeader, list[TaskItem]]:
     """The header with its cards, and the items with units and words."""
     cards = {card.card_id: card for stage in plan.stages.values() for card in stage.cards}
     facts = unit_tokenizer_of(cards.values())
@@ -229,7 +228,7 @@ def fill(task: Task, plan: Plan, spoken: dict[str, Spoken], out: Path) -> tuple[
     ]
 
 
-def _filled(segment: TaskSegment, task: Task, spoken: dict[str, Spoken], out: Path) -> dict[str, object]:
+def _filled(segment: TaskSegment, task: Task, spoken: dict[str, PreparedSpeech], out: Path) -> dict[str, object]:
     document = segment.model_dump() | {"units": None, "words": None}
     if segment.audio is not None:
         assert task.path is not None
@@ -240,7 +239,7 @@ def _filled(segment: TaskSegment, task: Task, spoken: dict[str, Spoken], out: Pa
     return document
 
 
-def write_rejects(out: Path, task: Task, refused: Sequence[Refused]) -> Path:
+def write_rejects(out: Path, task: Task, refused: Sequence[WithoutUnits]) -> Path:
     """OUT.rejects.jsonl: a line per refused file, with the items that use it. Without any, there is no such file."""
     path = out.with_name(f"{out.name}.rejects.jsonl")
     users: dict[str, list[str]] = {}
@@ -255,7 +254,9 @@ def write_rejects(out: Path, task: Task, refused: Sequence[Refused]) -> Path:
     return path
 
 
-def report(out: Path, items: Sequence[TaskItem], refused: Sequence[Refused], rejects: Path, limit: float) -> ExitCode:
+def report(
+    out: Path, items: Sequence[TaskItem], refused: Sequence[WithoutUnits], rejects: Path, limit: float
+) -> ExitCode:
     """Say what came of it; NOT_ACCEPTED where too much was lost."""
     ready = sum(all(segment.audio is None or segment.units is not None for segment in item.segments) for item in items)
     print(f"{out}: {ready} of {len(items)} items have all their speech in units")

@@ -22,13 +22,13 @@ from schemas.commands.cli import command
 from schemas.commit import SHARDS
 from schemas.config import ConfigError
 from schemas.errors import ExitCode
-from schemas.spec import PipelineSpec, Stages
+from schemas.spec import PipelineSpec, StagesSpec
 
 if TYPE_CHECKING:
     from jobs.engine.run import Outcome
     from jobs.runtime.plan import Plan
 
-CHOICES = tuple(Stages.model_fields)
+CHOICES = tuple(StagesSpec.model_fields)
 EXAMPLES = """  python jobs/tokenize_audio.py --config configs/demo.yaml
   python jobs/tokenize_audio.py --config configs/demo.yaml --dry-run
   python jobs/tokenize_audio.py --only transcripts stages.transcripts.beam_size=1

@@ -47,7 +47,7 @@ FIRST_UNIT = 2
 
 
 @dataclass(frozen=True, kw_only=True)
-class Words:
+class WordVectors:
     """Patches of words."""
 
     texts: list[str]
@@ -82,7 +82,7 @@ def normalise(word: str) -> str:
     return re.sub(r"^\W+|\W+$", "", word.lower())
 
 
-def embed_words(module: LST, documents: list[tuple[Document, dict[int, str]]]) -> Words:
+def embed_words(module: LST, documents: list[tuple[Document, dict[int, str]]]) -> WordVectors:
     """The patch encoder's latents of all word patches, documents in order."""
     from model.data.packing import whole
     from model.data.patching import assign_patches
@@ -101,7 +101,7 @@ def embed_words(module: LST, documents: list[tuple[Document, dict[int, str]]]) -
                     texts.append(text)
                     vectors.append(latents[element])
             pieces, labels, size = [], [], 0
-    return Words(texts=texts, vectors=np.asarray(vectors, dtype=np.float32))
+    return WordVectors(texts=texts, vectors=np.asarray(vectors, dtype=np.float32))
 
 
 def _encode(module: LST, pieces: list[Piece]) -> list[np.ndarray]:
@@ -131,7 +131,7 @@ def _encode(module: LST, pieces: list[Piece]) -> list[np.ndarray]:
     return [latents[piece.latent_id + first] for piece, first in zip(pieces, firsts[:-1].tolist(), strict=True)]
 
 
-def choose(words: Words, num_words: int, occurrences: int, min_letters: int) -> Words:
+def choose(words: WordVectors, num_words: int, occurrences: int, min_letters: int) -> WordVectors:
     """The `num_words` most frequent words with enough letters, `occurrences` patches of each, drawn without replacement.
 
     Raises:
@@ -155,10 +155,10 @@ def choose(words: Words, num_words: int, occurrences: int, min_letters: int) -> 
         found = [i for i, other in enumerate(words.texts) if other == text]
         drawn = generator(0, "embeddings", text).permutation(len(found))[:occurrences]
         places += [found[i] for i in sorted(drawn.tolist())]
-    return Words(texts=[words.texts[i] for i in places], vectors=words.vectors[places])
+    return WordVectors(texts=[words.texts[i] for i in places], vectors=words.vectors[places])
 
 
-def cosines(words: Words) -> tuple[float, float]:
+def cosines(words: WordVectors) -> tuple[float, float]:
     """Mean cosine over all pairs of patches of one word (averaged over words), and over all pairs of different words."""
     unit = words.vectors / np.linalg.norm(words.vectors, axis=1, keepdims=True)
     labels = np.unique(words.texts, return_inverse=True)[1]
@@ -170,7 +170,7 @@ def cosines(words: Words) -> tuple[float, float]:
     return float(np.mean(means)), float(products[~same & off].mean())
 
 
-def figures(words: Words) -> dict[str, float]:
+def figures(words: WordVectors) -> dict[str, float]:
     """Cosine within and between words, and the silhouette (cosine distance)."""
     from sklearn.metrics import silhouette_score
 
@@ -179,7 +179,7 @@ def figures(words: Words) -> dict[str, float]:
     return {"within": within, "between": between, "silhouette": silhouette}
 
 
-def draw(words: Words, out: Path) -> None:
+def draw(words: WordVectors, out: Path) -> None:
     """A t-SNE picture, one colour a word, its name at its middle."""
     import matplotlib
     from sklearn.manifold import TSNE
@@ -205,7 +205,7 @@ def draw(words: Words, out: Path) -> None:
 
 def measure(
     trained: Trained, shards: ShardSet, num_words: int, occurrences: int, min_letters: int, voice: str = ""
-) -> tuple[dict[str, Any], Words]:
+) -> tuple[dict[str, Any], WordVectors]:
     """Figures of the trained and of the untrained model over the same patches, and the trained model's patches.
 
     Raises:

@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING
 from schemas.commands.cli import Parser, command, here
 
 if TYPE_CHECKING:
-    from model.monitor.rows import Row
+    from model.monitor.rows import LogRow
 
 PANELS = {"loss_text": "text: nats per token", "loss_speech": "speech: nats per unit"}
 
 
-def plot(runs: dict[str, list[Row]], out: Path, x: str, smooth: int) -> None:
+def plot(runs: dict[str, list[LogRow]], out: Path, x: str, smooth: int) -> None:
     """One panel per modality, one line per run (a running mean over `smooth` steps), held-out losses as dots."""
     import matplotlib
 

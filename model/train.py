@@ -23,7 +23,7 @@ from schemas.commands.reference import as_help
 from schemas.errors import ConfigError
 
 if TYPE_CHECKING:
-    from model.data.sources import Corpus
+    from model.data.sources import TrainingData
     from model.training.config import TrainConfig
 
 
@@ -36,11 +36,11 @@ def describe(config: TrainConfig, ranks: int = 1, room_gib: float | None = None)
     """
     import torch
 
-    from model.data.sources import Corpus
+    from model.data.sources import TrainingData
     from model.monitor.metrics import gemm_flops
     from model.network.lst import build_model
 
-    corpus = Corpus(config.data)
+    corpus = TrainingData(config.data)
     with torch.device("meta"):
         module = build_model(config.network.with_vocabulary(corpus.vocabulary), config.seed)
     size = sum(parameter.numel() for parameter in module.parameters())
@@ -77,7 +77,7 @@ def _fields() -> str:
     return as_help(TrainConfig)
 
 
-def planned_memory(config: TrainConfig, corpus: Corpus, ranks: int, room_gib: float | None) -> list[str]:
+def planned_memory(config: TrainConfig, corpus: TrainingData, ranks: int, room_gib: float | None) -> list[str]:
     """Memory of a rank, part by part.
 
     Raises:

@@ -274,7 +274,7 @@ def summary(result: TransferResult) -> str:
 
 def _speak(trained: Trained, examples: Sequence[Example], given: argparse.Namespace) -> TransferResult:
     from model.inference.sampling import Sampling
-    from model.voice.recognition import Recogniser
+    from model.voice.recognition import GreedyWhisper
     from model.voice.synthesiser import write_wav
 
     synthesise = open_synthesiser(given, trained)
@@ -284,7 +284,7 @@ def _speak(trained: Trained, examples: Sequence[Example], given: argparse.Namesp
             name = "".join(c if c.isalnum() or c in "-_" else "_" for c in example.name)
             write_wav(Path(given.wav_dir) / f"{name}.wav", wave, synthesise.sample_rate)
 
-    recognise = Recogniser(given.whisper)
+    recognise = GreedyWhisper(given.whisper)
     sampling = Sampling(temperature=given.temperature, seed=given.seed)
     return evaluate_tts(
         trained, examples, synthesise, recognise, patching=given.patching, batch=given.batch, sampling=sampling,

@@ -19,7 +19,7 @@ from schemas.hearing import WhisperXSpec as WhisperXSpec
 from schemas.source import Source as Source
 
 
-class Partitions(StrictModel):
+class PartitionsSpec(StrictModel):
     """How the inventory is cut. A partition is what a kill can cost, and the unit of parallel work."""
 
     minutes: float = Field(default=30.0, gt=0)
@@ -182,7 +182,7 @@ def _segments_backend(value: Any) -> str:
     return str(value.get("backend", "silero") if isinstance(value, dict) else value.backend)
 
 
-class Stages(StrictModel):
+class StagesSpec(StrictModel):
     recordings: RecordingsSpec = RecordingsSpec()
     """Decode, hash and check every file."""
     segments: Annotated[
@@ -218,7 +218,7 @@ class Stages(StrictModel):
 
 GATES = {"audio_quality": ("segments", ("transcripts", "units")), "text_quality": ("transcripts", ("words",))}
 """Optional stage -> the stage it measures, and those that read only what it passes."""
-STAGES = tuple(name for name in Stages.model_fields if name not in GATES)
+STAGES = tuple(name for name in StagesSpec.model_fields if name not in GATES)
 """The stages of every spec, in the order in which their tables are made."""
 
 
@@ -266,9 +266,9 @@ class PipelineSpec(StrictModel):
     """Where the audio is."""
     output: Annotated[str, NO_EFFECT]
     """The folder that receives tables, commits, cards and shards: a path or an fsspec URL."""
-    partitions: Partitions = Partitions()
+    partitions: PartitionsSpec = PartitionsSpec()
     """How the corpus is cut for parallel work."""
-    stages: Stages
+    stages: StagesSpec
     """The stages' parameters."""
     kmeans: KMeansSpec
     """How centroids are fitted."""
@@ -284,7 +284,7 @@ class PipelineSpec(StrictModel):
     @field_validator("resources")
     @classmethod
     def _stages_exist(cls, resources: Literal["auto"] | dict[str, Resources]) -> Literal["auto"] | dict[str, Resources]:
-        names = (*Stages.model_fields, LINE)
+        names = (*StagesSpec.model_fields, LINE)
         for name in () if resources == "auto" else resources:
             if name not in names:
                 near = difflib.get_close_matches(name, names, n=1)

@@ -51,7 +51,7 @@ class TaskHeader(StrictModel):
         return self
 
 
-class Segment(StrictModel):
+class TaskSegment(StrictModel):
     """A prompt or an ending. An empty prompt is `{"text": ""}`."""
 
     text: str
@@ -95,8 +95,8 @@ class TaskItem(StrictModel):
     id: str
     group: str
     """Accuracies are reported per group and over all."""
-    prompt: Segment
-    endings: list[Segment] = Field(min_length=2)
+    prompt: TaskSegment
+    endings: list[TaskSegment] = Field(min_length=2)
     answer: int = Field(ge=0)
     """Index of the right ending."""
     cluster: str | None = None
@@ -114,7 +114,7 @@ class TaskItem(StrictModel):
         return self
 
     @property
-    def segments(self) -> list[Segment]:
+    def segments(self) -> list[TaskSegment]:
         """The prompt and the endings."""
         return [self.prompt, *self.endings]
 
@@ -128,7 +128,7 @@ class Task:
     path: Path | None = None
     """Where it was read from; audio paths are relative to its folder."""
 
-    def audio_path(self, segment: Segment) -> Path:
+    def audio_path(self, segment: TaskSegment) -> Path:
         """Where a segment's audio lies.
 
         Raises:

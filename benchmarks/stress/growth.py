@@ -23,7 +23,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from benchmarks.harness import Row, main
+from benchmarks.harness import Measurement, main
 from jobs.engine.run import Outcome
 from jobs.gc import collect
 from jobs.reporting.summary import format_plan, format_summary
@@ -61,7 +61,7 @@ def item(uri: str, seconds: float) -> InventoryItem:
     )
 
 
-def growth() -> list[Row]:
+def growth() -> list[Measurement]:
     """Partitions that are new after a change. Rows of known files are taken over, so model work is the new file's alone."""
     rows = []
     for name, count, least, most in (("61 h of utterances", 20_000, 2, 20), ("2,144 h of chapters", 4_000, 300, 3600)):
@@ -79,7 +79,7 @@ def growth() -> list[Row]:
             cut = Inventory.of(changed, MINUTES, FILES)
             new = [number for number, unit in enumerate(cut.names.tolist()) if unit not in known]
             rows.append(
-                Row(
+                Measurement(
                     name=f"{name}: {change}",
                     value=len(new),
                     unit="new partitions",
@@ -299,7 +299,9 @@ def prepare_output(folder: Path, partitions: int, committed: bool) -> None:
         set_up(spec, partitions, committed)
 
 
-def bookkeeping(what: str, partitions: int, names: Sequence[str], seconds: float, gibibytes: float) -> list[Row]:
+def bookkeeping(
+    what: str, partitions: int, names: Sequence[str], seconds: float, gibibytes: float
+) -> list[Measurement]:
     """Each step over so many partitions or files."""
     rows = []
     with tempfile.TemporaryDirectory() as place:
@@ -308,7 +310,7 @@ def bookkeeping(what: str, partitions: int, names: Sequence[str], seconds: float
             spent, peak = alone(take_step, Path(place), name)
             for value, unit, limit in ((spent, "CPU s", seconds), (peak, "MiB", gibibytes * 1024)):
                 rows.append(
-                    Row(
+                    Measurement(
                         name=f"{partitions} {what}: {name}",
                         value=value,
                         unit=unit,
@@ -319,7 +321,7 @@ def bookkeeping(what: str, partitions: int, names: Sequence[str], seconds: float
     return rows
 
 
-def run() -> list[Row]:
+def run() -> list[Measurement]:
     """All parts of the table."""
     return [
         *growth(),

@@ -23,7 +23,7 @@ import av
 import numpy as np
 import soundfile
 
-from benchmarks.harness import Row, main
+from benchmarks.harness import Measurement, main
 from pipeline.containers.base import AudioError
 from pipeline.source.decode import header_seconds, scan_file
 from schemas.audio import SAMPLE_RATE
@@ -52,7 +52,7 @@ FILES = 100_000
 SEED = 0
 
 
-def run() -> list[Row]:
+def run() -> list[Measurement]:
     """The table: what became of the files, and how long it took."""
     limit_memory()
     begin = time.process_time()
@@ -60,7 +60,7 @@ def run() -> list[Row]:
     seconds = time.process_time() - begin
     print("\n".join(lines[:20]))
     rows = [
-        Row(
+        Measurement(
             name=f"{outcome}, of {FILES} files",
             value=outcomes[outcome],
             unit="files",
@@ -69,8 +69,8 @@ def run() -> list[Row]:
         )
         for outcome in MUST_NOT_BE
     ]
-    rows += [Row(name=outcome, value=outcomes[outcome], unit="files") for outcome in ("rejected", "accepted")]
-    return [*rows, Row(name="time", value=seconds, unit="core s", goal="< 300", holds=seconds < 300)]
+    rows += [Measurement(name=outcome, value=outcomes[outcome], unit="files") for outcome in ("rejected", "accepted")]
+    return [*rows, Measurement(name="time", value=seconds, unit="core s", goal="< 300", holds=seconds < 300)]
 
 
 def damage_and_read(files: int, seed: int) -> tuple[Counter[str], list[str]]:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.harness import Row, main
+from benchmarks.harness import Measurement, main
 from jobs.reporting.summary import format_plan
 from jobs.runtime.drive import prepare, run_in_process
 from jobs.runtime.plan import make_plan, refresh
@@ -27,7 +27,7 @@ ONCE = ("/audio/", "/control/", "/cards/")
 COUNT = 60
 
 
-def run() -> list[Row]:
+def run() -> list[Measurement]:
     """A corpus of COUNT files of a second, from s3 to s3."""
     import s3fs
 
@@ -46,7 +46,7 @@ def run() -> list[Row]:
             return count_requests(folder, server, len(source.files))
 
 
-def count_requests(folder: Path, server: Server, files: int) -> list[Row]:
+def count_requests(folder: Path, server: Server, files: int) -> list[Measurement]:
     """The rows."""
     spec = make_spec("s3://bucket/audio", "s3://bucket/out", folder / "centroids")
     server.requests()
@@ -64,17 +64,21 @@ def count_requests(folder: Path, server: Server, files: int) -> list[Row]:
     format_plan(make_plan(spec, recorded=True))
     looked = len(server.requests())
     return [
-        Row(name="first dry run, of a source", value=fetched, unit="MB a file", goal="<= 0.1", holds=fetched <= 0.1),
-        Row(name="next dry run, of the source", value=again, unit="GET", goal="0", holds=again == 0),
-        Row(
+        Measurement(
+            name="first dry run, of a source", value=fetched, unit="MB a file", goal="<= 0.1", holds=fetched <= 0.1
+        ),
+        Measurement(name="next dry run, of the source", value=again, unit="GET", goal="0", holds=again == 0),
+        Measurement(
             name="workers and driver, a partition and stage",
             value=sum(asked.values()) / work,
             unit="requests",
             goal="<= 8",
             holds=sum(asked.values()) <= 8 * work,
         ),
-        Row(name="of these", value=asked["LIST"], unit="LIST in all", goal="none by workers"),
-        Row(name=f"dry run when all is done, {len(plan.partitions)} partitions", value=looked, unit="requests in all"),
+        Measurement(name="of these", value=asked["LIST"], unit="LIST in all", goal="none by workers"),
+        Measurement(
+            name=f"dry run when all is done, {len(plan.partitions)} partitions", value=looked, unit="requests in all"
+        ),
     ]
 
 

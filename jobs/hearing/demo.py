@@ -29,7 +29,7 @@ from schemas.spec import PipelineSpec
 
 if TYPE_CHECKING:
     from jobs.hearing.ear import Ear
-    from jobs.hearing.listening import Heard, Said, Speaker
+    from jobs.hearing.listening import DemoPrompt, Said, SpeakingModel
     from model.inference.sampling import Sampling
 
 PROMPT_SECONDS = 30.0
@@ -38,7 +38,7 @@ PROMPT_SECONDS = 30.0
 class Demo:
     """A model, its voice, and perhaps an ear."""
 
-    def __init__(self, speaker: Speaker, ear: Ear | None, sampling: Sampling, seconds: float) -> None:
+    def __init__(self, speaker: SpeakingModel, ear: Ear | None, sampling: Sampling, seconds: float) -> None:
         """
         Raises:
             ConfigError: the ear makes other units than the model was trained on.
@@ -54,9 +54,9 @@ class Demo:
         Raises:
             ValueError: a sentence for the reader: the recording cannot be read, or holds nothing.
         """
-        from jobs.hearing.listening import Heard, listen
+        from jobs.hearing.listening import DemoPrompt, listen
 
-        typed = Heard(name="text", text=text, units=None, audio=None)
+        typed = DemoPrompt(name="text", text=text, units=None, audio=None)
         prompt = typed if recording is None else self._hear(recording)
         (said,) = listen(self.speaker, [prompt], seconds=self.seconds, tokens=80, sampling=self.sampling)
         spoken = next((item for item in said if item.to_speech), None)
@@ -68,8 +68,8 @@ class Demo:
             "facts": "" if spoken is None else f"{len(spoken.units) - spoken.prompt_frames} new units",
         }
 
-    def _hear(self, recording: bytes) -> Heard:
-        from jobs.hearing.listening import Heard
+    def _hear(self, recording: bytes) -> DemoPrompt:
+        from jobs.hearing.listening import DemoPrompt
 
         if self.ear is None:
             raise ValueError("this model was started without --config and cannot hear")
@@ -79,7 +79,7 @@ class Demo:
             raise ValueError(f"the recording cannot be read: {error}") from error
         if not len(units):
             raise ValueError("the recording is shorter than one unit")
-        return Heard(name="recording", text="", units=units, audio=audio)
+        return DemoPrompt(name="recording", text="", units=units, audio=audio)
 
     @staticmethod
     def _new_part(said: Said) -> np.ndarray:

@@ -25,7 +25,7 @@ from schemas.config import ConfigError
 
 
 @dataclass(frozen=True, kw_only=True)
-class Heard:
+class DemoPrompt:
     """A prompt: the beginning of a sample, or a text."""
 
     name: str
@@ -57,7 +57,7 @@ class Said:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Speaker:
+class SpeakingModel:
     """A model with its voice."""
 
     label: str
@@ -66,7 +66,7 @@ class Speaker:
     synthesise: Synthesiser | None
 
 
-def speech_prompts(index: str, count: int, seconds: float) -> list[Heard]:
+def speech_prompts(index: str, count: int, seconds: float) -> list[DemoPrompt]:
     """The beginnings of `count` samples of speech shards, spread evenly over the set.
 
     Raises:
@@ -82,7 +82,7 @@ def speech_prompts(index: str, count: int, seconds: float) -> list[Heard]:
     return prompts
 
 
-def _prompt(shards: ShardSet, place: tuple[int, int], seconds: float) -> Iterator[Heard]:
+def _prompt(shards: ShardSet, place: tuple[int, int], seconds: float) -> Iterator[DemoPrompt]:
     sample = shards.read(*place)
     meta = sample.meta
     frames = min(round(seconds * 16_000 / meta.hop), len(sample.units))
@@ -91,7 +91,7 @@ def _prompt(shards: ShardSet, place: tuple[int, int], seconds: float) -> Iterato
     spans = zip(meta.words, sample.words, strict=True)
     words = tuple((meta.text[a:b], int(row[0]), int(row[1])) for (a, b), row in spans if row[1] <= frames)
     audio = shards.audio(*place)
-    yield Heard(
+    yield DemoPrompt(
         name=meta.key,
         text=" ".join(word for word, _, _ in words),
         units=np.asarray(sample.units[:frames]),
@@ -101,7 +101,7 @@ def _prompt(shards: ShardSet, place: tuple[int, int], seconds: float) -> Iterato
 
 
 def listen(
-    speaker: Speaker, prompts: Sequence[Heard], *, seconds: float, tokens: int, sampling: Sampling
+    speaker: SpeakingModel, prompts: Sequence[DemoPrompt], *, seconds: float, tokens: int, sampling: Sampling
 ) -> list[list[Said]]:
     """Per prompt: the continuation forced to speech, and the one forced to text."""
     units = speaker.trained.units
@@ -122,7 +122,7 @@ def listen(
     return rows
 
 
-def _said(speaker: Speaker, prompt: Heard, result: Generated, to_speech: bool) -> Said:
+def _said(speaker: SpeakingModel, prompt: DemoPrompt, result: Generated, to_speech: bool) -> Said:
     before = np.zeros(0, np.uint16) if prompt.units is None else prompt.units
     units = np.concatenate([before, result.units]) if to_speech else np.zeros(0, np.uint16)
     audio = speaker.synthesise(units) if len(units) and speaker.synthesise is not None else None

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from jobs.hearing.curves import Curve, curve_of, draw_curves
-from jobs.hearing.listening import Heard, Said
+from jobs.hearing.listening import DemoPrompt, Said
 from jobs.hearing.progress_page import evaluation_section, training_curves
 from jobs.reporting.page import mp3
 from jobs.reporting.strips import GUTTER, PIXELS_PER_SECOND, Strip, StripWord, clean, draw_strip
@@ -76,7 +76,7 @@ class RunFacts:
 class Passage:
     """A prompt and what every run says to it."""
 
-    prompt: Heard
+    prompt: DemoPrompt
     said: Sequence[Said]
 
 

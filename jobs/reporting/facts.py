@@ -72,7 +72,7 @@ class SampleStrip:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Facts:
+class ReportFacts:
     """All that the report tells."""
 
     plan: Plan
@@ -89,7 +89,7 @@ class Facts:
     timeline: Timeline
 
 
-def gather(plan: Plan, index: ShardIndex) -> Facts:
+def gather(plan: Plan, index: ShardIndex) -> ReportFacts:
     """Read all that is reported.
 
     Raises:
@@ -101,7 +101,7 @@ def gather(plan: Plan, index: ShardIndex) -> Facts:
     table = plan.partitions.table
     for licence, seconds in zip(table.column("license").to_pylist(), plan.partitions.seconds.tolist(), strict=True):
         licences[licence or "not stated"].append(seconds)
-    return Facts(
+    return ReportFacts(
         plan=plan,
         index=index,
         stages={name: totals(plan, name) for name in plan.stages},

@@ -6,12 +6,12 @@ import json
 from collections.abc import Iterable
 from typing import Any
 
-from jobs.reporting.facts import Facts
+from jobs.reporting.facts import ReportFacts
 from jobs.reporting.strips import clean
 from schemas.cards import Card
 
 
-def recordings(facts: Facts) -> str:
+def recordings(facts: ReportFacts) -> str:
     """Files and seconds by licence."""
     rows = "".join(
         f"<tr><th>{clean(name)}</th><td>{count_text(count, 'file')}</td><td>{seconds_text(seconds)}</td></tr>"

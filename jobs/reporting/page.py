@@ -12,7 +12,7 @@ import numpy as np
 import soundfile
 
 from jobs.cluster.places import local_or_url
-from jobs.reporting.facts import Facts, RejectGroup, SampleStrip
+from jobs.reporting.facts import RejectGroup, ReportFacts, SampleStrip
 from jobs.reporting.models import count_text, models, recordings, seconds_text
 from jobs.reporting.strips import bar_chart, clean, draw_strip
 from jobs.reporting.summary import FUNNEL
@@ -27,7 +27,7 @@ LONGEST_SHARE = 0.99
 SECURITY = "default-src 'none'; style-src 'unsafe-inline'; media-src data:"
 
 
-def render(facts: Facts, title: str, meta: Mapping[str, str], colours: Sequence[str]) -> str:
+def render(facts: ReportFacts, title: str, meta: Mapping[str, str], colours: Sequence[str]) -> str:
     """The page. `meta` goes into <meta> tags, `colours` are those of the units."""
     tags = "".join(f'<meta name="{clean(name)}" content="{clean(value)}">\n' for name, value in meta.items())
     style = files("jobs.reporting").joinpath("report.css").read_text(encoding="utf-8")
@@ -50,7 +50,7 @@ def render(facts: Facts, title: str, meta: Mapping[str, str], colours: Sequence[
     )
 
 
-def _of_shards(facts: Facts, colours: Sequence[str]) -> tuple[str, ...]:
+def _of_shards(facts: ReportFacts, colours: Sequence[str]) -> tuple[str, ...]:
     """What only a finished set has."""
     return (
         _section("What it looks like", _strips(facts.strips, colours)),
@@ -63,7 +63,7 @@ def _section(heading: str, body: str) -> str:
     return f"<section>\n<h2>{clean(heading)}</h2>\n{body}\n</section>\n"
 
 
-def _headline(facts: Facts) -> str:
+def _headline(facts: ReportFacts) -> str:
     totals = facts.index.totals
     doubtful = totals.get("doubtful_words", 0)
     per_patch = totals["frames"] / max(totals["patches"], 1)
@@ -82,7 +82,7 @@ def _headline(facts: Facts) -> str:
     )
 
 
-def _funnel(facts: Facts) -> str:
+def _funnel(facts: ReportFacts) -> str:
     whole = max(facts.audio_seconds, *(total.hours_out * 3600 for total in facts.stages.values()), 1e-9)
     rows = [_funnel_row("in", facts.audio_seconds, 0.0, whole, "as the files' headers say")]
     for name, total in facts.stages.items():
@@ -118,7 +118,7 @@ def _funnel_row(label: str, kept: float, rejected: float, whole: float, title: s
     )
 
 
-def _balance(facts: Facts) -> str:
+def _balance(facts: ReportFacts) -> str:
     """Whether speech went to shards or to rejects and nowhere else, in a sentence."""
     if not facts.index.shards:
         return "There are no shards: the run is not finished, was ended by its rejects, or rejected everything."
@@ -221,12 +221,12 @@ def _chart(caption: str, drawing: str, ticks: Sequence[tuple[float, str]], top: 
     )
 
 
-def _coverage(facts: Facts) -> str:
+def _coverage(facts: ReportFacts) -> str:
     read, all_of_them = facts.statistics.shards_read, facts.statistics.shards
     return "" if read == all_of_them else f" Counted in {read} of {all_of_them} shards, spread evenly over the set."
 
 
-def _usage(facts: Facts, colours: Sequence[str]) -> str:
+def _usage(facts: ReportFacts, colours: Sequence[str]) -> str:
     usage = facts.statistics.usage
     order = np.argsort(-usage, kind="stable")
     frames = max(int(usage.sum()), 1)
@@ -253,7 +253,7 @@ def _usage(facts: Facts, colours: Sequence[str]) -> str:
     return _chart(caption, drawing, ticks, f"{100 * max(heights, default=0):.1f}% of {frames:,} units")
 
 
-def _lengths(facts: Facts) -> str:
+def _lengths(facts: ReportFacts) -> str:
     frame = facts.index.hop / SAMPLE_RATE
     charts = "".join(
         _length_chart(PATCH_NAMES[kind], facts.statistics.lengths[kind], frame)
@@ -290,7 +290,7 @@ def _length_chart(name: str, lengths: Counter[int], frame: float) -> str:
 # tables -----------------------------------------------------------------------------------------------------------------
 
 
-def _speed(facts: Facts) -> str:
+def _speed(facts: ReportFacts) -> str:
     whole = max(sum(total.seconds_busy for total in facts.stages.values()), 1e-9)
     rows = []
     for name, total in facts.stages.items():
@@ -309,7 +309,7 @@ def _speed(facts: Facts) -> str:
     )
 
 
-def _footer(facts: Facts) -> str:
+def _footer(facts: ReportFacts) -> str:
     place = local_or_url(facts.plan.spec.output)
     return (
         f"<footer>Read from <code>{clean(place)}</code>, index <code>{facts.index.fingerprint[:16]}</code>. "

@@ -20,7 +20,7 @@ from jobs.runtime.plan import Plan, make_plan
 from jobs.runtime.rejects import one_line, read_rejects
 from jobs.store.lease import owned
 from schemas.commands.cli import command
-from schemas.spec import Stages
+from schemas.spec import StagesSpec
 from schemas.tables import Reject
 
 EXAMPLES = """  lst rejects runs/demo
@@ -37,9 +37,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.set_defaults(config=None)
     parser.add_argument(
         "--stage",
-        choices=tuple(Stages.model_fields),
+        choices=tuple(StagesSpec.model_fields),
         metavar="STAGE",
-        help=f"of one stage alone: {', '.join(Stages.model_fields)}",
+        help=f"of one stage alone: {', '.join(StagesSpec.model_fields)}",
     )
     parser.add_argument("--code", metavar="CODE", help="with one code alone, such as decode_error")
     parser.add_argument("--traceback", action="store_true", help="with where the stage failed (stage_error)")

@@ -24,7 +24,7 @@ from schemas.spec import (
     GivenSegmentsSpec,
     GivenWordsSpec,
     PipelineSpec,
-    Stages,
+    StagesSpec,
     TextQualitySpec,
 )
 from schemas.tables import TABLES
@@ -86,39 +86,39 @@ def build_stage(name: str, spec: PipelineSpec) -> Stage:
     return stage
 
 
-def _segments(stages: Stages, _: PipelineSpec) -> Stage:
+def _segments(stages: StagesSpec, _: PipelineSpec) -> Stage:
     if isinstance(stages.segments, GivenSegmentsSpec):
         return GivenSegmentsStage(stages.segments)
     return SegmentsStage(stages.segments, channels=stages.recordings.channels)
 
 
-def _transcripts(stages: Stages, _: PipelineSpec) -> Stage:
+def _transcripts(stages: StagesSpec, _: PipelineSpec) -> Stage:
     from pipeline.transcripts import TranscriptsStage
 
     return TranscriptsStage(stages.transcripts)
 
 
-def _words(stages: Stages, _: PipelineSpec) -> Stage:
+def _words(stages: StagesSpec, _: PipelineSpec) -> Stage:
     from pipeline.words import WordsStage
 
     return GivenWordsStage(stages.words) if isinstance(stages.words, GivenWordsSpec) else WordsStage(stages.words)
 
 
-def _units(stages: Stages, _: PipelineSpec) -> Stage:
+def _units(stages: StagesSpec, _: PipelineSpec) -> Stage:
     from pipeline.units import UnitsStage
 
     return UnitsStage(stages.units)
 
 
-def _audio_quality(stages: Stages, _: PipelineSpec) -> Stage:
+def _audio_quality(stages: StagesSpec, _: PipelineSpec) -> Stage:
     return AudioQualityStage(stages.audio_quality or AudioQualitySpec())
 
 
-def _text_quality(stages: Stages, _: PipelineSpec) -> Stage:
+def _text_quality(stages: StagesSpec, _: PipelineSpec) -> Stage:
     return TextQualityStage(stages.text_quality or TextQualitySpec())
 
 
-MAKERS: dict[str, Callable[[Stages, PipelineSpec], Stage]] = {
+MAKERS: dict[str, Callable[[StagesSpec, PipelineSpec], Stage]] = {
     "recordings": lambda stages, spec: RecordingsStage(stages.recordings, spec.source),
     "segments": _segments,
     "audio_quality": _audio_quality,

@@ -24,7 +24,7 @@ Problem = tuple[str, str]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Found:
+class FoundDocument:
     """A document, or why there is none."""
 
     place: str
@@ -60,7 +60,9 @@ def fields_of_file(url: str, form: str) -> set[str] | None:
     return None
 
 
-def documents(url: str, form: str, start: int, end: int, fields: Sequence[str], document_chars: int) -> Iterator[Found]:
+def documents(
+    url: str, form: str, start: int, end: int, fields: Sequence[str], document_chars: int
+) -> Iterator[FoundDocument]:
     """The documents that begin in a piece, in order; several fields become one text with a blank line between.
 
     A file that breaks off gives what it holds up to there, and a problem.
@@ -74,10 +76,12 @@ def documents(url: str, form: str, start: int, end: int, fields: Sequence[str], 
         else:
             rows = _columns(url, form, start, end, fields)
         for last, text, problem in rows:
-            yield Found(place=f"{name}: {last}", text=text, problem=problem)
+            yield FoundDocument(place=f"{name}: {last}", text=text, problem=problem)
     except (OSError, EOFError, ValueError, pa.ArrowInvalid) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        yield Found(place=f"{name}: after {last}", problem=("unreadable", f"cannot be read from there on: {reason}"))
+        yield FoundDocument(
+            place=f"{name}: after {last}", problem=("unreadable", f"cannot be read from there on: {reason}")
+        )
 
 
 Row = tuple[str, str, Problem | None]

@@ -27,7 +27,7 @@ PROBE_THREADS = 8
 
 
 @dataclass(frozen=True, kw_only=True)
-class Piece:
+class FilePiece:
     """A file, or the part of one that begins in [start, end): bytes of JSONL, row groups of Parquet."""
 
     url: str
@@ -44,7 +44,7 @@ class Piece:
 class Item:
     """Pieces that are worked on together."""
 
-    pieces: tuple[Piece, ...]
+    pieces: tuple[FilePiece, ...]
 
     @property
     def name(self) -> str:
@@ -100,7 +100,7 @@ def _form(name: str) -> Form | None:
     return next((form for suffix, form in SUFFIXES.items() if lower.endswith(suffix)), None)
 
 
-def _pieces(url: str, fields: Sequence[str], item_bytes: int) -> list[Piece]:
+def _pieces(url: str, fields: Sequence[str], item_bytes: int) -> list[FilePiece]:
     form = _form(url)
     assert form is not None
     files, path = fsspec.core.url_to_fs(url)
@@ -113,10 +113,10 @@ def _pieces(url: str, fields: Sequence[str], item_bytes: int) -> list[Piece]:
     _check_fields(url, form, fields)
     if form == "jsonl" and not url.lower().endswith(COMPRESSED):
         starts = [*range(0, max(size, 1), item_bytes), size]
-        return [Piece(**common, start=a, end=b, size=b - a) for a, b in itertools.pairwise(starts)]
+        return [FilePiece(**common, start=a, end=b, size=b - a) for a, b in itertools.pairwise(starts)]
     if form == "parquet":
         return list(_row_groups(url, common, item_bytes))
-    return [Piece(**common, start=0, end=size, size=size)]
+    return [FilePiece(**common, start=0, end=size, size=size)]
 
 
 def _check_fields(url: str, form: Form, fields: Sequence[str]) -> None:
@@ -129,7 +129,7 @@ def _check_fields(url: str, form: Form, fields: Sequence[str]) -> None:
         )
 
 
-def _row_groups(url: str, common: dict[str, Any], item_bytes: int) -> Iterator[Piece]:
+def _row_groups(url: str, common: dict[str, Any], item_bytes: int) -> Iterator[FilePiece]:
     import pyarrow.parquet as pq
 
     with fsspec.open(url, "rb") as file:
@@ -139,12 +139,12 @@ def _row_groups(url: str, common: dict[str, Any], item_bytes: int) -> Iterator[P
     for number, size in enumerate(sizes):
         held += size
         if held >= item_bytes or number == len(sizes) - 1:
-            yield Piece(**common, start=start, end=number + 1, size=held)
+            yield FilePiece(**common, start=start, end=number + 1, size=held)
             start, held = number + 1, 0
 
 
-def _together(pieces: Iterable[Piece], item_bytes: int) -> Iterator[Item]:
-    held: list[Piece] = []
+def _together(pieces: Iterable[FilePiece], item_bytes: int) -> Iterator[Item]:
+    held: list[FilePiece] = []
     for piece in pieces:
         if held and sum(other.size for other in held) + piece.size > item_bytes:
             yield Item(pieces=tuple(held))

@@ -11,7 +11,7 @@ from functools import lru_cache
 import numpy as np
 
 from jobs.store.store import Store
-from jobs.text.documents import Found, documents
+from jobs.text.documents import FoundDocument, documents
 from jobs.text.files import Item
 from jobs.text.tokens import open_tokenizer
 from pipeline.shards import write_shard
@@ -104,7 +104,9 @@ def write_item(root: str, item: Item, spec: TextSpec) -> TextCommit:
     return commit
 
 
-def _accepted(item: Item, spec: TextSpec, rejects: list[dict[str, str]], counted: Counter[str]) -> Iterator[Found]:
+def _accepted(
+    item: Item, spec: TextSpec, rejects: list[dict[str, str]], counted: Counter[str]
+) -> Iterator[FoundDocument]:
     for piece in item.pieces:
         found = documents(piece.url, piece.form, piece.start, piece.end, spec.fields, spec.document_chars)
         for document in found:
@@ -127,7 +129,7 @@ class _Size(StrictModel):
 Sample = tuple[_Size, dict[str, bytes | str]]
 
 
-def _shards(found: Iterable[Found], item: str, spec: TextSpec) -> Iterator[list[Sample]]:
+def _shards(found: Iterable[FoundDocument], item: str, spec: TextSpec) -> Iterator[list[Sample]]:
     """The documents as samples, those of one shard together."""
     held, characters = list[Sample](), 0
     for number, document in enumerate(found):
@@ -140,7 +142,7 @@ def _shards(found: Iterable[Found], item: str, spec: TextSpec) -> Iterator[list[
         yield held
 
 
-def _sample(document: Found, key: str, spec: TextSpec) -> Sample:
+def _sample(document: FoundDocument, key: str, spec: TextSpec) -> Sample:
     meta = SampleMeta(
         key=key, recording_id=key, uri=document.place, segments=[], language=spec.language, text=document.text, words=[],
         patch_kind=[], num_frames=0, hop=0, cards={},

@@ -64,7 +64,7 @@ def draw(seed: int, content: str) -> str:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Sample:
+class FeatureSample:
     """What of a sample's frames is used, and where it lies."""
 
     identity: str
@@ -78,7 +78,7 @@ class Sample:
     frames: int
 
 
-def measure(plan: Plan) -> Sample:
+def measure(plan: Plan) -> FeatureSample:
     """Which frames are used, by the lengths of the segments alone: no more than FAISS is to train on, each recording a stratum.
 
     Raises:
@@ -107,7 +107,7 @@ def measure(plan: Plan) -> Sample:
         }
     )
     units = plan.units_of_work("segments")
-    return Sample(
+    return FeatureSample(
         identity=identity,
         limit=limit,
         parts=tuple(f"{FOLDER}/{identity[:16]}/{unit}.npy" for unit in units),
@@ -168,7 +168,7 @@ class FeatureSampler:
         return sample_frames(np.concatenate(pieces), recording.recording_id, self.limit, self.spec.kmeans.seed)
 
 
-def missing(store: Store, sample: Sample) -> list[dict[str, Any]]:
+def missing(store: Store, sample: FeatureSample) -> list[dict[str, Any]]:
     """Rows for the workers: the parts that no earlier run has left."""
     there = store.names(f"{FOLDER}/{sample.identity[:16]}")
     return [
@@ -178,7 +178,7 @@ def missing(store: Store, sample: Sample) -> list[dict[str, Any]]:
     ]
 
 
-def encode_on_workers(plan: Plan, sample: Sample) -> None:
+def encode_on_workers(plan: Plan, sample: FeatureSample) -> None:
     """Make the missing parts on a pool like that of `units`."""
     import ray
 

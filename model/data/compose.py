@@ -17,7 +17,7 @@ import numpy as np
 
 from model.data.bpe_units import to_bpe
 from model.data.document import Document
-from model.data.interleave import PaperRule, Span, SpiritLMRule, draw_spans
+from model.data.interleave import ModalitySpan, PaperRule, SpiritLMRule, draw_spans
 from model.data.shards import Sample
 from model.data.text_tokenizer import TextTokenizer
 from model.network.vocabulary import BOS, EOS, SPEECH_MARK, TEXT_MARK, Vocabulary
@@ -225,10 +225,10 @@ def _special(element: int) -> _Part:
     return _Part(ids=np.asarray([element], dtype=np.int32))
 
 
-def _spoken(utterance: Utterance, spans: list[Span], min_word_score: float) -> list[Span]:
+def _spoken(utterance: Utterance, spans: list[ModalitySpan], min_word_score: float) -> list[ModalitySpan]:
     """The spans, where one that has no frame to be spoken in is written instead (more words than frames), and text with a word
     that was hardly heard is spoken; neighbours that are alike then become one."""
-    result: list[Span] = []
+    result: list[ModalitySpan] = []
     for span in spans:
         start, end = utterance.frames_of(span.first, span.last)
         scores = None if utterance.scores is None else utterance.scores[span.first : span.last]

@@ -12,7 +12,7 @@ from schemas.config import StrictModel
 WordRange = tuple[int, int]
 
 
-class Span(NamedTuple):
+class ModalitySpan(NamedTuple):
     """Words [first, last) in one modality."""
 
     is_text: bool
@@ -84,9 +84,9 @@ class SpiritLMRule(_Rule):
 InterleaveRule = Annotated[PaperRule | SpiritLMRule, Field(discriminator="rule")]
 
 
-def draw_spans(rule: PaperRule | SpiritLMRule, num_words: int, rng: np.random.Generator) -> list[Span]:
+def draw_spans(rule: PaperRule | SpiritLMRule, num_words: int, rng: np.random.Generator) -> list[ModalitySpan]:
     """Spans of alternating modality that tile [0, num_words)."""
-    spans: list[Span] = []
+    spans: list[ModalitySpan] = []
     is_text = bool(rng.random() < rule.start_text_probability)
     first = 0
     while first < num_words:
@@ -98,6 +98,6 @@ def draw_spans(rule: PaperRule | SpiritLMRule, num_words: int, rng: np.random.Ge
         if spans and last == num_words and last - first < rule.min_last_words:
             spans[-1] = spans[-1]._replace(last=num_words)
         else:
-            spans.append(Span(is_text, first, last))
+            spans.append(ModalitySpan(is_text, first, last))
         first, is_text = last, not is_text
     return spans

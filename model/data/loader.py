@@ -22,9 +22,9 @@ from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 from model.data.compose import Composer
 from model.data.document import Document
 from model.data.draws import generator
-from model.data.packing import Choice, PackingConfig, Piece, fill, pack, rest_of, whole
+from model.data.packing import PackingConfig, Pick, Piece, fill, pack, rest_of, whole
 from model.data.shards import ShardError
-from model.data.sources import Source
+from model.data.sources import DocumentStream
 from model.network.batch import Batch, Selections
 from schemas.commands.cli import STOPPING
 from schemas.commands.processes import end_with_parent, obey_the_parent_alone
@@ -86,7 +86,7 @@ class LaneState:
 class Stream:
     """What all lanes share: the sources, and how their documents become pieces."""
 
-    sources: Sequence[Source]
+    sources: Sequence[DocumentStream]
     composer: Composer
     patcher: Patcher
     packing: PackingConfig
@@ -120,7 +120,7 @@ class Lane:
                 self._draw(step)
             return self._pending[place][1]
 
-        def taken(choice: Choice) -> None:
+        def taken(choice: Pick) -> None:
             address, _ = self._pending.pop(choice.place)
             if choice.cut_at is not None:
                 rest = address._replace(offset=choice.cut_at)

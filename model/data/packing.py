@@ -126,7 +126,7 @@ def cut(piece: Piece, elements: int, latents: int, min_piece: int) -> Piece | No
 
 
 @dataclass(frozen=True)
-class Choice:
+class Pick:
     """A pending document taken for a batch: its place among the pending ones, and where it was cut (None: it is used up)."""
 
     place: int
@@ -134,7 +134,7 @@ class Choice:
     cut_at: int | None
 
 
-def fill(config: PackingConfig, pending: Callable[[int], Piece], refill: Callable[[Choice], None]) -> list[Piece]:
+def fill(config: PackingConfig, pending: Callable[[int], Piece], refill: Callable[[Pick], None]) -> list[Piece]:
     """Choose pieces for one batch.
 
     `pending(i)` is the i-th of `config.lookahead` pending pieces, oldest first; `refill` removes or shortens the chosen one
@@ -150,7 +150,7 @@ def fill(config: PackingConfig, pending: Callable[[int], Piece], refill: Callabl
             fitting = [i for i in fitting if i == 0]
         if fitting:
             place = max(fitting, key=lambda i: len(waiting[i]))
-            choice = Choice(place, waiting[place], None)
+            choice = Pick(place, waiting[place], None)
         elif config.split or not chosen:
             head = cut(waiting[0], elements, latents, config.min_piece)
             if head is None:
@@ -161,7 +161,7 @@ def fill(config: PackingConfig, pending: Callable[[int], Piece], refill: Callabl
                     )
                 break
             added = 1 if head.offset else 0  # the mark that heads a rest is not an element of the document
-            choice = Choice(0, head, head.offset + len(head) - added)
+            choice = Pick(0, head, head.offset + len(head) - added)
         else:
             break
         chosen.append(choice.piece)

@@ -127,7 +127,7 @@ class Samples(Protocol):
         ...
 
 
-class Source:
+class DocumentStream:
     """One source of a run: samples in an endless order, each made into documents."""
 
     def __init__(
@@ -192,7 +192,7 @@ class Source:
         return number + int(np.searchsorted(held - np.arange(len(held)), number, side="right"))
 
 
-class Corpus:
+class TrainingData:
     """Everything that is opened once: the data sets, the tokenizer, the joint vocabulary, the fingerprint of it all."""
 
     def __init__(self, config: DataConfig) -> None:
@@ -235,10 +235,10 @@ class Corpus:
         tokens = batch.ids_N[batch.is_unit_N].numpy() - self.vocabulary.unit_offset
         return float(self.unit_bpe.lengths[tokens].sum()) * self.seconds_per_unit
 
-    def sources(self, seed: int, split: Literal["train", "validation"]) -> list[Source]:
+    def sources(self, seed: int, split: Literal["train", "validation"]) -> list[DocumentStream]:
         """The sources of one split."""
         return [
-            Source(config, name, samples, self.config, seed, split)
+            DocumentStream(config, name, samples, self.config, seed, split)
             for config, name, samples in zip(self.config.sources, self.names, self.samples, strict=True)
         ]
 

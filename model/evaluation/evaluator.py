@@ -31,7 +31,7 @@ from model.inference.continuation import Generator
 from model.inference.sampling import Sampling
 from model.inference.trained import Trained
 from model.monitor.boards import SOUND_RATE
-from model.monitor.rows import Row
+from model.monitor.rows import LogRow
 from model.network.init import WRAPPERS
 from model.network.lst import build_model
 from model.scoring.accuracy import accuracy, select
@@ -134,7 +134,7 @@ class Evaluator:
         write_evaluation(
             self._run.folder, Evaluation(step=step, accuracies=accuracies, samples=samples, seconds=seconds)
         )
-        row: Row = {
+        row: LogRow = {
             f"task_{found.task}_{found.direction}_{found.normalisation}": found.value
             for found in accuracies
             if found.normalisation == self._config.normalisation

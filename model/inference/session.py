@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from model.data.patching import OnlinePatcher, PatchPolicyConfig
-from model.inference.prefill import Prompt, prefill
+from model.inference.prefill import PatchedPrompt, prefill
 from model.network.base import SpeechTextModel
 from model.network.vocabulary import PAD
 
@@ -90,7 +90,7 @@ class Session:
         read = [self._patched(row, prompt) for row, prompt in enumerate(prompts)]
         return prefill(self.model, self.state, read)
 
-    def _patched(self, row: int, ids: Sequence[int]) -> Prompt:
+    def _patched(self, row: int, ids: Sequence[int]) -> PatchedPrompt:
         vocabulary, plain = self.model.vocabulary, self.model.config.kind == "plain"
         for element in ids:
             if element == PAD or not 0 <= element < vocabulary.size:
@@ -99,7 +99,7 @@ class Session:
         begins, closed = (np.array(flags, dtype=bool) for flags in zip(*observed, strict=True))
         latent_id = np.arange(len(ids)) if plain else np.cumsum(begins) - 1
         self.num_latents_B[row] = int(latent_id[-1]) + 1
-        return Prompt(ids=np.asarray(ids, dtype=np.int64), latent_id=latent_id, closed=closed)
+        return PatchedPrompt(ids=np.asarray(ids, dtype=np.int64), latent_id=latent_id, closed=closed)
 
     def one_by_one(self, prompts: Sequence[Sequence[int]]) -> torch.Tensor:
         """What `prefill` computes, element by element: the reference, and the way of a session that has begun."""

@@ -9,7 +9,7 @@ import numpy as np
 
 from model.cost.flops import count_batch, training_flops
 from model.data.packing import PackingConfig
-from model.data.sources import Corpus
+from model.data.sources import TrainingData
 from model.network.base import SpeechTextModel
 from model.network.batch import Batch
 from model.network.head import KINDS, target_kind
@@ -57,7 +57,7 @@ def total(parts: Sequence[Counts]) -> Counts:
 class BatchCounter:
     """Counts a micro-batch on the host."""
 
-    def __init__(self, shape: SpeechTextModel, corpus: Corpus, packing: PackingConfig) -> None:
+    def __init__(self, shape: SpeechTextModel, corpus: TrainingData, packing: PackingConfig) -> None:
         """`shape`: the model without storage, for counting operations on whole matrices."""
         self._shape, self._corpus, self._packing = shape, corpus, packing
         self._token_bytes = corpus.tokenizer.byte_lengths()

@@ -14,7 +14,7 @@ import torch
 from tqdm import tqdm
 
 from model.monitor.boards import Board
-from model.monitor.rows import Row
+from model.monitor.rows import LogRow
 from schemas.files import whole_file
 
 
@@ -28,7 +28,7 @@ class Metrics:
         self._file = self.path.open("a", encoding="utf-8")
         self._boards = boards
 
-    def write(self, row: Row) -> None:
+    def write(self, row: LogRow) -> None:
         """Append a row; it is in the file when this returns."""
         self._file.write(json.dumps(row) + "\n")
         self._file.flush()
@@ -47,7 +47,7 @@ class Metrics:
             board.close()
 
 
-def read_rows(path: Path) -> list[Row]:
+def read_rows(path: Path) -> list[LogRow]:
     """The rows of a metrics.jsonl; a last line that a kill cut short is left out."""
     rows = []
     for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
@@ -116,7 +116,7 @@ class Progress:
             form = "{percentage:3.0f}% |{bar:20}| {desc}"
             self._bar = tqdm(total=1.0, bar_format=form, dynamic_ncols=True)
 
-    def update(self, row: Row, progress: float, seconds_left: float | None) -> None:
+    def update(self, row: LogRow, progress: float, seconds_left: float | None) -> None:
         """Show a step."""
         if not self._show:
             return
@@ -133,7 +133,7 @@ class Progress:
             self._bar.close()
 
 
-def _line(row: Row, seconds_left: float | None) -> str:
+def _line(row: LogRow, seconds_left: float | None) -> str:
     parts = [f"step {row['step']}"]
     parts += [f"{name} {row['loss_' + name]:.3f}" for name in ("text", "speech") if row.get("loss_" + name) is not None]
     parts.append(f"{row['speech_seconds_per_second']:.0f} s of speech/s")
@@ -146,7 +146,7 @@ def _line(row: Row, seconds_left: float | None) -> str:
     return "  ".join(parts)
 
 
-def summary(rows: list[Row]) -> str:
+def summary(rows: list[LogRow]) -> str:
     """One line per modality: the loss at the start (mean of the first tenth of the steps) and at the end (last tenth)."""
     lines = []
     for name in ("text", "speech"):

@@ -12,7 +12,7 @@ from model.data.packing import PackingConfig
 from model.monitor.counting import Counts
 from model.network.head import KINDS
 
-Row = dict[str, Any]
+LogRow = dict[str, Any]
 
 
 def bits_per_second(nats_per_unit: float, seconds_per_unit: float) -> float:
@@ -20,7 +20,7 @@ def bits_per_second(nats_per_unit: float, seconds_per_unit: float) -> float:
     return nats_per_unit / math.log(2) / seconds_per_unit
 
 
-def speed(used: Counts, seconds: float, waited: float, world: int) -> Row:
+def speed(used: Counts, seconds: float, waited: float, world: int) -> LogRow:
     """Rates of a step, over all `world` ranks and per rank, and the share of its time that went into waiting for data."""
     rates = {
         "elements_per_second": used.elements / seconds,
@@ -31,7 +31,7 @@ def speed(used: Counts, seconds: float, waited: float, world: int) -> Row:
     return {**rates, **per_rank, "data_wait_share": waited / seconds}
 
 
-def fill(used: Counts, packing: PackingConfig, microbatches: int) -> Row:
+def fill(used: Counts, packing: PackingConfig, microbatches: int) -> LogRow:
     """Shares of the packing budgets that were used."""
     return {
         "fill_elements": used.elements / (packing.elements * microbatches),
@@ -40,7 +40,7 @@ def fill(used: Counts, packing: PackingConfig, microbatches: int) -> Row:
     }
 
 
-def losses(sums: Sequence[float], by_kind: Sequence[float], used: Counts, sources: Sequence[str]) -> Row:
+def losses(sums: Sequence[float], by_kind: Sequence[float], used: Counts, sources: Sequence[str]) -> LogRow:
     """Mean losses of a step: in all, by modality, by source, per byte of text and per second of speech.
 
     Specials count as text, but in bits per byte, which is of text tokens alone.
@@ -54,7 +54,7 @@ def losses(sums: Sequence[float], by_kind: Sequence[float], used: Counts, source
     nll_text, nll_unit, num_text, num_unit = sums
     speech = nll_unit / num_unit if num_unit else None
     seconds_per_unit = used.speech_seconds / max(1.0, used.units)  # a token of a unit BPE lasts as long as its units
-    row: Row = {
+    row: LogRow = {
         "loss": (nll_text + nll_unit) / max(1.0, num_text + num_unit),
         "loss_text": nll_text / num_text if num_text else None,
         "loss_speech": speech,

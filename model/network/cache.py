@@ -18,7 +18,7 @@ import torch
 
 
 @dataclass(frozen=True)
-class Place:
+class CacheSlots:
     """Where new entries go: the same for every layer."""
 
     keys: tuple[torch.Tensor, ...] = ()
@@ -102,7 +102,7 @@ class Cache:
             self._arrays = (self.keys, self.keys.numpy(), self.values.numpy())
         return self._arrays[1], self._arrays[2]
 
-    def reserve(self, rows_R: np.ndarray, tag_R: np.ndarray, entries: int = 1) -> Place:
+    def reserve(self, rows_R: np.ndarray, tag_R: np.ndarray, entries: int = 1) -> CacheSlots:
         """Places for `entries` more of each of these rows (distinct, ordered), all of the row's tag in `tag_R`."""
         if len(rows_R) < len(self.tag_BT):
             self._even = None
@@ -122,7 +122,7 @@ class Cache:
         if len(rows_R) == len(self.tag_BT) and first + entries <= self.capacity and (count_R == count_R[0]).all():
             return self._place(first, entries)
         rows_R1, places_RJ = (torch.as_tensor(x, device=self.keys.device) for x in (rows_R[:, None], place_RJ))
-        return Place(rows_R1=rows_R1, places_RJ=places_RJ)
+        return CacheSlots(rows_R1=rows_R1, places_RJ=places_RJ)
 
     def begin_with(self, tags: Sequence[np.ndarray]) -> list[int]:
         """Give an empty cache the entries of these tags, oldest first, for each row; `fill` brings what they hold. Returns for
@@ -143,7 +143,7 @@ class Cache:
         self.keys[layer, row][..., place] = k_EGK.permute(1, 2, 0).to(self.keys.dtype)
         self.values[layer, row][:, place] = v_EGK.transpose(0, 1).to(self.values.dtype)
 
-    def _reserve_evenly(self, tag_B: np.ndarray, entries: int) -> Place:
+    def _reserve_evenly(self, tag_B: np.ndarray, entries: int) -> CacheSlots:
         """`reserve` where all rows write the next places of rings that never need a look at what they overwrite."""
         assert self._even is not None
         while self.window is None and self._even + entries > self.capacity:
@@ -155,11 +155,11 @@ class Cache:
         self.count_B += entries
         return self._place(first, entries)
 
-    def _place(self, first: int, entries: int) -> Place:
+    def _place(self, first: int, entries: int) -> CacheSlots:
         past = first + entries
-        return Place(self.keys[..., first:past].unbind(0), self.values[..., first:past, :].unbind(0), first)
+        return CacheSlots(self.keys[..., first:past].unbind(0), self.values[..., first:past, :].unbind(0), first)
 
-    def write(self, layer: int, place: Place, kv_2RGJK: torch.Tensor) -> None:
+    def write(self, layer: int, place: CacheSlots, kv_2RGJK: torch.Tensor) -> None:
         """Fill the reserved places of a layer."""
         k_RGJK, v_RGJK = kv_2RGJK.unbind(0)
         if place.keys:

@@ -29,7 +29,7 @@ class PlainLayout:
 
 
 @dataclass(eq=False, kw_only=True)
-class Layout:
+class LatentLayout:
     """For LST. Patterns: see `model.network.layers.attention`; the ones across k vectors per latent are expanded already."""
 
     local_L: torch.Tensor | None
@@ -51,7 +51,7 @@ class Layout:
     decoder_self: Intervals
     decoder_cross: Intervals
 
-    def plan(self, backend: Backend) -> Layout:
+    def plan(self, backend: Backend) -> LatentLayout:
         """Itself, each pattern ready for the backend."""
         patterns = (self.encoder_self, self.encoder_cross, self.global_self, self.decoder_self, self.decoder_cross)
         for intervals in patterns:
@@ -107,7 +107,7 @@ def derive_plain(batch: Batch) -> PlainLayout:
     )
 
 
-def derive(batch: Batch, config: ModelConfig) -> Layout:
+def derive(batch: Batch, config: ModelConfig) -> LatentLayout:
     """The layout of LST for this batch."""
     parts = config.patch_parts
     encoder, decoder, k = parts.encoder, parts.decoder, parts.vectors_per_patch
@@ -138,7 +138,7 @@ def derive(batch: Batch, config: ModelConfig) -> Layout:
     reads_L = (doc_L >= 0) & (cond_L >= first_L)
     encoder_self = self_intervals(start_L, doc_L >= 0, encoder.window)
     same_window = decoder.window == encoder.window
-    return Layout(
+    return LatentLayout(
         local_L=local_L,
         position_L=position_L,
         pool_L=pool_L,

@@ -21,7 +21,7 @@ from model.network.global_transformer import GlobalState, GlobalTransformer
 from model.network.head import Share, share_size, to_share
 from model.network.init import init_weights
 from model.network.layers.ngrams import UnitHistory
-from model.network.layout import Layout, by_modality, derive, speech_rows
+from model.network.layout import LatentLayout, by_modality, derive, speech_rows
 from model.network.patch_decoder import DecoderState, PatchDecoder
 from model.network.patch_encoder import EncoderState, PatchEncoder
 from model.network.stepping import Product
@@ -83,7 +83,7 @@ class LST(SpeechTextModel):
         joint = config.head == "joint"
         self.heads = self.make_heads({"joint": local_dim} if joint else {"text": text_dim, "units": local_dim})
 
-    def states(self, batch: Batch, layout: Layout) -> tuple[torch.Tensor, torch.Tensor]:
+    def states(self, batch: Batch, layout: LatentLayout) -> tuple[torch.Tensor, torch.Tensor]:
         """What the heads read: decoder states [L, D] and global latents [P, W]."""
         x_LD, latent_PW = self.latents(batch, layout)
         return self.decoder(x_LD, latent_PW, layout), latent_PW

@@ -18,7 +18,7 @@ from torch import nn
 from model.network.cache import Cache
 from model.network.config import ModelConfig
 from model.network.layers.blocks import CrossAttention, rope_tables
-from model.network.layout import Layout
+from model.network.layout import LatentLayout
 from model.network.patch_encoder import make_blocks
 from model.network.stepping import CrossSteps, Product, StackSteps
 
@@ -51,7 +51,7 @@ class PatchDecoder(nn.Module):
         )
         self.layers = make_blocks(stack, config)
 
-    def forward(self, x_LD: torch.Tensor, latent_PW: torch.Tensor, layout: Layout) -> torch.Tensor:
+    def forward(self, x_LD: torch.Tensor, latent_PW: torch.Tensor, layout: LatentLayout) -> torch.Tensor:
         """States [L, D]: row i is about the element after element i."""
         rope = rope_tables(layout.position_L, self.stack.head_dim, self.stack.rope_theta, x_LD.dtype)
         latent_XD = self.vectors(latent_PW).to(x_LD.dtype)  # X = P * J

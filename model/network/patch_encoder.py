@@ -16,7 +16,7 @@ from torch import nn
 from model.network.cache import Cache
 from model.network.config import ModelConfig, StackConfig
 from model.network.layers.blocks import Block, CrossAttention, rope_tables
-from model.network.layout import Layout
+from model.network.layout import LatentLayout
 from model.network.stepping import CrossSteps, Product, StackSteps
 
 
@@ -50,7 +50,7 @@ class PatchEncoder(nn.Module):
             CrossAttention(stack.dim, stack.cross_heads, config.norm_eps, config.attention) for _ in range(num_cross)
         )
 
-    def forward(self, x_LD: torch.Tensor, layout: Layout) -> tuple[torch.Tensor, torch.Tensor]:
+    def forward(self, x_LD: torch.Tensor, layout: LatentLayout) -> tuple[torch.Tensor, torch.Tensor]:
         """The elements' states [L, D] and the latents [S, J * D]."""
         rope = rope_tables(layout.position_L, self.stack.head_dim, self.stack.rope_theta, x_LD.dtype)
         latent_XD = None  # X = S * J

@@ -19,7 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from model.network.cache import Cache, Place, View
+from model.network.cache import Cache, CacheSlots, View
 from model.network.config import StackConfig
 from model.network.layers.blocks import Block, CrossAttention, RMSNorm, rope_tables
 
@@ -157,7 +157,7 @@ class StackStep:
 
     stack: StackSteps
     rope: tuple[torch.Tensor, torch.Tensor]
-    place: Place
+    place: CacheSlots
     view: View
 
     def run(self, layer: int, x_RD: torch.Tensor) -> torch.Tensor:
@@ -223,7 +223,7 @@ class CrossSteps:
             self.step = cross_step
             self.weights = arrays_of(cross.query_norm.weight, cross.query.weight, cross.out.weight)
 
-    def remember(self, y_XD: torch.Tensor, cache: Cache, layer: int, place: Place, entries: int = 1) -> None:
+    def remember(self, y_XD: torch.Tensor, cache: Cache, layer: int, place: CacheSlots, entries: int = 1) -> None:
         """Make `entries` more sources of each row readable; X = R * entries."""
         shape = (len(y_XD) // entries, entries, 2, self.num_heads, self.head_dim)
         kv_RJ2HK = self.key_value(self.key_norm(y_XD)).view(shape)

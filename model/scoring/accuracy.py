@@ -22,7 +22,7 @@ RESAMPLES = 10_000
 
 
 @dataclass(frozen=True, kw_only=True)
-class Interval:
+class ConfidenceInterval:
     """A mean over items, and where it lies in 95 % of resamplings of their clusters."""
 
     value: float
@@ -50,7 +50,7 @@ class Twins:
         return 0.5 if self.margin == 0 else float(self.margin > 0)
 
 
-def accuracy(scored: Sequence[Scored], normalisation: Normalisation, seed: int = 0) -> Interval:
+def accuracy(scored: Sequence[Scored], normalisation: Normalisation, seed: int = 0) -> ConfidenceInterval:
     """Share of items whose right ending is the likeliest; of endings that tie, each counts its share.
 
     Pass the items of one direction (and group): `select` picks them.
@@ -62,7 +62,7 @@ def accuracy(scored: Sequence[Scored], normalisation: Normalisation, seed: int =
     return bootstrap(points, [item.cluster for item in scored], seed, bounds=(0.0, 1.0))
 
 
-def preference(twins: Sequence[Twins], seed: int = 0) -> Interval:
+def preference(twins: Sequence[Twins], seed: int = 0) -> ConfidenceInterval:
     """Share of twins whose margin is positive. Chance is exactly one half, whatever the endings cost by themselves.
 
     Raises:
@@ -71,7 +71,7 @@ def preference(twins: Sequence[Twins], seed: int = 0) -> Interval:
     return bootstrap([pair.point for pair in twins], [pair.cluster for pair in twins], seed, bounds=(0.0, 1.0))
 
 
-def mean_margin(twins: Sequence[Twins], seed: int = 0) -> Interval:
+def mean_margin(twins: Sequence[Twins], seed: int = 0) -> ConfidenceInterval:
     """Mean margin per ending, in nats: how much the prompt tells of an ending. Chance is 0.
 
     Raises:
@@ -99,7 +99,7 @@ def twins_of(scored: Sequence[Scored]) -> list[Twins]:
 
 def difference(
     scored: Sequence[Scored], other: Sequence[Scored], normalisation: Normalisation, seed: int = 0
-) -> Interval:
+) -> ConfidenceInterval:
     """Accuracy of `scored` less that of `other` on the same items: resampled together, so that what is hard for both cancels.
 
     Raises:
@@ -113,7 +113,7 @@ def difference(
     return bootstrap(values, [item.cluster for item in scored], seed)
 
 
-def preference_difference(twins: Sequence[Twins], other: Sequence[Twins], seed: int = 0) -> Interval:
+def preference_difference(twins: Sequence[Twins], other: Sequence[Twins], seed: int = 0) -> ConfidenceInterval:
     """Preference of `twins` less that of `other`, the same twins in the same order.
 
     Raises:
@@ -138,7 +138,7 @@ def bootstrap(
     clusters: Sequence[str] | None = None,
     seed: int = 0,
     bounds: tuple[float, float] | None = None,
-) -> Interval:
+) -> ConfidenceInterval:
     """The mean of `values` and its interval: clusters drawn with replacement, percentiles widened for few clusters.
 
     Plain percentiles are too narrow where clusters are few, as a normal interval is against Student's; Hesterberg's expanded
@@ -159,7 +159,7 @@ def bootstrap(
         means = _resampled(sums, counts, seed)
         edge = _expanded_edge(number)
         low, high = np.quantile(means, [edge, 1 - edge]).tolist()
-    return Interval(value=total, low=low, high=high, items=len(values), clusters=number)
+    return ConfidenceInterval(value=total, low=low, high=high, items=len(values), clusters=number)
 
 
 def _by_cluster(values: Sequence[float], clusters: Sequence[str] | None) -> tuple[np.ndarray, np.ndarray]:

@@ -23,7 +23,7 @@ from model.data.patching import (
     assign_patches,
 )
 from model.inference.patching import Patching
-from schemas.tasks import Segment, TaskItem
+from schemas.tasks import TaskItem, TaskSegment
 
 Direction = Literal["S->S", "T->T", "S->T", "T->S"]
 DIRECTIONS: tuple[Direction, ...] = ("S->S", "T->T", "S->T", "T->S")
@@ -50,13 +50,13 @@ def can_be_scored(item: TaskItem, direction: Direction) -> bool:
     return _has(item.prompt, prompt) and all(_has(segment, ending) for segment in item.endings)
 
 
-def _has(segment: Segment, form: str) -> bool:
+def _has(segment: TaskSegment, form: str) -> bool:
     return segment.is_empty or (bool(segment.text.strip()) if form == "T" else segment.units is not None)
 
 
 def make_choices(item: TaskItem, direction: Direction, composer: Composer) -> list[Choice]:
     """A document per ending."""
-    prefix = _compose(item.prompt, Segment(text=""), direction, composer, item.id).ids[:-1]
+    prefix = _compose(item.prompt, TaskSegment(text=""), direction, composer, item.id).ids[:-1]
     documents = [
         _compose(item.prompt, ending, direction, composer, f"{item.id}#{number}")
         for number, ending in enumerate(item.endings)
@@ -82,7 +82,7 @@ def common_length(a: np.ndarray, b: np.ndarray) -> int:
     return int(differs[0]) if len(differs) else size
 
 
-def _compose(prompt: Segment, ending: Segment, direction: Direction, composer: Composer, name: str) -> Document:
+def _compose(prompt: TaskSegment, ending: TaskSegment, direction: Direction, composer: Composer, name: str) -> Document:
     if direction == "T->T":
         return composer.text(" ".join(part.text.strip() for part in (prompt, ending) if part.text.strip()), name)
     if direction == "S->S":
@@ -92,7 +92,7 @@ def _compose(prompt: Segment, ending: Segment, direction: Direction, composer: C
     return composer.transcription(_utterance([ending], prompt.text.strip(), name), "tts", "all")
 
 
-def _utterance(segments: Sequence[Segment], text: str, name: str) -> Utterance:
+def _utterance(segments: Sequence[TaskSegment], text: str, name: str) -> Utterance:
     """The segments' speech as one utterance. It is used whole, so where its words are spoken shows in its patches alone."""
     spoken = [segment for segment in segments if segment.units]
     arrays = [_aligned(segment) for segment in spoken] or [(np.zeros(0, dtype=bool), np.zeros(0, dtype=np.int8))]
@@ -109,7 +109,7 @@ def _utterance(segments: Sequence[Segment], text: str, name: str) -> Utterance:
     )
 
 
-def _aligned(segment: Segment) -> tuple[np.ndarray, np.ndarray]:
+def _aligned(segment: TaskSegment) -> tuple[np.ndarray, np.ndarray]:
     """Patch starts and kinds as the pipeline's `patches` stage has them: a patch per word, one per silence between."""
     assert segment.units is not None
     start, kind = np.zeros(len(segment.units), dtype=bool), np.ones(len(segment.units), dtype=np.int8)

@@ -20,7 +20,7 @@ from model.data.draws import generator
 from model.data.packing import Piece, whole
 from model.data.patching import assign_patches
 from model.data.shards import ShardSet
-from model.data.sources import Corpus
+from model.data.sources import TrainingData
 from model.inference.trained import Trained
 from model.scoring.scorer import Precision, Scorer, make_scorer
 from schemas.config import ConfigError
@@ -77,12 +77,12 @@ def measure_losses(trained: Trained, utterances: int, precision: Precision = "fp
         raise ConfigError("--losses wants single units, and this model was trained with a unit BPE")
     if not config.data.held_out:
         raise ConfigError("--losses wants held-out speech: train with data.held_out above 0")
-    spoken = held_out_utterances(Corpus(config.data), utterances)
+    spoken = held_out_utterances(TrainingData(config.data), utterances)
     scorer = make_scorer(trained, "static:1" if trained.module.config.kind == "plain" else "auto", precision)
     return tables(scorer, trained, spoken)
 
 
-def held_out_utterances(corpus: Corpus, count: int) -> list[Utterance]:
+def held_out_utterances(corpus: TrainingData, count: int) -> list[Utterance]:
     """The first `count` utterances that no run trains on.
 
     Raises:

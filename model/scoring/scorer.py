@@ -91,7 +91,7 @@ class Scored:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Row:
+class ElementScores:
     """A document as the model sees it, from its second element on."""
 
     nll: list[float]
@@ -241,7 +241,7 @@ class Scorer:
             )
 
     @torch.inference_mode()
-    def rows(self, pieces: list[Piece]) -> list[Row]:
+    def rows(self, pieces: list[Piece]) -> list[ElementScores]:
         """What the model says of elements 1, 2, ... of each document, as if it stood alone."""
         if not pieces:
             return []
@@ -261,7 +261,7 @@ class Scorer:
                 likeliest_R[chosen_X] = logits_XU.argmax(-1) == target_X
         nll, likeliest = nll_R.tolist(), likeliest_R.tolist()
         edges = np.cumsum([0] + [len(piece) - 1 for piece in pieces]).tolist()
-        return [Row(nll=nll[a:b], likeliest=likeliest[a:b]) for a, b in pairwise(edges)]
+        return [ElementScores(nll=nll[a:b], likeliest=likeliest[a:b]) for a, b in pairwise(edges)]
 
 
 def choice_name(item: TaskItem) -> str:

@@ -15,7 +15,7 @@ from model.monitor.spikes import SpikeConfig
 from model.network.config import ModelConfig
 from model.training.optimisation.config import OptimiserConfig
 from model.training.optimisation.schedule import Schedule
-from model.training.storage.place import Place
+from model.training.storage.place import RunPlace
 from schemas.config import BY_CONTENT, NO_EFFECT, ConfigError, StrictModel, essential, load_config
 
 
@@ -278,7 +278,7 @@ def load_train_config(path: str | Path, overrides: list[str]) -> TrainConfig:
         ConfigError: see `load_config`.
     """
     if "://" in str(path):
-        place = Place(str(path))
+        place = RunPlace(str(path))
         place.fetch()
         if not (place.folder / "config.yaml").is_file():
             raise ConfigError(f"there is no run at {path}: it has no config.yaml")

@@ -9,7 +9,7 @@ from typing import Any, cast
 import torch
 from torch import nn
 
-from model.data.sources import Corpus, UnitFacts
+from model.data.sources import TrainingData, UnitFacts
 from model.exchange.folder import read_run
 from model.exchange.hf import init_from
 from model.exchange.hf import load as load_folder
@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 
 
 @torch.no_grad()
-def set_weights(module: nn.Module, source: str, corpus: Corpus, ranks: Ranks) -> None:
+def set_weights(module: nn.Module, source: str, corpus: TrainingData, ranks: Ranks) -> None:
     """Copy the weights of a run, of a checkpoint, or of a Llama-architecture text model into `module`.
 
     Raises:
@@ -65,7 +65,7 @@ def _copy_weights(module: nn.Module, folder: Path) -> None:
         assign(parameter, theirs[name])
 
 
-def _same_vocabulary(folder: Path, facts: dict[str, Any], corpus: Corpus) -> None:
+def _same_vocabulary(folder: Path, facts: dict[str, Any], corpus: TrainingData) -> None:
     theirs, ours = facts["data"], corpus.fingerprint()
     for name in ("tokenizer", "unit_bpe"):
         if theirs.get(name) != ours.get(name):

@@ -15,18 +15,18 @@ import numpy as np
 import torch
 import yaml
 
-from model.data.sources import Corpus
+from model.data.sources import TrainingData
 from model.monitor.boards import Board, TensorBoard, WeightsAndBiases
 from model.monitor.metrics import Metrics, Progress, read_rows, summary
 from model.monitor.profiling import StepProfiler
-from model.monitor.rows import Row
+from model.monitor.rows import LogRow
 from model.training.config import TrainConfig
 from model.training.distributed import Ranks, ranks
 from model.training.optimisation.step import Pending
 from model.training.parts import keep_boundaries, keep_parts, with_known_boundaries, with_own_parts
 from model.training.run import NonFiniteError, Run
 from model.training.signals import Signals
-from model.training.storage.place import Place
+from model.training.storage.place import RunPlace
 from model.training.storage.stores import CheckpointError
 from schemas.commands.cli import writable_folder
 from schemas.errors import ConfigError, ExitCode
@@ -41,7 +41,7 @@ COLLECT_EVERY = 50
 class Evaluated:
     """What an evaluation found."""
 
-    row: Row = field(default_factory=dict)
+    row: LogRow = field(default_factory=dict)
     """Columns for the step's row."""
     sounds: dict[str, np.ndarray] = field(default_factory=dict)
     """float32 at 16 kHz, by name."""
@@ -61,7 +61,7 @@ def train(config: TrainConfig, make_evaluator: MakeEvaluator | None = None) -> E
         ConfigError, ShardError, CheckpointError, NonFiniteError: each with a sentence to act on.
         Stopped: a signal came before the first step, or while one process alone waited for data.
     """
-    place = Place(config.output_dir)
+    place = RunPlace(config.output_dir)
     if place.url is None:
         writable_folder(place.folder, make=False)
     if config.evaluation is not None and make_evaluator is None:
@@ -88,8 +88,8 @@ def train(config: TrainConfig, make_evaluator: MakeEvaluator | None = None) -> E
     return ExitCode.DONE if run.finished else ExitCode.TRY_AGAIN
 
 
-def _with_boundaries(config: TrainConfig, corpus: Corpus) -> TrainConfig:
-    patches = with_known_boundaries(config.patches, Place(config.output_dir).folder, corpus.vocabulary)
+def _with_boundaries(config: TrainConfig, corpus: TrainingData) -> TrainConfig:
+    patches = with_known_boundaries(config.patches, RunPlace(config.output_dir).folder, corpus.vocabulary)
     return config if patches == config.patches else config.with_updates(patches=patches.model_dump())
 
 
@@ -198,13 +198,13 @@ def boards_of(run: Run) -> list[Board]:
     return boards
 
 
-def open_corpus(config: TrainConfig, group: Ranks, place: Place) -> Corpus:
+def open_corpus(config: TrainConfig, group: Ranks, place: RunPlace) -> TrainingData:
     """The data; the main rank goes first, since it may have a tokenizer to train."""
     if not group.is_main:
         group.barrier()
     place.fetch(parts_only=not group.is_main)
     data = with_own_parts(config.data, place.folder)
-    corpus = Corpus(data)
+    corpus = TrainingData(data)
     if group.is_main:
         keep_parts(place.folder, data)
         keep_boundaries(config.patches, place.folder)

@@ -12,10 +12,10 @@ from typing import Any
 import torch
 
 from model.data.loader import LaneState, Loader, Placement, fixed_batches
-from model.data.sources import Corpus
+from model.data.sources import TrainingData
 from model.monitor.counting import BatchCounter, Counts
 from model.monitor.metrics import gemm_flops, published_peak
-from model.monitor.rows import Row, fill, host_memory_peak, losses, speed
+from model.monitor.rows import LogRow, fill, host_memory_peak, losses, speed
 from model.monitor.spikes import SpikeGuard
 from model.network.batch import Batch
 from model.network.init import init_weights
@@ -29,7 +29,7 @@ from model.training.module import make_module
 from model.training.optimisation.optim import Optimisers
 from model.training.optimisation.step import Pending, accumulate, gradient_norm, update
 from model.training.restore import restore
-from model.training.storage.place import Place
+from model.training.storage.place import RunPlace
 from model.training.storage.stores import checkpoints_of
 from model.training.stream import make_stream
 from model.training.writer import Writer
@@ -49,11 +49,11 @@ class NonFiniteError(UserError):
 class Run:
     """One run on this rank."""
 
-    def __init__(self, config: TrainConfig, corpus: Corpus, ranks: Ranks) -> None:
+    def __init__(self, config: TrainConfig, corpus: TrainingData, ranks: Ranks) -> None:
         self.ranks, self.corpus = ranks, corpus
         self.model_config = config.network.with_vocabulary(corpus.vocabulary)
         self.config = config.with_updates(model=self.model_config.model_dump())
-        self.place = Place(config.output_dir)
+        self.place = RunPlace(config.output_dir)
         self.folder = self.place.folder
         self._checkpoints = checkpoints_of(self.place)
         self.module = make_module(self.config, self.model_config, ranks)
@@ -109,7 +109,7 @@ class Run:
     def _is_whole(self) -> bool:
         return self.optimisers.updates == self._updates - self._updates_before
 
-    def step(self) -> Row:
+    def step(self) -> LogRow:
         """One optimiser step over the next global batch, done. See `launch`."""
         return self.launch().row()
 
@@ -189,7 +189,7 @@ class Run:
             "Set non_finite: skip to leave such steps out"
         )
 
-    def _count(self, taken: StepBatches, begun: float, *, skipped: bool) -> tuple[Counts, Row]:
+    def _count(self, taken: StepBatches, begun: float, *, skipped: bool) -> tuple[Counts, LogRow]:
         """Add the step to what has been consumed; how much it was over all ranks, and what is to be said of it."""
         seconds = time.perf_counter() - begun + taken.ahead
         mains = [x if self.ranks.is_main else 0.0 for x in (seconds, taken.waited)]
@@ -201,7 +201,7 @@ class Run:
         for name in COUNTS:
             self.consumed[name] += getattr(used, name)
         rate = used.flops / seconds
-        row: Row = {
+        row: LogRow = {
             "step": self.steps,
             "skipped": skipped,
             "world": self.ranks.world,
@@ -217,7 +217,7 @@ class Run:
             row["memory_peak_gib"] = torch.cuda.max_memory_allocated(self.ranks.device) / 2**30
         return used, row
 
-    def _describe(self, used: Counts, facts: Row, sample_ids: list[list[str]], numbers: list[float]) -> Row:
+    def _describe(self, used: Counts, facts: LogRow, sample_ids: list[list[str]], numbers: list[float]) -> LogRow:
         """The row of a step whose numbers have come."""
         if not facts["skipped"]:
             self._is_finite(facts["step"], numbers, sample_ids)
@@ -226,7 +226,7 @@ class Run:
 
     # -- validation -------------------------------------------------------------------------------------------------
 
-    def validate(self) -> Row:
+    def validate(self) -> LogRow:
         """Losses on the fixed validation batches, patched as at the end of training."""
         assert self.config.validation is not None
         count, world = self.config.validation.batches, self.ranks.world
@@ -324,7 +324,7 @@ class Run:
 
         Raises:
             CheckpointError: it could not be.
-            StorageError, CredentialsError: see `Place.push`.
+            StorageError, CredentialsError: see `RunPlace.push`.
         """
         if self._loader is not None:
             self._loader.close()

@@ -11,7 +11,7 @@ from model.data.compose import Composer
 from model.data.document import Document
 from model.data.loader import Stream
 from model.data.patching import BpeAlignedConfig, PatchPolicyConfig, assign_patches
-from model.data.sources import Corpus
+from model.data.sources import TrainingData
 from model.training.config import TrainConfig
 
 
@@ -27,7 +27,7 @@ class PolicyPatcher:
         return assign_patches(self.policy, document, min(1.0, step / self.steps), rng)
 
 
-def make_stream(config: TrainConfig, corpus: Corpus, split: Literal["train", "validation"]) -> Stream:
+def make_stream(config: TrainConfig, corpus: TrainingData, split: Literal["train", "validation"]) -> Stream:
     """The stream of one split; with nothing held out, validation reads what training reads."""
     return Stream(
         sources=corpus.sources(config.seed, split if config.data.held_out else "train"),

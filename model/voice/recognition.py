@@ -35,7 +35,7 @@ def error_rates(references: Sequence[str], heard: Sequence[str]) -> ErrorRates:
     return ErrorRates(100 * float(jiwer.wer(said, found)), 100 * float(jiwer.cer(said, found)))
 
 
-class Recogniser:
+class GreedyWhisper:
     """Whisper by faster-whisper, greedy, without conditioning on what it heard before."""
 
     def __init__(self, model: str, threads: int = 1) -> None:

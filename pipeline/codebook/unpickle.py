@@ -33,7 +33,7 @@ DECOMPRESS: dict[bytes, Callable[[bytes], bytes]] = {
 """joblib's compressions by their first bytes."""
 
 
-class Refused(ConfigError):
+class UnsafePickle(ConfigError):
     """A pickle that holds more than data, or data that is not understood."""
 
 
@@ -61,7 +61,7 @@ class _Encode(Record):
     def __new__(cls, *arguments: Any) -> Any:
         text, encoding = arguments
         if not isinstance(text, str) or encoding != "latin1":
-            raise Refused("bytes are encoded in a way that pickle itself does not write")
+            raise UnsafePickle("bytes are encoded in a way that pickle itself does not write")
         return text.encode("latin1")
 
 
@@ -78,7 +78,7 @@ class _Reader(_PYTHON_UNPICKLER):  # type: ignore[misc]
         if not any(
             module == allowed or (allowed.endswith(".") and module.startswith(allowed)) for allowed in HARMLESS_MODULES
         ):
-            raise Refused(f"it names {module}.{name}, which no codebook needs")
+            raise UnsafePickle(f"it names {module}.{name}, which no codebook needs")
         return type(name.rpartition(".")[2], (Record,), {"origin": f"{module}.{name}"})
 
     def load_build(self) -> None:
@@ -110,14 +110,16 @@ def read_cluster_centers(path: str | Path) -> np.ndarray:
         centers = _find(value)
         if isinstance(centers, Record):
             centers = _plain_array(centers)
-    except Refused as error:
-        raise Refused(f"{path} was refused: {error}") from error
+    except UnsafePickle as error:
+        raise UnsafePickle(f"{path} was refused: {error}") from error
     except (pickle.UnpicklingError, struct.error, zlib.error, lzma.LZMAError, OSError, EOFError) as error:
-        raise Refused(f"{path} was refused: {error or 'it is no pickle'}") from error
+        raise UnsafePickle(f"{path} was refused: {error or 'it is no pickle'}") from error
     except (AttributeError, KeyError, IndexError, TypeError, ValueError, OverflowError, MemoryError) as error:
-        raise Refused(f"{path} was refused: it is no scikit-learn k-means that is understood here ({error})") from error
+        raise UnsafePickle(
+            f"{path} was refused: it is no scikit-learn k-means that is understood here ({error})"
+        ) from error
     if not isinstance(centers, np.ndarray) or centers.ndim != 2:
-        raise Refused(f"{path} holds no cluster_centers_ of two dimensions")
+        raise UnsafePickle(f"{path} holds no cluster_centers_ of two dimensions")
     return np.ascontiguousarray(centers, np.float32)
 
 
@@ -130,11 +132,11 @@ def _find(value: Any) -> Any:
 def _dtype(record: Any) -> np.dtype[Any]:
     """A numeric dtype from how NumPy pickles it: dtype("f4", False, True) with state (3, "<", ...)."""
     if not isinstance(record, Record) or record.origin != "numpy.dtype":
-        raise Refused("an array has a type that is not understood")
+        raise UnsafePickle("an array has a type that is not understood")
     code = str(record.arguments[0])
     order = record.state[1] if record.state else "="
     if code[:1] not in "fiub" or order not in "<>=|":
-        raise Refused(f"an array of type {code!r} holds more than numbers")
+        raise UnsafePickle(f"an array of type {code!r} holds more than numbers")
     return np.dtype(order.replace("|", "=") + code)
 
 
@@ -154,11 +156,11 @@ def _plain_array(record: Record) -> np.ndarray:
     if record.origin.endswith("._frombuffer"):
         data, dtype, shape, order = record.arguments
         return _from_bytes(bytes(data), _dtype(dtype), shape, fortran=order == "F")
-    raise Refused(f"cluster_centers_ is a {record.origin or 'thing'}, not an array")
+    raise UnsafePickle(f"cluster_centers_ is a {record.origin or 'thing'}, not an array")
 
 
 def _from_bytes(data: Any, dtype: np.dtype[Any], shape: Any, *, fortran: bool) -> np.ndarray:
     if not isinstance(data, bytes) or len(data) != math.prod(shape) * dtype.itemsize:
-        raise Refused("an array is cut off")
+        raise UnsafePickle("an array is cut off")
     array: np.ndarray = np.frombuffer(data, dtype).reshape(shape, order="F" if fortran else "C")
     return array

@@ -20,7 +20,7 @@ HOP = 640
 
 
 @dataclass(kw_only=True)
-class Alignment:
+class GivenAlignment:
     """What one or more alignment files say of one recording."""
 
     place: str
@@ -45,7 +45,7 @@ class Stray:
     detail: str
 
 
-def read_alignments(corpus: Corpus, recordings: Mapping[str, Given]) -> tuple[dict[str, Alignment], list[Stray]]:
+def read_alignments(corpus: Corpus, recordings: Mapping[str, Given]) -> tuple[dict[str, GivenAlignment], list[Stray]]:
     """Alignments by uri, from the files that `source.words` matches: .TextGrid, .ctm, JSON lines of official LST or slamkit.
 
     A TextGrid belongs to the recording of its own path without suffix, or of its name where that is one recording's alone. A
@@ -67,7 +67,7 @@ def read_alignments(corpus: Corpus, recordings: Mapping[str, Given]) -> tuple[di
 class _Reader:
     def __init__(self, corpus: Corpus, recordings: Mapping[str, Given]) -> None:
         self.corpus = corpus
-        self.found: dict[str, Alignment] = {}
+        self.found: dict[str, GivenAlignment] = {}
         self.strays: list[Stray] = []
         self._by_name: dict[str, list[str]] = defaultdict(list)
         self._utterances: dict[str, tuple[str, GivenSegment]] = {}
@@ -94,10 +94,10 @@ class _Reader:
         else:
             raise ConfigError(f"{name}: source.words reads .TextGrid, .ctm, and .jsonl or .on_the_fly of units")
 
-    def _of(self, name: str, place: str) -> Alignment | None:
+    def _of(self, name: str, place: str) -> GivenAlignment | None:
         uris = self._by_name.get(name) or self._by_name.get(PurePosixPath(name).name) or []
         if len(uris) == 1:
-            return self.found.setdefault(uris[0], Alignment(place=place))
+            return self.found.setdefault(uris[0], GivenAlignment(place=place))
         key = (place.rpartition(":")[0] or place, name)
         if key not in self._unknown:  # said once, not for each of its words
             self._unknown.add(key)
@@ -132,7 +132,7 @@ class _Reader:
                 continue
             if recording in self._utterances and recording not in self._by_name:
                 uri, segment = self._utterances[recording]
-                alignment = self.found.setdefault(uri, Alignment(place=name))
+                alignment = self.found.setdefault(uri, GivenAlignment(place=name))
                 times = segment.start + times[0], segment.start + times[1]
                 side = segment.channel
             else:

@@ -15,14 +15,14 @@ from pathlib import Path
 import numpy as np
 
 from pipeline.own_units import SpokenUnits, write_own_units
-from recipes.ladder.settings import LadderConfig, Probe
+from recipes.ladder.settings import LadderConfig, ProbeConfig
 from recipes.ladder.speech import HOP, Speaker, Spoken, forms, words_of
-from recipes.ladder.tasks import Item, SpokenText, draw_items, sentences_of
+from recipes.ladder.tasks import SpokenText, UnspokenItem, draw_items, sentences_of
 from recipes.stories.generate import training_story
 from recipes.voices import flite
 from schemas.commands.cli import Parser, command
 from schemas.config import ConfigError, load_config
-from schemas.tasks import Segment, TaskHeader, TaskItem, write_task
+from schemas.tasks import TaskHeader, TaskItem, TaskSegment, write_task
 
 FIT_STORIES = 1500
 """Stories whose sentences the units are fitted on."""
@@ -100,11 +100,11 @@ def joined(
     return np.concatenate([part.units for part in parts]), words
 
 
-def _task(config: LadderConfig, task: Probe, speaker: Speaker) -> Iterator[TaskItem]:
+def _task(config: LadderConfig, task: ProbeConfig, speaker: Speaker) -> Iterator[TaskItem]:
     """The first `pairs` whole clusters of each rung."""
     items = list(draw_items(config, task))
     spoken = speaker.speak(sentences_of(items))
-    whole: dict[str, list[Item]] = {}
+    whole: dict[str, list[UnspokenItem]] = {}
     for item in items:
         whole.setdefault(item.cluster, []).append(item)
     kept: dict[str, int] = {}
@@ -123,11 +123,11 @@ def _task(config: LadderConfig, task: Probe, speaker: Speaker) -> Iterator[TaskI
         raise ConfigError(f"only so many pairs of {task.split} can be told and spoken: {short}; lower tasks.pairs")
 
 
-def _segment(said: SpokenText, spoken: dict[tuple[str, str], Spoken]) -> Segment:
+def _segment(said: SpokenText, spoken: dict[tuple[str, str], Spoken]) -> TaskSegment:
     sentences, voice = said
     units, words = joined([spoken[sentence, voice] for sentence in sentences], sentences)
     names = [form for sentence in sentences for form in forms(sentence)]
-    return Segment(
+    return TaskSegment(
         text=" ".join(sentences),
         units=units.tolist(),
         words=[(name, start, end) for name, (_, (start, end)) in zip(names, words, strict=True)],

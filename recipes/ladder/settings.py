@@ -31,7 +31,7 @@ class MfccUnits(StrictModel):
     """Occurrences of each word that its renditions are counted in; not read with `renditions: null`."""
 
 
-class Probe(StrictModel):
+class ProbeConfig(StrictModel):
     """A task file of one split."""
 
     split: Literal["dev", "test"]
@@ -56,7 +56,7 @@ class LadderConfig(StrictModel):
     voices: list[str] = Field(min_length=1)
     """Of flite, taken in turns: kal16, awb, rms, slt."""
     units: PhoneUnits | MfccUnits = Field(discriminator="kind")
-    tasks: list[Probe]
+    tasks: list[ProbeConfig]
 
     @field_validator("voices")
     @classmethod

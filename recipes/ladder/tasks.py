@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from model.data.draws import generator
-from recipes.ladder.settings import LadderConfig, Probe
+from recipes.ladder.settings import LadderConfig, ProbeConfig
 from recipes.ladder.speech import forms
 from recipes.stories.generate import ToldPair, cloze_pair
 
@@ -38,7 +38,7 @@ SpokenText = tuple[tuple[str, ...], str]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Item:
+class UnspokenItem:
     """A choice before it is spoken."""
 
     id: str
@@ -49,14 +49,14 @@ class Item:
     answer: int
 
 
-def draw_items(config: LadderConfig, task: Probe) -> Iterator[Item]:
+def draw_items(config: LadderConfig, task: ProbeConfig) -> Iterator[UnspokenItem]:
     """All items of a task, rung by rung; enough and to spare, since a sentence that cannot be spoken loses its pair."""
     for rung in (*config.rungs, *config.probes):
         for index in range(2 * task.pairs):
             yield from _items(config, task, rung, index)
 
 
-def _items(config: LadderConfig, task: Probe, rung: str, index: int) -> Iterator[Item]:
+def _items(config: LadderConfig, task: ProbeConfig, rung: str, index: int) -> Iterator[UnspokenItem]:
     if rung == "voice":
         yield from _voices(config, task, index)
     elif rung in ("word", "syntax"):
@@ -70,20 +70,20 @@ def _items(config: LadderConfig, task: Probe, rung: str, index: int) -> Iterator
                 yield _item(rung, index, side, (tuple(prompt), voice), ends, side)
 
 
-def _pair(config: LadderConfig, task: Probe, rung: str, index: int) -> ToldPair:
+def _pair(config: LadderConfig, task: ProbeConfig, rung: str, index: int) -> ToldPair:
     return cloze_pair(config.seed, task.split, rung, index, config.events[index % len(config.events)])
 
 
 def _item(
     rung: str, index: int, side: int, prompt: SpokenText, endings: tuple[SpokenText, SpokenText], answer: int
-) -> Item:
+) -> UnspokenItem:
     cluster = f"{rung}-{index:05d}"
-    return Item(
+    return UnspokenItem(
         id=f"{cluster}-{'ab'[side]}", group=rung, cluster=cluster, prompt=prompt, endings=endings, answer=answer
     )
 
 
-def _voices(config: LadderConfig, task: Probe, index: int) -> Iterator[Item]:
+def _voices(config: LadderConfig, task: ProbeConfig, index: int) -> Iterator[UnspokenItem]:
     """One story in two voices, its ending in both: right is the voice of the story."""
     pair = _pair(config, task, config.rungs[index % len(config.rungs)], index)
     first = index % len(config.voices)
@@ -93,7 +93,7 @@ def _voices(config: LadderConfig, task: Probe, index: int) -> Iterator[Item]:
         yield _item("voice", index, side, (tuple(pair.prompts[0]), voice), endings, side)
 
 
-def _wordings(config: LadderConfig, task: Probe, rung: str, index: int) -> Iterator[Item]:
+def _wordings(config: LadderConfig, task: ProbeConfig, rung: str, index: int) -> Iterator[UnspokenItem]:
     """Both stories of a pair with their own endings; wrong is the same ending with a word spoilt. No twins: what is wrong here is
     right nowhere."""
     pair = _pair(config, task, config.rungs[index % len(config.rungs)], index)
@@ -117,7 +117,7 @@ def _wordings(config: LadderConfig, task: Probe, rung: str, index: int) -> Itera
             yield _item(rung, index, side, (tuple(prompt), voice), ends, answer)
 
 
-def sentences_of(items: Sequence[Item]) -> list[tuple[str, str]]:
+def sentences_of(items: Sequence[UnspokenItem]) -> list[tuple[str, str]]:
     """(sentence, voice) of all that the items say."""
     parts = [part for item in items for part in (item.prompt, *item.endings)]
     return [(sentence, voice) for sentences, voice in parts for sentence in sentences]

@@ -14,7 +14,7 @@ from recipes.stories.parts import Part, run_parts
 from recipes.stories.settings import SpeechConfig, StoriesConfig, TaskConfig
 from schemas.config import ConfigError
 from schemas.files import whole_file
-from schemas.tasks import Segment, TaskHeader, TaskItem, write_task
+from schemas.tasks import TaskHeader, TaskItem, TaskSegment, write_task
 
 VERSION = 1
 """Raised whenever the same configuration gives other stories or other audio (a test notices)."""
@@ -26,7 +26,7 @@ TASK_PART = 20
 
 
 @dataclass(frozen=True, kw_only=True)
-class Stage:
+class BuildTarget:
     """One of the things to write; done when `result` is there."""
 
     name: str
@@ -37,15 +37,15 @@ class Stage:
     unit: str
 
 
-def stages(config: StoriesConfig, root: Path, text_only: bool) -> list[Stage]:
+def targets(config: StoriesConfig, root: Path, text_only: bool) -> list[BuildTarget]:
     """Everything that is to be written under `root`, in order."""
-    written = [task_stage(config, task, root) for task in config.tasks if not task.voices]
-    spoken = [task_stage(config, task, root) for task in config.tasks if task.voices]
-    speech = [] if text_only else [speech_stage(config, root), *spoken]
-    return [text_stage(config, root), *written, *speech]
+    written = [task_target(config, task, root) for task in config.tasks if not task.voices]
+    spoken = [task_target(config, task, root) for task in config.tasks if task.voices]
+    speech = [] if text_only else [speech_target(config, root), *spoken]
+    return [text_target(config, root), *written, *speech]
 
 
-def text_stage(config: StoriesConfig, root: Path) -> Stage:
+def text_target(config: StoriesConfig, root: Path) -> BuildTarget:
     """text/train.txt: a story to a paragraph."""
     total = config.text.stories
     parts = [
@@ -58,10 +58,10 @@ def text_stage(config: StoriesConfig, root: Path) -> Stage:
         for start in range(0, total, TEXT_PART)
     ]
     facts = {"seed": config.seed, "mix": config.mix, "stories": total}
-    return Stage(name="text", result=root / "text" / "train.txt", facts=facts, parts=parts, unit="story")
+    return BuildTarget(name="text", result=root / "text" / "train.txt", facts=facts, parts=parts, unit="story")
 
 
-def speech_stage(config: StoriesConfig, root: Path) -> Stage:
+def speech_target(config: StoriesConfig, root: Path) -> BuildTarget:
     """speech/NNNNN/story-*.flac, each with its text beside it: what the pipeline reads."""
     speech = config.speech
     parts = [
@@ -74,10 +74,10 @@ def speech_stage(config: StoriesConfig, root: Path) -> Stage:
         for number, start in enumerate(range(0, speech.stories, SPEECH_PART))
     ]
     facts = {"seed": config.seed, "mix": config.mix, **speech.model_dump(mode="json")}
-    return Stage(name="speech", result=root / "speech.json", facts=facts, parts=parts, unit="story")
+    return BuildTarget(name="speech", result=root / "speech.json", facts=facts, parts=parts, unit="story")
 
 
-def task_stage(config: StoriesConfig, task: TaskConfig, root: Path) -> Stage:
+def task_target(config: StoriesConfig, task: TaskConfig, root: Path) -> BuildTarget:
     """tasks/NAME.jsonl, and its audio under tasks/audio/NAME where the task is spoken."""
     parts = [
         Part(
@@ -91,7 +91,7 @@ def task_stage(config: StoriesConfig, task: TaskConfig, root: Path) -> Stage:
         if task.voices
     ]
     facts = {"seed": config.seed, **task.model_dump(mode="json")}
-    return Stage(
+    return BuildTarget(
         name=f"task-{task.name}",
         result=root / "tasks" / f"{task.name}.jsonl",
         facts=facts,
@@ -100,45 +100,45 @@ def task_stage(config: StoriesConfig, task: TaskConfig, root: Path) -> Stage:
     )
 
 
-def run_stage(config: StoriesConfig, stage: Stage, root: Path, processes: int) -> bool:
-    """Write what a stage lacks; False where it was done already.
+def run_target(config: StoriesConfig, target: BuildTarget, root: Path, processes: int) -> bool:
+    """Write what a target lacks; False where it was done already.
 
     Raises:
-        ConfigError: the folder holds this stage made with other settings.
+        ConfigError: the folder holds this target made with other settings.
         PartError: a part could not be made.
     """
-    claim(stage, root)
-    if stage.result.exists():
+    claim(target, root)
+    if target.result.exists():
         return False
-    run_parts(stage.parts, processes, stage.name, stage.unit, root / "parts" / f"scratch-{stage.name}")
-    stage.result.parent.mkdir(parents=True, exist_ok=True)
-    if stage.name == "text":
-        _publish(stage.result, b"".join(part.path.read_bytes() for part in stage.parts))
-        for part in stage.parts:
+    run_parts(target.parts, processes, target.name, target.unit, root / "parts" / f"scratch-{target.name}")
+    target.result.parent.mkdir(parents=True, exist_ok=True)
+    if target.name == "text":
+        _publish(target.result, b"".join(part.path.read_bytes() for part in target.parts))
+        for part in target.parts:
             part.path.unlink()
-    elif stage.name == "speech":
-        _publish(stage.result, _speech_summary(stage, root))
+    elif target.name == "speech":
+        _publish(target.result, _speech_summary(target, root))
     else:
-        task = next(task for task in config.tasks if f"task-{task.name}" == stage.name)
-        write_task(stage.result, _header(config, task), _items(config.seed, task))
+        task = next(task for task in config.tasks if f"task-{task.name}" == target.name)
+        write_task(target.result, _header(config, task), _items(config.seed, task))
     return True
 
 
-def claim(stage: Stage, root: Path) -> None:
-    """Write down what a stage is made from, before anything of it is made.
+def claim(target: BuildTarget, root: Path) -> None:
+    """Write down what a target is made from, before anything of it is made.
 
     Raises:
         ConfigError: it was begun with other settings.
     """
-    path = root / "parts" / f"{stage.name}.json"
-    facts = json.loads(json.dumps({"version": VERSION, **stage.facts}))
+    path = root / "parts" / f"{target.name}.json"
+    facts = json.loads(json.dumps({"version": VERSION, **target.facts}))
     if path.exists():
         before = json.loads(path.read_text(encoding="utf-8"))
         changed = sorted(key for key in facts.keys() | before.keys() if facts.get(key) != before.get(key))
         if changed:
             raise ConfigError(
-                f"{root} holds {stage.name} made with another {', '.join(changed)}: choose another `output`, or remove "
-                f"{path} and {stage.result if stage.name == 'text' else stage.result.with_suffix('')}"
+                f"{root} holds {target.name} made with another {', '.join(changed)}: choose another `output`, or remove "
+                f"{path} and {target.result if target.name == 'text' else target.result.with_suffix('')}"
             )
         return
     _publish(path, (json.dumps(facts, indent=1, sort_keys=True) + "\n").encode())
@@ -187,12 +187,12 @@ def _write_flac(path: Path, sentences: Any, voice: str) -> None:
     path.write_bytes(buffer.getvalue())
 
 
-def _speech_summary(stage: Stage, root: Path) -> bytes:
+def _speech_summary(target: BuildTarget, root: Path) -> bytes:
     import soundfile
 
     files = sorted((root / "speech").glob("*/*.flac"))
     seconds = sum(soundfile.info(file).duration for file in files)
-    facts = {"recordings": len(files), "hours": round(seconds / 3600, 3), **stage.facts}
+    facts = {"recordings": len(files), "hours": round(seconds / 3600, 3), **target.facts}
     return (json.dumps(facts, indent=1, sort_keys=True) + "\n").encode()
 
 
@@ -211,8 +211,8 @@ def _pair_items(task: TaskConfig, pair: ToldPair, index: int) -> Iterator[TaskIt
     folder = f"audio/{task.name}/{pair.rung}/{index // TASK_PART * TASK_PART:04d}"
     voice = task.voices[index % len(task.voices)] if task.voices else None
 
-    def segment(text: str, name: str) -> Segment:
-        return Segment(text=text, audio=f"{folder}/{index:05d}-{name}.flac" if voice else None)
+    def segment(text: str, name: str) -> TaskSegment:
+        return TaskSegment(text=text, audio=f"{folder}/{index:05d}-{name}.flac" if voice else None)
 
     endings = [segment(text, f"ending-{side}") for side, text in enumerate(pair.endings)]
     for side, prompt in enumerate(pair.prompts):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from recipes.stories.corpus import Stage
+from recipes.stories.corpus import BuildTarget
 from recipes.stories.generate import cloze_pair, training_story
 from recipes.stories.settings import StoriesConfig
 from recipes.stories.voices import parse_voice
@@ -15,19 +15,19 @@ STORY_SECONDS, PAIR_SECONDS = 0.0005, 0.016
 SAMPLE = 100
 
 
-def format_plan(config: StoriesConfig, planned: list[Stage], processes: int) -> str:
-    """A line per stage: how much it holds, how large it will be, whether it is there."""
+def format_plan(config: StoriesConfig, planned: list[BuildTarget], processes: int) -> str:
+    """A line per target: how much it holds, how large it will be, whether it is there."""
     story = sum(len(training_story(config.seed, "text", n, config.mix).text.split()) for n in range(SAMPLE)) / SAMPLE
     lines = []
     total = 0.0
-    for stage in planned:
-        if stage.name == "text":
+    for target in planned:
+        if target.name == "text":
             words, voices, work = story * config.text.stories, [], STORY_SECONDS * config.text.stories
-        elif stage.name == "speech":
+        elif target.name == "speech":
             words, voices = story * config.speech.stories, config.speech.voices
             work = STORY_SECONDS * config.speech.stories
         else:
-            task = next(task for task in config.tasks if f"task-{task.name}" == stage.name)
+            task = next(task for task in config.tasks if f"task-{task.name}" == target.name)
             pairs = task.pairs * len(task.rungs)
             told = [cloze_pair(config.seed, task.split, rung, 0) for rung in task.rungs]
             each = sum(len(" ".join((*p, e)).split()) for t in told for p, e in zip(t.prompts, t.endings, strict=True))
@@ -40,7 +40,7 @@ def format_plan(config: StoriesConfig, planned: list[Stage], processes: int) -> 
             work += seconds * sum(SECONDS_PER_SECOND[engine] for engine in engines) / len(engines)
             size += seconds * sum(BYTES_PER_SECOND[engine] for engine in engines) / len(engines)
             amount += f", {seconds / 3600:.2f} hours in {len(voices)} voices"
-        there = stage.result.exists()
+        there = target.result.exists()
         total += 0 if there else work
-        lines.append(f"{stage.name}: {amount}, {size / 1e6:,.1f} MB{' (is there)' if there else ''}")
+        lines.append(f"{target.name}: {amount}, {size / 1e6:,.1f} MB{' (is there)' if there else ''}")
     return "\n".join([*lines, f"about {total / processes / 60:.1f} minutes with {processes} processes"])

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from recipes.stories.corpus import run_stage, stages
+from recipes.stories.corpus import run_target, targets
 from recipes.stories.estimate import format_plan
 from recipes.stories.settings import StoriesConfig
 from recipes.stories.voices import check_voices
@@ -36,15 +36,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = parser.parse_args(arguments)
     config = load_config(StoriesConfig, given.config, given.overrides)
     root = Path(config.output)
-    planned = stages(config, root, given.text_only)
+    planned = targets(config, root, given.text_only)
     if given.dry_run:
         print(format_plan(config, planned, given.processes))
         return 0
-    if not given.text_only and not all(stage.result.exists() for stage in planned):
+    if not given.text_only and not all(target.result.exists() for target in planned):
         check_voices([*config.speech.voices, *(voice for task in config.tasks for voice in task.voices)])
-    for stage in planned:
-        made = run_stage(config, stage, root, max(1, given.processes))
-        print(f"{stage.result}: {'written' if made else 'is there'}")
+    for target in planned:
+        made = run_target(config, target, root, max(1, given.processes))
+        print(f"{target.result}: {'written' if made else 'is there'}")
     return 0
 
 

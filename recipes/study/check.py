@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from recipes.study.design.arms import budget_of, elements_of
-from recipes.study.design.plan import Unit, units
+from recipes.study.design.plan import WorkUnit, units
 from recipes.study.design.settings import Study, load_study
 from recipes.study.pages.page import Page
 from recipes.study.pages.render import page_text
@@ -48,7 +48,7 @@ def problems(study: Study, config: str) -> Iterator[str]:
             yield f"the picture {file} is missing or over 150 kB"
 
 
-def _problems_of_run(study: Study, page: Page, unit: Unit) -> Iterator[str]:
+def _problems_of_run(study: Study, page: Page, unit: WorkUnit) -> Iterator[str]:
     record: dict[str, Any] = page.ledger.read(unit.name)
     mine, used = page.facts.arms[unit.arm], record["consumed"]
     budget = budget_of(study, page.facts, unit.arm, unit.control)

@@ -7,13 +7,13 @@ import sys
 import time
 from collections.abc import Sequence
 
-from recipes.study.design.plan import Unit
+from recipes.study.design.plan import WorkUnit
 from recipes.study.records.ledger import Ledger
 
 POLL_SECONDS = 0.5
 
 
-def run_crew(command: Sequence[str], wanted: Sequence[Unit], ledger: Ledger, jobs: int, hours: float | None) -> int:
+def run_crew(command: Sequence[str], wanted: Sequence[WorkUnit], ledger: Ledger, jobs: int, hours: float | None) -> int:
     """Do the units that have no record, `jobs` at a time; returns the first exit code that is not 0.
 
     `command` does one unit when `--unit NAME` is added. A run waits for its arm's grid, and for another run of its arm and seed:
@@ -21,7 +21,7 @@ def run_crew(command: Sequence[str], wanted: Sequence[Unit], ledger: Ledger, job
     """
     end = None if hours is None else time.monotonic() + 3600 * hours
     waiting = [unit for unit in wanted if not ledger.has(unit.name)]
-    running: dict[str, tuple[Unit, subprocess.Popen[bytes]]] = {}
+    running: dict[str, tuple[WorkUnit, subprocess.Popen[bytes]]] = {}
     code = 0
     try:
         while running or (waiting and code == 0):
@@ -44,11 +44,11 @@ def run_crew(command: Sequence[str], wanted: Sequence[Unit], ledger: Ledger, job
 
 
 def _next(
-    waiting: Sequence[Unit],
-    running: dict[str, tuple[Unit, subprocess.Popen[bytes]]],
+    waiting: Sequence[WorkUnit],
+    running: dict[str, tuple[WorkUnit, subprocess.Popen[bytes]]],
     ledger: Ledger,
-    wanted: Sequence[Unit],
-) -> Unit | None:
+    wanted: Sequence[WorkUnit],
+) -> WorkUnit | None:
     """The first unit that may begin now."""
     busy = {(unit.arm, unit.seed) for unit, _ in running.values() if unit.kind != "rates"}
     for unit in waiting:

@@ -14,15 +14,15 @@ from typing import Any
 
 import torch
 
-from model.data.sources import Corpus
+from model.data.sources import TrainingData
 from model.monitor.metrics import Metrics, read_rows
-from model.monitor.rows import Row
+from model.monitor.rows import LogRow
 from model.training.checkpoint import latest
 from model.training.config import BudgetConfig, TrainConfig
 from model.training.distributed import Ranks
 from model.training.run import Run
 
-Observe = Callable[[Run], Row]
+Observe = Callable[[Run], LogRow]
 
 
 class OutOfTime(Exception):
@@ -49,7 +49,7 @@ class Watch:
         self._saved = time.monotonic()
         return True
 
-    def progress(self, what: str, share: float, row: Row) -> None:
+    def progress(self, what: str, share: float, row: LogRow) -> None:
         """A line now and then."""
         if time.monotonic() - self._spoke >= 20:
             self._spoke = time.monotonic()
@@ -61,7 +61,7 @@ class Watch:
 def begin(config: TrainConfig, device: str = "cpu") -> Run:
     """A run at its last checkpoint, or at its start."""
     torch.set_num_threads(config.threads or 1)
-    run = Run(config, Corpus(config.data), Ranks(0, 1, torch.device(device)))
+    run = Run(config, TrainingData(config.data), Ranks(0, 1, torch.device(device)))
     run.resume()
     run.consumed.setdefault("core_seconds", 0.0)
     return run

@@ -11,7 +11,7 @@ from model.data.compose import Composer
 from model.data.draws import generator
 from model.data.packing import PackingConfig, Piece, pack, whole
 from model.data.patching import assign_patches
-from model.data.sources import Corpus
+from model.data.sources import TrainingData
 from model.network.base import SpeechTextModel
 from model.training.config import TrainConfig
 
@@ -31,7 +31,7 @@ class HeldOut:
 
 def open_held_out(config: TrainConfig, documents: int) -> HeldOut:
     """`documents` held-out documents of each kind, patched as at the end of the run."""
-    corpus = Corpus(config.data)
+    corpus = TrainingData(config.data)
     composer = Composer(corpus.tokenizer, corpus.vocabulary, token_starts=False, unit_bpe=corpus.unit_bpe)
     pieces: dict[str, list[Piece]] = {}
     seconds: dict[str, float] = {}

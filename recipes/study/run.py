@@ -21,8 +21,8 @@ from typing import Any
 
 import torch
 
-from model.data.sources import Corpus
-from model.monitor.rows import Row
+from model.data.sources import TrainingData
+from model.monitor.rows import LogRow
 from model.training.checkpoint import latest
 from model.training.config import BudgetConfig, TrainConfig
 from model.training.run import Run
@@ -35,8 +35,8 @@ from recipes.study.design.arms import (
     training_of,
     unit_bpe_path,
 )
-from recipes.study.design.facts import Facts, bpe_shares, measure_facts
-from recipes.study.design.plan import Unit, describe_plan, run_name, units
+from recipes.study.design.facts import StudyFacts, bpe_shares, measure_facts
+from recipes.study.design.plan import WorkUnit, describe_plan, run_name, units
 from recipes.study.design.settings import Arm, Control, Study, load_study
 from recipes.study.driver import OutOfTime, Watch, advance, begin, curve, leave_trunk
 from recipes.study.heldout import choice_of_rate, losses, open_held_out
@@ -61,16 +61,16 @@ class Work:
         self.runs = Path(study.runs_dir)
 
     @property
-    def facts(self) -> Facts:
+    def facts(self) -> StudyFacts:
         """What `prepare` recorded."""
         record = self.ledger.read("facts")
-        return Facts.model_validate({name: record[name] for name in Facts.model_fields})
+        return StudyFacts.model_validate({name: record[name] for name in StudyFacts.model_fields})
 
     def prepare(self) -> None:
         """Tokenizers, where they are missing, and the facts on which the budgets rest, where they have no record."""
         study = self.study
         units_alone = next(name for name, arm in study.arms.items() if not arm.unit_bpe)
-        corpus = Corpus(self._unbudgeted(units_alone, {}, 0).data)  # trains the text tokenizer
+        corpus = TrainingData(self._unbudgeted(units_alone, {}, 0).data)  # trains the text tokenizer
         shares = bpe_shares(corpus, self._unit_bpe(corpus)) if any(a.unit_bpe for a in study.arms.values()) else {}
         known: dict[str, Any] = {}
         if self.ledger.has("facts"):
@@ -94,7 +94,7 @@ class Work:
             },
         )
 
-    def _check_unchanged(self, corpus: Corpus) -> None:
+    def _check_unchanged(self, corpus: TrainingData) -> None:
         """Refuse to set runs of other data, sizes or budgets beside the records there are.
 
         Raises:
@@ -131,7 +131,7 @@ class Work:
             latents=latents or training.elements, steps=1000, shares=shares, folder=self.runs / "facts" / name,
         )  # fmt: skip
 
-    def _unit_bpe(self, corpus: Corpus) -> UnitBpe:
+    def _unit_bpe(self, corpus: TrainingData) -> UnitBpe:
         path = unit_bpe_path(self.study)
         if not path.exists():
             from schemas.reading.shard_reader import read_index, unit_sequences
@@ -142,7 +142,7 @@ class Work:
             bpe.save(path)
         return UnitBpe.load(path)
 
-    def config(self, unit: Unit, budget: BudgetConfig, lr: float, folder: Path, share: float = 1.0) -> TrainConfig:
+    def config(self, unit: WorkUnit, budget: BudgetConfig, lr: float, folder: Path, share: float = 1.0) -> TrainConfig:
         """The training configuration of a unit of work; a curriculum ends within `share` of the arm's full length."""
         facts = self.facts
         return training_of(
@@ -158,7 +158,7 @@ class Work:
         scores = {lr: self.ledger.read(f"rates/{arm}-{lr:g}")["score"] for lr in rates}
         return min(scores, key=lambda lr: scores[lr])
 
-    def do(self, unit: Unit) -> None:
+    def do(self, unit: WorkUnit) -> None:
         """Do a unit of work and write its record.
 
         Raises:
@@ -168,7 +168,7 @@ class Work:
         record = {"rates": self._rate, "runs": self._run, "asr": self._asr}[unit.kind](unit)
         self.ledger.write(unit.name, {**record, "wall_seconds_of_last_sitting": time.time() - began})
 
-    def _rate(self, unit: Unit) -> dict[str, Any]:
+    def _rate(self, unit: WorkUnit) -> dict[str, Any]:
         share = self.study.training.rate_share
         full = budget_of(self.study, self.facts, unit.arm, "compute")
         budget = BudgetConfig(**{name: share * limit for name, limit in full.limits().items()})
@@ -187,7 +187,7 @@ class Work:
             "consumed": run.consumed,
         }
 
-    def _run(self, unit: Unit) -> dict[str, Any]:
+    def _run(self, unit: WorkUnit) -> dict[str, Any]:
         study, facts = self.study, self.facts
         share, lr = 1 - study.training.decay_share, self.rate_of(unit.arm)
         budgets = {c: budget_of(study, facts, unit.arm, c) for c in self._open_controls(unit)}
@@ -215,7 +215,7 @@ class Work:
             "curve": curve(target, 60),
         }
 
-    def _open_controls(self, unit: Unit) -> list[Control]:
+    def _open_controls(self, unit: WorkUnit) -> list[Control]:
         """The controls of the unit's arm and seed that have no record yet: their branches leave the same trunk."""
         wanted = [u for u in units(self.study, self.facts) if (u.kind, u.arm, u.seed) == ("runs", unit.arm, unit.seed)]
         return [u.control for u in wanted if u.control == unit.control or not self.ledger.has(u.name)]
@@ -223,12 +223,12 @@ class Work:
     def _observer(self, config: TrainConfig) -> Any:
         held = open_held_out(config, self.study.measures.curve_documents)
 
-        def observe(run: Run) -> Row:
+        def observe(run: Run) -> LogRow:
             return {f"held_{name}": value for name, value in losses(run.module, held).items()}
 
         return observe
 
-    def _asr(self, unit: Unit) -> dict[str, Any]:
+    def _asr(self, unit: WorkUnit) -> dict[str, Any]:
         from recipes.study.transcription import word_errors
 
         name = run_name(unit.arm, unit.seed, "compute")
@@ -295,7 +295,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return sitting(work, wanted, given.config, render=not given.unit)
 
 
-def sitting(work: Work, wanted: list[Unit], config: str, render: bool = True) -> int:
+def sitting(work: Work, wanted: list[WorkUnit], config: str, render: bool = True) -> int:
     """Do what has no record yet; with `render` the page is written anew at the end, and after a unit when it is a minute old."""
     rendered = time.monotonic()
     for number, unit in enumerate(wanted, start=1):

@@ -16,7 +16,7 @@ from schemas.files import whole_file
 
 
 @dataclass(frozen=True, kw_only=True)
-class Corpus:
+class SpeechCorpus:
     """Utterances end to end, each cut to whole 50 Hz frames."""
 
     items: list[Utterance]
@@ -39,7 +39,7 @@ class Share:
     times: int = 1
 
 
-def load_corpus(shares: tuple[Share, ...]) -> Corpus:
+def load_corpus(shares: tuple[Share, ...]) -> SpeechCorpus:
     """The utterances of all shares."""
     items = [
         item
@@ -48,7 +48,7 @@ def load_corpus(shares: tuple[Share, ...]) -> Corpus:
     ]
     lengths = [len(item.audio) // FRAME for item in items]
     audio = np.concatenate([item.audio[: length * FRAME] for item, length in zip(items, lengths, strict=True)])
-    return Corpus(items=items, audio=audio, starts=np.concatenate([[0], np.cumsum(lengths)]))
+    return SpeechCorpus(items=items, audio=audio, starts=np.concatenate([[0], np.cumsum(lengths)]))
 
 
 def generator(step: int, stream: str) -> np.random.Generator:
@@ -56,7 +56,7 @@ def generator(step: int, stream: str) -> np.random.Generator:
     return np.random.default_rng([SEED, step, *stream.encode()])
 
 
-def crops(corpus: Corpus, rng: np.random.Generator, batch: int, frames: int) -> tuple[torch.Tensor, np.ndarray]:
+def crops(corpus: SpeechCorpus, rng: np.random.Generator, batch: int, frames: int) -> tuple[torch.Tensor, np.ndarray]:
     """Random windows: waves [batch, frames * 320 + 2 * PAD] in [-1, 1], and the first frame of each."""
     first = rng.integers(1, corpus.num_frames - frames - 1, size=batch)
     waves = [corpus.audio[start * FRAME - PAD : (start + frames) * FRAME + PAD] for start in first]

@@ -21,8 +21,8 @@ from transformers import Wav2Vec2Config, Wav2Vec2ForCTC
 
 from recipes.tiny_models import distil, letters
 from recipes.tiny_models.batches import (
-    Corpus,
     Share,
+    SpeechCorpus,
     augment,
     cosine,
     crops,
@@ -88,7 +88,7 @@ class Spelling:
     """float [letters]: when each is in its middle, in frames, increasing."""
 
 
-def spell(corpus: Corpus) -> Spelling:
+def spell(corpus: SpeechCorpus) -> Spelling:
     """`make_spelling`, kept on disk: it takes a minute."""
     path = root() / "spelling.npz"
     if not path.exists():
@@ -99,7 +99,7 @@ def spell(corpus: Corpus) -> Spelling:
         return Spelling(**{name: file[name] for name in ("targets", "labels", "middles")})
 
 
-def make_spelling(corpus: Corpus) -> Spelling:
+def make_spelling(corpus: SpeechCorpus) -> Spelling:
     """Frame targets and the text, from phone times and the letter-phone alignment of the corpus's own words."""
     table = letters.fit(letters.pronunciations(corpus.items))
     targets, labels, middles = [], [], []
@@ -188,7 +188,9 @@ def train(steps: int) -> None:
             save_checkpoint(checkpoint_path(), state)
 
 
-def _losses(model: Wav2Vec2ForCTC, corpus: Corpus, spelling: Spelling, step: int) -> tuple[torch.Tensor, torch.Tensor]:
+def _losses(
+    model: Wav2Vec2ForCTC, corpus: SpeechCorpus, spelling: Spelling, step: int
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Cross-entropy per frame (less the entropy of the targets, so that 0 is perfect), and CTC per letter."""
     rng = generator(step, "ctc")
     length = int(rng.choice(WINDOWS))

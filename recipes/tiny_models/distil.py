@@ -18,7 +18,7 @@ from transformers import HubertConfig, HubertModel
 
 from pipeline.networks.attention_reach import FIELD, limit_attention
 from recipes.tiny_models.batches import (
-    Corpus,
+    SpeechCorpus,
     augment,
     cosine,
     crops,
@@ -161,7 +161,7 @@ def train(steps: int) -> None:
             save_checkpoint(checkpoint_path(), state)
 
 
-def _batch(corpus: Corpus, targets: np.ndarray, step: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+def _batch(corpus: SpeechCorpus, targets: np.ndarray, step: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Waves, mask and targets of a step; the targets of two 50 Hz frames are averaged."""
     rng = generator(step, "hubert")
     length = int(rng.choice(WINDOWS))

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.harness import Row, format_table, main
+from benchmarks.harness import Measurement, format_table, main
 
 ROOT = Path(__file__).resolve().parents[2]
 ROWS = [
-    Row(name="fast", value=2.0, unit="x", rival="slow", rival_value=1.0, goal=">= 1.5", holds=True),
-    Row(name="missed", value=0.7, unit="share", goal=">= 0.9", holds=False),
+    Measurement(name="fast", value=2.0, unit="x", rival="slow", rival_value=1.0, goal=">= 1.5", holds=True),
+    Measurement(name="missed", value=0.7, unit="share", goal=">= 0.9", holds=False),
 ]
 
 
@@ -31,7 +31,7 @@ def test_json_rows_have_the_agreed_fields(tmp_path: Path, monkeypatch: pytest.Mo
     assert ended.value.code == 0
     rows = json.loads(path.read_text())
     assert [set(row) for row in rows] == [{"name", "value", "unit", "rival", "rival_value", "goal", "holds"}] * 2
-    assert [Row(**row) for row in rows] == ROWS
+    assert [Measurement(**row) for row in rows] == ROWS
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "benchmarks").glob("*.py")), ids=lambda path: path.stem)

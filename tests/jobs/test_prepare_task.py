@@ -21,7 +21,7 @@ from jobs.runtime.stages import unit_tokenizer
 from jobs.runtime.worker import StageWorker
 from schemas.config import parse_config
 from schemas.spec import STAGES, PipelineSpec
-from schemas.tasks import Segment, TaskHeader, TaskItem, read_task, write_task
+from schemas.tasks import TaskHeader, TaskItem, TaskSegment, read_task, write_task
 from tests.jobs.small_corpus import DEMO, document, make_centroids, make_corpus, write_spec
 from tests.jobs.small_corpus import FILES as RECORDINGS
 
@@ -40,19 +40,19 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     texts = dict(line.split("\t")[:2] for line in (audio / "manifest.tsv").read_text("utf-8").splitlines()[1:])
     columns = (DEMO / "manifest.tsv").read_text("utf-8").splitlines()[0].split("\t")
     assert columns[0] == "file"
-    spoken = {name: Segment(text=text_of(audio, name), audio=f"audio/{name}") for name in texts}
+    spoken = {name: TaskSegment(text=text_of(audio, name), audio=f"audio/{name}") for name in texts}
     first, second = (spoken[name] for name in NAMES)
-    copy = Segment(text=first.text, audio="audio/copy.flac")
+    copy = TaskSegment(text=first.text, audio="audio/copy.flac")
     items = [
         TaskItem(id="good", group="g", prompt=first, endings=[second, copy], answer=1),
-        TaskItem(id="text", group="g", prompt=Segment(text=""), endings=[Segment(text="a"), Segment(text="b")], answer=0),
+        TaskItem(id="text", group="g", prompt=TaskSegment(text=""), endings=[TaskSegment(text=t) for t in "ab"], answer=0),
         TaskItem(
-            id="bad", group="g", prompt=Segment(text="quiet", audio="audio/silent.wav"),
-            endings=[Segment(text="cut", audio="audio/broken.flac"), second], answer=0,
+            id="bad", group="g", prompt=TaskSegment(text="quiet", audio="audio/silent.wav"),
+            endings=[TaskSegment(text="cut", audio="audio/broken.flac"), second], answer=0,
         ),
         TaskItem(
-            id="mute", group="g", prompt=Segment(text=""), answer=0,
-            endings=[Segment(text="x", audio=f"audio/silent {name}.wav") for name in ("too", "three")],
+            id="mute", group="g", prompt=TaskSegment(text=""), answer=0,
+            endings=[TaskSegment(text="x", audio=f"audio/silent {name}.wav") for name in ("too", "three")],
         ),
     ]  # fmt: skip
     write_task(folder / "task" / "task.jsonl", TaskHeader(task="t"), items)

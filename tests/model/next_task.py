@@ -6,7 +6,7 @@ from pathlib import Path
 
 from model.data.compose import Utterance, segments_of
 from model.data.shards import ShardSet
-from schemas.tasks import Segment, TaskHeader, TaskItem, write_task
+from schemas.tasks import TaskHeader, TaskItem, TaskSegment, write_task
 
 
 def write_next_task(index: Path, path: Path) -> None:
@@ -18,13 +18,13 @@ def write_next_task(index: Path, path: Path) -> None:
         TaskItem(id=str(n), group="odd" if n % 2 else "even", prompt=first, endings=[second, other], answer=0)
         for n, ((first, second, *_), (_, other, *_)) in enumerate(zip(spoken, spoken[1:] + spoken[:1], strict=True))
     ]
-    letters = [Segment(text="a"), Segment(text="b")]
-    text = TaskItem(id="text", group="even", prompt=Segment(text=""), endings=letters, answer=1)
+    letters = [TaskSegment(text="a"), TaskSegment(text="b")]
+    text = TaskItem(id="text", group="even", prompt=TaskSegment(text=""), endings=letters, answer=1)
     header = TaskHeader(task="next", cards=shards.index.cards, num_units=shards.index.num_units, hop=shards.index.hop)
     write_task(path, header, [*items, text])
 
 
-def _segment(utterance: Utterance) -> Segment:
+def _segment(utterance: Utterance) -> TaskSegment:
     spans = zip(utterance.char_spans, utterance.words.tolist(), strict=True)
     words = [(utterance.text[a:b], start, end) for (a, b), (start, end) in spans]
-    return Segment(text=utterance.text, units=utterance.units.tolist(), words=words)
+    return TaskSegment(text=utterance.text, units=utterance.units.tolist(), words=words)

@@ -7,7 +7,7 @@ import pytest
 
 from model import embeddings
 from model.data.shards import ShardSet
-from model.embeddings import Words, choose, cosines, embed_words, figures, spoken_words
+from model.embeddings import WordVectors, choose, cosines, embed_words, figures, spoken_words
 from model.inference.trained import load_trained
 from model.network.lst import LST
 from model.train import main as train
@@ -65,16 +65,18 @@ def test_known_vectors_have_known_figures() -> None:
     """Two words along two axes: 1 within, 0 between, silhouette 1; mixed up at random there is nothing to see."""
     axes = np.repeat(np.eye(4, dtype=np.float32)[:2], 6, axis=0) * np.arange(1, 13, dtype=np.float32)[:, None]
     texts = ["lamp"] * 6 + ["door"] * 6
-    found = figures(Words(texts=texts, vectors=axes))
+    found = figures(WordVectors(texts=texts, vectors=axes))
     assert found == pytest.approx({"within": 1.0, "between": 0.0, "silhouette": 1.0}, abs=1e-6)
     rng = np.random.default_rng(0)
-    within, between = cosines(Words(texts=["lamp", "door"] * 200, vectors=rng.normal(size=(400, 8)).astype(np.float32)))
+    within, between = cosines(
+        WordVectors(texts=["lamp", "door"] * 200, vectors=rng.normal(size=(400, 8)).astype(np.float32))
+    )
     assert within == pytest.approx(between, abs=0.02)
 
 
 def test_frequent_long_words_are_chosen() -> None:
     texts = ["the"] * 9 + ["lamp"] * 5 + ["door"] * 7 + ["rare"] * 2
-    words = Words(texts=texts, vectors=np.arange(len(texts), dtype=np.float32)[:, None])
+    words = WordVectors(texts=texts, vectors=np.arange(len(texts), dtype=np.float32)[:, None])
     chosen = choose(words, num_words=9, occurrences=4, min_letters=4)
     assert chosen.texts == ["door"] * 4 + ["lamp"] * 4
     assert len(set(chosen.vectors[:, 0].tolist())) == 8

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from recipes.study import driver
 from recipes.study.design.arms import budget_of, elements_of
-from recipes.study.design.facts import ArmFacts, Facts
+from recipes.study.design.facts import ArmFacts, StudyFacts
 from recipes.study.design.plan import units
 from recipes.study.design.settings import Control, Study, load_study
 from recipes.study.pages.render import render
@@ -24,7 +24,7 @@ from recipes.study.records.readings import accuracy, at, difference
 from recipes.study.rerun import compare, train_again
 from recipes.study.run import Work, main
 from schemas.config import ConfigError
-from schemas.tasks import Segment, TaskHeader, TaskItem, write_task
+from schemas.tasks import TaskHeader, TaskItem, TaskSegment, write_task
 from tests.synthetic_shards import WORDS, write_speech_shards
 
 STACK = {"num_heads": 2, "rope_theta": 5.0e5, "hidden_dim": 32}
@@ -49,8 +49,8 @@ def write_study(folder: Path) -> Path:
         TaskItem(
             id=f"{group}-{number}",
             group=group,
-            prompt=Segment(text=" ".join(WORDS[number : number + 4])),
-            endings=[Segment(text=WORDS[number]), Segment(text=WORDS[-number - 1])],
+            prompt=TaskSegment(text=" ".join(WORDS[number : number + 4])),
+            endings=[TaskSegment(text=WORDS[number]), TaskSegment(text=WORDS[-number - 1])],
             answer=number % 2,
         )
         for group in ("easy", "hard")
@@ -123,7 +123,7 @@ def test_a_control_gives_every_arm_what_the_baseline_has(
     study = small_study()
     base = arm_facts(flops=3.0, seconds=0.5, content=1.0)
     mine = arm_facts(flops=flops, seconds=seconds, content=content)
-    facts = Facts(arms={"plain": base, "static": mine}, shares={}, rounds=1, steps_per_round=1)
+    facts = StudyFacts(arms={"plain": base, "static": mine}, shares={}, rounds=1, steps_per_round=1)
     elements = elements_of(budget_of(study, facts, "static", control), mine)
     per_element = {"compute": "flops_per_element", "data": "content_per_element", "clock": "seconds_per_element"}[
         control
@@ -367,12 +367,12 @@ def test_several_units_of_work_side_by_side(tmp_path: Path) -> None:
     import sys
 
     from recipes.study.crew import run_crew
-    from recipes.study.design.plan import Unit
+    from recipes.study.design.plan import WorkUnit
 
     wanted = [
-        *(Unit(kind="rates", arm="a", lr=lr, seconds=1.0) for lr in (0.1, 0.2)),
-        *(Unit(kind="runs", arm="a", control=control, seconds=1.0) for control in ("compute", "data")),
-        Unit(kind="runs", arm="b", seconds=1.0),
+        *(WorkUnit(kind="rates", arm="a", lr=lr, seconds=1.0) for lr in (0.1, 0.2)),
+        *(WorkUnit(kind="runs", arm="a", control=control, seconds=1.0) for control in ("compute", "data")),
+        WorkUnit(kind="runs", arm="b", seconds=1.0),
     ]
     work = """import pathlib, sys, time
 path = pathlib.Path(sys.argv[1], sys.argv[sys.argv.index("--unit") + 1] + ".json")

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from schemas.arrow import Row, arrow_schema, to_rows, to_table
 from schemas.commit import KINDS
-from schemas.spec import GATES, STAGES, Stages
+from schemas.spec import GATES, STAGES, StagesSpec
 from schemas.tables import TABLES, Units, segment_id
 
 GOLDEN = Path(__file__).resolve().parents[1] / "golden" / "schemas.json"
@@ -94,7 +94,7 @@ def test_segment_ids_sort_by_time(spans: list[tuple[int, int]]) -> None:
 
 def test_every_stage_of_the_spec_has_its_kind() -> None:
     assert tuple(name for name in KINDS if name not in GATES) == STAGES
-    assert set(KINDS) == {*STAGES, *GATES} == set(Stages.model_fields)
+    assert set(KINDS) == {*STAGES, *GATES} == set(StagesSpec.model_fields)
     assert [name for name, kind in KINDS.items() if kind.gathers] == [STAGES[-1]]
     for position, kind in enumerate(KINDS.values()):
         assert set(kind.upstream) <= set(list(KINDS)[:position]), "a stage stands on those before it"

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from schemas.cards import Card
-from schemas.tasks import Segment, Task, TaskError, TaskHeader, TaskItem, read_task, write_task
+from schemas.tasks import Task, TaskError, TaskHeader, TaskItem, TaskSegment, read_task, write_task
 
 CARD = Card(kind="unit_tokenizer", name="u", facts={"num_units": 9, "hop": 640})
 HEADER = {"format": 1, "task": "cloze", "cards": None}
@@ -20,8 +20,8 @@ def _write(path: Path, *rows: object) -> Path:
 
 def test_a_task_comes_back_and_equal_tasks_are_equal_bytes(tmp_path: Path) -> None:
     header = TaskHeader(task="cloze", cards={CARD.card_id: CARD}, num_units=9, hop=640)
-    spoken = Segment(text="Füße oh", audio="a/b.flac", units=[1, 8, 8], words=[("Füße", 0, 1), ("oh", 1, 3)])
-    item = TaskItem(id="a", group="g", prompt=Segment(text=""), endings=[spoken, Segment(text="no")], answer=0)
+    spoken = TaskSegment(text="Füße oh", audio="a/b.flac", units=[1, 8, 8], words=[("Füße", 0, 1), ("oh", 1, 3)])
+    item = TaskItem(id="a", group="g", prompt=TaskSegment(text=""), endings=[spoken, TaskSegment(text="no")], answer=0)
     assert write_task(tmp_path / "one.jsonl", header, [item]) == 1
     task = read_task(tmp_path / "one.jsonl")
     assert (task.header, task.items) == (header, [item])

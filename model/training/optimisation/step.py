@@ -12,7 +12,7 @@ from torch import nn
 from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor
 
-from model.monitor.rows import Row
+from model.monitor.rows import LogRow
 from model.network.batch import Batch
 from model.network.head import KINDS
 from model.training.optimisation.optim import Optimisers
@@ -57,10 +57,10 @@ def update(module: nn.Module, optimisers: Optimisers, clip_norm: float, norm: to
 class Pending:
     """A step that has been started. On CUDA its numbers arrive when the device gets there."""
 
-    def __init__(self, numbers: torch.Tensor, describe: Callable[[list[float]], Row]) -> None:
+    def __init__(self, numbers: torch.Tensor, describe: Callable[[list[float]], LogRow]) -> None:
         self._numbers, self._describe = numbers, describe
         self._event: torch.cuda.Event | None = None
-        self._row: Row | None = None
+        self._row: LogRow | None = None
         if numbers.is_cuda:
             self._numbers = torch.empty(numbers.shape, dtype=numbers.dtype, pin_memory=True)
             self._numbers.copy_(numbers, non_blocking=True)
@@ -72,7 +72,7 @@ class Pending:
         """Whether `row` never waits. On a device that is not asked: ranks must come to the same answer."""
         return self._event is None
 
-    def row(self) -> Row:
+    def row(self) -> LogRow:
         """What the step was like, once it is done.
 
         Raises:

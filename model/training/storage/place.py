@@ -16,7 +16,7 @@ GROWING = ("metrics.jsonl", "config.yaml")
 """What a run writes at its top while it goes on."""
 
 
-class Place:
+class RunPlace:
     """The place of a run. Whatever is not a checkpoint is written to `folder` as if there were nothing else."""
 
     def __init__(self, output_dir: str) -> None:

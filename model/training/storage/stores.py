@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from model.training.storage.place import CHECKPOINTS, Place
+from model.training.storage.place import CHECKPOINTS, RunPlace
 from schemas.errors import DataError
 from schemas.files import sync
 from schemas.storage.cache import locked
@@ -94,7 +94,7 @@ def seal(file: Path) -> list[int]:
     return [size, crc]
 
 
-def checkpoints_of(place: Place) -> Checkpoints:
+def checkpoints_of(place: RunPlace) -> Checkpoints:
     """The checkpoints of the run that lies there."""
     return LocalCheckpoints(place.folder / CHECKPOINTS) if place.url is None else RemoteCheckpoints(place)
 
@@ -168,7 +168,7 @@ class LocalCheckpoints:
 class RemoteCheckpoints:
     """At the URL of a run. The run's other files are sent before a checkpoint is published: they reach as far as it does."""
 
-    def __init__(self, place: Place) -> None:
+    def __init__(self, place: RunPlace) -> None:
         self.place, self.files = place, place.files
         self._spool = place.folder / CHECKPOINTS
 

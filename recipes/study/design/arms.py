@@ -14,7 +14,7 @@ from model.network.vocabulary import Vocabulary
 from model.training.config import BudgetConfig, TrainConfig
 from model.training.optimisation.config import OptimiserConfig
 from model.training.parts import with_known_boundaries
-from recipes.study.design.facts import ArmFacts, Facts
+from recipes.study.design.facts import ArmFacts, StudyFacts
 from recipes.study.design.settings import Arm, Control, Study
 from schemas.config import parse_config
 
@@ -130,7 +130,7 @@ def mix_of(study: Study) -> Mix:
     return Mix(interleaved=share, speech=units / share, context=512)
 
 
-def budget_of(study: Study, facts: Facts, name: str, control: Control) -> BudgetConfig:
+def budget_of(study: Study, facts: StudyFacts, name: str, control: Control) -> BudgetConfig:
     """What a control gives an arm: the plain baseline's operations, its documents, or its core seconds."""
     mine, base, elements = facts.arms[name], facts.arms[study.baseline], study.training.budget_elements
     if name == study.baseline:
@@ -150,7 +150,7 @@ def elements_of(budget: BudgetConfig, facts: ArmFacts) -> float:
     return budget.flops / facts.flops_per_element
 
 
-def steps_of(study: Study, facts: Facts, name: str) -> int:
+def steps_of(study: Study, facts: StudyFacts, name: str) -> int:
     """Steps of the arm's compute-controlled run: the length of its curriculum."""
     training, mine = study.training, facts.arms[name]
     elements = elements_of(budget_of(study, facts, name, "compute"), mine)

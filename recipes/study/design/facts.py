@@ -16,7 +16,7 @@ import torch
 from model.data.bpe_units import to_bpe
 from model.data.compose import Composer
 from model.data.loader import Lane, LaneState
-from model.data.sources import Corpus
+from model.data.sources import TrainingData
 from model.network.batch import Batch
 from model.training.config import TrainConfig
 from model.training.distributed import Ranks
@@ -48,7 +48,7 @@ class ArmFacts(StrictModel):
     seconds_per_element: float
 
 
-class Facts(StrictModel):
+class StudyFacts(StrictModel):
     """`facts.json`."""
 
     arms: dict[str, ArmFacts]
@@ -69,7 +69,7 @@ def measure_facts(
     for name, make in configs.items():
         shutil.rmtree(folder / name, ignore_errors=True)
         config = make(0)
-        corpus = Corpus(config.data)
+        corpus = TrainingData(config.data)
         looks[name] = look_at_batches(config, corpus)
         runs[name] = Run(make(int(looks[name]["budget"])), corpus, ranks)
         runs[name].resume()
@@ -104,7 +104,7 @@ def measure_facts(
     return facts
 
 
-def bpe_shares(corpus: Corpus, bpe: UnitBpe, documents: int = 100) -> dict[str, float]:
+def bpe_shares(corpus: TrainingData, bpe: UnitBpe, documents: int = 100) -> dict[str, float]:
     """How much shorter the unit BPE makes the documents of each spoken source: elements with it per element without."""
     composer = Composer(corpus.tokenizer, corpus.vocabulary, token_starts=False)
     shares = {}
@@ -117,7 +117,7 @@ def bpe_shares(corpus: Corpus, bpe: UnitBpe, documents: int = 100) -> dict[str, 
     return shares
 
 
-def look_at_batches(config: TrainConfig, corpus: Corpus) -> dict[str, float]:
+def look_at_batches(config: TrainConfig, corpus: TrainingData) -> dict[str, float]:
     """Latents, fill and content of micro-batches where elements alone bind; `budget`: latents that hold all of them.
 
     Half of what is looked at is patched as at the start of the run, half as at its end: a curriculum differs.
@@ -147,7 +147,7 @@ def look_at_batches(config: TrainConfig, corpus: Corpus) -> dict[str, float]:
     }
 
 
-def _extra_units(batch: Batch, corpus: Corpus) -> float:
+def _extra_units(batch: Batch, corpus: TrainingData) -> float:
     """Units beyond one per element."""
     units = corpus.speech_seconds(batch) / corpus.seconds_per_unit
     return units - int(batch.is_unit_N.sum())

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from recipes.study.design.arms import budget_of, elements_of
-from recipes.study.design.facts import Facts
+from recipes.study.design.facts import StudyFacts
 from recipes.study.design.settings import Control, Study
 from recipes.study.records.ledger import Ledger
 
@@ -16,7 +16,7 @@ MEASURING = 0.15
 
 
 @dataclass(frozen=True, kw_only=True)
-class Unit:
+class WorkUnit:
     """A unit of work. `name` is also where its record lies."""
 
     kind: Literal["rates", "runs", "asr"]
@@ -42,7 +42,7 @@ def run_name(arm: str, seed: int, control: Control) -> str:
     return f"{arm}-s{seed}-{control}"
 
 
-def units(study: Study, facts: Facts) -> Iterator[Unit]:
+def units(study: Study, facts: StudyFacts) -> Iterator[WorkUnit]:
     """All units in the order of work: seed by seed, and within a seed arm by arm with all its controls, so that a sitting that
     ends early leaves whole comparisons. An arm's grid comes before its first run."""
     for number in range(max(len(arm.seeds) for arm in study.arms.values())):
@@ -52,23 +52,23 @@ def units(study: Study, facts: Facts) -> Iterator[Unit]:
             if number < len(settings.seeds):
                 for control in study.controls if arm != study.baseline else study.controls[:1]:
                     seconds = _run_seconds(study, facts, arm, control)
-                    yield Unit(kind="runs", arm=arm, seed=settings.seeds[number], control=control, seconds=seconds)
+                    yield WorkUnit(kind="runs", arm=arm, seed=settings.seeds[number], control=control, seconds=seconds)
         if study.measures.asr_steps:
             for arm, settings in study.arms.items():
                 if number < len(settings.seeds):
-                    yield Unit(
+                    yield WorkUnit(
                         kind="asr", arm=arm, seed=settings.seeds[number], seconds=_asr_seconds(study, facts, arm)
                     )
 
 
-def _grid(study: Study, facts: Facts, arm: str) -> Iterator[Unit]:
+def _grid(study: Study, facts: StudyFacts, arm: str) -> Iterator[WorkUnit]:
     mine, training = facts.arms[arm], study.training
     elements = training.rate_share * elements_of(budget_of(study, facts, arm, "compute"), mine)
     for lr in study.rates_of(arm):
-        yield Unit(kind="rates", arm=arm, lr=lr, seconds=elements * mine.seconds_per_element)
+        yield WorkUnit(kind="rates", arm=arm, lr=lr, seconds=elements * mine.seconds_per_element)
 
 
-def _asr_seconds(study: Study, facts: Facts, arm: str) -> float:
+def _asr_seconds(study: Study, facts: StudyFacts, arm: str) -> float:
     """Fine-tuning alone."""
     mine, training = facts.arms[arm], study.training
     return (
@@ -80,7 +80,7 @@ def _asr_seconds(study: Study, facts: Facts, arm: str) -> float:
     )
 
 
-def _run_seconds(study: Study, facts: Facts, arm: str, control: Control) -> float:
+def _run_seconds(study: Study, facts: StudyFacts, arm: str, control: Control) -> float:
     """A control's branch, the part of the trunk that no earlier control has paid for, and the measuring."""
     mine, decay = facts.arms[arm], study.training.decay_share
     lengths = [elements_of(budget_of(study, facts, arm, c), mine) for c in study.controls]
@@ -90,7 +90,7 @@ def _run_seconds(study: Study, facts: Facts, arm: str, control: Control) -> floa
     return (trained + MEASURING * lengths[index]) * mine.seconds_per_element
 
 
-def describe_plan(study: Study, facts: Facts, ledger: Ledger, wanted: list[Unit]) -> str:
+def describe_plan(study: Study, facts: StudyFacts, ledger: Ledger, wanted: list[WorkUnit]) -> str:
     """What `--dry-run` prints."""
     lines = [f"{'unit of work':<40} {'core hours':>10}  record"]
     left = 0.0

@@ -14,10 +14,10 @@ from pathlib import Path
 
 import numpy as np
 
-from model.scoring.accuracy import Interval, bootstrap, holm, sign_test, twins_of
+from model.scoring.accuracy import ConfidenceInterval, bootstrap, holm, sign_test, twins_of
 from model.scoring.documents import DIRECTIONS
 from model.scoring.scorer import Scored
-from recipes.study.design.facts import Facts
+from recipes.study.design.facts import StudyFacts
 from recipes.study.design.plan import units
 from recipes.study.design.settings import Study
 from recipes.study.pages.page import percent, read_notes, table
@@ -41,7 +41,7 @@ class Brief:
         self.study, self.config = study, config
         self.ledger = Ledger(study.results_dir)
         facts = self.ledger.read("facts")
-        self.facts = Facts.model_validate({name: facts[name] for name in Facts.model_fields})
+        self.facts = StudyFacts.model_validate({name: facts[name] for name in StudyFacts.model_fields})
         self.runs = {
             (record["arm"], int(record["seed"])): record
             for record in self.ledger.all("runs").values()
@@ -131,11 +131,13 @@ class Brief:
             if group in (None, rung)
         }
 
-    def _preference(self, arm: str, seeds: Sequence[int], direction: str, group: str | None = None) -> Interval:
+    def _preference(
+        self, arm: str, seeds: Sequence[int], direction: str, group: str | None = None
+    ) -> ConfidenceInterval:
         points = self._points(arm, seeds, direction, group)
         return bootstrap(list(points.values()), list(points), bounds=(0.0, 1.0))
 
-    def _pooled(self) -> dict[str, dict[str, tuple[Interval, list[float]]]]:
+    def _pooled(self) -> dict[str, dict[str, tuple[ConfidenceInterval, list[float]]]]:
         """direction -> arm -> preference over its seeds, and that of each seed."""
         return {
             direction: {

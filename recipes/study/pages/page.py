@@ -6,8 +6,8 @@ import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from model.scoring.accuracy import Interval
-from recipes.study.design.facts import Facts
+from model.scoring.accuracy import ConfidenceInterval
+from recipes.study.design.facts import StudyFacts
 from recipes.study.design.plan import units
 from recipes.study.design.settings import Control, Study
 from recipes.study.records import paper
@@ -32,7 +32,7 @@ class Page:
         self.study, self.config = study, config
         self.ledger = Ledger(study.results_dir)
         facts = self.ledger.read("facts")
-        self.facts = Facts.model_validate({name: facts[name] for name in Facts.model_fields})
+        self.facts = StudyFacts.model_validate({name: facts[name] for name in StudyFacts.model_fields})
         self.runs = self.ledger.all("runs")
         self.tasks = tasks_in(self.runs)
         self.columns = [(task, direction) for task in self.tasks for direction in directions_in(self.runs, task)]
@@ -297,7 +297,7 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join("| " + " | ".join(line) + " |" for line in (header, ["---"] * len(header), *rows))
 
 
-def percent(found: Interval | None, sign: str = "") -> str:
+def percent(found: ConfidenceInterval | None, sign: str = "") -> str:
     """A share or a difference of shares, with its interval, in per cent."""
     if found is None:
         return "-"

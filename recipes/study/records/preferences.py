@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from model.scoring.accuracy import Interval
+from model.scoring.accuracy import ConfidenceInterval
 from recipes.study.records.charts import pyplot, save
 
 
-def draw_preferences(found: Mapping[str, Mapping[str, tuple[Interval, list[float]]]], out: Path) -> Path:
+def draw_preferences(found: Mapping[str, Mapping[str, tuple[ConfidenceInterval, list[float]]]], out: Path) -> Path:
     """direction -> arm -> (over its seeds, of each seed) as bars of intervals with dots for single seeds; chance dotted."""
     plt = pyplot()
     arms = list(next(iter(found.values())))

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
-from model.scoring.accuracy import Interval, bootstrap
+from model.scoring.accuracy import ConfidenceInterval, bootstrap
 from model.scoring.scorer import Normalisation
 
 NORMALISATION: Normalisation = "token"
@@ -26,13 +26,15 @@ def points(record: Record, task: str, direction: str, group: str | None = None) 
     return [VALUES[c] for found in chosen for c in found.get(direction, {}).get(NORMALISATION, "")]
 
 
-def accuracy(record: Record, task: str, direction: str, group: str | None = None) -> Interval | None:
+def accuracy(record: Record, task: str, direction: str, group: str | None = None) -> ConfidenceInterval | None:
     """Share of right choices with its 95 % interval over items; None where nothing was scored."""
     values = points(record, task, direction, group)
     return bootstrap(values) if values else None
 
 
-def difference(record: Record, other: Record, task: str, direction: str, group: str | None = None) -> Interval | None:
+def difference(
+    record: Record, other: Record, task: str, direction: str, group: str | None = None
+) -> ConfidenceInterval | None:
     """Accuracy of `record` less that of `other`, resampled in pairs of the same items."""
     mine, theirs = points(record, task, direction, group), points(other, task, direction, group)
     if not mine or len(mine) != len(theirs):

@@ -12,7 +12,7 @@ import pytest
 import soundfile
 
 from jobs.hearing.curves import POINTS, curve_of
-from jobs.hearing.listening import Heard, Said, patches_of
+from jobs.hearing.listening import DemoPrompt, Said, patches_of
 from jobs.hearing.progress_page import spread
 from jobs.hearing.run_page import Passage, RunFacts, render_run
 from model.data.patching import AlignedConfig, DynamicConfig, StaticConfig
@@ -32,7 +32,7 @@ ROWS = [{"step": step, "loss_text": 9.0 / step, "loss_speech": 4.0 / step} for s
 def page(text: str = "hello") -> str:
     units = np.arange(12, dtype=np.uint16)
     sound = np.sin(np.arange(12 * 640, dtype=np.float32) / 9)
-    prompt = Heard(name="a", text=text, units=units[:6], audio=sound[: 6 * 640], words=((text, 1, 5),))
+    prompt = DemoPrompt(name="a", text=text, units=units[:6], audio=sound[: 6 * 640], words=((text, 1, 5),))
     said = Said(
         label=text,
         to_speech=True,

@@ -20,7 +20,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import jobs.report as report
-from jobs.reporting.facts import Facts, choose_window, gather, on_the_grid, spread
+from jobs.reporting.facts import ReportFacts, choose_window, gather, on_the_grid, spread
 from jobs.reporting.page import render, seconds_text
 from jobs.runtime.plan import Plan
 from schemas.arrow import Row
@@ -76,7 +76,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
 
 
 @pytest.fixture(scope="module")
-def facts(run: Run) -> Facts:
+def facts(run: Run) -> ReportFacts:
     return gather(run[0], ShardIndex.model_validate_json(run[0].store.read_bytes("shards/index.json")))
 
 
@@ -132,7 +132,7 @@ def test_six_strips_are_drawn_with_words_units_patches_and_sound(page: Page) -> 
     )
 
 
-def test_the_funnel_is_that_of_the_tables(run: Run, facts: Facts, page: Page) -> None:
+def test_the_funnel_is_that_of_the_tables(run: Run, facts: ReportFacts, page: Page) -> None:
     rows = run[1]
     speech = sum(row.end - row.start for row in rows["segments"]) / SAMPLE_RATE  # type: ignore[attr-defined]
     lost = sum(row.seconds for row in rows["rejects"])  # type: ignore[attr-defined]
@@ -145,7 +145,7 @@ def test_the_funnel_is_that_of_the_tables(run: Run, facts: Facts, page: Page) ->
     assert sentence in page.text
 
 
-def test_doubtful_words_and_speech_in_no_word_are_told_where_there_are_some(facts: Facts) -> None:
+def test_doubtful_words_and_speech_in_no_word_are_told_where_there_are_some(facts: ReportFacts) -> None:
     told = {"doubtful_words": 27, "speech_uncovered": 4.4}
     index = facts.index.model_copy(update={"totals": facts.index.totals | told})
     shown = render(replace(facts, index=index), "t", {}, ["#000"] * NUM_UNITS)
@@ -161,7 +161,7 @@ def test_rejects_are_told_by_code_with_their_sentences(page: Page) -> None:
     assert f"{BROKEN} it cannot be read" in page.text  # the name once, though the sentence begins with it as well
 
 
-def test_histograms_count_what_the_tables_hold(run: Run, facts: Facts) -> None:
+def test_histograms_count_what_the_tables_hold(run: Run, facts: ReportFacts) -> None:
     rows = run[1]
     kept = {row.segment_id: row for row in rows["patches"] if isinstance(row, Patches)}
     units = [row.units for row in rows["units"] if isinstance(row, Units) and row.segment_id in kept]
@@ -176,7 +176,7 @@ def test_histograms_count_what_the_tables_hold(run: Run, facts: Facts) -> None:
         assert facts.statistics.lengths[kind] == expected
 
 
-def test_strips_show_the_shards_own_units_and_sound(run: Run, facts: Facts) -> None:
+def test_strips_show_the_shards_own_units_and_sound(run: Run, facts: ReportFacts) -> None:
     """Units are those of the tables, sound is that of the source, both from the place that the strip names."""
     plan, rows = run
     units = {row.segment_id: row.units for row in rows["units"] if isinstance(row, Units)}

@@ -15,7 +15,7 @@ from jobs.text.documents import documents
 from jobs.text.shards import main as text_shards
 from model.data.compose import Composer
 from model.data.shards import ShardSet
-from model.data.sources import Corpus, DataConfig
+from model.data.sources import DataConfig, TrainingData
 from model.data.text_tokenizer import train_bpe
 from schemas.errors import ExitCode
 
@@ -189,7 +189,7 @@ def test_stored_tokens_are_read_where_they_are_of_the_runs_tokenizer(
             "sources": [{"kind": "text", "data": str(index), "weight": 1.0}],
             "tokenizer": {"path": str(tokenizer)},
         }
-        corpus = Corpus(DataConfig.model_validate(config))
+        corpus = TrainingData(DataConfig.model_validate(config))
         composer = Composer(corpus.tokenizer, corpus.vocabulary, token_starts=False)
         (source,) = corpus.sources(1, "train")
         return [document.ids.tolist() for n in range(60) for document in source.documents(n, composer)]

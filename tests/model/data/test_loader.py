@@ -15,7 +15,7 @@ import pytest
 
 from model.data.compose import Composer
 from model.data.loader import Address, LaneState, Loader, Placement, Stream, fixed_batches
-from model.data.sources import Corpus, Source
+from model.data.sources import DocumentStream, TrainingData
 from model.network.batch import Batch
 from model.training.config import TrainConfig
 from model.training.distributed import Ranks
@@ -38,7 +38,7 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> TrainConfig:
 
 @pytest.fixture(scope="module")
 def stream(config: TrainConfig) -> Stream:
-    return make_stream(config, Corpus(config.data), "train")
+    return make_stream(config, TrainingData(config.data), "train")
 
 
 def bytes_of(batch: Batch) -> str:
@@ -96,7 +96,7 @@ def test_sources_get_their_share_of_elements(stream: Stream) -> None:
 
 
 def test_held_out_samples_are_never_trained_on(config: TrainConfig) -> None:
-    corpus = Corpus(config.data)
+    corpus = TrainingData(config.data)
 
     def names(split: Any) -> set[str]:
         stream = make_stream(config, corpus, split)
@@ -116,11 +116,11 @@ def test_held_out_samples_are_never_trained_on(config: TrainConfig) -> None:
 
 def test_validation_draws_no_sample_twice_before_all_have_come(config: TrainConfig) -> None:
     """However many lanes training has. Each draw is seen where the loader asks its source for a sample."""
-    stream = make_stream(config, Corpus(config.data), "validation")
+    stream = make_stream(config, TrainingData(config.data), "validation")
     drawn: list[tuple[int, int]] = []
 
     class Watched:
-        def __init__(self, number: int, source: Source) -> None:
+        def __init__(self, number: int, source: DocumentStream) -> None:
             self._number, self._source = number, source
 
         def __getattr__(self, name: str) -> Any:
@@ -130,7 +130,7 @@ def test_validation_draws_no_sample_twice_before_all_have_come(config: TrainConf
             drawn.append((self._number, index))
             return self._source.documents(index, composer)
 
-    watched = cast(list[Source], [Watched(number, source) for number, source in enumerate(stream.sources)])
+    watched = cast(list[DocumentStream], [Watched(number, source) for number, source in enumerate(stream.sources)])
     fixed_batches(replace(stream, sources=watched), 6, 0)
     for number in range(len(watched)):
         mine = list(dict.fromkeys(index for which, index in drawn if which == number))  # a cut document is made again
@@ -228,10 +228,10 @@ def test_sources_name_what_does_not_fit(config: TrainConfig, tmp_path: Path) -> 
     other = write_speech_shards(tmp_path / "other", [2], num_units=7)
     document["sources"][1]["data"] = str(other)
     with pytest.raises(ConfigError, match="different unit tokenizers"):
-        Corpus(type(config.data).model_validate(document))
+        TrainingData(type(config.data).model_validate(document))
     document["sources"][1]["data"] = str(write_text_shards(tmp_path / "text", [2]))
     with pytest.raises(ConfigError, match=r"'speech' needs speech shards, and .* is a text-only set"):
-        Corpus(type(config.data).model_validate(document))
+        TrainingData(type(config.data).model_validate(document))
     document["sources"][1]["data"] = str(tmp_path / "nowhere" / "index.json")
     with pytest.raises(ShardError, match=r"cannot read the shard index .*nowhere"):
-        Corpus(type(config.data).model_validate(document))
+        TrainingData(type(config.data).model_validate(document))

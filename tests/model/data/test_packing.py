@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from model.data.document import Document
 from model.data.draws import generator
-from model.data.packing import Choice, PackingConfig, Piece, cut, fill, pack, rest_of, whole
+from model.data.packing import PackingConfig, Pick, Piece, cut, fill, pack, rest_of, whole
 from model.data.patching import AlignedConfig, StaticConfig, assign_patches
 from model.network.vocabulary import BOS, EOS, SPEECH_MARK, TEXT_MARK
 
@@ -49,7 +49,7 @@ def pack_all(seed: int, policy: object, config: PackingConfig, count: int) -> tu
     pending = [(i, piece) for i, piece in enumerate(pieces)]
     batches: list[list[Piece]] = []
 
-    def taken(choice: Choice) -> None:
+    def taken(choice: Pick) -> None:
         number, _ = pending.pop(choice.place)
         if choice.cut_at is not None:
             pending.insert(choice.place, (number, rest_of(pieces[number], choice.cut_at)))

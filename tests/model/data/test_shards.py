@@ -17,7 +17,7 @@ from fsspec.implementations.memory import MemoryFileSystem
 
 from model.data import shards as shards_module
 from model.data.shards import ShardCache, ShardError, ShardSet
-from model.data.sources import DataConfig, Source
+from model.data.sources import DataConfig, DocumentStream
 from schemas.errors import ExitCode
 from schemas.shards import ShardEntry
 from schemas.storage import retry
@@ -244,6 +244,6 @@ class TestRemote:
         for room, copies in ((10_000_000, 2), (10, 1)):
             folder = tmp_path / str(room)
             shards = ShardSet(url, ShardCache(folder, room))
-            Source(config.sources[0], "speech", shards, config, seed=1, split="train").sample(0)
+            DocumentStream(config.sources[0], "speech", shards, config, seed=1, split="train").sample(0)
             wait_until(lambda folder=folder, copies=copies: len(list(folder.glob("*.tar"))) >= copies)
             assert len(list(folder.glob("*.tar"))) == copies

@@ -205,9 +205,9 @@ def test_a_step_waits_for_the_device_once_at_most(tmp_path: Path, name: str) -> 
     }
     document["model"].update(changes[name])
     config = TrainConfig.model_validate(document)
-    from model.data.sources import Corpus
+    from model.data.sources import TrainingData
 
-    run = Run(config, Corpus(config.data), Ranks(0, 1, torch.device("cuda")))
+    run = Run(config, TrainingData(config.data), Ranks(0, 1, torch.device("cuda")))
     run.resume()
     for _ in range(2):
         run.launch()

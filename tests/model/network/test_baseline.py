@@ -16,7 +16,7 @@ from tokenizers.models import BPE
 
 from model.data.bpe_units import bpe_vocabulary, to_bpe
 from model.data.compose import Composer
-from model.data.sources import Corpus
+from model.data.sources import TrainingData
 from model.network.baseline import BaseSpeechLM
 from model.network.lst import build_model
 from schemas.config import ConfigError
@@ -142,11 +142,11 @@ def test_a_run_over_bpe_units_reads_the_same_seconds_of_speech(tmp_path: Path) -
     """`data.unit_bpe` changes what speech is written in, and neither what is said nor how long it lasts."""
     write_data(tmp_path)
     document = run_document(tmp_path, tmp_path / "run")
-    corpora = [Corpus(parsed(document, tmp_path / "run.yaml").data)]
+    corpora = [TrainingData(parsed(document, tmp_path / "run.yaml").data)]
     learn = unit_sequences(corpora[0].config.sources[0].data, read_index(corpora[0].config.sources[0].data))
     UnitBpe.train(learn, 40, 60).save(tmp_path / "bpe.json")
     document["data"]["unit_bpe"] = str(tmp_path / "bpe.json")
-    corpora.append(Corpus(parsed(document, tmp_path / "bpe.yaml").data))
+    corpora.append(TrainingData(parsed(document, tmp_path / "bpe.yaml").data))
     assert corpora[1].vocabulary.num_units == 60
     assert corpora[0].fingerprint() != corpora[1].fingerprint()
     spoken = []

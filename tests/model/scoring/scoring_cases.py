@@ -17,7 +17,7 @@ from model.network.head import OutputHead
 from model.network.vocabulary import Vocabulary
 from model.scoring.scorer import Scorer
 from schemas.cards import Card
-from schemas.tasks import Segment, TaskItem
+from schemas.tasks import TaskItem, TaskSegment
 from tests.model.network.cases import VOCABULARY, plain_config, policy
 
 SECONDS = 0.04
@@ -73,7 +73,7 @@ def scorer(module: SpeechTextModel, patching: Patching | str = "auto", **setting
     return Scorer(module, composer(), wanted, SECONDS, **settings)  # type: ignore[arg-type]
 
 
-def segment(rng: np.random.Generator, size: int) -> Segment:
+def segment(rng: np.random.Generator, size: int) -> TaskSegment:
     """Letters, one word each, and a few units per letter; a silence now and then."""
     letters = rng.integers(0, VOCABULARY.num_text, size)
     units: list[int] = []
@@ -83,7 +83,7 @@ def segment(rng: np.random.Generator, size: int) -> Segment:
         start = len(units)
         units += rng.integers(0, VOCABULARY.num_units, int(rng.integers(1, 6))).tolist()
         words.append((chr(ord("a") + letter), start, len(units)))
-    return Segment(text=" ".join(word for word, _, _ in words), units=units, words=words)
+    return TaskSegment(text=" ".join(word for word, _, _ in words), units=units, words=words)
 
 
 def random_items(seed: int, count: int, endings: int = 2) -> list[TaskItem]:
@@ -96,7 +96,7 @@ def random_items(seed: int, count: int, endings: int = 2) -> list[TaskItem]:
             TaskItem(
                 id=f"item-{number}",
                 group="ab"[number % 2],
-                prompt=segment(rng, size) if size else Segment(text=""),
+                prompt=segment(rng, size) if size else TaskSegment(text=""),
                 endings=[segment(rng, int(rng.integers(1, 6))) for _ in range(endings)],
                 answer=int(rng.integers(endings)),
             )

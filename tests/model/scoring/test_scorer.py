@@ -25,7 +25,7 @@ from model.scoring.documents import DIRECTIONS, make_choices, patch
 from model.scoring.scorer import NORMALISATIONS, Scored, Scorer
 from schemas.config import ConfigError
 from schemas.models.unit_bpe import UnitBpe
-from schemas.tasks import Segment, TaskItem
+from schemas.tasks import TaskItem, TaskSegment
 from tests.model.network.cases import VOCABULARY, plain_config, policy, small_config
 from tests.model.scoring.scoring_cases import SECONDS, Bigram, Letters, composer, random_items, scorer
 from tests.synthetic_shards import write_speech_shards
@@ -66,9 +66,9 @@ def test_the_known_accuracy_and_its_mirror() -> None:
     logits[:, 5], logits[:, 6] = 2.0, 1.0  # a, b
 
     def item(number: int, right: str, wrong: str, answer: int) -> TaskItem:
-        endings = [Segment(text=right), Segment(text=wrong)]
+        endings = [TaskSegment(text=right), TaskSegment(text=wrong)]
         return TaskItem(
-            id=str(number), group="g", prompt=Segment(text="c d"),
+            id=str(number), group="g", prompt=TaskSegment(text="c d"),
             endings=endings if answer == 0 else endings[::-1], answer=answer,
         )  # fmt: skip
 
@@ -131,11 +131,11 @@ def test_documents_and_patches_are_those_of_training(policy_name: str, tmp_path:
             continue
         compared += 1
         spoken = [
-            Segment(text="a", units=u.units.tolist(), words=[("a", int(s), int(e)) for s, e in u.words])
+            TaskSegment(text="a", units=u.units.tolist(), words=[("a", int(s), int(e)) for s, e in u.words])
             for u in utterances
         ]
         item = TaskItem(
-            id="x", group="g", prompt=spoken[0], endings=[spoken[1], Segment(text="b", units=[1])], answer=0
+            id="x", group="g", prompt=spoken[0], endings=[spoken[1], TaskSegment(text="b", units=[1])], answer=0
         )
         choice = make_choices(item, "S->S", composer())[0]
         trained = composer().speech(utterance_of(sample))
@@ -153,8 +153,8 @@ def test_documents_and_patches_are_those_of_training(policy_name: str, tmp_path:
 
 def test_cross_modal_documents_are_those_of_transcription() -> None:
     item = TaskItem(
-        id="x", group="g", prompt=Segment(text="a b", units=[1, 2]),
-        endings=[Segment(text="c", units=[3]), Segment(text="d", units=[4])], answer=0,
+        id="x", group="g", prompt=TaskSegment(text="a b", units=[1, 2]),
+        endings=[TaskSegment(text="c", units=[3]), TaskSegment(text="d", units=[4])], answer=0,
     )  # fmt: skip
 
     def ids(direction: str) -> list[int]:
@@ -204,8 +204,8 @@ def test_greedy_generation_takes_what_scoring_finds_likeliest(config_name: str, 
     logits = session.prefill([[BOS, SPEECH_MARK, *(FIRST_UNIT + unit for unit in units)]])[0]
     for _ in range(12):
         item = TaskItem(
-            id="x", group="g", prompt=Segment(text="a", units=units),
-            endings=[Segment(text="a", units=[unit]) for unit in range(VOCABULARY.num_units)], answer=0,
+            id="x", group="g", prompt=TaskSegment(text="a", units=units),
+            endings=[TaskSegment(text="a", units=[unit]) for unit in range(VOCABULARY.num_units)], answer=0,
         )  # fmt: skip
         scores = [ending.log_prob for ending in ready.score([item], ["S->S"])[0].endings]
         taken = int(logits[FIRST_UNIT:].argmax())
@@ -220,8 +220,8 @@ def test_unit_bpe_and_tokens_over_the_edge() -> None:
     bpe = UnitBpe.train([np.tile(np.arange(9), 20)], num_units=9, size=20)
     coded = Composer(Letters(), bpe_vocabulary(VOCABULARY, bpe), token_starts=False, unit_bpe=bpe)
     item = TaskItem(
-        id="x", group="g", prompt=Segment(text="a", units=[0, 1, 2, 3, 4]),
-        endings=[Segment(text="b", units=[5, 6, 7]), Segment(text="c", units=[0, 0])], answer=0,
+        id="x", group="g", prompt=TaskSegment(text="a", units=[0, 1, 2, 3, 4]),
+        endings=[TaskSegment(text="b", units=[5, 6, 7]), TaskSegment(text="c", units=[0, 0])], answer=0,
     )  # fmt: skip
     first, second = make_choices(item, "S->S", coded)
     for choice, ending in ((first, item.endings[0]), (second, item.endings[1])):

@@ -12,7 +12,7 @@ import torch
 from model.training.checkpoint import load, read_facts, retain, save
 from model.training.config import CheckpointConfig
 from model.training.distributed import Ranks
-from model.training.storage.place import Place
+from model.training.storage.place import RunPlace
 from model.training.storage.stores import CheckpointError, RemoteCheckpoints, candidates
 from schemas.errors import ExitCode, StorageError
 from schemas.storage import retry
@@ -43,7 +43,7 @@ def tensors(value: float = 0.0) -> dict[str, torch.Tensor]:
 
 
 def store_at(url: str) -> RemoteCheckpoints:
-    return RemoteCheckpoints(Place(url))
+    return RemoteCheckpoints(RunPlace(url))
 
 
 def value_of(store: RemoteCheckpoints, name: str) -> float:

@@ -15,7 +15,7 @@ import psutil
 import pytest
 
 from model.data.loader import Lane
-from model.data.sources import Corpus
+from model.data.sources import TrainingData
 from model.monitor.metrics import read_rows
 from model.train import main
 from model.training import checkpoint
@@ -63,7 +63,7 @@ def undisturbed(data: Path, tmp_path_factory: pytest.TempPathFactory) -> list[di
 
 
 PHASES: dict[str, tuple[Any, str, int, list[int]]] = {
-    "start": (Corpus, "__init__", 1, []),
+    "start": (TrainingData, "__init__", 1, []),
     "first batch": (Lane, "next", 1, []),
     "waiting for data": (Lane, "next", 4 * (AT - 1) + 3, [AT - 1]),
     "step": (Optimisers, "step", AT, [AT]),

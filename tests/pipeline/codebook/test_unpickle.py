@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from sklearn.cluster import KMeans, MiniBatchKMeans
 
-from pipeline.codebook.unpickle import Refused, read_cluster_centers
+from pipeline.codebook.unpickle import UnsafePickle, read_cluster_centers
 
 FEATURES = np.random.default_rng(0).standard_normal((300, 6))
 
@@ -70,11 +70,11 @@ def test_a_pickle_that_runs_something_is_refused_and_runs_nothing(fitted, protoc
     model.extra = attack if hidden_in == "state" else None
     path = tmp_path / "bad.bin"
     path.write_bytes(pickle.dumps(attack if hidden_in == "top" else model, protocol=protocol))
-    with pytest.raises(Refused, match="was refused"):
+    with pytest.raises(UnsafePickle, match="was refused"):
         read_cluster_centers(path)
     if hidden_in != "top":
         joblib.dump(model, path)
-        with pytest.raises(Refused, match="was refused"):
+        with pytest.raises(UnsafePickle, match="was refused"):
             read_cluster_centers(path)
     assert not witness.exists()
 
@@ -83,7 +83,7 @@ def test_functions_of_harmless_modules_are_not_called_either(tmp_path):
     """numpy can run code too (numpy.load, numpy.f2py ...): names become records, whatever they are."""
     witness = tmp_path / "witness.npy"
     (tmp_path / "bad.bin").write_bytes(pickle.dumps(Calls(np.save, str(witness), 1)))
-    with pytest.raises(Refused, match="not an array"):
+    with pytest.raises(UnsafePickle, match="not an array"):
         read_cluster_centers(tmp_path / "bad.bin")
     assert not witness.exists()
 
@@ -101,7 +101,7 @@ def test_stack_tricks_are_refused(tmp_path):
     ]
     for stream in streams:
         (tmp_path / "bad.bin").write_bytes(stream)
-        with pytest.raises(Refused):
+        with pytest.raises(UnsafePickle):
             read_cluster_centers(tmp_path / "bad.bin")
 
 
@@ -110,7 +110,7 @@ def test_a_file_cut_off_anywhere_is_refused(fitted, tmp_path):
     content = (tmp_path / "km.bin").read_bytes()
     for length in range(0, len(content) - 1, 37):
         (tmp_path / "cut.bin").write_bytes(content[:length])
-        with pytest.raises(Refused):
+        with pytest.raises(UnsafePickle):
             read_cluster_centers(tmp_path / "cut.bin")
 
 
