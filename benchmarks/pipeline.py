@@ -33,10 +33,11 @@ import yaml
 
 from benchmarks.harness import Measurement, main
 from jobs.cluster.places import resolve_spec
+from schemas.commit import SHARDS
+from schemas.spec import STAGES
 
 ROOT = Path(__file__).resolve().parents[1]
 COPIES = 12
-STAGES = ("recordings", "segments", "transcripts", "words", "units", "patches", "shards")
 
 
 def run() -> list[Measurement]:
@@ -227,7 +228,7 @@ def steady_state(commits: list[Committed]) -> tuple[float, float, float]:
     """When every worker has begun, when every worker has ended its first partition, and when the first has ended its last."""
     of_worker: dict[str, list[Committed]] = {}
     for item in commits:
-        if item.stage != "shards":
+        if item.stage != SHARDS:
             of_worker.setdefault(item.process, []).append(item)
     own = list(of_worker.values())
     return (

@@ -30,6 +30,7 @@ from schemas.commands.cli import command
 from schemas.config import ConfigError
 from schemas.errors import ExitCode
 from schemas.spec import PipelineSpec
+from schemas.tables import Segment
 
 if TYPE_CHECKING:
     from pipeline.codebook.fit import FitResult
@@ -59,8 +60,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     store = Store(spec.output)
     with ray_session(), owned(store, f"fit_kmeans --config {given.config}") as lease:
         plan = plan_sample(spec)
-        outcome = run_plan(plan, stages_until(spec, "segments"), lease)
-        if plan.pending("segments"):
+        outcome = run_plan(plan, stages_until(spec, Segment.TABLE), lease)
+        if plan.pending(Segment.TABLE):
             why = "; ".join(outcome.failed) or "the run of its segments was ended"
             print(f"the sample is not there yet ({why}): run the same command again to go on", file=sys.stderr)
             return ExitCode.TRY_AGAIN

@@ -29,7 +29,7 @@ from jobs.store.records import SPEC_REMEDY, tables_on_record
 from jobs.store.standing import NAMED, keys_of_names
 from jobs.store.store import Store
 from schemas.commands.cli import command
-from schemas.commit import KINDS, SHARDS
+from schemas.commit import KINDS, SHARD_FOLDER, SHARDS
 from schemas.config import ConfigError
 from schemas.tables import TABLES
 
@@ -146,14 +146,14 @@ def _unnamed(store: Store, stage: str, named: np.ndarray, garbage: Garbage) -> N
 
 def _old_parts(store: Store) -> list[str]:
     """Parts of shard indices that no index names."""
-    parts = store.names(f"shards/{PARTS}")
+    parts = store.names(f"{SHARD_FOLDER}/{PARTS}")
     if not parts:
         return []
-    indices = [name for name in store.names("shards") if name.startswith("index") and name.endswith(".json")]
+    indices = [name for name in store.names(SHARD_FOLDER) if name.startswith("index") and name.endswith(".json")]
     remedy = "run jobs/tokenize_audio.py again, which writes it anew"
-    documents = [store.read_json(f"shards/{name}", remedy) for name in indices]
+    documents = [store.read_json(f"{SHARD_FOLDER}/{name}", remedy) for name in indices]
     named = {part["path"] for document in documents for part in document.get("parts", [])}
-    return sorted(f"shards/{PARTS}/{name}" for name in parts if f"{PARTS}/{name}" not in named)
+    return sorted(f"{SHARD_FOLDER}/{PARTS}/{name}" for name in parts if f"{PARTS}/{name}" not in named)
 
 
 def _leftovers(store: Store) -> list[str]:

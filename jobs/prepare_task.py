@@ -38,7 +38,7 @@ from schemas.tasks import Task, TaskError, TaskHeader, TaskItem, TaskSegment, re
 EXAMPLES = """  python jobs/prepare_task.py --config configs/demo.yaml tasks/cloze/task.jsonl tasks/cloze/units.jsonl
   python jobs/prepare_task.py --config configs/demo.yaml task.jsonl out.jsonl stages.transcripts.backend=transcript
 """
-LAST = "patches"
+LAST = Patches.TABLE
 
 
 @dataclass(frozen=True, kw_only=True)

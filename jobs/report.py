@@ -24,6 +24,7 @@ from jobs.store.records import index_name
 from jobs.store.store import Store
 from schemas.cards import fingerprint, hash_file
 from schemas.commands.cli import command
+from schemas.commit import SHARD_FOLDER
 from schemas.config import ConfigError, in_short
 from schemas.errors import DataError
 from schemas.shards import ShardIndex
@@ -82,7 +83,7 @@ def read_index(store: Store, name: str, command: str) -> bytes | None:
         ConfigError: nothing was done yet; the sentence holds `command`, which does it.
     """
     try:
-        return store.read_bytes(f"shards/{name}.json")
+        return store.read_bytes(f"{SHARD_FOLDER}/{name}.json")
     except (FileNotFoundError, NotADirectoryError) as error:
         if not store.find("commits/recordings"):
             raise ConfigError(

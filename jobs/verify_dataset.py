@@ -26,9 +26,10 @@ from jobs.runtime.stages import unit_tokenizer_of
 from jobs.store.records import index_name
 from jobs.store.store import CorruptFileError
 from pipeline.patches import check_bounds
+from pipeline.stage import rows_of
 from schemas.arrow import Row
 from schemas.commands.cli import command
-from schemas.commit import KINDS
+from schemas.commit import KINDS, SHARD_FOLDER, SHARDS
 from schemas.config import in_short
 from schemas.errors import ExitCode
 from schemas.reading.shard_reader import ShardSample, samples_of, whole_index
@@ -51,7 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     checked = f"{sum(int(plan.done[stage].sum()) for stage in plan.stages)} commits"
     if not given.no_shards:
         problems += verify_shards(plan)
-        checked += f", {int(plan.done['shards'].sum())} shards"
+        checked += f", {int(plan.done[SHARDS].sum())} shards"
     for problem in problems:
         print(f"- {problem}")
     print(f"{checked}: {f'{len(problems)} problems' if problems else 'everything holds'}")
@@ -97,30 +98,27 @@ def read_stage(plan: Plan, stage: str, partition: int) -> tuple[Sequence[Row], l
 def check_partition(plan: Plan, partition: Any, tables: dict[str, Sequence[Row]], rejected: set[str]) -> Iterator[str]:
     """What must hold between the tables of one partition."""
     files = {item.uri for item in partition.items}
-    recordings: list[Recording] = list(tables["recordings"])  # type: ignore[arg-type]
-    segments: list[Segment] = list(tables["segments"])  # type: ignore[arg-type]
-    transcripts: dict[str, Transcript] = {key_of(row): row for row in tables["transcripts"]}  # type: ignore[misc]
+    recordings, segments = rows_of(tables, Recording), rows_of(tables, Segment)
+    transcripts = {row.segment_id: row for row in rows_of(tables, Transcript)}
     if lost := files - {row.uri for row in recordings} - rejected:
         yield f"files neither decoded nor rejected: {sorted(lost)[:3]}"
     if lost := {row.recording_id for row in recordings} - {row.recording_id for row in segments} - rejected:
         yield f"recordings neither segmented nor rejected: {sorted(lost)[:3]}"
-    patched = {key_of(row) for row in tables["patches"]}
+    patched = {row.segment_id for row in rows_of(tables, Patches)}
     if lost := {row.segment_id for row in segments} - patched - rejected:
         yield f"segments neither patched nor rejected: {sorted(lost)[:3]}"
     if both := patched & rejected:
         yield f"segments both patched and rejected: {sorted(both)[:3]}"
     yield from check_segments(recordings, segments)
-    yield from check_words([row for row in tables["words"] if isinstance(row, Word)], segments, transcripts)
-    hop = unit_tokenizer_of(plan.stages["units"].cards)["hop"]
+    yield from check_words(rows_of(tables, Word), segments, transcripts)
+    hop = unit_tokenizer_of(plan.stages[Units.TABLE].cards)["hop"]
     lengths = {segment.segment_id: segment.end - segment.start for segment in segments}
     frames = {}
-    for units in tables["units"]:
-        assert isinstance(units, Units)
+    for units in rows_of(tables, Units):
         frames[units.segment_id] = units.num_frames
         if not units.num_frames == len(units.units) == lengths[units.segment_id] // hop:
             yield f"{units.segment_id}: {len(units.units)} units for {lengths[units.segment_id]} samples at hop {hop}"
-    for patches in tables["patches"]:
-        assert isinstance(patches, Patches)
+    for patches in rows_of(tables, Patches):
         try:
             check_bounds(patches.bounds, frames[patches.segment_id])
         except ValueError as error:
@@ -170,39 +168,41 @@ class Tally:
 
 def verify_shards(plan: Plan) -> list[str]:
     """Problems of the shards: hashes against the index, members against their own promises, segments exactly once."""
-    name = f"shards/{index_name(plan.spec.source)}.json"
+    name = f"{SHARD_FOLDER}/{index_name(plan.spec.source)}.json"
     if not plan.store.exists(name):
         return [f"{name} is missing: the shards are not complete"]
     try:
-        index = whole_index(plan.store.read_bytes(name), lambda path: plan.store.read_bytes(f"shards/{path}"))
+        index = whole_index(plan.store.read_bytes(name), lambda path: plan.store.read_bytes(f"{SHARD_FOLDER}/{path}"))
     except (OSError, ValueError) as error:
         return [f"{name} cannot be read: {in_short(error)}"]
     problems = []
-    if index.fingerprint != plan.stages["shards"].fingerprint:
+    if index.fingerprint != plan.stages[SHARDS].fingerprint:
         problems.append(f"{name} belongs to another spec: run jobs/tokenize_audio.py again")
     seen, patched = Tally(), Tally()
     for entry in index.shards:
         try:
-            data = plan.store.read_bytes(f"shards/{entry.path}")
+            data = plan.store.read_bytes(f"{SHARD_FOLDER}/{entry.path}")
         except FileNotFoundError:
-            problems.append(f"shards/{entry.path} is missing")
+            problems.append(f"{SHARD_FOLDER}/{entry.path} is missing")
             continue
         if hashlib.sha256(data).hexdigest() != entry.sha256:
-            problems.append(f"shards/{entry.path} is not the file that the index lists: its hash differs")
+            problems.append(f"{SHARD_FOLDER}/{entry.path} is not the file that the index lists: its hash differs")
             continue
         for sample in samples_of(io.BytesIO(data)):
             meta = SampleMeta.model_validate(json.loads(sample.read("json")))
             for span in meta.segments:
                 seen.add(span.segment_id)
-            problems += [f"shards/{entry.path} {meta.key}: {problem}" for problem in check_sample(meta, sample, index)]
+            problems += [
+                f"{SHARD_FOLDER}/{entry.path} {meta.key}: {problem}" for problem in check_sample(meta, sample, index)
+            ]
     rejected = {
         reject.id
-        for commit in plan.commits("shards", with_rejects=True)
+        for commit in plan.commits(SHARDS, with_rejects=True)
         for reject in plan.store.read_table(Reject, commit.outputs["rejects"])
     }
     for partition in plan.partitions:
-        if plan.done["patches"][partition.number]:
-            for row in read_stage(plan, "patches", partition.number)[0]:
+        if plan.done[Patches.TABLE][partition.number]:
+            for row in read_stage(plan, Patches.TABLE, partition.number)[0]:
                 if key_of(row) not in rejected:
                     patched.add(key_of(row))
     if seen != patched:

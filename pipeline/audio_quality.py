@@ -8,39 +8,28 @@ import numpy as np
 
 from pipeline.measures import signal
 from pipeline.source.base import AudioReader
-from pipeline.stage import StageResult, refuse, rows_of
+from pipeline.stage import StageResult, WithoutModel, refuse, rows_of
 from schemas.arrow import Row
-from schemas.cards import Card
 from schemas.spec import AudioQualitySpec
 from schemas.tables import AudioQuality, Recording, Reject, RejectCode, Segment
 
 
-class AudioQualityStage:
+class AudioQualityStage(WithoutModel):
     """Four numbers per segment. Rejects: clipped, narrow_band, noisy, music."""
 
-    name = "audio_quality"
+    name = AudioQuality.TABLE
     version = 1
-    inputs: tuple[str, ...] = ("segments", "recordings")
+    inputs: tuple[str, ...] = (Segment.TABLE, Recording.TABLE)
 
     def __init__(self, spec: AudioQualitySpec) -> None:
         self._spec = spec
 
-    def cards(self) -> list[Card]:
-        """No model is used."""
-        return []
-
-    def open(self) -> None:
-        """Nothing to load."""
-
-    def close(self) -> None:
-        """Nothing to release."""
-
     def run(self, tables: Mapping[str, Sequence[Row]], audio: AudioReader) -> StageResult:
         """A row per segment that passes."""
-        recordings = {row.recording_id: row for row in rows_of(tables, "recordings", Recording)}
+        recordings = {row.recording_id: row for row in rows_of(tables, Recording)}
         rows: list[AudioQuality] = []
         rejects: list[Reject] = []
-        for segment in rows_of(tables, "segments", Segment):
+        for segment in rows_of(tables, Segment):
             samples = audio.read(recordings[segment.recording_id], segment.channel)[segment.start : segment.end]
             row = measure(segment.segment_id, samples)
             problem = find_problem(self._spec, row)

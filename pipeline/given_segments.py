@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from itertools import pairwise
 
 from pipeline.source.base import AudioReader
-from pipeline.stage import StageResult, refuse, rows_of
+from pipeline.stage import StageResult, WithoutModel, refuse, rows_of
 from schemas.arrow import Row
 from schemas.audio import SAMPLE_RATE
 from schemas.cards import NO_MODEL, Card
@@ -18,16 +18,16 @@ TOLERANCE = 640
 """Samples (40 ms) by which an utterance may end after its recording: corpora round to hundredths. It is cut there."""
 
 
-class GivenSegmentsStage:
+class GivenSegmentsStage(WithoutModel):
     """Given utterances as segments; a recording that came without any is one segment. No audio is read.
 
     Rejects, each with the row's place: bad_row, too_short, too_long. A recording none of whose utterances can be used is a
     reject as a whole.
     """
 
-    name = "segments"
+    name = Segment.TABLE
     version = 1
-    inputs: tuple[str, ...] = ("recordings",)
+    inputs: tuple[str, ...] = (Recording.TABLE,)
 
     def __init__(self, spec: GivenSegmentsSpec) -> None:
         self._spec = spec
@@ -36,17 +36,11 @@ class GivenSegmentsStage:
         """Not a model, but where segments come from."""
         return [Card(kind="vad", name="given", facts={"source": "corpus"}, notes={"license": NO_MODEL})]
 
-    def open(self) -> None:
-        """Nothing to load."""
-
-    def close(self) -> None:
-        """Nothing to release."""
-
     def run(self, tables: Mapping[str, Sequence[Row]], audio: AudioReader) -> StageResult:
         """Segments of each recording, ordered and disjoint within a channel."""
         rows: list[Segment] = []
         rejects: list[Reject] = []
-        for recording in rows_of(tables, "recordings", Recording):
+        for recording in rows_of(tables, Recording):
             found, refused = self._recording(recording)
             rows += found
             rejects += refused

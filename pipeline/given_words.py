@@ -11,7 +11,7 @@ from pipeline.align.base import AlignError, WordTiming
 from pipeline.align.place import place_words
 from pipeline.asr.given import words_of
 from pipeline.source.base import AudioReader
-from pipeline.stage import StageResult
+from pipeline.stage import StageResult, WithoutModel, rows_of
 from pipeline.text.tokens import tokenise
 from schemas.arrow import Row
 from schemas.audio import SAMPLE_RATE
@@ -24,12 +24,12 @@ IGNORED = frozenset("ZPC")
 """Unicode categories (separators, punctuation, control) by which a transcript and its given words may differ."""
 
 
-class GivenWordsStage:
+class GivenWordsStage(WithoutModel):
     """Given words found in each transcript. No audio is read. Rejects: align_failed, align_coverage."""
 
-    name = "words"
+    name = Word.TABLE
     version = 1
-    inputs: tuple[str, ...] = ("transcripts", "segments", "recordings")
+    inputs: tuple[str, ...] = (Transcript.TABLE, Segment.TABLE, Recording.TABLE)
 
     def __init__(self, spec: GivenWordsSpec) -> None:
         self._spec = spec
@@ -39,21 +39,14 @@ class GivenWordsStage:
         """Not a model, but where the times come from."""
         return [self._card]
 
-    def open(self) -> None:
-        """Nothing to load."""
-
-    def close(self) -> None:
-        """Nothing to release."""
-
     def run(self, tables: Mapping[str, Sequence[Row]], audio: AudioReader) -> StageResult:
         """Words of each transcript; a segment whose given words are not those of its transcript is a reject as a whole."""
-        segments = {row.segment_id: row for row in tables["segments"] if isinstance(row, Segment)}
-        recordings = {row.recording_id: row for row in tables["recordings"] if isinstance(row, Recording)}
+        segments = {row.segment_id: row for row in rows_of(tables, Segment)}
+        recordings = {row.recording_id: row for row in rows_of(tables, Recording)}
         rows: list[Word] = []
         rejects: list[Reject] = []
         came: tuple[str, Given] = ("", Given())
-        for transcript in tables["transcripts"]:
-            assert isinstance(transcript, Transcript)
+        for transcript in rows_of(tables, Transcript):
             segment = segments[transcript.segment_id]
             recording = recordings[segment.recording_id]
             if came[0] != recording.recording_id:  # once per recording: hours of words are a large column

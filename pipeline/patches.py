@@ -6,12 +6,11 @@ from collections.abc import Mapping, Sequence
 from itertools import pairwise
 
 from pipeline.source.base import AudioReader
-from pipeline.stage import StageResult, rows_of
+from pipeline.stage import StageResult, WithoutModel, rows_of
 from schemas.arrow import Row
 from schemas.audio import PATCH_FILLER, PATCH_SILENCE, PATCH_WORD
-from schemas.cards import Card
 from schemas.spec import PatchesSpec
-from schemas.tables import Patches, Units, Word
+from schemas.tables import Patches, Segment, Units, Word
 
 
 def word_frames(times: Sequence[tuple[int, int]], num_frames: int, hop: int) -> list[tuple[int, int]]:
@@ -82,35 +81,25 @@ def check_bounds(bounds: Sequence[int], num_frames: int) -> None:
         raise ValueError(f"patch bounds {list(bounds)} do not tile [0, {num_frames})")
 
 
-class PatchesStage:
+class PatchesStage(WithoutModel):
     """Puts words and units together. A segment without units or without words was rejected by the stage that lost it."""
 
-    name = "patches"
+    name = Patches.TABLE
     version = 2
-    inputs: tuple[str, ...] = ("words", "units", "segments")
+    inputs: tuple[str, ...] = (Word.TABLE, Units.TABLE, Segment.TABLE)
 
     def __init__(self, spec: PatchesSpec, hop: int):
         self.spec = spec
         self.hop = hop
 
-    def cards(self) -> list[Card]:
-        """None: the rule is in the parameters."""
-        return []
-
-    def open(self) -> None:
-        """Nothing to load."""
-
     def run(self, tables: Mapping[str, Sequence[Row]], audio: AudioReader) -> StageResult:
         """One row per segment that has both words and units."""
         words: dict[str, list[Word]] = {}
-        for word in rows_of(tables, "words", Word):
+        for word in rows_of(tables, Word):
             words.setdefault(word.segment_id, []).append(word)
-        spoken = [units for units in rows_of(tables, "units", Units) if units.segment_id in words]
+        spoken = [units for units in rows_of(tables, Units) if units.segment_id in words]
         rows = [self._patches(units, words[units.segment_id]) for units in spoken]
         return StageResult(rows=rows)
-
-    def close(self) -> None:
-        """Nothing to release."""
 
     def _patches(self, units: Units, words: Sequence[Word]) -> Patches:
         words = sorted(words, key=lambda word: word.word_index)

@@ -44,9 +44,9 @@ class Span:
 class SegmentsStage:
     """Speech detection and packing. Rejects: no_speech."""
 
-    name = "segments"
+    name = Segment.TABLE
     version = 1
-    inputs: tuple[str, ...] = ("recordings",)
+    inputs: tuple[str, ...] = (Recording.TABLE,)
 
     def __init__(self, spec: SegmentsSpec, channels: str = "mix") -> None:
         """`channels` is recordings.channels of the spec: "each" segments every channel of a recording on its own."""
@@ -73,7 +73,7 @@ class SegmentsStage:
         """Segments of each recording, ordered and disjoint; together they hold every sample that is speech to the VAD."""
         rows: list[Segment] = []
         rejects: list[Reject] = []
-        for recording in rows_of(tables, "recordings", Recording):
+        for recording in rows_of(tables, Recording):
             channels = range(recording.channels) if self._each else [-1]
             found = [row for channel in channels for row in self._segments(recording, channel, audio)]
             rows += found

@@ -59,6 +59,20 @@ class Stage(Protocol):
         ...
 
 
+class WithoutModel:
+    """What a stage that computes with no model answers: no cards, nothing to load, nothing to release."""
+
+    def cards(self) -> list[Card]:
+        """None: nothing but its code and its spec decides what it makes."""
+        return []
+
+    def open(self) -> None:
+        """There is nothing to load."""
+
+    def close(self) -> None:
+        """There is nothing to release."""
+
+
 @runtime_checkable
 class Batched(Protocol):
     """A stage whose network takes several rows at a time."""
@@ -68,11 +82,11 @@ class Batched(Protocol):
         ...
 
 
-def rows_of(tables: Mapping[str, Sequence[Row]], name: str, cls: type[RowType]) -> list[RowType]:
+def rows_of(tables: Mapping[str, Sequence[Row]], cls: type[RowType]) -> list[RowType]:
     """The rows of one of a stage's inputs, as what they are."""
     rows: list[RowType] = []
-    for row in tables[name]:
-        assert isinstance(row, cls), f"the table {name} holds {type(row).__name__}"
+    for row in tables[cls.TABLE]:
+        assert isinstance(row, cls), f"the table {cls.TABLE} holds {type(row).__name__}"
         rows.append(row)
     return rows
 

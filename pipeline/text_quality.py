@@ -8,41 +8,30 @@ import numpy as np
 
 from pipeline.measures import text as measures
 from pipeline.source.base import AudioReader
-from pipeline.stage import StageResult, refuse, rows_of
+from pipeline.stage import StageResult, WithoutModel, refuse, rows_of
 from schemas.arrow import Row
 from schemas.audio import SAMPLE_RATE
-from schemas.cards import Card
 from schemas.spec import TextQualitySpec
 from schemas.tables import Recording, Reject, RejectCode, Segment, TextQuality, Transcript
 
 
-class TextQualityStage:
+class TextQualityStage(WithoutModel):
     """Measures of a text. Rejects: wrong_language, hallucination, repetition, rate_out_of_range."""
 
-    name = "text_quality"
+    name = TextQuality.TABLE
     version = 1
-    inputs: tuple[str, ...] = ("transcripts", "segments", "recordings")
+    inputs: tuple[str, ...] = (Transcript.TABLE, Segment.TABLE, Recording.TABLE)
 
     def __init__(self, spec: TextQualitySpec) -> None:
         self._spec = spec
 
-    def cards(self) -> list[Card]:
-        """No model is used."""
-        return []
-
-    def open(self) -> None:
-        """Nothing to load."""
-
-    def close(self) -> None:
-        """Nothing to release."""
-
     def run(self, tables: Mapping[str, Sequence[Row]], audio: AudioReader) -> StageResult:
         """A row per transcript that passes."""
-        recordings = {row.recording_id: row for row in rows_of(tables, "recordings", Recording)}
-        segments = {row.segment_id: row for row in rows_of(tables, "segments", Segment)}
+        recordings = {row.recording_id: row for row in rows_of(tables, Recording)}
+        segments = {row.segment_id: row for row in rows_of(tables, Segment)}
         rows: list[TextQuality] = []
         rejects: list[Reject] = []
-        for transcript in rows_of(tables, "transcripts", Transcript):
+        for transcript in rows_of(tables, Transcript):
             segment = segments[transcript.segment_id]
             hint = recordings[segment.recording_id].language_hint
             row = measure(transcript, (segment.end - segment.start) / SAMPLE_RATE, hint)

@@ -32,9 +32,9 @@ def make_recogniser(spec: WhisperXSpec | ParakeetSpec | TranscriptSpec) -> Recog
 class TranscriptsStage:
     """Text for each segment. Rejects: empty_transcript, repetition, low_logprob, rate_out_of_range, align_failed."""
 
-    name = "transcripts"
+    name = Transcript.TABLE
     version = 1
-    inputs: tuple[str, ...] = ("segments", "recordings")
+    inputs: tuple[str, ...] = (Segment.TABLE, Recording.TABLE)
 
     def __init__(
         self, spec: WhisperXSpec | ParakeetSpec | TranscriptSpec, recogniser: Recogniser | None = None
@@ -62,10 +62,10 @@ class TranscriptsStage:
 
     def run(self, tables: Mapping[str, Sequence[Row]], audio: AudioReader) -> StageResult:
         """A transcript per segment, or the reason why there is none."""
-        recordings = {row.recording_id: row for row in rows_of(tables, "recordings", Recording)}
+        recordings = {row.recording_id: row for row in rows_of(tables, Recording)}
         rows: list[Transcript] = []
         rejects: list[Reject] = []
-        cuts = [(recordings[segment.recording_id], segment) for segment in rows_of(tables, "segments", Segment)]
+        cuts = [(recordings[segment.recording_id], segment) for segment in rows_of(tables, Segment)]
         for (_, segment), result in zip(cuts, self._recogniser.transcribe(cuts, audio), strict=True):
             problem = result if isinstance(result, Unusable) else find_problem(self._spec, segment, result)
             if problem is not None:

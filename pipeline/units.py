@@ -25,9 +25,9 @@ CHUNK_BATCHES = 8
 class UnitsStage:
     """Encodes each segment on its own, so its units do not depend on the rest of the partition."""
 
-    name = "units"
+    name = Units.TABLE
     version = 1
-    inputs: tuple[str, ...] = ("segments", "recordings")
+    inputs: tuple[str, ...] = (Segment.TABLE, Recording.TABLE)
 
     def __init__(self, spec: UnitsSpec):
         self.spec = spec
@@ -69,8 +69,8 @@ class UnitsStage:
 
     def run(self, tables: Mapping[str, Sequence[Row]], audio: AudioReader) -> StageResult:
         """A row of units per segment; a segment shorter than a frame, or cut off by its recording's end, is a reject."""
-        recordings = {row.recording_id: row for row in rows_of(tables, "recordings", Recording)}
-        segments = rows_of(tables, "segments", Segment)
+        recordings = {row.recording_id: row for row in rows_of(tables, Recording)}
+        segments = rows_of(tables, Segment)
         size = self.encoder.batch_size
         chunks = [
             segments[first : first + size * CHUNK_BATCHES] for first in range(0, len(segments), size * CHUNK_BATCHES)

@@ -45,9 +45,9 @@ def make_aligner(spec: AlignerSpec) -> WordAligner:
 class WordsStage:
     """Aligns each segment's transcript to its audio. Rejects: align_failed, align_coverage."""
 
-    name = "words"
+    name = Word.TABLE
     version = 2
-    inputs: tuple[str, ...] = ("transcripts", "segments", "recordings")
+    inputs: tuple[str, ...] = (Transcript.TABLE, Segment.TABLE, Recording.TABLE)
 
     def __init__(self, spec: AlignerSpec, aligner: WordAligner | None = None) -> None:
         self._spec = spec
@@ -76,11 +76,11 @@ class WordsStage:
 
     def run(self, tables: Mapping[str, Sequence[Row]], audio: AudioReader) -> StageResult:
         """Words of each transcript; a segment whose words are not found well enough is a reject as a whole."""
-        segments = {row.segment_id: row for row in rows_of(tables, "segments", Segment)}
-        recordings = {row.recording_id: row for row in rows_of(tables, "recordings", Recording)}
+        segments = {row.segment_id: row for row in rows_of(tables, Segment)}
+        recordings = {row.recording_id: row for row in rows_of(tables, Recording)}
         rows: list[Word] = []
         rejects: list[Reject] = []
-        transcripts = rows_of(tables, "transcripts", Transcript)
+        transcripts = rows_of(tables, Transcript)
         size = self._aligner.batch_size if isinstance(self._aligner, BatchAligner) else 1
         chunks = [
             transcripts[first : first + size * CHUNK_BATCHES]

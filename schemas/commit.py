@@ -118,3 +118,5 @@ KINDS = {
 """Every stage, optional ones among them, in the order in which their tables are made."""
 SHARDS = next(name for name, kind in KINDS.items() if kind.gathers)
 """The stage that gathers; the last."""
+SHARD_FOLDER = KINDS[SHARDS].folder
+"""Where the shards, and the index that names them, lie in an output."""

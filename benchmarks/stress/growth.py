@@ -158,7 +158,8 @@ def commit_everything(plan: Plan) -> None:
     Path(store.path(LISTINGS)).mkdir()
     rejects: list[str] = []
     for stage in STAGES:
-        folder, suffix = ("shards", "tar") if stage == "shards" else (f"tables/{stage}", "parquet")
+        kind = KINDS[stage]
+        folder, suffix = kind.folder, "tar" if kind.gathers else "parquet"
         log = folder_of(stage, plan.stages[stage].fingerprint)
         Path(store.path(log)).mkdir(parents=True)
         count, names = len(plan.units[stage]), []
@@ -196,8 +197,8 @@ def commits_of(stage: str, units: list[str], first: int, folder: str, suffix: st
     }
     columns |= {"rejects_by_code": np.where(rejected, '{"no_speech": 1}', "{}")}
     sums = dict.fromkeys(("samples", "frames", "words", "patches", "audio_samples", *BELIEF), 6000)
-    sums |= {"samples in language en": 1, "samples under ": 1, "recordings": 1} if stage == "shards" else {}
-    columns |= {"sums": [json.dumps(sums if stage == "shards" else {})] * count}
+    sums |= {"samples in language en": 1, "samples under ": 1, "recordings": 1} if KINDS[stage].gathers else {}
+    columns |= {"sums": [json.dumps(sums if KINDS[stage].gathers else {})] * count}
     made = provenance()
     columns |= {
         "provenance": [json.dumps({**made, "when": f"{made['when']} {i}"}) for i in range(first, first + count)]

@@ -20,6 +20,7 @@ from pipeline.containers.base import AudioError
 from pipeline.source.audio import SourceAudio
 from schemas.arrow import RowType
 from schemas.audio import SAMPLE_RATE
+from schemas.commit import SHARD_FOLDER, SHARDS
 from schemas.config import ConfigError, in_short
 from schemas.reading.shard_reader import ShardSample, samples_of, whole_index
 from schemas.shards import TIMING_CODES, SampleMeta, ShardIndex, on_the_grid
@@ -156,7 +157,7 @@ def read_shards(plan: Plan, index: ShardIndex) -> tuple[ShardStatistics, list[Sa
     strips, number = [], 0
     for entry in chosen:
         try:
-            file = plan.store.fs.open(plan.store.path(f"shards/{entry.path}"), "rb")
+            file = plan.store.fs.open(plan.store.path(f"{SHARD_FOLDER}/{entry.path}"), "rb")
         except FileNotFoundError as error:
             raise ConfigError(
                 f"{plan.spec.output}/shards/{entry.path} is missing though index.json lists it: "
@@ -269,10 +270,10 @@ class _SourceAudioOf:
 
 def no_index(plan: Plan) -> ShardIndex:
     """The index of a run that has no shards yet."""
-    cards = plan.stages["shards"].cards
+    cards = plan.stages[SHARDS].cards
     return ShardIndex(
         kind="speech",
-        fingerprint=plan.stages["shards"].fingerprint,
+        fingerprint=plan.stages[SHARDS].fingerprint,
         **unit_tokenizer_of(cards),
         cards={card.card_id: card for card in cards},
         shards=[],
@@ -287,10 +288,10 @@ def load_index(plan: Plan, data: bytes) -> ShardIndex:
         ConfigError: it was written with another spec, or cannot be read.
     """
     try:
-        index = whole_index(data, lambda path: plan.store.read_bytes(f"shards/{path}"))
+        index = whole_index(data, lambda path: plan.store.read_bytes(f"{SHARD_FOLDER}/{path}"))
     except (OSError, ValueError) as error:
         raise ConfigError(f"{plan.spec.output}/shards/index.json cannot be read: {in_short(error)}") from error
-    if index.fingerprint != plan.stages["shards"].fingerprint:
+    if index.fingerprint != plan.stages[SHARDS].fingerprint:
         raise ConfigError(
             f"{plan.spec.output}/shards/index.json was written with other settings than these: run "
             f"jobs/tokenize_audio.py with the same --config and overrides first"

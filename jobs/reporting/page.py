@@ -18,6 +18,8 @@ from jobs.reporting.strips import bar_chart, clean, draw_strip
 from jobs.reporting.summary import FUNNEL
 from jobs.reporting.timeline import draw
 from schemas.audio import PATCH_FILLER, PATCH_SILENCE, PATCH_WORD, SAMPLE_RATE
+from schemas.commit import SHARDS
+from schemas.tables import Recording, Segment
 
 PATCH_NAMES = {PATCH_WORD: "word", PATCH_SILENCE: "silence", PATCH_FILLER: "filler"}
 BAR_LIMIT = 512
@@ -122,8 +124,8 @@ def _balance(facts: ReportFacts) -> str:
     """Whether speech went to shards or to rejects and nowhere else, in a sentence."""
     if not facts.index.shards:
         return "There are no shards: the run is not finished, was ended by its rejects, or rejected everything."
-    speech, shards = (facts.stages[name].hours_out * 3600 for name in ("segments", "shards"))
-    early = sum(group.seconds for group in facts.rejects if group.stage in ("recordings", "segments"))
+    speech, shards = (facts.stages[name].hours_out * 3600 for name in (Segment.TABLE, SHARDS))
+    early = sum(group.seconds for group in facts.rejects if group.stage in (Recording.TABLE, Segment.TABLE))
     lost = facts.rejected_seconds - early
     sums = f"{seconds_text(speech)} of speech, {seconds_text(shards)} in shards and {seconds_text(lost)} rejected after"
     holds = abs(speech - shards - lost) < 0.01

@@ -17,18 +17,28 @@ from jobs.store.provenance import provenance
 from pipeline.source.inventory import unreadable
 from schemas.arrow import to_rows
 from schemas.commit import SHARDS
-from schemas.tables import InventoryItem
+from schemas.tables import (
+    AudioQuality,
+    InventoryItem,
+    Patches,
+    Recording,
+    Segment,
+    TextQuality,
+    Transcript,
+    Units,
+    Word,
+)
 
 FUNNEL = {
-    "recordings": "decoded",
-    "segments": "speech",
-    "audio_quality": "good sound",
-    "transcripts": "transcribed",
-    "text_quality": "good text",
-    "words": "aligned",
-    "units": "in units",
-    "patches": "in patches",
-    "shards": "in shards",
+    Recording.TABLE: "decoded",
+    Segment.TABLE: "speech",
+    AudioQuality.TABLE: "good sound",
+    Transcript.TABLE: "transcribed",
+    TextQuality.TABLE: "good text",
+    Word.TABLE: "aligned",
+    Units.TABLE: "in units",
+    Patches.TABLE: "in patches",
+    SHARDS: "in shards",
 }
 
 

@@ -56,7 +56,7 @@ def keep_common_segments(tables: dict[str, Sequence[Row]]) -> dict[str, Sequence
 
     What one branch rejected (a segment that could not be aligned) is no input of the stage that joins the branches.
     """
-    names = [name for name in tables if name not in ("inventory", "recordings")]
+    names = [name for name in tables if name not in (InventoryItem.TABLE, Recording.TABLE)]
     if len(names) < 2:
         return tables
     common = set.intersection(*({key_of(row) for row in tables[name]} for name in names))

@@ -21,7 +21,7 @@ from schemas.cards import Card
 from schemas.commit import KINDS, SHARDS, Commit, stage_fingerprint
 from schemas.config import ConfigError
 from schemas.spec import PipelineSpec, ShardsSpec
-from schemas.tables import InventoryItem
+from schemas.tables import InventoryItem, Units
 
 FLAC_BYTES_PER_SECOND = 17_000
 TEXT_BYTES_PER_SECOND = 400
@@ -213,7 +213,7 @@ def plan_stages(spec: PipelineSpec, wanted: Sequence[str]) -> dict[str, StagePla
 
 def hop_of(stages: Mapping[str, StagePlan]) -> int:
     """Samples per unit, by the cards; where units are not planned, that of most encoders (there are no shards then)."""
-    return unit_tokenizer_of(stages["units"].cards)["hop"] if "units" in stages else 320
+    return unit_tokenizer_of(stages[Units.TABLE].cards)["hop"] if Units.TABLE in stages else 320
 
 
 def cut_groups(inventory: Inventory, spec: ShardsSpec, hop: int) -> np.ndarray:

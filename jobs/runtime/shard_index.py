@@ -21,6 +21,7 @@ from jobs.runtime.stages import unit_tokenizer_of
 from jobs.store.records import index_name
 from pipeline.source.partitions import SCALE, cut_by_content
 from schemas.audio import SAMPLE_RATE
+from schemas.commit import SHARD_FOLDER, SHARDS
 from schemas.reading.shard_reader import ENTRIES
 from schemas.shards import IndexPart, ShardEntry, ShardIndex
 from schemas.storage.files import sha256
@@ -35,8 +36,8 @@ SUMMED = ("samples", "frames", "words", "patches", "seconds", "bytes")
 
 def write_index(plan: Plan) -> ShardIndex:
     """Publish the index of the shards. Only called when every shard is committed: the index's presence means complete."""
-    assert not plan.pending("shards")
-    stage, name = plan.stages["shards"], index_name(plan.spec.source)
+    assert not plan.pending(SHARDS)
+    stage, name = plan.stages[SHARDS], index_name(plan.spec.source)
     columns: dict[str, list[float]] = {key: [] for key in SUMMED}
     shares = Shares()
     pieces = list(_pieces(plan))
@@ -44,7 +45,7 @@ def write_index(plan: Plan) -> ShardIndex:
     shards: list[ShardEntry] = []
     for rows in pieces:
         shards = []
-        for table in plan.logs["shards"].take(rows, COLUMNS):
+        for table in plan.logs[SHARDS].take(rows, COLUMNS):
             for row in table.to_pylist():
                 sums = json.loads(row["sums"])
                 shares.add(sums)
@@ -63,19 +64,21 @@ def write_index(plan: Plan) -> ShardIndex:
         totals={**{key: sum(column) for key, column in columns.items()}, **shares.totals()},
         parts=parts,
     )
-    plan.store.write_bytes(f"shards/{name}.json", (index.model_dump_json(indent=1) + "\n").encode("utf-8"))
+    plan.store.write_bytes(f"{SHARD_FOLDER}/{name}.json", (index.model_dump_json(indent=1) + "\n").encode("utf-8"))
     card = data_card(index, {name: index.totals.get(name, {}) for name in ("languages", "licenses")})
-    plan.store.write_bytes("shards/README.md" if name == "index" else f"shards/{name}.md", card.encode("utf-8"))
+    plan.store.write_bytes(
+        f"{SHARD_FOLDER}/README.md" if name == "index" else f"{SHARD_FOLDER}/{name}.md", card.encode("utf-8")
+    )
     return index
 
 
 def _pieces(plan: Plan) -> Iterator[np.ndarray]:
     """The rows of the shards' log in order: all at once, or as many at a time as a part has."""
-    rows = plan.rows("shards")
+    rows = plan.rows(SHARDS)
     if len(rows) <= PART:
         yield rows
         return
-    digests = (text for table in plan.logs["shards"].take(rows, ["sha256"]) for text in table.column(1).to_pylist())
+    digests = (text for table in plan.logs[SHARDS].take(rows, ["sha256"]) for text in table.column(1).to_pylist())
     marks = np.asarray([int(text[:13], 16) / 16.0**13 for text in digests])
     for start, stop in pairwise(cut_by_content(np.full(len(rows), SCALE // PART), marks)):
         yield rows[start:stop]
@@ -85,7 +88,7 @@ def _write_part(plan: Plan, name: str, shards: list[ShardEntry]) -> IndexPart:
     data = ENTRIES.dump_json(shards, indent=0)
     digest = sha256(data)
     path = f"{FOLDER}/{name}-{digest[:16]}.json"
-    plan.store.write_bytes(f"shards/{path}", data)
+    plan.store.write_bytes(f"{SHARD_FOLDER}/{path}", data)
     return IndexPart(path=path, sha256=digest, shards=len(shards))
 
 
@@ -135,7 +138,7 @@ class Shares:
 def belief(plan: Plan) -> dict[str, Any]:
     """`Shares.belief` of the shards that are committed."""
     shares = Shares()
-    for table in plan.logs["shards"].select(plan.rows("shards"), ["sums"]):
+    for table in plan.logs[SHARDS].select(plan.rows(SHARDS), ["sums"]):
         for text in table.column("sums").to_pylist():
             shares.add(json.loads(text))
     return shares.belief()

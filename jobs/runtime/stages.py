@@ -27,7 +27,7 @@ from schemas.spec import (
     StagesSpec,
     TextQualitySpec,
 )
-from schemas.tables import TABLES
+from schemas.tables import TABLES, Units
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,7 +56,7 @@ def identify(name: str, spec: PipelineSpec, above: Mapping[str, Sequence[Card]])
         return Identity(version=SHARDS_VERSION, schema=SHARD_FORMAT, cards=cards, parameters=parameters)
     stage = build_stage(name, spec)
     if isinstance(stage, PatchesStage):  # its hop is the units', not a field of its spec
-        parameters = {**parameters, "hop": unit_tokenizer_of(above["units"])["hop"]}
+        parameters = {**parameters, "hop": unit_tokenizer_of(above[Units.TABLE])["hop"]}
     return Identity(
         version=stage.version, schema=TABLES[name].VERSION, cards=tuple(stage.cards()), parameters=parameters
     )

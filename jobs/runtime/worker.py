@@ -211,7 +211,7 @@ class StageWorker:
         hashes: dict[str, str] = {}
         tables: dict[str, Sequence[Row]] = {}
         for table in self.stage.inputs:
-            if table == "inventory":
+            if table == InventoryItem.TABLE:
                 tables[table] = task.items
             else:
                 hashes[table] = task.receipts[table]
@@ -228,7 +228,7 @@ class StageWorker:
         files = [item for item in task.items if has_rows(item)]
         if KINDS[self.plan.name].restates:
             return {member_id(item, self.labels): item.uri for item in files}
-        recordings = tables.get("recordings") or self._read("recordings", task)
+        recordings = tables.get(Recording.TABLE) or self._read(Recording.TABLE, task)
         ids = {row.uri: row.recording_id for row in recordings if isinstance(row, Recording)}
         return {member_id(item, self.labels): ids[item.uri] for item in files if item.uri in ids}
 

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
+from schemas.commit import KINDS
 from schemas.spec import PipelineSpec
-from schemas.tables import InventoryItem
+from schemas.tables import InventoryItem, Transcript
 
-AUDIO_STAGES = ("segments", "audio_quality", "units")
-TEXT_STAGES = ("transcripts", "text_quality", "words", "patches")
 EVERYTHING = tuple(name for name in InventoryItem.model_fields if name not in ("probe", "bytes", "seconds"))
 
 
@@ -15,21 +14,25 @@ def labels_read(spec: PipelineSpec) -> dict[str, tuple[str, ...]]:
 
     `recordings` restates them all for those who read tables, but what it computes depends on none: other labels cost no decoding.
     """
-    backends = {stage: str(getattr(spec.stages, stage).backend) for stage in ("segments", "transcripts", "words")}
-    cut = ("given",) if backends["segments"] == "given" else ()
-    text = {"language_hint", *cut, *(("given",) if backends["words"] == "given" else ())}
-    if backends["transcripts"] == "transcript":
+    stages = spec.stages
+    cut = ("given",) if stages.segments.backend == "given" else ()
+    text = {"language_hint", *cut, *(("given",) if stages.words.backend == "given" else ())}
+    if stages.transcripts.backend == "transcript":
         text |= {"transcript", "given"}
     heard = tuple(sorted(text))
+    told = tuple(sorted({*heard, "uri", "license", "given", "extra"}))  # the last two name speakers
     return {
-        "recordings": EVERYTHING,
-        **dict.fromkeys(AUDIO_STAGES, cut),
-        **dict.fromkeys(TEXT_STAGES, heard),
-        "shards": tuple(sorted({*heard, "uri", "license", "given", "extra"})),  # the last two name speakers
+        name: EVERYTHING if kind.restates else told if kind.gathers else heard if _hears_text(name) else cut
+        for name, kind in KINDS.items()
     }
+
+
+def _hears_text(stage: str) -> bool:
+    """Whether a stage writes transcripts, or stands on a stage that does."""
+    return stage == Transcript.TABLE or any(_hears_text(above) for above in KINDS[stage].upstream)
 
 
 def members_read(spec: PipelineSpec) -> dict[str, tuple[str, ...]]:
     """Stage -> columns by which a file's rows are known when they are taken over. Labels of recordings are written anew, but
     rows of a corpus that cannot be used (`given`) are among their rejects."""
-    return {**labels_read(spec), "recordings": ("given",)}
+    return {name: ("given",) if KINDS[name].restates else read for name, read in labels_read(spec).items()}

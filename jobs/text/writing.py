@@ -16,6 +16,7 @@ from jobs.text.files import Item
 from jobs.text.tokens import open_tokenizer
 from pipeline.shards import write_shard
 from schemas.cards import Card, fingerprint
+from schemas.commit import SHARD_FOLDER
 from schemas.config import StrictModel
 from schemas.shards import SHARD_FORMAT, SampleMeta, ShardEntry
 
@@ -82,7 +83,7 @@ def write_item(root: str, item: Item, spec: TextSpec) -> TextCommit:
     counted = Counter({"in": 0})
     for number, samples in enumerate(_shards(_accepted(item, spec, rejects, counted), item.name, spec)):
         data = write_shard([members for _, members in samples])
-        output = store.write_named("shards", f"{item.name}-{number:04d}", ".tar", data, len(samples))
+        output = store.write_named(SHARD_FOLDER, f"{item.name}-{number:04d}", ".tar", data, len(samples))
         entry = ShardEntry(
             path=output.path, sha256=output.sha256, bytes=output.bytes, samples=len(samples), frames=0, words=0, patches=0,
             seconds=0.0,

@@ -31,7 +31,7 @@ from pipeline.source.partitions import Inventory
 from schemas.cards import fingerprint
 from schemas.config import ConfigError
 from schemas.spec import PipelineSpec
-from schemas.tables import Recording, Segment
+from schemas.tables import Recording, Segment, Units
 
 FOLDER = "kmeans"
 
@@ -44,7 +44,7 @@ def plan_sample(spec: PipelineSpec) -> Plan:
 
     Its rows are taken over by the run of the whole corpus, and the other way round.
     """
-    whole = make_plan(spec, until="segments")
+    whole = make_plan(spec, until=Segment.TABLE)
     files = whole.partitions
     order = [draw(spec.kmeans.seed, content) for content in files.ids(0, files.num_files)]
     candidates = [number for number in np.argsort(order, kind="stable").tolist() if not files.is_aside[number]]
@@ -53,7 +53,7 @@ def plan_sample(spec: PipelineSpec) -> Plan:
     if len(chosen) == len(candidates):
         return whole
     table = files.table.take(pa.array(sorted(chosen)))
-    sample = plan_inventory(spec, Inventory(table, spec.partitions.minutes, spec.partitions.files), "segments")
+    sample = plan_inventory(spec, Inventory(table, spec.partitions.minutes, spec.partitions.files), Segment.TABLE)
     sample.is_sample = True
     return sample
 
@@ -90,7 +90,7 @@ def measure(plan: Plan) -> FeatureSample:
     tables = []
     for number in range(len(plan.partitions)):
         outputs = {row.TABLE: plan.commit(row.TABLE, number).outputs[row.TABLE] for row in (Recording, Segment)}
-        for segment in plan.store.read_table(Segment, outputs["segments"]):
+        for segment in plan.store.read_table(Segment, outputs[Segment.TABLE]):
             frames = (segment.end - segment.start) // encoder.hop
             lengths[segment.recording_id] = lengths.get(segment.recording_id, 0) + frames
         tables.append(pickle.dumps(outputs))
@@ -103,10 +103,10 @@ def measure(plan: Plan) -> FeatureSample:
             "encoder": encoder.card().card_id,
             "seed": spec.kmeans.seed,
             "limit": limit,
-            "segments": plan.stages["segments"].fingerprint,
+            "segments": plan.stages[Segment.TABLE].fingerprint,
         }
     )
-    units = plan.units_of_work("segments")
+    units = plan.units_of_work(Segment.TABLE)
     return FeatureSample(
         identity=identity,
         limit=limit,
@@ -135,7 +135,7 @@ class FeatureSampler:
     def __init__(self, spec: PipelineSpec, limit: int) -> None:
         from jobs.cluster.limits import limit_threads
 
-        limit_threads(spec.resource("units").threads)
+        limit_threads(spec.resource(Units.TABLE).threads)
         self.spec, self.limit = spec, limit
         self.store = Store(spec.output)
         self.encoder = build_encoder(spec.stages.units.encoder)
@@ -147,9 +147,9 @@ class FeatureSampler:
             self.encoder.open()
             self._is_open = True
         tables = pickle.loads(row["task"])
-        recordings = self.store.read_table(Recording, tables["recordings"])
+        recordings = self.store.read_table(Recording, tables[Recording.TABLE])
         segments: dict[str, list[Segment]] = {}
-        for segment in self.store.read_table(Segment, tables["segments"]):
+        for segment in self.store.read_table(Segment, tables[Segment.TABLE]):
             segments.setdefault(segment.recording_id, []).append(segment)
         audio, kept = SourceAudio(self.spec.source.uri), []
         for recording in sorted(recordings, key=lambda item: item.recording_id):
@@ -187,7 +187,7 @@ def encode_on_workers(plan: Plan, sample: FeatureSample) -> None:
     LOG.info("features of %d partitions to encode, %d are there", len(rows), done)
     if not rows:
         return
-    (pool,) = fit_pools(plan.spec, ("units",), ray.cluster_resources())
+    (pool,) = fit_pools(plan.spec, (Units.TABLE,), ray.cluster_resources())
     quiet_ray_data()
     dataset = ray.data.from_items(rows, override_num_blocks=len(rows)).map(
         FeatureSampler,

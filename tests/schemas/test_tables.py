@@ -1,5 +1,6 @@
 """Rows survive Arrow and Parquet unchanged, and the tables' schemas only change by decision."""
 
+import ast
 import io
 import json
 from pathlib import Path
@@ -12,11 +13,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from schemas.arrow import Row, arrow_schema, to_rows, to_table
-from schemas.commit import KINDS
+from schemas.commit import KINDS, SHARDS
 from schemas.spec import GATES, STAGES, StagesSpec
 from schemas.tables import TABLES, Units, segment_id
 
-GOLDEN = Path(__file__).resolve().parents[1] / "golden" / "schemas.json"
+ROOT = Path(__file__).resolve().parents[2]
+GOLDEN = ROOT / "tests" / "golden" / "schemas.json"
 
 
 def values(row: type[Row], name: str, arrow: pa.DataType) -> st.SearchStrategy[Any]:
@@ -98,3 +100,20 @@ def test_every_stage_of_the_spec_has_its_kind() -> None:
     assert [name for name, kind in KINDS.items() if kind.gathers] == [STAGES[-1]]
     for position, kind in enumerate(KINDS.values()):
         assert set(kind.upstream) <= set(list(KINDS)[:position]), "a stage stands on those before it"
+
+
+def test_no_job_spells_the_name_of_the_stage_of_shards() -> None:
+    """The table of stages owns it. A flag of that name, and a key of a fingerprint, are other words that look alike."""
+    spelled = []
+    for path in (ROOT / "jobs").rglob("*.py"):
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        alike = {id(key) for node in ast.walk(tree) if isinstance(node, ast.Dict) for key in node.keys}
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "add_argument":
+                alike |= {id(argument) for argument in node.args}
+        spelled += [
+            f"{path.relative_to(ROOT)}:{node.lineno}"
+            for node in ast.walk(tree)
+            if isinstance(node, ast.Constant) and node.value == SHARDS and id(node) not in alike
+        ]
+    assert not spelled
