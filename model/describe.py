@@ -18,7 +18,7 @@ from schemas.commands.cli import Parser, command
 from schemas.config import StrictModel, load_config, parse_config
 
 if TYPE_CHECKING:
-    from model.cost.flops import Counts
+    from model.cost.flops import ForwardWork
     from model.network.base import SpeechTextModel
     from model.network.config import ModelConfig
 
@@ -53,20 +53,20 @@ SPEECH_ONLY = Mix(interleaved=1, speech=1)
 TEXT_ONLY = Mix(interleaved=0)
 
 
-def count_mix(config: ModelConfig, mix: Mix) -> Counts:
+def count_mix(config: ModelConfig, mix: Mix) -> ForwardWork:
     """Expected counts per element of the mix, each element a target, in the middle of documents of `mix.context` elements."""
-    from model.cost.flops import Counts
+    from model.cost.flops import ForwardWork
 
     units, length = mix.unit_share, mix.context
     if config.kind == "plain":
-        return Counts(latents=1, text_rows=1 - units, unit_rows=units, global_pairs=_mean_reach(length, None))
+        return ForwardWork(latents=1, text_rows=1 - units, unit_rows=units, global_pairs=_mean_reach(length, None))
     parts = config.patch_parts
     encoder, decoder, k = parts.encoder, parts.decoder, parts.vectors_per_patch
     latents, local, pooled, own = mix.latents_per_element, 1.0, mix.latents_per_element, 1 / mix.latents_per_element
     if config.text_path == "direct":
         local, pooled, own = units, units / mix.patch_size, mix.patch_size
     num_latents = max(1, round(length * latents))
-    return Counts(
+    return ForwardWork(
         latents=latents,
         text_rows=1 - units,
         unit_rows=units,

@@ -8,6 +8,33 @@ from pydantic import Field, model_validator
 
 from schemas.config import BY_CONTENT, NO_EFFECT, StrictModel
 
+# Fields that several backends share, with what they mean; each backend has defaults of its own, for their scores differ.
+Device = Annotated[
+    Literal["auto", "cpu", "cuda"], NO_EFFECT, Field(description="auto: a GPU where the worker has one.")
+]
+MaxCompressionRatio = Annotated[
+    float, Field(description="Text that zlib compresses further than this repeats itself: rejected as `repetition`.")
+]
+MaxWordsPerSecond = Annotated[float, Field(description="Faster text is rejected as `rate_out_of_range`.")]
+MinCoverage = Annotated[
+    float,
+    Field(
+        ge=0,
+        le=1,
+        description="A segment with a smaller share of directly aligned words is rejected as `align_coverage`.",
+    ),
+]
+MinWordScore = Annotated[float, Field(ge=0, le=1, description="A word with a lower score is `doubtful`.")]
+MaxUncovered = Annotated[
+    float,
+    Field(
+        ge=0,
+        le=1,
+        description="A segment is rejected as `align_coverage` when a larger share of its speech is covered by no word. "
+        "Up to this, such speech becomes filler patches.",
+    ),
+]
+
 
 class WhisperXSpec(StrictModel):
     backend: Literal["whisperx"] = "whisperx"
@@ -22,14 +49,11 @@ class WhisperXSpec(StrictModel):
     """Segments decoded together on a GPU."""
     compute_type: Literal["auto", "int8", "int8_float16", "float16", "bfloat16", "float32"] = "auto"
     """CTranslate2's arithmetic; auto is float16 on a GPU and int8 elsewhere."""
-    device: Annotated[Literal["auto", "cpu", "cuda"], NO_EFFECT] = "auto"
-    """auto: a GPU where the worker has one."""
+    device: Device = "auto"
     min_avg_logprob: float = -1.5
     """Text with a lower mean log probability per token is rejected as `low_logprob`."""
-    max_compression_ratio: float = 2.6
-    """Text that zlib compresses further than this repeats itself: rejected as `repetition`."""
-    max_words_per_second: float = 7.0
-    """Faster text is rejected as `rate_out_of_range`."""
+    max_compression_ratio: MaxCompressionRatio = 2.6
+    max_words_per_second: MaxWordsPerSecond = 7.0
 
 
 class ParakeetSpec(StrictModel):
@@ -43,14 +67,11 @@ class ParakeetSpec(StrictModel):
     """What the model writes; it detects no language."""
     batch_size: Annotated[int, NO_EFFECT] = Field(default=8, ge=1)
     """Segments heard together on a GPU, padded to the longest."""
-    device: Annotated[Literal["auto", "cpu", "cuda"], NO_EFFECT] = "auto"
-    """auto: a GPU where the worker has one."""
+    device: Device = "auto"
     min_avg_logprob: float = -1.5
     """Text with a lower mean log probability per piece is rejected as `low_logprob`."""
-    max_compression_ratio: float = 2.6
-    """Text that zlib compresses further than this repeats itself: rejected as `repetition`."""
-    max_words_per_second: float = 7.0
-    """Faster text is rejected as `rate_out_of_range`."""
+    max_compression_ratio: MaxCompressionRatio = 2.6
+    max_words_per_second: MaxWordsPerSecond = 7.0
 
 
 class TranscriptSpec(StrictModel):
@@ -65,15 +86,11 @@ class TranscriptSpec(StrictModel):
 class SoundSwallowerSpec(StrictModel):
     backend: Literal["soundswallower"] = "soundswallower"
     """A small English GMM that ships in a wheel."""
-    min_coverage: float = Field(default=0.5, ge=0, le=1)
-    """A segment with a smaller share of directly aligned words is rejected as `align_coverage`."""
+    min_coverage: MinCoverage = 0.5
     min_score: float = Field(default=0.015, ge=0, le=1)
     """A segment is rejected as `align_failed` when the geometric mean of its words' scores is lower."""
-    min_word_score: float = Field(default=0.01, ge=0, le=1)
-    """A word with a lower score is `doubtful`."""
-    max_uncovered: float = Field(default=0.2, ge=0, le=1)
-    """A segment is rejected as `align_coverage` when a larger share of its speech is covered by no word. Up to this, such speech
-    becomes filler patches."""
+    min_word_score: MinWordScore = 0.01
+    max_uncovered: MaxUncovered = 0.2
 
 
 class CtcSpec(StrictModel):
@@ -89,16 +106,12 @@ class CtcSpec(StrictModel):
     """See `format`."""
     encoder: Annotated[str | None, BY_CONTENT] = None
     """With `format: whisper`: the Whisper directory whose encoder the head reads, mostly that of `transcripts`."""
-    min_coverage: float = Field(default=0.5, ge=0, le=1)
-    """A segment with a smaller share of directly aligned words is rejected as `align_coverage`."""
+    min_coverage: MinCoverage = 0.5
     min_score: float = Field(default=0.2, ge=0, le=1)
     """A segment is rejected as `align_failed` when its letters are on average less than this times as probable as the likeliest
     label in their frames (geometric mean over letters)."""
-    min_word_score: float = Field(default=0.1, ge=0, le=1)
-    """A word with a lower score is `doubtful`."""
-    max_uncovered: float = Field(default=0.2, ge=0, le=1)
-    """A segment is rejected as `align_coverage` when a larger share of its speech is covered by no word. Up to this, such speech
-    becomes filler patches."""
+    min_word_score: MinWordScore = 0.1
+    max_uncovered: MaxUncovered = 0.2
     window_seconds: float = Field(default=20.0, gt=0)
     """Segments up to window + 2 context go through whole; longer ones in windows."""
     context_seconds: float = Field(default=5.0, ge=0)
@@ -107,8 +120,7 @@ class CtcSpec(StrictModel):
     """Segments, or windows of a long one, per step on a GPU."""
     dtype: Annotated[Literal["float32", "float16", "bfloat16"], BY_CONTENT] = "float32"
     """Arithmetic of the network. The halves are faster on a GPU, and move a word\'s times by a frame here and there."""
-    device: Annotated[Literal["auto", "cpu", "cuda"], NO_EFFECT] = "auto"
-    """auto: a GPU where the worker has one."""
+    device: Device = "auto"
 
     @model_validator(mode="after")
     def _encoder_where_needed(self) -> Self:
@@ -124,17 +136,12 @@ class QwenAlignSpec(StrictModel):
     """Qwen3-ForcedAligner, by transformers."""
     model: Annotated[str, BY_CONTENT]
     """A directory or hub name of a Qwen3ASRForTokenClassification, as transformers reads it."""
-    min_coverage: float = Field(default=0.5, ge=0, le=1)
-    """A segment with a smaller share of directly aligned words is rejected as `align_coverage`."""
+    min_coverage: MinCoverage = 0.5
     min_score: float = Field(default=0.1, ge=0, le=1)
     """A segment is rejected as `align_failed` when the probabilities of its words' times have a lower geometric mean."""
-    min_word_score: float = Field(default=0.05, ge=0, le=1)
-    """A word with a lower score is `doubtful`."""
-    max_uncovered: float = Field(default=0.2, ge=0, le=1)
-    """A segment is rejected as `align_coverage` when a larger share of its speech is covered by no word. Up to this, such speech
-    becomes filler patches."""
-    device: Annotated[Literal["auto", "cpu", "cuda"], NO_EFFECT] = "auto"
-    """auto: a GPU where the worker has one."""
+    min_word_score: MinWordScore = 0.05
+    max_uncovered: MaxUncovered = 0.2
+    device: Device = "auto"
 
 
 class GivenWordsSpec(StrictModel):
@@ -153,14 +160,9 @@ class WhisperXAlignSpec(StrictModel):
     """WhisperX's own aligner."""
     model: Annotated[str, BY_CONTENT]
     """A directory of a Wav2Vec2ForCTC."""
-    min_coverage: float = Field(default=0.5, ge=0, le=1)
-    """A segment with a smaller share of directly aligned words is rejected as `align_coverage`."""
+    min_coverage: MinCoverage = 0.5
     min_score: float = Field(default=0.1, ge=0, le=1)
     """A segment with a lower mean score is rejected as `align_failed`."""
-    min_word_score: float = Field(default=0.0, ge=0, le=1)
-    """A word with a lower score is `doubtful`."""
-    max_uncovered: float = Field(default=0.2, ge=0, le=1)
-    """A segment is rejected as `align_coverage` when a larger share of its speech is covered by no word. Up to this, such speech
-    becomes filler patches."""
-    device: Annotated[Literal["auto", "cpu", "cuda"], NO_EFFECT] = "auto"
-    """auto: a GPU where the worker has one."""
+    min_word_score: MinWordScore = 0.0
+    max_uncovered: MaxUncovered = 0.2
+    device: Device = "auto"

@@ -9,6 +9,7 @@ from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 
 from schemas.config import BY_CONTENT, NO_EFFECT, StrictModel, essential
 from schemas.hearing import CtcSpec as CtcSpec
+from schemas.hearing import Device
 from schemas.hearing import GivenWordsSpec as GivenWordsSpec
 from schemas.hearing import ParakeetSpec as ParakeetSpec
 from schemas.hearing import QwenAlignSpec as QwenAlignSpec
@@ -97,8 +98,7 @@ class HubertSpec(StrictModel):
     """Segments, or windows of a long one, per step on a GPU."""
     dtype: Annotated[Literal["float32", "float16", "bfloat16"], BY_CONTENT] = "float32"
     """Arithmetic of the network. The halves are faster on a GPU, and change some units: docs/pipeline.md says how many."""
-    device: Annotated[Literal["auto", "cpu", "cuda"], NO_EFFECT] = "auto"
-    """auto: a GPU where the worker has one."""
+    device: Device = "auto"
 
 
 class UnitsSpec(StrictModel):

@@ -24,7 +24,7 @@ BACKWARD_RATIO = 2
 
 
 @dataclass(frozen=True, kw_only=True)
-class Counts:
+class ForwardWork:
     """What a forward pass has to do, padding left out. Pairs are per layer, all heads as one."""
 
     latents: float
@@ -43,19 +43,19 @@ class Counts:
     decoder_cross_pairs: float = 0
 
 
-def count_batch(batch: Batch, config: ModelConfig) -> Counts:
+def count_batch(batch: Batch, config: ModelConfig) -> ForwardWork:
     """The counts of a packed batch. Call it where the batch is on the CPU: it reads numbers out of tensors."""
     speech_R = speech_rows(batch)[target_rows(batch)]
     unit_rows = int(speech_R.sum())
     text_rows = len(speech_R) - unit_rows
     if config.kind == "plain":
         intervals = derive_plain(batch).intervals
-        return Counts(
+        return ForwardWork(
             latents=_queries(intervals), text_rows=text_rows, unit_rows=unit_rows, global_pairs=intervals.count_pairs()
         )
     layout = derive(batch, config)
     pooled = layout.encoder_cross
-    return Counts(
+    return ForwardWork(
         latents=_queries(layout.global_self),
         text_rows=text_rows,
         unit_rows=unit_rows,
@@ -73,17 +73,17 @@ def _queries(intervals: Intervals) -> int:
     return int((intervals.hi_Q >= intervals.lo_Q).sum())
 
 
-def forward_flops(model: SpeechTextModel, counts: Counts) -> float:
+def forward_flops(model: SpeechTextModel, counts: ForwardWork) -> float:
     """Operations of one forward pass."""
     return sum(flops_by_part(model, counts).values())
 
 
-def training_flops(model: SpeechTextModel, counts: Counts) -> float:
+def training_flops(model: SpeechTextModel, counts: ForwardWork) -> float:
     """Operations of one training step: forward and backward."""
     return (1 + BACKWARD_RATIO) * forward_flops(model, counts)
 
 
-def flops_by_part(model: SpeechTextModel, counts: Counts) -> dict[str, float]:
+def flops_by_part(model: SpeechTextModel, counts: ForwardWork) -> dict[str, float]:
     """Operations of a forward pass, part by part."""
     parts = {"global transformer": _blocks(model.global_transformer.layers, counts.latents, counts.global_pairs)}
     for name, module in model.named_children():
@@ -119,7 +119,7 @@ def _cross(layer: nn.Module, queries: float, keys: float, pairs: float) -> float
     return projections + _attention(layer.out, pairs)
 
 
-def _encoder(encoder: PatchEncoder, counts: Counts) -> float:
+def _encoder(encoder: PatchEncoder, counts: ForwardWork) -> float:
     queries = counts.pooled_latents * encoder.vectors_per_patch
     return (
         _blocks(encoder.layers, counts.local_elements, counts.encoder_pairs)
@@ -128,7 +128,7 @@ def _encoder(encoder: PatchEncoder, counts: Counts) -> float:
     )
 
 
-def _decoder(decoder: PatchDecoder, counts: Counts) -> float:
+def _decoder(decoder: PatchDecoder, counts: ForwardWork) -> float:
     vectors = counts.latents * decoder.vectors_per_patch
     return (
         _linears(decoder.latent_projection, counts.latents)

@@ -7,7 +7,7 @@ from typing import Literal
 
 import torch
 
-from model.cost.flops import Counts, forward_flops
+from model.cost.flops import ForwardWork, forward_flops
 from model.network.base import SpeechTextModel
 from model.network.config import ModelConfig
 from model.network.lst import build_model
@@ -42,7 +42,7 @@ def plain_like(config: ModelConfig, num_layers: int | None = None) -> ModelConfi
 
 
 def match_plain(
-    config: ModelConfig, match: Literal["parameters", "flops"], counts: tuple[Counts, Counts] | None = None
+    config: ModelConfig, match: Literal["parameters", "flops"], counts: tuple[ForwardWork, ForwardWork] | None = None
 ) -> ModelConfig:
     """The plain baseline of the same width whose number of layers comes nearest to LST's parameters or operations.
 

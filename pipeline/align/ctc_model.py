@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 
 from pipeline.networks.model_files import (
-    LOAD_ERRORS,
     model_directory,
     read_json,
     torch_device,
     torch_dtype,
     weight_hashes,
+    whole_model,
 )
 from pipeline.networks.padded import run_padded
 from pipeline.networks.resolver import bundle_file, bundle_of
@@ -202,7 +202,6 @@ class CtcModel:
         return emissions
 
     def _open_directory(self, directory: Path) -> None:
-        import torch
         from transformers import AutoModelForCTC
 
         config = read_json(directory / "config.json")
@@ -210,16 +209,7 @@ class CtcModel:
             raise ConfigError(
                 f"{directory} holds a {config.get('model_type')!r} model; Wav2Vec2ForCTC or HubertForCTC is needed"
             )
-        try:
-            self._model, report = AutoModelForCTC.from_pretrained(
-                directory, dtype=torch.float32, local_files_only=True, output_loading_info=True
-            )
-        except LOAD_ERRORS as error:
-            raise ConfigError(f"the weights in {directory} cannot be loaded: {str(error).splitlines()[0]}") from error
-        if missing := sorted(name for name in report["missing_keys"] if "masked_spec_embed" not in name):
-            raise ConfigError(
-                f"{directory} lacks the weights {', '.join(missing[:3])}: it was not trained as a CTC model"
-            )
+        self._model = whole_model(AutoModelForCTC, directory, "it was not trained as a CTC model")
         self._convolutions = self._model.base_model.feature_extractor.conv_layers
         preprocessor = directory / "preprocessor_config.json"
         by_norm = config.get("feat_extract_norm") == "layer"

@@ -14,7 +14,14 @@ from typing import Any
 import numpy as np
 
 from pipeline.align.base import AlignError, Alignment, WordTiming
-from pipeline.networks.model_files import LOAD_ERRORS, model_directory, read_json, torch_device, weight_hashes
+from pipeline.networks.model_files import (
+    beside_model,
+    model_directory,
+    read_json,
+    torch_device,
+    weight_hashes,
+    whole_model,
+)
 from pipeline.networks.resolver import Wanted, licence_notes
 from pipeline.text.tokens import Token
 from schemas.audio import SAMPLE_RATE
@@ -61,7 +68,6 @@ class QwenAligner:
         Raises:
             ConfigError: they are not those of a Qwen3 forced aligner.
         """
-        import torch
         from transformers import Qwen3ASRForTokenClassification, Qwen3ASRProcessor
 
         directory = model_directory(self._spec.model, "words.model")
@@ -69,18 +75,9 @@ class QwenAligner:
         if kind != "qwen3_asr":
             raise ConfigError(f"{directory} holds a {kind!r} model; a Qwen3ASRForTokenClassification is needed")
         self._device = torch_device(self._spec.device)
-        try:
-            self._model, report = Qwen3ASRForTokenClassification.from_pretrained(
-                directory, dtype=torch.float32, local_files_only=True, output_loading_info=True
-            )
-            self._processor = Qwen3ASRProcessor.from_pretrained(directory, local_files_only=True)
-        except LOAD_ERRORS as error:
-            raise ConfigError(f"the model in {directory} cannot be loaded: {str(error).splitlines()[0]}") from error
-        if missing := sorted(report["missing_keys"]):
-            raise ConfigError(
-                f"{directory} lacks the weights {', '.join(missing[:3])}: it recognises speech, and a forced aligner "
-                "(Qwen3-ForcedAligner) is needed"
-            )
+        recogniser = "it recognises speech, and a forced aligner (Qwen3-ForcedAligner) is needed"
+        self._model = whole_model(Qwen3ASRForTokenClassification, directory, recogniser)
+        self._processor = beside_model(Qwen3ASRProcessor, directory)
         self._model = self._model.eval().requires_grad_(False).to(self._device)
 
     def close(self) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 from pipeline.encode.fairseq_checkpoint import FairseqHubert, read_fairseq_hubert
 from pipeline.networks.attention_reach import FIELD, limit_attention
-from pipeline.networks.model_files import LOAD_ERRORS, model_directory, read_json, weight_hashes
+from pipeline.networks.model_files import model_directory, read_json, weight_hashes, whole_model
 from pipeline.networks.resolver import Wanted, bundle_file, bundle_of, place_of
 from pipeline.networks.windows import ConvGrid
 from schemas.cards import hash_file
@@ -87,18 +87,9 @@ def _cut(model: Any, num_layers: int) -> Any:
 
 
 def _from_directory(directory: Path) -> Any:
-    import torch
     from transformers import HubertModel
 
-    try:
-        model, report = HubertModel.from_pretrained(
-            directory, dtype=torch.float32, local_files_only=True, output_loading_info=True
-        )
-    except LOAD_ERRORS as error:
-        raise ConfigError(f"the weights in {directory} cannot be loaded: {str(error).splitlines()[0]}") from error
-    missing = [name for name in report["missing_keys"] if "masked_spec_embed" not in name]
-    if missing:
-        raise ConfigError(f"the weights in {directory} do not fit its config.json: {_some(missing)} missing")
+    model = whole_model(HubertModel, directory, "they do not fit its config.json")
     reach = getattr(model.config, FIELD, None)
     if reach is not None:
         if not isinstance(reach, int) or reach < 0:

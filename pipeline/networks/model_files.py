@@ -44,6 +44,41 @@ def weight_hashes(directory: Path) -> dict[str, str]:
     return hash_directory(directory, ("config.json", names[0], *shards))
 
 
+def whole_model(kind: Any, directory: Path, lacking: str) -> Any:
+    """A model of transformers class `kind` in float32 from its directory, complete.
+
+    transformers fills what a file lacks with random numbers and only logs it, so the missing names are asked for.
+    `masked_spec_embed` is pre-training's alone: published models come without it.
+
+    Raises:
+        ConfigError: the weights cannot be read, or some are missing; `lacking` says what the model is then.
+    """
+    import torch
+
+    try:
+        model, report = kind.from_pretrained(
+            directory, dtype=torch.float32, local_files_only=True, output_loading_info=True
+        )
+    except LOAD_ERRORS as error:
+        raise ConfigError(f"the weights in {directory} cannot be loaded: {str(error).splitlines()[0]}") from error
+    if missing := sorted(name for name in report["missing_keys"] if "masked_spec_embed" not in name):
+        some = ", ".join(missing[:3]) + (" and others" if len(missing) > 3 else "")
+        raise ConfigError(f"{directory} lacks the weights {some}: {lacking}")
+    return model
+
+
+def beside_model(kind: Any, directory: Path) -> Any:
+    """What stands beside the weights: a feature extractor or processor of transformers class `kind`.
+
+    Raises:
+        ConfigError: its files are missing or damaged.
+    """
+    try:
+        return kind.from_pretrained(directory, local_files_only=True)
+    except LOAD_ERRORS as error:
+        raise ConfigError(f"the model in {directory} cannot be loaded: {str(error).splitlines()[0]}") from error
+
+
 def read_json(path: Path) -> dict[str, Any]:
     """A JSON object from a file.
 

@@ -8,7 +8,14 @@ from typing import Any, Literal
 
 import numpy as np
 
-from pipeline.networks.model_files import LOAD_ERRORS, model_directory, read_json, torch_device, weight_hashes
+from pipeline.networks.model_files import (
+    beside_model,
+    model_directory,
+    read_json,
+    torch_device,
+    weight_hashes,
+    whole_model,
+)
 from schemas.audio import SAMPLE_RATE
 from schemas.cards import hash_directory
 from schemas.config import ConfigError
@@ -53,7 +60,6 @@ class ParakeetModel:
         Raises:
             ConfigError: it is no ParakeetForCTC, or its weights, features or pieces do not fit.
         """
-        import torch
         from tokenizers import Tokenizer
         from transformers import ParakeetFeatureExtractor, ParakeetForCTC
 
@@ -61,17 +67,8 @@ class ParakeetModel:
         kind = read_json(directory / "config.json").get("model_type")
         if kind != "parakeet_ctc":
             raise ConfigError(f"{directory} holds a {kind!r} model; a ParakeetForCTC (parakeet_ctc) is needed")
-        try:
-            self._model, report = ParakeetForCTC.from_pretrained(
-                directory, dtype=torch.float32, local_files_only=True, output_loading_info=True
-            )
-            self._extractor = ParakeetFeatureExtractor.from_pretrained(directory, local_files_only=True)
-        except LOAD_ERRORS as error:
-            raise ConfigError(f"the model in {directory} cannot be loaded: {str(error).splitlines()[0]}") from error
-        if missing := sorted(report["missing_keys"]):
-            raise ConfigError(
-                f"{directory} lacks the weights {', '.join(missing[:3])}: it is not a whole ParakeetForCTC"
-            )
+        self._model = whole_model(ParakeetForCTC, directory, "it is not a whole ParakeetForCTC")
+        self._extractor = beside_model(ParakeetFeatureExtractor, directory)
         self.tokenizer = _tokenizer(Tokenizer, directory / "tokenizer.json")
         config = self._model.config
         self.blank, self.num_labels = int(config.pad_token_id), int(config.vocab_size)

@@ -31,9 +31,9 @@ from recipes.tiny_models.batches import (
     save_checkpoint,
     time_mask,
 )
-from recipes.tiny_models.settings import FRAME, one_thread
+from recipes.tiny_models.settings import FRAME, train_from_arguments
 from recipes.voices.settings import SEED, root
-from schemas.commands.cli import Parser, command, count
+from schemas.commands.cli import command
 from schemas.files import whole_file
 
 STEPS = 3500
@@ -225,12 +225,7 @@ def _text(spelling: Spelling, start: int, end: int) -> np.ndarray:
 @command
 def main(arguments: Sequence[str] | None = None) -> int:
     """Train the tiny CTC from its last checkpoint on."""
-    parser = Parser(__doc__)
-    parser.add_argument("--steps", type=count, default=STEPS, help="default: %(default)s")
-    given = parser.parse_args(arguments)
-    one_thread()
-    train(given.steps)
-    return 0
+    return train_from_arguments(__doc__, arguments, STEPS, train)
 
 
 if __name__ == "__main__":

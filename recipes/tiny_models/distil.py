@@ -27,10 +27,10 @@ from recipes.tiny_models.batches import (
     save_checkpoint,
     time_mask,
 )
-from recipes.tiny_models.settings import UNIT_HOP, one_thread
+from recipes.tiny_models.settings import UNIT_HOP, train_from_arguments
 from recipes.tiny_models.targets import DIM, SHARES, load_targets, settle
 from recipes.voices.settings import SEED, root
-from schemas.commands.cli import Parser, command, count
+from schemas.commands.cli import command
 
 CHECKPOINT_EVERY = 200
 WINDOWS = (120, 200, 200, 300, 600)
@@ -179,12 +179,7 @@ def _millions(module: nn.Module) -> float:
 @command
 def main(arguments: Sequence[str] | None = None) -> int:
     """Train the student from its last checkpoint on."""
-    parser = Parser(__doc__)
-    parser.add_argument("--steps", type=count, default=STEPS, help="default: %(default)s")
-    given = parser.parse_args(arguments)
-    one_thread()
-    train(given.steps)
-    return 0
+    return train_from_arguments(__doc__, arguments, STEPS, train)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 FRAME = 320
@@ -22,6 +23,20 @@ UNSEEN_REAL = ("jfk_inaugural_1961", "sense_and_sensibility")
 def assets() -> Path:
     """Where the finished models go."""
     return Path(__file__).parents[2] / "assets"
+
+
+def train_from_arguments(
+    doc: str | None, arguments: Sequence[str] | None, steps: int, train: Callable[[int], object]
+) -> int:
+    """A trainer's command: `--steps`, one thread, and `train` from its last checkpoint on."""
+    from schemas.commands.cli import Parser, count
+
+    parser = Parser(doc)
+    parser.add_argument("--steps", type=count, default=steps, help="default: %(default)s")
+    given = parser.parse_args(arguments)
+    one_thread()
+    train(given.steps)
+    return 0
 
 
 def one_thread() -> None:

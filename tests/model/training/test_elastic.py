@@ -7,7 +7,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,23 +14,16 @@ import pytest
 
 from model.monitor.metrics import read_rows
 from tests.model.training.training_runs import (
+    TORCHRUN,
     checkpoints,
     run,
     run_document,
     started,
     wait_until,
-    write_data,
     write_run,
 )
 
 STEPS = 16
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("data")
-    write_data(folder)
-    return folder
 
 
 def document_of(data: Path, output: Path) -> dict[str, Any]:
@@ -131,17 +123,7 @@ def test_torchrun_starts_the_same_run(data: Path, one_rank: Path, tmp_path: Path
     """The plain way to many ranks, from the command line."""
     output = tmp_path / "run"
     config = write_run(document_of(data, output), tmp_path / "run.yaml")
-    command = [
-        sys.executable,
-        "-m",
-        "torch.distributed.run",
-        "--standalone",
-        "--nproc-per-node",
-        "2",
-        "-m",
-        "model.train",
-    ]
-    done = subprocess.run([*command, str(config)], capture_output=True, text=True, timeout=300, check=False)
+    done = subprocess.run([*TORCHRUN, str(config)], capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr
     assert "speech  loss" in done.stdout
     assert done.stdout.count("text    loss") == 1, "one rank reports"

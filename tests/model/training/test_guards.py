@@ -14,17 +14,10 @@ import torch
 from model.monitor.metrics import read_rows
 from model.training import run as run_module
 from model.training.run import Run
-from tests.model.training.training_runs import losses, run_document, run_here, trajectory, write_data
+from tests.model.training.training_runs import losses, run_document, run_here, trajectory
 
 SPIKE = 12
 """The step whose loss and gradients jump."""
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("data")
-    write_data(folder)
-    return folder
 
 
 def make_spike(patch: pytest.MonkeyPatch, broken_off_at: int | None = None) -> None:

@@ -17,17 +17,10 @@ from pydantic import BaseModel
 from model.inference.trained import load_trained
 from model.monitor.metrics import read_rows
 from model.training.config import TrainConfig
-from tests.model.training.training_runs import losses, run_document, run_here, write_data
+from tests.model.training.training_runs import losses, run_document, run_here
 from tests.synthetic_shards import write_speech_shards
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "train_losses.json"
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("data")
-    write_data(folder)
-    return folder
 
 
 def test_twenty_golden_steps(data: Path, tmp_path: Path) -> None:

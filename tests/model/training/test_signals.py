@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -23,12 +22,12 @@ from model.training.optimisation.optim import Optimisers
 from model.training.run import Run
 from schemas.errors import ExitCode
 from tests.model.training.training_runs import (
+    TORCHRUN,
     checkpoints,
     run_document,
     started,
     trajectory,
     wait_until,
-    write_data,
     write_run,
 )
 
@@ -36,13 +35,6 @@ STEPS = 6
 AT = 3
 """The step in which a signal comes, where there are steps."""
 SIGNALS = [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1]
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("signals")
-    write_data(folder)
-    return folder
 
 
 def document_of(data: Path, output: Path, workers: int = 0) -> dict[str, Any]:
@@ -162,19 +154,9 @@ def test_torchrun_ends_with_all_its_ranks(number: signal.Signals, data: Path, tm
     document = document_of(data, tmp_path / "run", workers=1)
     document["budget"] = {"steps": 10_000}
     config = write_run(document, tmp_path / "run.yaml")
-    command = [
-        sys.executable,
-        "-m",
-        "torch.distributed.run",
-        "--standalone",
-        "--nproc-per-node",
-        "2",
-        "-m",
-        "model.train",
-    ]
     log = tmp_path / "log"
     with log.open("w") as file:
-        agent = subprocess.Popen([*command, str(config)], stdout=file, stderr=file, start_new_session=True)
+        agent = subprocess.Popen([*TORCHRUN, str(config)], stdout=file, stderr=file, start_new_session=True)
     rows = tmp_path / "run" / "metrics.jsonl"
     assert wait_until(lambda: len(read_rows(rows)) >= 2, 120), log.read_text()
     family = psutil.Process(agent.pid).children(recursive=True)

@@ -33,6 +33,12 @@ MODEL = {
     "head": "joint",
 }
 
+TORCHRUN = (
+    *(sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"),
+    *("-m", "model.train"),
+)
+"""Two ranks as a user starts them; the configuration follows."""
+
 
 def write_data(folder: Path) -> None:
     """Speech and text shards for `run_document`."""
