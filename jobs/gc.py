@@ -63,7 +63,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 @dataclass(kw_only=True)
 class Garbage:
-    """What is to go."""
+    """What an output no longer needs, found before anything of it is removed."""
 
     commits: list[tuple[CommitLog, np.ndarray]] = field(default_factory=list)
     """Logs and the units in them (S16)."""
@@ -72,7 +72,7 @@ class Garbage:
 
     @property
     def num_commits(self) -> int:
-        """How many commits."""
+        """Over all logs."""
         return sum(len(units) for _, units in self.commits)
 
     def remove(self, store: Store) -> None:

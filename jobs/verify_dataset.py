@@ -161,7 +161,7 @@ class Tally:
     total: int = 0
 
     def add(self, name: str) -> None:
-        """One more."""
+        """Count a name in."""
         self.count += 1
         self.total = (self.total + int.from_bytes(hashlib.sha256(name.encode()).digest()[:16])) % (1 << 128)
 

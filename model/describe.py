@@ -141,7 +141,7 @@ def cache_bytes(config: ModelConfig, context: int, mix: Mix, bytes_per_value: in
 
 
 def describe(config: ModelConfig, mix: Mix) -> str:
-    """The printed page."""
+    """Parameters, operations and memory of a model as the command prints them."""
     from model.cost.flops import flops_by_part
     from model.cost.presets import count_parameters, empty_model
 

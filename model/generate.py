@@ -221,7 +221,7 @@ def _streaming(generator: Generator) -> Callable[[Element], None]:
 
 
 def make_parser() -> Parser:
-    """The options."""
+    """Apart from `main`, for the reference of commands."""
     parser = Parser(__doc__)
     parser.add_argument("--checkpoint", required=True, help="a run's output_dir, or one of its checkpoints")
     parser.add_argument(

@@ -22,6 +22,7 @@ from schemas.cards import Card, fingerprint
 from schemas.shards import SampleMeta, SegmentSpan, ShardEntry, ShardIndex
 
 SAMPLES_PER_SHARD = 4000
+"""Units alone are small, so a shard takes many passages; a set of 30,000 still has several shards to shuffle."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -77,6 +77,7 @@ class UnitsStage:
         ]
 
         def read(chunk: Sequence[Segment]) -> list[tuple[Segment, np.ndarray]]:
+            # Copies: a view of a few seconds would keep the whole recording in memory for as long as its chunk waits.
             return [
                 (row, audio.read(recordings[row.recording_id], row.channel)[row.start : row.end].copy())
                 for row in chunk

@@ -89,6 +89,7 @@ class WordsStage:
 
         def read(chunk: Sequence[Transcript]) -> list[np.ndarray]:
             cuts = [segments[row.segment_id] for row in chunk]
+            # Copies: a view of a few seconds would keep the whole recording in memory for as long as its chunk waits.
             return [audio.read(recordings[cut.recording_id], cut.channel)[cut.start : cut.end].copy() for cut in cuts]
 
         for chunk, clips in zip(chunks, made_ahead(read, chunks, ahead=size > 1), strict=True):
@@ -104,7 +105,9 @@ class WordsStage:
         """What the network makes of clips in batches of like length, or None for each where they go one by one."""
         if size == 1 or not isinstance(self._aligner, BatchAligner):
             return [None] * len(clips)
-        order = sorted(range(len(clips)), key=lambda place: len(clips[place]))
+        order = sorted(
+            range(len(clips)), key=lambda place: len(clips[place])
+        )  # like lengths share a batch: little padding
         heard: dict[int, np.ndarray] = {}
         for first in range(0, len(order), size):
             places = order[first : first + size]

@@ -30,7 +30,7 @@ class TaskError(ConfigError):
 
 
 class TaskHeader(StrictModel):
-    """The first line."""
+    """The first line of a task file: what made its units and where it comes from."""
 
     format: Literal[1] = TASK_FORMAT
     task: str
@@ -90,7 +90,7 @@ class TaskSegment(StrictModel):
 
 
 class TaskItem(StrictModel):
-    """One choice."""
+    """A prompt and its endings, of which one is right."""
 
     id: str
     group: str

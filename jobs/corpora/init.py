@@ -81,7 +81,7 @@ def describe(guess: Guess) -> str:
 
 
 def spec_text(uri: str, name: str, guess: Guess) -> str:
-    """The commented spec."""
+    """A pipeline spec for what was found, with a comment where the user has to decide: the text of a YAML file."""
     language = guess.languages[0] if guess.languages else "en"
     has_words, has_text = bool(guess.words or guess.patterns), bool(guess.texts or guess.patterns)
     lines = [

@@ -94,7 +94,7 @@ def run_plan(plan: Plan, stages: Sequence[str], lease: Lease, show_progress: boo
                 def execute(names: Sequence[str], tasks: list[AnyTask]) -> Iterator[AnyTask]:
                     for task in scheduler.run(names, tasks):
                         progress.heard(task.commits)
-                        if rate.passes(task.commits):
+                        if rate.passes(task.commits):  # workers look for this file before they begin a unit
                             plan.store.write_bytes(stop_path(stop.run_id), b"")
                         yield task
 

@@ -125,7 +125,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def make_parser() -> Parser:
-    """The options."""
+    """Apart from `main`, for the reference of commands."""
     parser = Parser(__doc__)
     parser.add_argument("run", metavar="RUN", help="output_dir of a training run, or one of its checkpoints")
     parser.add_argument("--config", metavar="SPEC", help="the pipeline spec that made the shards, so that it can hear")

@@ -171,7 +171,7 @@ def run_facts(run: str, trained: Trained) -> RunFacts:
 
 
 def make_parser() -> Parser:
-    """The options."""
+    """Apart from `main`, for the reference of commands."""
     parser = Parser(__doc__)
     parser.add_argument("runs", nargs="+", metavar="RUN", help="output_dir of a training run; several are compared")
     parser.add_argument("--shards", metavar="INDEX", help="where speech prompts come from (default: the training data)")

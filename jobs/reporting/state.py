@@ -55,7 +55,7 @@ class RunState:
     estimate: Estimate = NOTHING_KNOWN
 
     def as_json(self) -> dict[str, Any]:
-        """As JSON values."""
+        """What `lst status --json` prints."""
         stages = [
             vars(stage) | {"rejects": dict(stage.rejects), "hours_left": stage.hours_left} for stage in self.stages
         ]
@@ -132,7 +132,7 @@ def _told(table: pa.Table) -> pa.Table:
 
 
 def format_state(state: RunState) -> str:
-    """For a terminal."""
+    """What `lst status` prints: a table of the stages, then what is left to do."""
     lines = [f"{state.output}: {_headline(state)}", *_owner(state)]
     if state.stages:
         lines.append(f"{'stage':<12} {'done':>9} {'of':>9} {'audio h left':>13} {'h/h':>8} {'busy':>6}   rejected")

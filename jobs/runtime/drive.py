@@ -75,7 +75,7 @@ class Receipts:
             log = plan.logs[stage]
             texts = ("".join(table.column("sha256").to_pylist()) for table in log.written(["sha256"]))
             digests = np.frombuffer(b"".join(map(bytes.fromhex, texts)), np.uint8).reshape(-1, 32)
-            rows = log.find(plan.units[stage])
+            rows = log.find(plan.units[stage])  # -1 where there is no commit, which is the row of zeros put at the end
             self._known[stage] = plan.done[stage] & (rows >= 0)
             self._of[stage] = np.append(digests, np.zeros((1, 32), np.uint8), axis=0)[rows]
 

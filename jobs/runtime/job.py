@@ -24,7 +24,7 @@ class Job:
 
     @classmethod
     def of(cls, plan: Plan, run_id: str) -> Job:
-        """The job of a plan."""
+        """What of a plan goes to every worker: its spec and fingerprints, without the inventory and the logs."""
         return cls(spec=plan.spec, stages=plan.stages, run_id=run_id)
 
 

@@ -24,6 +24,7 @@ from schemas.spec import PipelineSpec, ShardsSpec
 from schemas.tables import InventoryItem, Units
 
 FLAC_BYTES_PER_SECOND = 17_000
+"""Of speech at 16 kHz: somewhat more than half of its 32,000 bytes of PCM. For estimates alone, as the next."""
 TEXT_BYTES_PER_SECOND = 400
 """Words, characters, patches and tar headers of a second of speech in a shard, about."""
 
@@ -79,7 +80,7 @@ class Plan:
         ]
 
     def unit(self, stage: str, number: int) -> str:
-        """The name of a unit."""
+        """What a unit of a stage is called, by its number; names are kept as bytes, for there may be millions."""
         return bytes(self.units[stage][number]).decode()
 
     def units_of_work(self, stage: str) -> list[str]:

@@ -18,7 +18,8 @@ SPEC = "control/spec.json"
 FIRST_FEW = 5
 """Sentences that are shown at once; `lst rejects` shows them all."""
 DEVIATIONS = 3.0
-"""A rate that is measured on some rows must lie this many standard deviations above the one that is allowed."""
+"""A rate that is measured on some rows must lie this many standard deviations above the one that is allowed: it is looked at
+again and again, and at two about one look in forty would end a run for nothing, at three one in a thousand."""
 LEAST_ROWS = 50
 """Rows before a measured rate is trusted at all."""
 

@@ -129,7 +129,7 @@ class CommitLog:
         yield from self.select(self._index()[1], columns)
 
     def read(self, columns: Sequence[str] | None = None) -> pa.Table:
-        """All of `batches`."""
+        """All commits in one table: for logs that are known to be small."""
         return pa.concat_tables(self.batches(columns))
 
     def take(self, rows: np.ndarray, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:

@@ -101,6 +101,7 @@ def read_snapshot(store: Store, path: str, schema: pa.Schema = SNAPSHOT) -> pa.T
     """
     try:
         source = pa.OSFile(store.path(path)) if store.is_local else pa.BufferReader(store.read_bytes(path))
+        # as in `Store.read_arrow`: without Arrow's threads, which now and then abort the process at its exit
         with pq.ParquetFile(source, pre_buffer=False) as file:
             said = [
                 name for name in schema.names if name in file.schema_arrow.names and not _is_null(file.metadata, name)

@@ -23,7 +23,9 @@ COMPRESSED = (".gz", ".zst")
 NOT_DATA = ("dataset_info.json", "dataset_dict.json", "dataset_infos.json", "state.json")
 """What Hugging Face `datasets` writes beside its data."""
 PROBE_BYTES = 65_536
+"""Read at either end of a file: reading a corpus whole before anything is done would take hours."""
 PROBE_THREADS = 8
+"""Probing waits for storage and not for the processor."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -49,7 +49,7 @@ def plan_sample(spec: PipelineSpec) -> Plan:
     order = [draw(spec.kmeans.seed, content) for content in files.ids(0, files.num_files)]
     candidates = [number for number in np.argsort(order, kind="stable").tolist() if not files.is_aside[number]]
     hours = np.cumsum(files.seconds[candidates]) / 3600
-    chosen = candidates[: int(np.searchsorted(hours, spec.kmeans.max_hours)) + 1]
+    chosen = candidates[: int(np.searchsorted(hours, spec.kmeans.max_hours)) + 1]  # with the file that passes the limit
     if len(chosen) == len(candidates):
         return whole
     table = files.table.take(pa.array(sorted(chosen)))

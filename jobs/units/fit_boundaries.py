@@ -25,6 +25,7 @@ from schemas.models.boundaries import BoundaryTable, fit, with_mean_length
 from schemas.reading.shard_reader import patched_sequences, read_index
 
 HELD_OUT = 20
+"""Every so manieth segment is measured on and not learned from."""
 
 
 @command

@@ -68,7 +68,7 @@ class LaneState:
 
     @classmethod
     def start(cls, num_sources: int) -> LaneState:
-        """Nothing drawn."""
+        """The state of a lane at the beginning of a run."""
         return cls(batches=0, drawn=(0,) * num_sources, elements=(0,) * num_sources, pending=())
 
     @classmethod

@@ -75,6 +75,8 @@ class Order:
     def _epoch(self, epoch: int) -> tuple[np.ndarray, np.ndarray]:
         """The shards in this epoch's order, and the first position of each group."""
         if epoch not in self._epochs:
+            # Whole shards first, then the samples of a few neighbours in `_members`: an order over all samples would have every
+            # batch open as many shards as it has documents.
             shards = generator(self.seed, "shards", self.name, epoch).permutation(len(self.counts))
             sizes = np.add.reduceat(self.counts[shards], np.arange(0, len(shards), self.group))
             starts = np.concatenate([[0], np.cumsum(sizes)[:-1]])

@@ -45,7 +45,7 @@ class SampleSaid(StrictModel):
 
 
 class Evaluation(StrictModel):
-    """One evaluation."""
+    """What an evaluation during training found, to be written down and shown on the boards."""
 
     step: int
     accuracies: list[TaskAccuracy]

@@ -88,7 +88,7 @@ class Generator:
 
     @property
     def vocabulary(self) -> Vocabulary:
-        """Of the model."""
+        """The model's: joint ids of text, marks and units."""
         return self.model.vocabulary
 
     def text_prompt(self, text: str) -> list[int]:

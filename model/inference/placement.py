@@ -18,7 +18,7 @@ DEVICE_HELP = "cpu, cuda, cuda:1, ... (default: %(default)s)"
 
 
 def add_placement(parser: argparse.ArgumentParser) -> None:
-    """--device and --dtype."""
+    """Give a command --device and --dtype, under the same names and defaults everywhere."""
     parser.add_argument("--device", default="cpu", help=DEVICE_HELP)
     parser.add_argument(
         "--dtype", choices=get_args(Dtype), default="fp32", help="of weights and products (default: %(default)s)"

@@ -54,6 +54,7 @@ def prefill(model: SpeechTextModel, state: Any, prompts: Sequence[Prompt]) -> to
             _fill_plain(model, state, prompts, seen)
     if state.history is not None:
         for row, prompt in enumerate(prompts):
+            # no n-gram looks back further than this, and a unit's age only has to pass the longest
             for element in prompt.ids[-2 * state.history.ids_BM.shape[1] :]:
                 row_X, id_X = np.asarray([row]), np.asarray([element])
                 state.history.observe(row_X, id_X, id_X >= model.vocabulary.unit_offset)

@@ -41,7 +41,7 @@ class Counts:
 
     @classmethod
     def of(cls, numbers: Sequence[float]) -> Counts:
-        """What `numbers` made."""
+        """The other way round from `numbers`."""
         singles = dict(zip(_SINGLE, numbers, strict=False))
         return cls(**singles, kinds=tuple(numbers[len(_SINGLE) :]))
 

@@ -87,7 +87,7 @@ def published_peak(device: torch.device) -> float | None:
 
 
 def peak_of(name: str) -> float | None:
-    """Of the card of this name."""
+    """Published dense bf16 operations per second of a GPU, by the name that CUDA gives it; None for a card that is not listed."""
     words = name.replace("-", " ").split()
     known = [part for part in PUBLISHED_PEAKS if all(word in words for word in part.split())]
     return PUBLISHED_PEAKS[max(known, key=len)] if known else None

@@ -110,7 +110,7 @@ class SpeechTextModel(nn.Module):
         return logits_BV
 
     def head_steps(self, num_rows: int, packed: bool) -> dict[Share, HeadSteps]:
-        """The heads, for generation."""
+        """The heads by what they predict, with room for the logits of `num_rows` rows."""
         return {
             head.share: HeadSteps(head, packed, num_rows)
             for head in self.heads.values()
@@ -141,7 +141,7 @@ class SpeechTextModel(nn.Module):
         )
 
     def head(self, share: Share) -> OutputHead:
-        """One of the heads."""
+        """The head of this share of the vocabulary."""
         module = self.heads[share]
         assert isinstance(module, OutputHead)
         return module

@@ -53,7 +53,7 @@ class BaseSpeechLM(SpeechTextModel):
         return x_NW
 
     def head_rows(self, batch: Batch, row_R: torch.Tensor) -> list[HeadRows]:
-        """The rows of each head."""
+        """The states that each head reads, for the wanted rows of the batch."""
         x_NW = self.states(batch)
         if self.config.head == "joint":
             return [HeadRows(self.head("joint"), x_NW, row_R, torch.arange(len(row_R), device=row_R.device))]

@@ -179,6 +179,8 @@ class Cache:
         bias_X1T = empty_R1 = None
         if not readable_RT.all():
             empty = np.logical_not(readable_RT.any(axis=1))
+            # A row that may read nothing keeps finite scores, and `attend` sets what comes of them to zero: a softmax over
+            # nothing but -inf would be NaN.
             bias = np.where(readable_RT | empty[:, None], 0.0, -np.inf).repeat(self.heads, axis=0)[:, None]
             bias_X1T = torch.as_tensor(bias, device=self.keys.device).to(self.keys.dtype)
             empty_R1 = torch.as_tensor(empty[:, None], device=self.keys.device) if empty.any() else None
@@ -201,6 +203,7 @@ class Cache:
             k_XKT = self.keys[layer][view.rows_R, :, :, : view.used].flatten(0, 1)
             v_XTK = self.values[layer][view.rows_R, :, : view.used].flatten(0, 1)
         if view.bias_X1T is None:
+            # one call for product and scale; with beta 0 what would be added is not even read
             scores_XQT = torch.baddbmm(self._nothing, q_XQK, k_XKT, beta=0, alpha=self.scale)
         else:
             scores_XQT = torch.baddbmm(view.bias_X1T, q_XQK, k_XKT, alpha=self.scale)

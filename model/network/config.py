@@ -67,7 +67,7 @@ class LocalStackConfig(StackConfig):
 
 
 class EncoderConfig(LocalStackConfig):
-    """The patch encoder."""
+    """The patch encoder: local layers over elements, whose patches are pooled by cross-attention."""
 
     cross_layers: Literal["last", "all"]
     """Cross-attention after the last layer alone (the released BLT-1B) or after each (the released LST template)."""

@@ -81,7 +81,7 @@ class PatchDecoder(nn.Module):
         return vectors_XD
 
     def make_state(self, num_rows: int, packed: bool) -> DecoderState:
-        """Empty."""
+        """A state that has seen nothing."""
         stack, weight = self.stack, self.latent_projection.weight.detach()
         heads, room = (stack.cross_heads, stack.dim // stack.cross_heads), stack.cross_window * self.vectors_per_patch
         return DecoderState(

@@ -161,7 +161,7 @@ class StackStep:
     view: View
 
     def run(self, layer: int, x_RD: torch.Tensor) -> torch.Tensor:
-        """One of the layers."""
+        """What a layer makes of the rows of this step."""
         return self.stack.blocks[layer](x_RD, self, layer)
 
 

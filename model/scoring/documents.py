@@ -85,6 +85,8 @@ def common_length(a: np.ndarray, b: np.ndarray) -> int:
 def _compose(prompt: TaskSegment, ending: TaskSegment, direction: Direction, composer: Composer, name: str) -> Document:
     if direction == "T->T":
         return composer.text(" ".join(part.text.strip() for part in (prompt, ending) if part.text.strip()), name)
+    # Prompt and ending of one modality are one span: no document of training has two spans of a modality in a row, while the
+    # segments of a passage follow each other just so.
     if direction == "S->S":
         return composer.speech(_utterance([prompt, ending], "", name))
     if direction == "S->T":

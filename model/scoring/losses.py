@@ -33,6 +33,7 @@ LAST_FRAME = 8
 """Frames since a word began, and places in a patch, beyond which rows are joined."""
 KINDS = {0: "word", 1: "silence", 2: "filler"}
 SEED = 20251110
+"""Any number: it is fixed, so that all checkpoints are measured on the same windows."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,7 +97,7 @@ def held_out_utterances(corpus: TrainingData, count: int) -> list[Utterance]:
 
 
 def tables(scorer: Scorer, trained: Trained, spoken: Sequence[Utterance]) -> Losses:
-    """See `measure_losses`."""
+    """The tables of `measure_losses` over utterances that are in memory."""
     seconds_per_unit = scorer.seconds_per_unit
     documents = [scorer.composer.speech(utterance) for utterance in spoken]
     patched = [_patches(trained, document) for document in documents]
@@ -200,7 +201,7 @@ def _piece(composer: Composer, utterance: Utterance, first: int, stop: int) -> D
 
 
 def describe(losses: Losses) -> str:
-    """The tables as text."""
+    """Bits per second, then a table per question, as `lst score --losses` prints them."""
     lines = [
         f"{losses.utterances} held-out utterances, {losses.seconds:.0f} s: {losses.bits_per_second:.2f} bits/s of speech",
         "",

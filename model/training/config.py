@@ -187,7 +187,7 @@ class TimeoutConfig(StrictModel):
 
 
 class TrainConfig(StrictModel):
-    """One run."""
+    """Everything that a training run is told: a file of configs/train/."""
 
     output_dir: Annotated[str, NO_EFFECT]
     """Receives metrics.jsonl, tensorboard/, checkpoints/ and config.yaml: a folder, or a URL such as s3://bucket/run, which gets

@@ -91,6 +91,8 @@ def ranks(timeouts: TimeoutConfig) -> Iterator[Ranks]:
             "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo", timeout=timedelta(seconds=timeouts.start)
         )
     host = writers = None
+    # What ranks tell each other on the host must not wait in the device's queue; and the thread that writes a checkpoint talks in
+    # a group of its own, for its messages would mix with those of the step that goes on meanwhile.
     if world > 1:
         patience = timedelta(seconds=timeouts.start)
         host = dist.new_group(backend="gloo", timeout=patience) if device.type == "cuda" else None

@@ -256,7 +256,7 @@ class Report:
             (run.folder / "config.yaml").write_text(yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False))
 
     def write(self, row: dict[str, Any]) -> None:
-        """Record a step."""
+        """Add a step's row to metrics.jsonl and the boards, and show it with the time that is left."""
         if self._metrics is None or self._progress is None:
             return
         self._metrics.write(row)
@@ -269,7 +269,7 @@ class Report:
         self._progress.update(row, self._run.progress, left)
 
     def play(self, sounds: dict[str, np.ndarray], step: int) -> None:
-        """Sounds for the boards."""
+        """Hand generated speech, float32 at 16 kHz, to the boards that play it."""
         for name, samples in sounds.items():
             if self._metrics is not None:
                 self._metrics.sound(name, samples, step)

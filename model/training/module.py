@@ -73,7 +73,7 @@ def _keep_products(context: Any, operation: Any, *_: Any, **__: Any) -> Checkpoi
 
 
 def compile_feed_forward(module: nn.Module) -> None:
-    """The feed-forward layers, in place."""
+    """The feed-forward layers, in place. On a CPU these alone: inductor recurses without end on a block with its attention."""
     for part in module.modules():
         if isinstance(part, SwiGLU):
             part.compile(dynamic=True)

@@ -47,7 +47,7 @@ class NonFiniteError(UserError):
 
 
 class Run:
-    """One run on this rank."""
+    """What a run consists of on one rank: model, optimisers, loader, counts, and where its checkpoints lie."""
 
     def __init__(self, config: TrainConfig, corpus: TrainingData, ranks: Ranks) -> None:
         self.ranks, self.corpus = ranks, corpus

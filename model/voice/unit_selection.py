@@ -22,6 +22,7 @@ SAMPLE_RATE = 16_000
 CONTEXT = 3
 """Neighbours on either side that a candidate should share with the wanted sequence."""
 CANDIDATES = 48
+"""Recorded frames tried for each unit: joins are weighed between all of two neighbours, so the work grows with the square."""
 FADE = 160
 """Samples of a cross-fade: 10 ms."""
 LAG = 96

@@ -88,6 +88,7 @@ class SoundSwallowerAligner:
     def _dictionary_form(self, word: str) -> str | None:
         """The name under which the decoder knows a word, which it is taught if need be; None if that is impossible."""
         accentless = "".join(c for c in unicodedata.normalize("NFKD", word) if not unicodedata.combining(c))
+        # From the closest spelling to the farthest: some words of the dictionary are told apart by an apostrophe alone.
         for form in (word, accentless, accentless.strip("'"), accentless.replace("'", "")):
             if form and self._known(form):
                 return form
@@ -103,6 +104,7 @@ class SoundSwallowerAligner:
 
     def _decode(self, audio: np.ndarray, words: Sequence[str]) -> list[tuple[int, int, int]]:
         """(start frame, frames, score) of every word."""
+        # int16 has no +1.0: it would wrap round to -1.0, a click
         pcm = (np.clip(audio, -1.0, 32767 / 32768) * 32768).astype(np.int16)
         try:
             self._decoder.set_align_text(" ".join(words))
@@ -115,7 +117,7 @@ class SoundSwallowerAligner:
                 "the audio and the text do not fit together: no path through all words was found"
             ) from error
         entries = [(VARIANT.sub("", item.name), item) for item in alignment or ()]
-        heard = [(name, item) for name, item in entries if name[0] not in "<["]
+        heard = [(name, item) for name, item in entries if name[0] not in "<["]  # pauses and noises: <sil>, [NOISE]
         if [name for name, _ in heard] != list(words):
             raise AlignError("the audio and the text do not fit together: the path ended before the last word")
         return [(item.start, item.duration, item.score) for _, item in heard]

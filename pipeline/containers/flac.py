@@ -14,6 +14,7 @@ MARKS = tuple(b"fLaC" + first + b"\0\0\x22" for first in (b"\0", b"\x80"))
 MAX_FRAME = 1 << 21
 """Bytes of the tail in which the last frame is looked for where the header does not say how large frames are."""
 CRC_POSITIONS = 4096
+"""Bytes whose CRC is taken in one look-up each, at once: a table of 2 MB, which a cache still holds."""
 RATES = (0, 88_200, 176_400, 192_000, 8_000, 16_000, 22_050, 24_000, 32_000, 44_100, 48_000, 96_000)
 HEADER = 16
 """Bytes of the longest frame header, its CRC included."""

@@ -24,6 +24,7 @@ AMR_SIZES = {
 }
 """Bytes of a frame with its head, by its mode."""
 DECODER_DELAY = 529
+"""Samples by which the output of an MPEG decoder lags its input: 528 of the filter banks, and one by convention."""
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from pipeline.containers.base import AudioError, ByteReader, Piece, check_rest, 
 Order = Literal["big", "little"]
 
 MIN_RATE, MAX_RATE, MAX_CHANNELS = 4_000, 768_000, 256
+"""What a header may state. A flipped bit in it would otherwise be read as a recording of another length and pitch."""
 
 BY_SAMPLE = {1, 3, 6, 7, 0xFFFE}
 """WAV formats whose frames are all `block align` bytes: PCM, float, A-law, mu-law, extensible."""

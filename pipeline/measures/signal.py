@@ -9,6 +9,7 @@ from schemas.audio import SAMPLE_RATE
 FLAT = 1e-4
 """Neighbours that differ by less than this share of the peak lie on a flat top."""
 NEAR_PEAK = 0.98
+"""Of the peak: equal neighbours below it are a quiet stretch or coarse quantisation, not a top that was cut off."""
 SILENT = 1e-4
 """A peak below this is digital silence."""
 NOISE_FRAME, NOISE_HOP, RUMBLE = 800, 160, 80.0
@@ -16,6 +17,7 @@ NOISE_FRAME, NOISE_HOP, RUMBLE = 800, 160, 80.0
 FLOOR = 0.1
 """The quietest tenth of the frames is taken to be noise: pauses between words."""
 MOST_SNR = 60.0
+"""dB: where pauses are digital silence the ratio would be infinite."""
 BAND_FFT = 512
 BAND_LEVEL = -60.0
 """dB below the loudest bin, smoothed over BAND_SMOOTH bins, under which a frequency counts as empty."""
@@ -23,6 +25,7 @@ BAND_SMOOTH = 5
 MUSIC_FFT, MUSIC_HOP, MUSIC_BLOCK = 1024, 256, 100
 """64 ms every 16 ms, judged 1.6 s at a time."""
 MUSIC_NEIGHBOURS = 21
+"""Bins, 330 Hz in all, whose mean a bin has to stand out from."""
 MUSIC_RISE = 9.0
 """dB by which a bin stands out among its neighbours."""
 MUSIC_SCORE = 4.0

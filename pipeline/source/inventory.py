@@ -29,6 +29,7 @@ from schemas.spec import Source
 from schemas.tables import InventoryItem, RejectCode
 
 PROBE_THREADS = 8
+"""Probing waits for storage and not for the processor."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -21,6 +21,8 @@ from schemas.tables import InventoryItem
 SCALE = 1_000_000
 """A full partition in the whole numbers that lengths are counted in: sums must not depend on where a sum begins."""
 LEAST, MOST = SCALE // 2, SCALE * 3 // 2
+"""What a partition may hold. The lower bound keeps unlucky hashes from cutting a corpus into crumbs, the upper one bounds a
+worker's memory. Where between them it is cut is left to the hashes, so that a file more moves one cut and not all after it."""
 BYTES_PER_SECOND = 16_000
 """Where no header tells the length: 128 kbit/s."""
 ITEM = arrow_schema(InventoryItem)
@@ -42,6 +44,8 @@ def cut_by_content(fill: np.ndarray, marks: np.ndarray) -> np.ndarray:
         int64 [runs + 1]: run r is [cuts[r], cuts[r + 1]).
     """
     total = np.concatenate([[0], np.cumsum(fill)])
+    # A file ends its run with a probability that grows with its length as if each second of it could (an exponential law): the
+    # mean is then SCALE whether the audio lies in one file or in a hundred.
     ends = np.flatnonzero(marks < -np.expm1(-fill / (SCALE - LEAST))) + 1
     cuts, start, count = [0], 0, len(fill)
     while start < count:

@@ -82,7 +82,7 @@ class Speaker:
         return self.units.renditions if isinstance(self.units, MfccUnits) else None
 
     def cards(self) -> list[Card]:
-        """What made the units."""
+        """The cards of encoder, clusters and lexicon, as the shards record them."""
         if self._quantiser is None:
             return [Card(kind="unit_tokenizer", name="flite-phones", facts={"phones": list(PHONES), "hop": HOP})]
         encoder = self._encoder.card()

@@ -52,7 +52,7 @@ class TaskConfig(_Spoken):
 
 
 class StoriesConfig(StrictModel):
-    """A corpus."""
+    """A corpus of told stories: its text, its speech and its tasks (configs/stories/)."""
 
     output: str
     seed: int

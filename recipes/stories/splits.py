@@ -13,7 +13,7 @@ SHARES = {"test": range(10), "dev": range(10, 20), "train": range(20, 100)}
 
 
 def split_of(events: tuple[Event, ...]) -> Split:
-    """The split of a story."""
+    """The split that a story belongs to: a function of what happens in it, so that no retelling crosses over."""
     bucket = int(skeleton(events)[:8], 16) % 100
     if bucket in SHARES["test"]:
         return "test"

@@ -72,7 +72,7 @@ def company(stories: Iterable[ToldStory]) -> Score:
 
 
 def shortest(prompt: str, ending: str) -> float:
-    """The shorter ending."""
+    """Prefers the shorter ending."""
     return -len(ending)
 
 

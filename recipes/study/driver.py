@@ -50,7 +50,7 @@ class Watch:
         return True
 
     def progress(self, what: str, share: float, row: LogRow) -> None:
-        """A line now and then."""
+        """Say how far a unit of work is, every 20 s at most."""
         if time.monotonic() - self._spoke >= 20:
             self._spoke = time.monotonic()
             parts = [f"{what} {share:4.0%}", f"step {row['step']}"]

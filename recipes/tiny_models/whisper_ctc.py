@@ -75,7 +75,7 @@ def prepare() -> Path:
 
 
 def load(path: Path) -> Material:
-    """What `prepare` wrote."""
+    """The audio and targets that `prepare` wrote."""
     with np.load(path, allow_pickle=False) as file:
         return Material(audio=file["audio"], targets=file["targets"])
 

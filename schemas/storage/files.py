@@ -24,6 +24,7 @@ from schemas.storage.retry import asked_again, status_of
 
 Result = TypeVar("Result")
 DELETE_BATCH = 1000
+"""What S3 takes in one request."""
 CHANGED = ("ETag", "etag", "mtime", "LastModified", "created")
 """What storages call the mark by which a change of a file is noticed, best first."""
 LISTING = pa.schema([("name", pa.string()), ("bytes", pa.int64())])

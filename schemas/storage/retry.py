@@ -19,10 +19,12 @@ Result = TypeVar("Result")
 RETRY_SECONDS = float(os.environ.get("LST_RETRY_SECONDS", "240"))
 """How long one request is tried again."""
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 20.0
+"""Seconds between tries, which double."""
 EXPIRED = ("ExpiredToken", "TokenRefreshRequired", "RequestExpired", "InvalidToken")
 WITHOUT = ("NoCredentialsError", "PartialCredentialsError", "TokenRetrievalError")
 """Errors of botocore that say there is nobody to ask as."""
 TRANSIENT_STATUS = (408, 409, 425, 429, 500, 502, 503, 504)
+"""409 among them: S3 says so where two writes with a condition meet, and the second try says which of them won."""
 LASTING = frozenset(
     {errno.ENOENT, errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC}
     | {errno.EDQUOT, errno.ENAMETOOLONG, errno.EINVAL, errno.EFBIG, errno.ELOOP, errno.EMFILE, errno.ENFILE}

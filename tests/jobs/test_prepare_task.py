@@ -147,7 +147,9 @@ def test_segments_of_a_file_follow_each_other_and_one_without_words_takes_them_a
     }
     patches = {"a": SimpleNamespace(word_frames=[0, 1, 1, 2]), "b": SimpleNamespace(word_frames=[1, 2])}
     joined = prepare._join(members, units, words, patches)  # type: ignore[arg-type]
-    assert joined == prepare.Spoken(units=[1, 2, 3, 4, 5], words=[("one", 0, 1), ("two", 1, 2), ("three", 4, 5)])
+    assert joined == prepare.PreparedSpeech(
+        units=[1, 2, 3, 4, 5], words=[("one", 0, 1), ("two", 1, 2), ("three", 4, 5)]
+    )
     assert prepare._join(members, units, words, {"b": patches["b"]}).words is None  # type: ignore[arg-type]
 
 

@@ -19,6 +19,7 @@ import torch.nn.functional as F
 from torch.nn.attention.flex_attention import BlockMask, flex_attention
 
 BLOCK = 128
+"""Queries and keys of a tile, which is computed whole or left out: what the kernels are built for."""
 SMALLEST_HEAD = 16
 """The kernel's narrowest head."""
 

@@ -20,6 +20,7 @@ CHUNK = 2**26
 KEPT = 2**24
 """Where all logits are no more than this, autograd may keep them: computing them again would cost more than it saves."""
 PADDED_TO = 64
+"""Rows of the head on CUDA: tensor cores take a vocabulary of an odd size by a slower kernel."""
 
 
 class _LinearNLL(torch.autograd.Function):

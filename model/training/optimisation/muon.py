@@ -54,6 +54,8 @@ class ProjectionMuon(torch.optim.Optimizer):
         buffer, gradient = state["momentum_buffer"], parameter.grad
         buffer.lerp_(gradient, 1 - momentum)
         update = gradient.lerp(buffer, momentum)
+        # The iteration needs the whole matrix. Each rank does all of it: more work than dealing the projections out to them, and
+        # nothing to keep track of. Projections that are stacked in one parameter are made orthogonal one by one.
         whole = update.full_tensor() if isinstance(update, DTensor) else update
         scaled = torch.cat(
             [

@@ -33,7 +33,7 @@ class CosineSchedule(_Schedule):
     """The last factor."""
 
     def shape(self, progress: float) -> float:
-        """The cosine."""
+        """From 1 at the beginning to `min_ratio` at the end, along half a cosine."""
         return self.min_ratio + (1 - self.min_ratio) * 0.5 * (1 + math.cos(math.pi * progress))
 
 
@@ -51,7 +51,7 @@ class WsdSchedule(_Schedule):
     """The last factor."""
 
     def shape(self, progress: float) -> float:
-        """The trapezium."""
+        """1, then linearly to `min_ratio` over the last `decay_share`."""
         left = min(1.0, (1 - progress) / self.decay_share)
         return self.min_ratio + (1 - self.min_ratio) * left
 

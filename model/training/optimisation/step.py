@@ -27,7 +27,7 @@ def accumulate(
     kinds = KINDS * batches[0].num_sources
     totals = torch.zeros(4 + kinds, dtype=torch.float64, device=device)
     for number, batch in enumerate(batches, start=1):
-        if isinstance(module, FSDPModule):
+        if isinstance(module, FSDPModule):  # gradients are summed over ranks once a step, with its last micro-batch
             module.set_requires_gradient_sync(number == len(batches))
         with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
             sums = module(batch, True) if z_loss else module(batch)

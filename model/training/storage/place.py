@@ -30,7 +30,7 @@ class RunPlace:
 
     @cached_property
     def files(self) -> Files:
-        """The files at the URL."""
+        """Access to the URL, opened when it is first needed."""
         assert self.url is not None
         return Files(self.url)
 

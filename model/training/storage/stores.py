@@ -35,7 +35,7 @@ class CheckpointError(DataError):
 
 
 class Checkpoints(Protocol):
-    """The checkpoints of a run."""
+    """Where the checkpoints of a run are kept. One that is listed is complete."""
 
     def names(self) -> list[str]:
         """Of the complete ones, oldest first."""

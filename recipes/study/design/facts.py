@@ -49,7 +49,7 @@ class ArmFacts(StrictModel):
 
 
 class StudyFacts(StrictModel):
-    """`facts.json`."""
+    """What was measured of the arms before any was trained: `facts.json`."""
 
     arms: dict[str, ArmFacts]
     shares: dict[str, float]

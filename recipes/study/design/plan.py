@@ -38,7 +38,7 @@ class WorkUnit:
 
 
 def run_name(arm: str, seed: int, control: Control) -> str:
-    """Of a run and its folder."""
+    """The name of a run, and of its folder."""
     return f"{arm}-s{seed}-{control}"
 
 

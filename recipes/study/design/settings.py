@@ -25,7 +25,7 @@ class Weights(StrictModel):
 
 
 class StudyData(StrictModel):
-    """What all arms read."""
+    """The data, the same for all arms."""
 
     speech: str
     """Index of speech shards."""
@@ -118,7 +118,7 @@ class Measures(StrictModel):
 
 
 class Study(StrictModel):
-    """The whole."""
+    """A study: data, arms, budgets and seeds (configs/experiments/)."""
 
     name: str
     runs_dir: str

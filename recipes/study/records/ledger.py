@@ -30,7 +30,7 @@ class Ledger:
         return self.path(unit).exists()
 
     def read(self, unit: str) -> dict[str, Any]:
-        """A record."""
+        """The record of a finished unit of work."""
         record: dict[str, Any] = json.loads(self.path(unit).read_text(encoding="utf-8"))
         return record
 
