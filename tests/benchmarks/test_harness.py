@@ -39,7 +39,7 @@ def test_every_benchmark_follows_the_form(path: Path) -> None:
     text = path.read_text(encoding="utf-8")
     assert text.startswith('"""')
     if path.stem not in ("__init__", "harness", "run_all", "tiny_models"):
-        assert "def run() -> list[Row]:" in text
+        assert "def run() -> list[Measurement]:" in text
         assert "main(run, __doc__)" in text
 
 
