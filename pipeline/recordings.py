@@ -9,44 +9,33 @@ from pipeline.containers.base import AudioError
 from pipeline.source.base import AudioReader
 from pipeline.source.decode import AudioInfo, scan_file
 from pipeline.source.folder import SourceFolder, hash_stream
-from pipeline.stage import StageResult, refuse, rows_of
+from pipeline.stage import StageResult, WithoutModel, refuse, rows_of
 from schemas.arrow import Row
-from schemas.cards import Card
 from schemas.given import load_given
 from schemas.spec import RecordingsSpec, Source
 from schemas.tables import InventoryItem, Recording, Reject, RejectCode, recording_id
 
 
-class RecordingsStage:
+class RecordingsStage(WithoutModel):
     """Hashes and decodes every file to its end, so that later stages only ever see audio that can be read.
 
     Rejects: missing, empty, duplicate, unsupported, decode_error, non_finite, too_short, too_long.
     """
 
-    name = "recordings"
+    name = Recording.TABLE
     version = 4
-    inputs: tuple[str, ...] = ("inventory",)
+    inputs: tuple[str, ...] = (InventoryItem.TABLE,)
 
     def __init__(self, spec: RecordingsSpec, source: Source) -> None:
         self._spec = spec
         self._source = source
-
-    def cards(self) -> list[Card]:
-        """No model is used."""
-        return []
-
-    def open(self) -> None:
-        """Nothing to load."""
-
-    def close(self) -> None:
-        """Nothing to release."""
 
     def run(self, tables: Mapping[str, Sequence[Row]], audio: AudioReader) -> StageResult:
         """`audio` is not used: a file becomes readable by recording only after this stage."""
         folder = SourceFolder(self._source.uri)
         rows: list[Recording] = []
         rejects: list[Reject] = []
-        for item in rows_of(tables, "inventory", InventoryItem):
+        for item in rows_of(tables, InventoryItem):
             try:
                 rows.append(self._record(folder, item))
                 # Rows of the corpus that speak of this recording and cannot be used; the recording goes on.

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from benchmarks.harness import Row, main
+from benchmarks.harness import Measurement, main
 from pipeline.words import WordsStage
 from recipes.tiny_models import degrade, speech
 from recipes.tiny_models.corpus import real_clips
@@ -35,7 +35,7 @@ LONG_SECONDS, SENTENCE_PAUSE = 25.0, 0.3
 EXCHANGED = 4 / 14
 
 
-def run() -> list[Row]:
+def run() -> list[Measurement]:
     """Rows on right transcripts, others', exchanged words, and sentences left out.
 
     Raises:
@@ -79,10 +79,10 @@ def demo_stage() -> WordsStage:
     return stage
 
 
-def _share(name: str, values: Sequence[bool], goal: str) -> Row:
+def _share(name: str, values: Sequence[bool], goal: str) -> Measurement:
     share = 100 * sum(values) / len(values)
     bound = float(goal.split()[1])
-    return Row(
+    return Measurement(
         name=f"{name} ({sum(values)} of {len(values)})",
         value=share,
         unit="%",
@@ -98,7 +98,7 @@ def _every_tenth_from_another(texts: Sequence[tuple[str, ...]], rng: random.Rand
     ]
 
 
-def _exchanged_rows(stage: WordsStage, corpus: Sequence[Utterance], rng: random.Random) -> list[Row]:
+def _exchanged_rows(stage: WordsStage, corpus: Sequence[Utterance], rng: random.Random) -> list[Measurement]:
     """Of recordings of eight words and more, 4 of 14 exchanged for words of others: nothing of those may be `aligned`."""
     believed: list[bool] = []
     for item in corpus:
@@ -112,7 +112,7 @@ def _exchanged_rows(stage: WordsStage, corpus: Sequence[Utterance], rng: random.
     return [_share("4 of 14 words exchanged: of those, called aligned", believed, "<= 0")]
 
 
-def _left_out_rows(stage: WordsStage, items: Sequence[Utterance]) -> list[Row]:
+def _left_out_rows(stage: WordsStage, items: Sequence[Utterance]) -> list[Measurement]:
     """25 s of sentences: the whole text is accepted; with two left out it is rejected, or what they said is uncovered."""
     whole: list[bool] = []
     told: list[bool] = []

@@ -15,7 +15,7 @@ import soundfile
 import soxr
 import torch
 
-from benchmarks.harness import Row, main
+from benchmarks.harness import Measurement, main
 from benchmarks.stress.belief import demo_stage, words_of
 from pipeline.source.decode import decode_file
 from pipeline.words import WordsStage
@@ -31,13 +31,13 @@ MOST_OF_DECODING = 1.1
 DECODE_SECONDS = 120
 
 
-def run() -> list[Row]:
+def run() -> list[Measurement]:
     """Rows on aligning and on decoding."""
     torch.set_num_threads(1)
     return [*align_rows(), *decode_rows()]
 
 
-def align_rows() -> list[Row]:
+def align_rows() -> list[Measurement]:
     """The words stage on the demo's readings, with their own texts."""
     clips = [clip for unseen in (True, False) for clip in real_clips(unseen=unseen) if clip.seconds < 30]
     minutes = sum(clip.seconds for clip in clips) / 60
@@ -51,7 +51,7 @@ def align_rows() -> list[Row]:
     return [_row("aligning a minute of speech", ours, "tiny CTC", rival, MOST_OF_ALIGNING)]
 
 
-def decode_rows() -> list[Row]:
+def decode_rows() -> list[Measurement]:
     """Two minutes of speech as WAV and FLAC, at 16 kHz and at 44.1 kHz in stereo."""
     clips = [soundfile.read(path, dtype="float32")[0] for path in sorted((ROOT / "data" / "demo").glob("sense*.flac"))]
     line = np.resize(np.concatenate(clips), DECODE_SECONDS * SAMPLE_RATE)
@@ -76,10 +76,10 @@ def _alone(content: bytes) -> np.ndarray:
     return mono
 
 
-def _row(name: str, ours: float, rival: str, theirs: float, most: float) -> Row:
+def _row(name: str, ours: float, rival: str, theirs: float, most: float) -> Measurement:
     ratio = ours / theirs
     goal = f"<= {most:g} times the rival"
-    return Row(
+    return Measurement(
         name=f"{name} ({ratio:.2f} times)",
         value=ours,
         unit="CPU s",

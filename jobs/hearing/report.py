@@ -25,7 +25,7 @@ from schemas.config import ConfigError, parse_config
 from schemas.files import whole_file
 
 if TYPE_CHECKING:
-    from jobs.hearing.listening import Heard, Speaker
+    from jobs.hearing.listening import DemoPrompt, SpeakingModel
     from jobs.hearing.run_page import RunFacts
     from model.inference.sampling import Sampling
     from model.inference.trained import Trained
@@ -35,13 +35,13 @@ if TYPE_CHECKING:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Let every run answer the same prompts and write the page."""
     given = make_parser().parse_args(arguments)
-    from jobs.hearing.listening import Heard, speech_prompts
+    from jobs.hearing.listening import DemoPrompt, speech_prompts
     from model.inference.sampling import Sampling
 
     speakers = [open_speaker(given, run) for run in given.runs]
     index = given.shards or speech_index(speakers)
     prompts = [] if index is None else speech_prompts(index, given.prompts, given.prompt_seconds)
-    prompts += [Heard(name=text[:40], text=text, units=None, audio=None) for text in given.text]
+    prompts += [DemoPrompt(name=text[:40], text=text, units=None, audio=None) for text in given.text]
     sampling = parse_config(
         Sampling, {"temperature": given.temperature, "top_p": given.top_p, "seed": given.seed}, "the sampling options"
     )
@@ -74,9 +74,9 @@ class Limits:
 
 
 def answered(
-    speakers: Sequence[Speaker],
+    speakers: Sequence[SpeakingModel],
     facts: Sequence[RunFacts],
-    prompts: Sequence[Heard],
+    prompts: Sequence[DemoPrompt],
     limits: Limits,
     sampling: Sampling,
     *,
@@ -108,22 +108,22 @@ def answered(
     )
 
 
-def open_speaker(given: argparse.Namespace, run: str) -> Speaker:
+def open_speaker(given: argparse.Namespace, run: str) -> SpeakingModel:
     """The run's newest model, and a voice for it where it has units.
 
     Raises:
         ConfigError, CheckpointError, ShardError: one of them cannot be had.
     """
-    from jobs.hearing.listening import Speaker
+    from jobs.hearing.listening import SpeakingModel
     from model.inference.continuation import Generator
     from model.inference.placement import open_trained
 
     trained = open_trained(run, given.device, given.dtype)
     voice = open_synthesiser(given, trained) if trained.units is not None else None
-    return Speaker(label=Path(run).name, trained=trained, generator=Generator.of(trained), synthesise=voice)
+    return SpeakingModel(label=Path(run).name, trained=trained, generator=Generator.of(trained), synthesise=voice)
 
 
-def speech_index(speakers: Sequence[Speaker]) -> str | None:
+def speech_index(speakers: Sequence[SpeakingModel]) -> str | None:
     """The speech shards that the first run was trained on.
 
     Raises:

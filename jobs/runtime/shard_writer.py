@@ -21,7 +21,7 @@ from pipeline.source.base import AudioReader
 from schemas.arrow import RowType, to_rows
 from schemas.audio import SAMPLE_RATE
 from schemas.cards import CardKind
-from schemas.commit import Commit
+from schemas.commit import KINDS, SHARD_FOLDER, SHARDS, Commit
 from schemas.spec import PipelineSpec
 from schemas.tables import Patches, Recording, Reject, RejectCode, Segment, Transcript, Units, Word
 
@@ -36,13 +36,13 @@ SPEAKER = "samples of named speakers"
 """Prefixes of the sums of a shard's commit that the data card needs."""
 BELIEF = ("doubtful_words", "samples_uncovered")
 """Sums of a shard's commit that say how far its words are to be believed."""
-TABLES_OF_A_SHARD = ("recordings", "segments", "transcripts", "words", "units", "patches")
+TABLES_OF_A_SHARD = tuple(row.TABLE for row in (Recording, Segment, Transcript, Word, Units, Patches))
 
 
 def write_group(store: Store, job: Job, task: ShardTask, make: AbstractContextManager[Build]) -> Commit:
     """Write the shard of a group of partitions. Order: partition, then recording, channel and time. `make` gives the samples."""
     start = time.perf_counter()
-    spec, plan = job.spec, job.stages["shards"]
+    spec, plan = job.spec, job.stages[SHARDS]
     samples: list[Sample] = []
     rejects: list[Reject] = []
     inputs: dict[str, str] = {}
@@ -65,12 +65,13 @@ def write_group(store: Store, job: Job, task: ShardTask, make: AbstractContextMa
                     _add(sums, part)
                     told.add(part.recording.recording_id)
     sums["recordings"] = len(told)
-    outputs = {"shard": store.write_named("shards", task.name, ".tar", write_shard(samples), len(samples))}
+    shard = store.write_named(SHARD_FOLDER, task.name, ".tar", write_shard(samples), len(samples))
+    outputs = {KINDS[SHARDS].output: shard}
     if rejects:
         outputs["rejects"] = store.write_table(Reject, rejects, task.name, plan.fingerprint)
     lost = round(sum(reject.seconds for reject in rejects) * SAMPLE_RATE)
     return Commit(
-        stage="shards",
+        stage=SHARDS,
         fingerprint=plan.fingerprint,
         partition=task.name,
         inputs=inputs,
@@ -146,13 +147,13 @@ def open_maker(
     spec: PipelineSpec, hop: int, cards: Mapping[CardKind, str], audio: AudioReader | None = None
 ) -> Callable[[Passage], Sample]:
     """What makes a sample of a passage; it reads the audio by itself where no reader is given."""
-    limit_threads(spec.resource("shards").threads)
+    limit_threads(spec.resource(SHARDS).threads)
     reader = SourceAudio(spec.source.uri) if audio is None else audio
     return lambda passage: build_sample(passage, spec.stages.shards, hop, cards, reader)
 
 
 def _facts(job: Job) -> tuple[int, dict[CardKind, str]]:
-    cards = job.stages["shards"].cards
+    cards = job.stages[SHARDS].cards
     return unit_tokenizer_of(cards)["hop"], {card.kind: card.card_id for card in cards}
 
 
@@ -190,7 +191,7 @@ def _error(build: Build, passage: Passage) -> Exception | None:
 
 def _reject(part: SegmentRecord, error: Exception, attempts: int) -> Reject:
     segment = part.segment
-    return failure("shards", segment.segment_id, error, attempts, (segment.end - segment.start) / SAMPLE_RATE)
+    return failure(SHARDS, segment.segment_id, error, attempts, (segment.end - segment.start) / SAMPLE_RATE)
 
 
 class _Reader:

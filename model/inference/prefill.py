@@ -29,7 +29,7 @@ from model.network.vocabulary import SPEECH_MARK
 
 
 @dataclass(frozen=True, kw_only=True)
-class Prompt:
+class PatchedPrompt:
     """A row's elements and how they lie in patches."""
 
     ids: np.ndarray
@@ -39,7 +39,7 @@ class Prompt:
 
 
 @torch.inference_mode()
-def prefill(model: SpeechTextModel, state: Any, prompts: Sequence[Prompt]) -> torch.Tensor:
+def prefill(model: SpeechTextModel, state: Any, prompts: Sequence[PatchedPrompt]) -> torch.Tensor:
     """Logits [rows, V] after each prompt; the state, which must be new, then stands where steps would have left it."""
     batch = _pack(model, prompts)
     last = np.cumsum([len(prompt.ids) for prompt in prompts]) - 1
@@ -64,7 +64,7 @@ def prefill(model: SpeechTextModel, state: Any, prompts: Sequence[Prompt]) -> to
     return logits_RV
 
 
-def _pack(model: SpeechTextModel, prompts: Sequence[Prompt]) -> Batch:
+def _pack(model: SpeechTextModel, prompts: Sequence[PatchedPrompt]) -> Batch:
     ids, closed = (np.concatenate([getattr(p, name) for p in prompts]) for name in ("ids", "closed"))
     begins = np.cumsum([0, *(int(prompt.latent_id[-1]) + 1 for prompt in prompts)])
     latent = np.concatenate([prompt.latent_id + begin for prompt, begin in zip(prompts, begins, strict=False)])
@@ -81,7 +81,7 @@ def _pack(model: SpeechTextModel, prompts: Sequence[Prompt]) -> Batch:
     ).to(next(model.parameters()).device)
 
 
-def _ends(model: LST, prompts: Sequence[Prompt], device: torch.device) -> list[torch.Tensor]:
+def _ends(model: LST, prompts: Sequence[PatchedPrompt], device: torch.device) -> list[torch.Tensor]:
     """For each layer of the decoder the local elements, as indices into L, on which logits or what is stored depends: the last
     layer's cache holds a window of its inputs, and each layer below must be right one window further back."""
     window, layers = model.decoder.stack.window, model.decoder.stack.num_layers
@@ -124,7 +124,7 @@ def _seen(model: nn.Module) -> Iterator[dict[nn.Module, tuple[Any, ...]]]:
 
 
 def _fill_plain(
-    model: SpeechTextModel, state: BaseState, prompts: Sequence[Prompt], seen: dict[nn.Module, Any]
+    model: SpeechTextModel, state: BaseState, prompts: Sequence[PatchedPrompt], seen: dict[nn.Module, Any]
 ) -> None:
     sizes = [len(prompt.ids) for prompt in prompts]
     _fill_stack(model.global_transformer.layers, state.global_transformer.layers.cache, _spans(sizes), seen)
@@ -132,7 +132,11 @@ def _fill_plain(
 
 
 def _fill_lst(
-    model: LST, state: LSTState, prompts: Sequence[Prompt], seen: dict[nn.Module, Any], ends: Sequence[torch.Tensor]
+    model: LST,
+    state: LSTState,
+    prompts: Sequence[PatchedPrompt],
+    seen: dict[nn.Module, Any],
+    ends: Sequence[torch.Tensor],
 ) -> None:
     local = [_is_local(model, prompt.ids) for prompt in prompts]
     begun = [int(prompt.latent_id[-1]) + 1 for prompt in prompts]

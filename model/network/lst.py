@@ -88,7 +88,7 @@ class LST(SpeechTextModel):
         x_LD, latent_PW = self.latents(batch, layout)
         return self.decoder(x_LD, latent_PW, layout), latent_PW
 
-    def latents(self, batch: Batch, layout: Layout) -> tuple[torch.Tensor, torch.Tensor]:
+    def latents(self, batch: Batch, layout: LatentLayout) -> tuple[torch.Tensor, torch.Tensor]:
         """What the decoder reads: encoder states [L, D] and global latents [P, W]."""
         ids_L = batch.ids_N if layout.local_L is None else batch.ids_N[layout.local_L]
         x_LD = self.embedding(to_share(ids_L, self.vocabulary, self.local_share))

@@ -61,7 +61,7 @@ class PatchDecoder(nn.Module):
         return x_LD
 
     def forward_ends(
-        self, x_LD: torch.Tensor, latent_PW: torch.Tensor, layout: Layout, rows: Sequence[torch.Tensor]
+        self, x_LD: torch.Tensor, latent_PW: torch.Tensor, layout: LatentLayout, rows: Sequence[torch.Tensor]
     ) -> torch.Tensor:
         """`forward` where only the newest elements of each document count: layer i runs over `rows[i]`, indices into L that
         each layer has fewer of. States [len(rows[-1]), D]."""

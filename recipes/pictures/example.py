@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from jobs.hearing.listening import Heard, speech_prompts
+from jobs.hearing.listening import DemoPrompt, speech_prompts
 from jobs.hearing.report import Limits, answered, make_parser, open_speaker, run_facts, speech_index
 from model.inference.sampling import Sampling
 from recipes.pictures.study_models import study_page
@@ -51,7 +51,7 @@ def demo_page(runs: Sequence[tuple[str, str]], seconds: float) -> str:
     index = speech_index(speakers)
     if index is None:
         raise ConfigError("the runs were trained on text alone: there is nothing to hear")
-    text = Heard(name=TEXT, text=TEXT, units=None, audio=None)
+    text = DemoPrompt(name=TEXT, text=TEXT, units=None, audio=None)
     return answered(
         speakers,
         [

@@ -64,7 +64,7 @@ THEMES = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class Window:
+class DrawnWindow:
     """The frames of a sample that are drawn, everything in frames from its beginning."""
 
     hop: int
@@ -76,7 +76,7 @@ class Window:
     """(start, end, kind)"""
 
 
-def read_window(index_path: Path, uri: str, seconds: float) -> Window:
+def read_window(index_path: Path, uri: str, seconds: float) -> DrawnWindow:
     """The first `seconds` of the recording `uri`, cut at the end of a patch.
 
     Raises:
@@ -93,7 +93,7 @@ def read_window(index_path: Path, uri: str, seconds: float) -> Window:
                     audio, _ = soundfile.read(io.BytesIO(sample.read("flac")), dtype="float32")
                     spans = zip(meta.words, sample.array("words.npy"), strict=True)
                     kinds = zip(bounds[:-1], bounds[1:], meta.patch_kind, strict=True)
-                    return Window(
+                    return DrawnWindow(
                         hop=meta.hop,
                         audio=on_the_grid(meta, audio)[: last * meta.hop],
                         units=sample.array("units.npy")[:last],
@@ -103,7 +103,7 @@ def read_window(index_path: Path, uri: str, seconds: float) -> Window:
     raise LookupError(f"no sample of {uri} with audio under {index_path}: run `make shards` first")
 
 
-def draw(window: Window, colours: list[str], theme: Theme, path: Path) -> None:
+def draw(window: DrawnWindow, colours: list[str], theme: Theme, path: Path) -> None:
     """Write the picture, in 128 colours: half the bytes, and no eye sees it."""
     import matplotlib
 

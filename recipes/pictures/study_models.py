@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from jobs.hearing.listening import Heard, Speaker
+from jobs.hearing.listening import DemoPrompt, SpeakingModel
 from jobs.hearing.report import Limits, answered
 from jobs.hearing.run_page import RunFacts
 from model.inference.continuation import Generator
@@ -55,15 +55,15 @@ INTRODUCTION = (
 )
 
 
-def stories(voice: Synthesiser) -> Iterator[Heard]:
+def stories(voice: Synthesiser) -> Iterator[DemoPrompt]:
     """The first sentences of held-out stories, spoken, and those that are only written."""
     for item in read_task(ASSETS / "prompts.jsonl").items:
         first = item.prompt.text.partition(". ")[0].split()
         words = tuple((word, start, end) for word, start, end in (item.prompt.words or ())[: len(first)])
         units = np.asarray(item.prompt.units, np.uint16)[: words[-1][2] + PAD]
-        yield Heard(name=item.id, text=" ".join(first) + ".", units=units, audio=voice(units), words=words)
+        yield DemoPrompt(name=item.id, text=" ".join(first) + ".", units=units, audio=voice(units), words=words)
     for text in TEXTS:
-        yield Heard(name=text, text=text, units=None, audio=None)
+        yield DemoPrompt(name=text, text=text, units=None, audio=None)
 
 
 def facts_of(name: str, trained: Trained) -> RunFacts:
@@ -89,7 +89,7 @@ def study_page() -> str:
     prompts = list(stories(voice))
     trained = {name: load_trained(ASSETS / name) for name in MODELS}
     speakers = [
-        Speaker(label=name, trained=model, generator=Generator.of(model), synthesise=voice)
+        SpeakingModel(label=name, trained=model, generator=Generator.of(model), synthesise=voice)
         for name, model in trained.items()
     ]
     return answered(
