@@ -90,7 +90,8 @@ def load_config(cls: type[Config], path: str | Path, overrides: Sequence[str] = 
     except yaml.YAMLError as error:
         raise ConfigError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
     if not isinstance(document, dict):
-        raise ConfigError(f"{path} must hold a mapping of keys to values, found {type(document).__name__}")
+        found = "nothing" if document is None else type(document).__name__
+        raise ConfigError(f"{path} must hold a mapping of keys to values, found {found}")
     for override in overrides:
         apply_override(document, override)
     return parse_config(cls, document, origin=str(path))
@@ -105,7 +106,7 @@ def parse_config(cls: type[Config], document: dict[str, Any], origin: str) -> Co
     try:
         return cls.model_validate(document)
     except ValidationError as error:
-        raise ConfigError("\n".join(_describe(origin, problem) for problem in error.errors())) from error
+        raise ConfigError("\n".join(_describe(origin, problem) for problem in _of_values(error))) from error
 
 
 def apply_override(document: dict[str, Any], override: str) -> None:
@@ -178,8 +179,25 @@ def _parse_scalar(text: str) -> Any:
     return value
 
 
+def _of_values(error: ValidationError) -> list[Any]:
+    """Its problems. Where a field may be one of several types pydantic tries each: what is said of a type that the value does not
+    even look like goes, where another was read further."""
+    problems = error.errors()
+    places = [_place(problem) for problem in problems]
+    return [
+        problem
+        for problem, place in zip(problems, places, strict=True)
+        if not any(len(other) > len(place) and other[: len(place)] == place for other in places)
+    ]
+
+
+def _place(problem: Any) -> tuple[str, ...]:
+    """The keys that lead to a value, without pydantic's names of the types that it tried (`dict[str,...]`)."""
+    return tuple(str(part) for part in problem["loc"] if "[" not in str(part))
+
+
 def _describe(origin: str, problem: Any) -> str:
-    where = ".".join(str(part) for part in problem["loc"])
+    where = ".".join(_place(problem))
     message = str(problem["msg"]).removeprefix("Value error, ")
     return f"{origin}: {where + ': ' if where else ''}{message}"
 

@@ -38,6 +38,8 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
         '{"id": "%s", "group": "g", "prompt": {"text": "a"}, "endings": [{"text": "b"}, {"text": "c"}], "answer": 0}\n'
     )
     (folder / "task.jsonl").write_text('{"format": 1, "task": "t", "cards": null}\n' + line % "one" + line % "two")
+    (folder / "empty.yaml").write_text("")
+    (folder / "zero.parquet").write_bytes(b"PAR1" + bytes(100) + b"PAR1")
     (folder / "broken.npy").write_bytes(b"\x93NUMPY no")
     return folder
 
@@ -94,6 +96,25 @@ CASES: dict[str, tuple[str, int, str]] = {
     "a run into a file": ("train {}/run.yaml output_dir={}/file", 2, "file"),
     "no such device": ("score {}/task.jsonl --checkpoint {}/run --device cuda:77", 2, "this machine has"),
     "no device at all": ("score {}/task.jsonl --checkpoint {}/run --device abacus", 2, "abacus is no device of torch"),
+    "an output on a storage that nobody knows": ("tokenize --config {}/spec.yaml output=s4://b/out", 2, "s4://b/out"),
+    "a storage that nobody knows": (
+        "tokenize --config {}/spec.yaml source.uri=s4://bucket/audio",
+        2,
+        "s4://bucket/audio",
+    ),
+    "a field of either type as neither": (
+        "tokenize --config {}/spec.yaml resources.words.gpus=many",
+        2,
+        "spec.yaml: resources.words.gpus: Input should be a valid number",
+    ),
+    "a configuration without content": ("fit-kmeans --config {}/empty.yaml", 2, "found nothing"),
+    "a damaged text table": ("text-shards {}/zero.parquet --out {}/texts", 3, "zero.parquet is damaged"),
+    "a broken index for tokens of units": (
+        "train-unit-bpe --shards {}/broken.json --out {}/bpe.json",
+        3,
+        "broken.json",
+    ),
+    "a field that is none": ("configuration nosuchfield", 2, "no field has 'nosuchfield'"),
     "no such patching": ("generate --checkpoint {}/run --prompt a --patching words", 2, "words"),
 }
 
@@ -138,6 +159,13 @@ def test_a_flipped_bit_in_a_table_a_shard_and_a_checkpoint(
     code, complaint = told(capsys, "train", config, f"output_dir={tmp_path / 'other'}")
     assert code == 3
     assert shard.name in complaint
+    exported = tmp_path / "exported"
+    assert main(["export-model", str(tmp_path / "run"), "--out", str(exported)]) == 0
+    for name in ("model.safetensors", "config.json"):
+        (exported / name).write_bytes((exported / name).read_bytes()[:-100])
+        code, complaint = told(capsys, "generate", "--checkpoint", str(exported), "--prompt", "a")
+        assert code == 3
+        assert name in complaint
     weights = next((tmp_path / "run" / "checkpoints").glob("step-*/*.safetensors"))
     weights.write_bytes(weights.read_bytes()[:-100])
     code, complaint = told(capsys, "generate", "--checkpoint", str(tmp_path / "run"), "--prompt", "a")

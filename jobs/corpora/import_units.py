@@ -17,7 +17,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import fsspec
 from tqdm import tqdm
 
 from jobs.exports.card import data_card
@@ -34,6 +33,7 @@ from schemas.errors import ExitCode
 from schemas.reading.shard_reader import read_index
 from schemas.shards import SHARD_FORMAT, SampleMeta, ShardEntry, ShardIndex
 from schemas.spec import PatchesSpec
+from schemas.storage.files import filesystem_of
 
 EXAMPLES = """  python -m jobs.corpora.import_units mls.chunk.*.on_the_fly --out data/mls-units
   python -m jobs.corpora.import_units s3://bucket/features.jsonl.gz --like runs/demo/shards/index.json --out data/slamkit
@@ -101,7 +101,7 @@ def _rows(files: Iterable[str]) -> Iterator[tuple[str, dict[str, Any] | RowError
         ConfigError: a pattern matches no file, or a file cannot be read.
     """
     for pattern in files:
-        filesystem, path = fsspec.core.url_to_fs(pattern)
+        filesystem, path = filesystem_of(pattern)
         names = sorted(filesystem.glob(path)) if set(path) & set("*?[") else [path]
         if not names:
             raise ConfigError(f"no file matches {pattern}")

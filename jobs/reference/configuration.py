@@ -22,6 +22,7 @@ from jobs.reference.commands import COMMANDS
 from jobs.reference.parsers import as_section
 from schemas.commands.cli import Parser, command, parser_of
 from schemas.commands.reference import as_markdown, sections
+from schemas.errors import ConfigError
 from schemas.spec import PipelineSpec
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
@@ -82,9 +83,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     from model.training.config import TrainConfig
 
-    for title, cls in (("pipeline spec", PipelineSpec), ("training run", TrainConfig)):
-        found = matching(cls, given.word)
-        print("\n".join([f"{title}:", *(found or ["  nothing with that name"])]))
+    found = {
+        title: matching(cls, given.word)
+        for title, cls in (("pipeline spec", PipelineSpec), ("training run", TrainConfig))
+    }
+    if not any(found.values()):
+        raise ConfigError(
+            f"no field has {given.word!r} in its name or meaning", "without a word all fields are printed"
+        )
+    for title, lines in found.items():
+        print("\n".join([f"{title}:", *(lines or ["  nothing with that name"])]))
     return 0
 
 

@@ -55,7 +55,7 @@ class RunState:
     estimate: Estimate = NOTHING_KNOWN
 
     def as_json(self) -> dict[str, Any]:
-        """What `lst status --json` prints."""
+        """What `lst status --as-json` prints."""
         stages = [
             vars(stage) | {"rejects": dict(stage.rejects), "hours_left": stage.hours_left} for stage in self.stages
         ]

@@ -25,7 +25,7 @@ from schemas.arrow import Row, RowType, to_rows, to_table
 from schemas.cards import Card
 from schemas.commit import Commit, Output
 from schemas.config import ConfigError, in_short
-from schemas.errors import DataError
+from schemas.errors import DataError, UserError
 from schemas.storage.files import Files, sha256
 
 LAYOUT = 2
@@ -77,6 +77,8 @@ class Store(Files):
         """
         try:
             document = json.loads(self.read_bytes(relative))
+        except UserError:  # some are ValueErrors too, and speak of the storage and not of the content
+            raise
         except ValueError as error:
             raise DataError(f"{self.root}/{relative} is empty or damaged ({in_short(error)})", remedy) from error
         if not isinstance(document, dict):

@@ -13,7 +13,9 @@ import fsspec
 
 from jobs.text.documents import fields_of_file
 from schemas.cards import fingerprint
-from schemas.config import ConfigError
+from schemas.config import ConfigError, in_short
+from schemas.errors import DataError
+from schemas.storage.files import filesystem_of
 
 Form = Literal["txt", "jsonl", "parquet", "arrow"]
 SUFFIXES: dict[str, Form] = {
@@ -72,7 +74,7 @@ def list_files(source: str) -> list[str]:
     Raises:
         ConfigError: there is none.
     """
-    files, path = fsspec.core.url_to_fs(source)
+    files, path = filesystem_of(source)
     if any(sign in path for sign in "*?["):
         names = sorted(files.glob(path))
     elif files.isdir(path):
@@ -105,7 +107,7 @@ def _form(name: str) -> Form | None:
 def _pieces(url: str, fields: Sequence[str], item_bytes: int) -> list[FilePiece]:
     form = _form(url)
     assert form is not None
-    files, path = fsspec.core.url_to_fs(url)
+    files, path = filesystem_of(url)
     size = int(files.size(path))
     with files.open(path, "rb") as file:
         head = file.read(PROBE_BYTES)
@@ -132,10 +134,16 @@ def _check_fields(url: str, form: Form, fields: Sequence[str]) -> None:
 
 
 def _row_groups(url: str, common: dict[str, Any], item_bytes: int) -> Iterator[FilePiece]:
+    import pyarrow as pa
     import pyarrow.parquet as pq
 
     with fsspec.open(url, "rb") as file:
-        facts = pq.ParquetFile(file).metadata
+        try:
+            facts = pq.ParquetFile(file).metadata
+        except (OSError, pa.ArrowException) as error:
+            raise DataError(
+                f"{url} is damaged: {in_short(error).removesuffix('.')}", "remove it, or fetch it again"
+            ) from error
         sizes = [facts.row_group(number).total_byte_size for number in range(facts.num_row_groups)]
     start = held = 0
     for number, size in enumerate(sizes):

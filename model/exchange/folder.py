@@ -18,6 +18,7 @@ import torch
 from model.exchange.bundle import write_bundle
 from model.exchange.hf import CONFIG, MODEL_TYPE, write_json, write_weights
 from model.network.base import SpeechTextModel
+from schemas.errors import DataError
 
 DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
 ENTRY = "modeling_lst"
@@ -48,11 +49,18 @@ def write_folder(
 
 
 def read_run(folder: Path) -> dict[str, Any] | None:
-    """What `write_folder` was told of the run; None where the folder is no exported run."""
+    """What `write_folder` was told of the run; None where the folder is no exported run.
+
+    Raises:
+        DataError: its configuration is damaged.
+    """
     path = folder / CONFIG
     if not path.is_file():
         return None
-    settings = json.loads(path.read_text(encoding="utf-8"))
+    try:
+        settings = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise DataError(f"{path} is damaged: {error}", "export or fetch the model again") from error
     if not isinstance(settings, dict) or settings.get("model_type") != MODEL_TYPE:
         return None
     run: dict[str, Any] | None = settings.get("run")

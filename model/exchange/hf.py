@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 from huggingface_hub import split_torch_state_dict_into_shards
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from model.network.base import SpeechTextModel
@@ -22,6 +22,7 @@ from model.network.init import assign
 from model.network.lst import build_model
 from model.network.vocabulary import NUM_SPECIAL
 from schemas.config import parse_config
+from schemas.errors import DataError
 from schemas.files import whole_file
 
 MODEL_TYPE = "latent_speech_text"
@@ -225,7 +226,12 @@ def _open_weights(folder: Path, stack: ExitStack) -> Callable[[str], torch.Tenso
     def read(name: str) -> torch.Tensor:
         file = Path(places.get(name, WEIGHTS)).name
         if file not in files:
-            files[file] = stack.enter_context(safe_open(folder / file, framework="pt"))
+            try:
+                files[file] = stack.enter_context(safe_open(folder / file, framework="pt"))
+            except (OSError, SafetensorError) as error:
+                raise DataError(
+                    f"{folder / file} cannot be read: {error}", "export or fetch the model again"
+                ) from error
         tensor: torch.Tensor = files[file].get_tensor(name)
         return tensor
 

@@ -12,6 +12,7 @@ import fsspec
 
 from pipeline.containers.base import Slice
 from pipeline.source.members import ParquetCells, container_of, tar_slice
+from schemas.storage.files import filesystem_of
 from schemas.storage.retry import asked_again
 
 RANGE = 65_536
@@ -25,7 +26,7 @@ class SourceFolder:
     """The folder that holds the audio: a path or any fsspec URL. Names inside are uris relative to it."""
 
     def __init__(self, uri: str) -> None:
-        self.filesystem, root = fsspec.core.url_to_fs(uri)
+        self.filesystem, root = filesystem_of(uri)
         self.uri = uri
         self.root = str(root).rstrip("/")
         self.is_local = "file" in _protocols(self.filesystem)
@@ -43,7 +44,7 @@ class SourceFolder:
         name = container_of(uri, member)
         filesystem, path = self.filesystem, f"{self.root}/{name}"
         if name.startswith("/") or "://" in name:
-            filesystem, path = fsspec.core.url_to_fs(name)
+            filesystem, path = filesystem_of(name)
         local = "file" in _protocols(filesystem)
         if member is None:
             return open(path, "rb") if local else io.BytesIO(_fetched(filesystem, path))

@@ -11,7 +11,6 @@ from collections.abc import Collection
 from functools import cached_property
 from typing import Any
 
-import fsspec
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
@@ -21,6 +20,7 @@ from schemas.arrow import arrow_schema
 from schemas.audio import SAMPLE_RATE
 from schemas.config import ConfigError, in_short
 from schemas.errors import DataError
+from schemas.storage.files import filesystem_of
 from schemas.tables import TABLES
 
 CATALOG = pa.schema([("table", pa.string()), ("path", pa.string()), ("rows", pa.int64()), ("bytes", pa.int64())])
@@ -48,7 +48,7 @@ class OutputTables:
     def __init__(self, root: str, index: str = "index") -> None:
         """Raises ConfigError if no run has finished there."""
         self.root, self.index = root.rstrip("/"), index
-        self._fs, self._path = fsspec.core.url_to_fs(self.root)
+        self._fs, self._path = filesystem_of(self.root)
         try:
             self.catalog = pq.read_table(pa.BufferReader(self._read(f"tables/{index}.parquet"))).cast(CATALOG)
         except FileNotFoundError as error:

@@ -13,6 +13,7 @@ import numpy as np
 from pydantic import TypeAdapter
 
 from schemas.config import ConfigError, in_short
+from schemas.errors import DataError
 from schemas.shards import SampleMeta, ShardEntry, ShardIndex
 
 ENTRIES = TypeAdapter(list[ShardEntry])
@@ -89,11 +90,14 @@ def read_index(path: str) -> ShardIndex:
 
     Raises:
         ConfigError: it is missing, or has no units.
+        DataError: it is damaged, or cannot be read.
     """
     try:
         index = load_index(path)
-    except (OSError, ValueError) as error:
+    except FileNotFoundError as error:
         raise ConfigError(f"cannot read the shard index {path}: {in_short(error)}") from error
+    except (OSError, ValueError) as error:
+        raise DataError(f"cannot read the shard index {path}: {in_short(error)}") from error
     if index.kind != "speech":
         raise ConfigError(f"{path} is a set of text: a unit BPE needs speech shards")
     return index

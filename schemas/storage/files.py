@@ -30,6 +30,21 @@ CHANGED = ("ETag", "etag", "mtime", "LastModified", "created")
 LISTING = pa.schema([("name", pa.string()), ("bytes", pa.int64())])
 
 
+def filesystem_of(url: str, **options: Any) -> tuple[Any, str]:
+    """The fsspec filesystem of a path or URL, and the path as it wants it.
+
+    Raises:
+        ConfigError: the URL's protocol is not known, or the package that speaks it is not installed.
+    """
+    try:
+        filesystem, path = fsspec.core.url_to_fs(url, **options)
+    except ImportError as error:
+        raise ConfigError(f"{url}: {error}; s3:// wants the extra: pip install -e '.[s3]'") from error
+    except ValueError as error:
+        raise ConfigError(f"{url}: {error}", "write a path, or a URL such as s3://bucket/folder") from error
+    return filesystem, path
+
+
 class Files:
     """Files by their path relative to a root."""
 
@@ -38,11 +53,7 @@ class Files:
 
     @cached_property
     def _located(self) -> tuple[Any, str]:
-        try:
-            filesystem, path = fsspec.core.url_to_fs(self.root, use_listings_cache=False)
-        except ImportError as error:
-            raise ConfigError(f"{self.root}: {error}; s3:// wants the extra: pip install -e '.[s3]'") from error
-        return filesystem, path
+        return filesystem_of(self.root, use_listings_cache=False)
 
     @property
     def fs(self) -> Any:
