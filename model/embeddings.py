@@ -261,9 +261,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     (given.out / "embeddings.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     for name in ("trained", "untrained", "paper"):
         found = result[name]
-        print(
-            f"{name:<10} within {found['within']:<8.4g} between {found['between']:<8.4g} silhouette {found['silhouette']}"
-        )
+        silhouette = found["silhouette"]  # the paper gives a range
+        shown = silhouette if isinstance(silhouette, str) else f"{silhouette:.4g}"
+        print(f"{name:<10} within {found['within']:<8.4g} between {found['between']:<8.4g} silhouette {shown}")
     print(
         f"wrote {given.out}/embeddings.json and embeddings.png: {result['patches']} patches of {len(result['words'])} words"
     )
