@@ -45,7 +45,10 @@ def fetch_all(config: str) -> int:
     from pipeline.networks.wanted import models_of_file
 
     problems: list[Exception] = []
-    for wanted in models_of_file(config):
+    named = models_of_file(config)
+    if not named:
+        print(f"{config} names no model: there is nothing to fetch")
+    for wanted in named:
         try:
             print(f"{wanted.field}: {fetch_wanted(wanted)}")
         except (FetchError, CredentialsError, StorageError) as error:

@@ -1,6 +1,6 @@
 """Loss curves of several runs in one PNG.
 
-python -m model.plots runs/train-tiny runs/other --out runs/losses.png
+python -m model.plots runs/train-tiny s3://bucket/other --out runs/losses.png
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from schemas.commands.cli import Parser, command, here
+from schemas.errors import ConfigError
 
 if TYPE_CHECKING:
     from model.monitor.rows import LogRow
@@ -48,11 +49,27 @@ def plot(runs: dict[str, list[LogRow]], out: Path, x: str, smooth: int) -> None:
     plt.close(figure)
 
 
+def _rows(folder: str, file: str) -> list[LogRow]:
+    """The rows of a run, from a folder or a URL.
+
+    Raises:
+        ConfigError: there are none.
+        CredentialsError, StorageError: the storage does not let us, or does not answer.
+    """
+    from model.monitor.metrics import parse_rows
+    from schemas.storage.files import Files
+
+    try:
+        return parse_rows(Files(folder).read_bytes(file).decode("utf-8", "replace"))
+    except FileNotFoundError:
+        raise ConfigError(f"{folder}/{file} does not exist: has that run written its first step?") from None
+
+
 @command
 def main(arguments: Sequence[str] | None = None) -> int:
     """Draw the losses of the runs over one axis."""
     parser = Parser(__doc__)
-    parser.add_argument("runs", nargs="+", type=Path, help="output directories, or metrics.jsonl files")
+    parser.add_argument("runs", nargs="+", help="output directories or metrics.jsonl files, or URLs of either")
     parser.add_argument("--out", type=here, default=Path("runs/losses.png"), help="(default: %(default)s)")
     parser.add_argument(
         "--x",
@@ -62,13 +79,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--smooth", type=int, default=10, help="steps of the running mean")
     given = parser.parse_args(arguments)
-    from model.monitor.metrics import read_rows
-
-    files = [path if path.suffix == ".jsonl" else path / "metrics.jsonl" for path in given.runs]
-    for file in files:
-        if not file.is_file():
-            parser.error(f"{file} does not exist: has that run written its first step?")
-    runs = {file.parent.name: read_rows(file) for file in files}
+    runs: dict[str, list[LogRow]] = {}
+    for name in given.runs:
+        folder = name.rstrip("/")
+        if folder.endswith(".jsonl"):
+            folder, _, file = folder.rpartition("/")
+        else:
+            file = "metrics.jsonl"
+        runs[(folder or ".").rpartition("/")[2]] = _rows(folder or ".", file)
     plot(runs, given.out, given.x, given.smooth)
     print(f"wrote {given.out}")
     return 0

@@ -48,9 +48,14 @@ class Metrics:
 
 
 def read_rows(path: Path) -> list[LogRow]:
-    """The rows of a metrics.jsonl; a last line that a kill cut short is left out."""
+    """The rows of a metrics.jsonl, none where it does not exist; a last line that a kill cut short is left out."""
+    return parse_rows(path.read_text(encoding="utf-8")) if path.exists() else []
+
+
+def parse_rows(text: str) -> list[LogRow]:
+    """The rows of a metrics.jsonl's content, up to a line that a kill cut short."""
     rows = []
-    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
+    for line in text.splitlines():
         try:
             rows.append(json.loads(line))
         except json.JSONDecodeError:

@@ -205,3 +205,19 @@ def test_a_run_moved_to_s3_is_used_from_there(data: str, calm: Server, tmp_path:
     assert load_trained("s3://bucket/moved").step == 2
     assert main(["s3://bucket/moved", "budget.steps=6"]) == 0
     assert load_trained("s3://bucket/moved").step == 6
+
+
+def test_losses_of_a_run_are_drawn_from_its_url(
+    data: str, calm: Server, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from model.plots import main as plots
+
+    for name in ("one", "two"):
+        Files(f"s3://bucket/plots/{name}").write_bytes(
+            "metrics.jsonl", b'{"step": 1, "loss_text": 2.0}\n{"step": 2, "los'
+        )
+    out = tmp_path / "losses.png"
+    assert plots(["s3://bucket/plots/one/", "s3://bucket/plots/two/metrics.jsonl", "--out", str(out)]) == 0
+    assert out.read_bytes().startswith(b"\x89PNG")
+    assert plots(["s3://bucket/plots/three", "--out", str(out)]) == 2
+    assert "s3://bucket/plots/three/metrics.jsonl does not exist" in capsys.readouterr().err
