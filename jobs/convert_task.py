@@ -24,8 +24,7 @@ if not __package__:  # started as a script: the code beside it runs, wherever th
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from schemas.commands.cli import Parser, command
-from schemas.config import json_object
-from schemas.tasks import TaskError, TaskHeader, TaskItem, TaskSegment, write_task
+from schemas.tasks import TaskError, TaskHeader, TaskItem, TaskSegment, json_lines, write_task
 
 EXAMPLES = """  python jobs/convert_task.py hellaswag hellaswag_val.jsonl hellaswag.jsonl
   python jobs/convert_task.py storycloze spring2016.val.csv storycloze.jsonl
@@ -66,7 +65,7 @@ def hellaswag(source: Path, folder: Path) -> Iterator[TaskItem]:
     """Four endings; brackets that WikiHow's pages left in the text are taken out, as lm-eval does. The activity is no part of the
     prompt: nobody says it."""
     del folder
-    for number, row in _json_lines(source):
+    for number, row in json_lines(source):
         where = f"{source}:{number}"
         label = str(row.get("label", ""))
         if not label.isdigit():
@@ -231,21 +230,6 @@ def _csv_rows(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
                 reader = csv.DictReader(file)
             for row in reader:
                 yield reader.line_num, {key: value or "" for key, value in row.items() if key is not None}
-    except OSError as error:
-        raise TaskError(f"cannot read {path}: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise TaskError(f"{path} is not UTF-8: {error}") from error
-
-
-def _json_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    try:
-        with open(path, encoding="utf-8-sig") as file:
-            for number, line in enumerate(file, start=1):
-                if line.strip():
-                    try:
-                        yield number, json_object(line)
-                    except ValueError as error:
-                        raise TaskError(f"{path}:{number}: {error}") from error
     except OSError as error:
         raise TaskError(f"cannot read {path}: {error.strerror}") from error
     except UnicodeDecodeError as error:

@@ -150,7 +150,7 @@ def read_task(path: str | Path) -> Task:
         TaskError: it cannot be read, is empty, or a line is wrong; the message names the line and says what is wrong with it.
     """
     path = Path(path)
-    lines = _lines(path)
+    lines = json_lines(path)
     number, document = next(lines, (1, None))
     if document is None:
         raise TaskError(
@@ -194,8 +194,12 @@ def _line(row: StrictModel) -> str:
     return json.dumps(document, ensure_ascii=False, separators=(",", ":")) + "\n"
 
 
-def _lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    """(line number, object) of each line that is not blank."""
+def json_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """(line number, object) of each line of a JSONL file that is not blank.
+
+    Raises:
+        TaskError: the file cannot be read, is not UTF-8, or a line holds no JSON object.
+    """
     try:
         with open(path, encoding="utf-8-sig") as file:
             for number, line in enumerate(file, start=1):
@@ -206,9 +210,9 @@ def _lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
                 except ValueError as error:
                     raise TaskError(f"{path}:{number}: {error}") from error
     except OSError as error:
-        raise TaskError(f"cannot read the task file {path}: {error.strerror}") from error
+        raise TaskError(f"cannot read {path}: {error.strerror}") from error
     except UnicodeDecodeError as error:
-        raise TaskError(f"the task file {path} is not UTF-8: {error}") from error
+        raise TaskError(f"{path} is not UTF-8: {error}") from error
 
 
 def _parse(cls: type[Model], document: dict[str, Any], where: str) -> Model:

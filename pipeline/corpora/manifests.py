@@ -132,8 +132,8 @@ def matching(name: str, pattern: str) -> bool:
     return False
 
 
-def table_rows(corpus: Corpus, name: str, base: str) -> Iterator[CorpusRow]:
-    """The rows of a table whose columns have one of the usual names; paths are relative to `base`.
+def rows_with_audio(corpus: Corpus, name: str) -> Iterator[CorpusRow | tuple[str, dict[str, Any]]]:
+    """(place, row) of a table that names audio, and what cannot be read of it as a row of the corpus with its problem.
 
     Raises:
         ConfigError: no column names the audio; the message lists what was looked for and what there is.
@@ -146,7 +146,17 @@ def table_rows(corpus: Corpus, name: str, base: str) -> Iterator[CorpusRow]:
         known = known or any(column in row for column in AUDIO)
         if not known:
             raise unknown_columns(name, row, "the audio", AUDIO)
-        yield row_of(corpus, base, place, row)
+        yield place, row
+
+
+def table_rows(corpus: Corpus, name: str, base: str) -> Iterator[CorpusRow]:
+    """The rows of a table whose columns have one of the usual names; paths are relative to `base`.
+
+    Raises:
+        ConfigError: no column names the audio; the message lists what was looked for and what there is.
+    """
+    for found in rows_with_audio(corpus, name):
+        yield found if isinstance(found, CorpusRow) else row_of(corpus, base, *found)
 
 
 def row_of(corpus: Corpus, base: str, place: str, row: Mapping[str, Any]) -> CorpusRow:

@@ -9,8 +9,7 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from pipeline.corpora.base import Corpus, CorpusRow
-from pipeline.corpora.manifests import AUDIO, broken_row, manifest_names, row_of, timed_row, unknown_columns
-from pipeline.corpora.tables import RowError, read_table
+from pipeline.corpora.manifests import manifest_names, row_of, rows_with_audio, timed_row
 from pipeline.corpora.tars import Damage, Member, members
 
 SHARD = re.compile(r"audio_+(?:\w*?_)?(\d+)\.tar")
@@ -24,14 +23,11 @@ def nemo(corpus: Corpus) -> Iterator[CorpusRow]:
     for name in manifest_names(corpus, ("*manifest*.json", "*manifest*.jsonl", "**/*manifest*.json")):
         base = posixpath.dirname(name)
         shards = _Shards(corpus, base)
-        known = False
-        for place, row in read_table(corpus.files, name):
-            if isinstance(row, RowError):
-                yield broken_row(row)
+        for found in rows_with_audio(corpus, name):
+            if isinstance(found, CorpusRow):
+                yield found
                 continue
-            known = known or any(column in row for column in AUDIO)
-            if not known:
-                raise unknown_columns(name, row, "the audio", AUDIO)
+            place, row = found
             shard = row.get("shard_id")
             if isinstance(shard, int) and shard >= 0:
                 yield from shards.row(place, shard, row)

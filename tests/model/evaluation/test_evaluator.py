@@ -120,7 +120,7 @@ def test_two_ranks_evaluate_their_gathered_weights(data: Path, finished: Path, t
 @pytest.mark.parametrize(
     "change, message",
     [
-        ({"tasks": ["nowhere.jsonl"]}, "evaluation: cannot read the task file nowhere.jsonl"),
+        ({"tasks": ["nowhere.jsonl"]}, "evaluation: cannot read nowhere.jsonl"),
         ({"voice": {}}, "evaluation: .*carries no audio"),
         ({"directions": ["S>S"]}, "evaluation.directions"),
     ],

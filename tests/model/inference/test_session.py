@@ -13,7 +13,7 @@ from model.network.batch import Batch
 from model.network.lst import LSTState, build_model
 from model.network.vocabulary import PAD
 from tests.model.network.cases import (
-    NGRAMS,
+    CONFIGS_OF_BOTH,
     POLICIES,
     VOCABULARY,
     make_batch,
@@ -26,16 +26,10 @@ from tests.model.network.cases import (
 
 EXACT = {"rtol": 0, "atol": 1e-10}
 CONFIGS = {
-    "own patch": small_config(),
-    "windowed": small_config(encoder__cross_window=3, decoder__cross_window=4, encoder__cross_layers="all"),
-    "published": small_config(conditioning="paper", encoder__cross_window=3),
-    "direct text": small_config(text_path="direct", head="per_modality", encoder__cross_window=2),
+    **CONFIGS_OF_BOTH,
     "heads per modality": small_config(head="per_modality", decoder__cross_window=1),
     "shared key heads": small_config(global__num_kv_heads=1, global__dim=16),
     "normed queries and keys": small_config(global__num_kv_heads=1, global__dim=16, qk_norm=True),
-    "n-grams": small_config(text_path="direct", head="per_modality", ngrams=NGRAMS),
-    "plain": plain_config(),
-    "plain, n-grams": plain_config(ngrams=NGRAMS),
     "plain, heads per modality": plain_config(head="per_modality"),
 }
 

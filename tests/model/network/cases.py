@@ -103,6 +103,18 @@ def plain_config(**changes: Any) -> ModelConfig:
     )
 
 
+CONFIGS_OF_BOTH = {
+    "own patch": small_config(),
+    "windowed": small_config(encoder__cross_window=3, decoder__cross_window=4, encoder__cross_layers="all"),
+    "published": small_config(conditioning="paper", encoder__cross_window=3),
+    "direct text": small_config(text_path="direct", head="per_modality", encoder__cross_window=2),
+    "n-grams": small_config(text_path="direct", head="per_modality", ngrams=NGRAMS),
+    "plain": plain_config(),
+    "plain, n-grams": plain_config(ngrams=NGRAMS),
+}
+"""Models that both forward passes and steps are tried with."""
+
+
 def make_document(rng: np.random.Generator, length: int, name: str = "document") -> Document:
     """[BOS] then spans of text and of speech, each with its mark, then [EOS]; alignment drawn at random."""
     ids = [BOS]

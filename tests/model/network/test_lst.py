@@ -16,28 +16,21 @@ from model.network.init import draw_parameter, init_weights
 from model.network.lst import LST, build_model
 from model.network.vocabulary import Vocabulary
 from tests.model.network.cases import (
-    NGRAMS,
+    CONFIGS_OF_BOTH,
     POLICIES,
     document_of,
     make_batch,
     make_document,
-    plain_config,
     small_config,
 )
 
 EXACT = {"rtol": 0, "atol": 1e-10}
 CONFIGS = {
-    "own patch": small_config(),
-    "windowed": small_config(encoder__cross_window=3, decoder__cross_window=4, encoder__cross_layers="all"),
-    "published": small_config(conditioning="paper", encoder__cross_window=3),
-    "direct text": small_config(text_path="direct", head="per_modality", encoder__cross_window=2),
+    **CONFIGS_OF_BOTH,
     "heads per modality": small_config(head="per_modality"),
     "shared key heads": small_config(global__num_kv_heads=1),
     "normed queries and keys": small_config(global__num_kv_heads=1, qk_norm=True),
     "latents as wide as the global part": small_config(global__dim=16),
-    "n-grams": small_config(text_path="direct", head="per_modality", ngrams=NGRAMS),
-    "plain": plain_config(),
-    "plain, n-grams": plain_config(ngrams=NGRAMS),
 }
 
 
