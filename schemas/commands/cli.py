@@ -258,7 +258,7 @@ def _stopping() -> Iterator[None]:
 
 def explain(error: BaseException) -> tuple[ExitCode, str] | None:
     """Exit code and sentence of an error, out of the wrapping of the process it happened in; None: a fault of this code."""
-    error = _cause(error)
+    error = _stop_behind(error) or _cause(error)
     if isinstance(error, UserError):
         return error.code, str(error)
     if isinstance(error, KeyboardInterrupt):
@@ -286,6 +286,14 @@ def _of_file(error: OSError) -> tuple[ExitCode, str]:
     code = ExitCode.CONFIGURATION if wrong else ExitCode.STORAGE
     where = f"{error.filename}: " if error.filename else ""
     return code, f"{where}{error.strerror or str(error).splitlines()[0]}"
+
+
+def _stop_behind(error: BaseException) -> BaseException | None:
+    """The signal that came while a class was made: Python 3.11 wraps whatever is raised there in a RuntimeError."""
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, KeyboardInterrupt):
+        cause = cause.__cause__
+    return cause
 
 
 def _cause(error: BaseException) -> BaseException:

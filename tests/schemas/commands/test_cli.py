@@ -39,6 +39,14 @@ def in_a_worker(error: Exception) -> Exception:
     return outer
 
 
+def while_a_class_is_made(error: BaseException) -> BaseException:
+    """`error` as Python 3.11 raises it out of a `__set_name__`, of which imports have many."""
+    try:
+        raise RuntimeError("Error calling __set_name__") from error
+    except RuntimeError as wrapped:
+        return wrapped
+
+
 def while_an_actor_is_made(error: Exception) -> Exception:
     """`error` as Ray tells of it when it was raised by an actor's constructor: as text."""
     from ray.exceptions import ActorDiedError, RayTaskError
@@ -68,6 +76,7 @@ CASES: list[tuple[BaseException, ExitCode, str]] = [
         "uv pip install -c constraints.hashes.txt -e '.[lm-eval]'",
     ),
     (KeyboardInterrupt(), ExitCode.TRY_AGAIN, "stopped by SIGINT"),
+    (while_a_class_is_made(KeyboardInterrupt("SIGTERM")), ExitCode.TRY_AGAIN, "stopped by SIGTERM"),
 ]
 
 
