@@ -54,8 +54,8 @@ def tokenise(text: str, language: str = "en") -> list[Token]:
     """The words of a transcript in order, without the punctuation around them.
 
     Every letter and digit of `text` is in exactly one token, with the marks on it. Scripts without spaces are cut by
-    character (Han, kana) or by ICU's dictionaries (Thai, Lao, Khmer, Burmese). Symbols are spoken out in English alone,
-    numbers in the languages that num2words knows.
+    character (Han, kana), by syllable (Tibetan) or by ICU's dictionaries (Thai, Lao, Khmer, Burmese). Symbols are spoken
+    out in English alone, numbers in the languages that num2words knows.
     """
     language = language_code(language)
     tokens = []

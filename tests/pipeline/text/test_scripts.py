@@ -63,6 +63,15 @@ def test_scripts_without_spaces_are_cut_into_words_that_are_the_text(language: s
     assert len(mixed) == len(tokens) + 2, "the script decides, not the language"
 
 
+def test_tibetan_is_cut_after_each_syllable() -> None:
+    """A phrase has no spaces; the tsheg (U+0F0B) is no letter of either side, and no letter is lost."""
+    text = "བཀྲ་ཤིས་བདེ་ལེགས།"
+    tokens = tokenise(f"so {text} 12", "bo")
+    assert [token.text for token in tokens[1:-1]] == ["བཀྲ", "ཤིས", "བདེ", "ལེགས"]
+    assert all(token.spoken == (token.text,) for token in tokens[1:-1])
+    assert [token.text for token in (tokens[0], tokens[-1])] == ["so", "12"]
+
+
 def test_a_decomposed_kana_is_one_token() -> None:
     assert [token.spoken for token in tokenise(unicodedata.normalize("NFD", "がぎ"), "ja")] == [
         ("が",),
@@ -145,6 +154,8 @@ def test_other_names_of_languages() -> None:
         "zh", "zh", "de", "fa", "pt", "he", "gsw", "de",
     ]  # fmt: skip
     assert all(language_code(code) == code for code in CODES.values()), "a code is its own name"
+    own = ("Français", unicodedata.normalize("NFD", "Español"), "Русский", "日本語", "हिन्दी", "Deutsch")
+    assert [language_code(tag) for tag in own] == ["fr", "es", "ru", "ja", "hi", "de"]
 
 
 def test_every_code_of_whisper_is_its_own_name() -> None:
