@@ -15,6 +15,8 @@ from schemas.storage.retry import asked_again
 
 MAX_DEPTH = 64
 """Folders in each other; deeper ones are counted, for only a loop of mounts makes them."""
+MAX_LINKS = 3
+"""Linked folders on one way: where ten folders link to each other, there are 10! ways through them."""
 
 
 @dataclass
@@ -36,7 +38,10 @@ def find_files(filesystem: Any, root: str, *, local: bool) -> Found:
     """Every file under `root`, sorted by name."""
     found = Found()
     if local:
-        _walk(root, "", [_identity(root)], found)
+        whole = os.path.realpath(root)
+        # Whoever links to a folder above the source (a disk, `/`) would list it all, and the source in it.
+        above = [_identity(str(folder)) for folder in (PurePosixPath(whole), *PurePosixPath(whole).parents)]
+        _walk(root, "", above, 0, found)
     else:
         for path, entry in asked_again(root, lambda: filesystem.find(root, detail=True)).items():
             _add(found, str(path)[len(root) + 1 :], int(entry["size"] or 0), stamp_of(entry))
@@ -44,7 +49,7 @@ def find_files(filesystem: Any, root: str, *, local: bool) -> Found:
     return found
 
 
-def _walk(folder: str, prefix: str, above: list[tuple[int, int]], found: Found) -> None:
+def _walk(folder: str, prefix: str, above: list[tuple[int, int]], num_links: int, found: Found) -> None:
     try:
         entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
     except OSError as error:
@@ -56,10 +61,12 @@ def _walk(folder: str, prefix: str, above: list[tuple[int, int]], found: Found) 
             if entry.is_dir():
                 if (identity := _identity(entry.path)) in above:
                     found.passed_over["links back to a folder above"] += 1
-                elif len(above) > MAX_DEPTH:
+                elif prefix.count("/") >= MAX_DEPTH:
                     found.passed_over[f"folders deeper than {MAX_DEPTH}"] += 1
+                elif (followed := num_links + entry.is_symlink()) > MAX_LINKS:
+                    found.passed_over[f"links inside {MAX_LINKS} linked folders"] += 1
                 else:
-                    _walk(entry.path, f"{name}/", [*above, identity], found)
+                    _walk(entry.path, f"{name}/", [*above, identity], followed, found)
             elif entry.is_file():
                 status = entry.stat()
                 _add(found, name, status.st_size, f"{status.st_size}:{status.st_mtime_ns}")

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.source.inventory import list_source, survey, unreadable
-from pipeline.source.listing import describe
+from pipeline.source.listing import describe, find_files
 from schemas.config import ConfigError
 from schemas.spec import Source
 from schemas.tables import InventoryItem
@@ -63,6 +63,23 @@ def test_links_are_followed_within_bounds_and_a_dangling_one_is_refused(tmp_path
     assert items["gone.wav"].refused == "missing"
     assert "nowhere.wav, which is not there" in (items["gone.wav"].detail or "")
     assert describe(listing.not_listed) == "1 broken links or odd files, 1 links back to a folder above"
+
+
+def test_folders_that_link_to_each_other_or_above_the_source_cost_little(tmp_path: Path) -> None:
+    """Eight folders with links to each other have 8! ways through them, and a link to the disk would list the disk."""
+    source = tmp_path / "disk" / "audio"
+    put_audio(tmp_path / "disk", "elsewhere.wav")
+    for name in "abcdefgh":
+        put_audio(source, f"{name}/{name}.wav")
+        for other in set("abcdefgh") - {name}:
+            (source / name / other).symlink_to(source / other)
+    found = find_files(None, str(source), local=True)
+    assert len(found.names) == 8 + 8 * 7 + 8 * 7 * 6 + 8 * 7 * 6 * 5
+    (source / "disk").symlink_to(tmp_path / "disk")
+    (source / "root").symlink_to("/")
+    assert len(find_files(None, str(source), local=True).names) == len(found.names)
+    assert "links back to a folder above" in found.passed_over
+    assert found.passed_over["links inside 3 linked folders"] == 8 * 7 * 6 * 5 * 4
 
 
 def test_a_pipe_and_a_file_that_cannot_be_opened_hold_nobody_up(
