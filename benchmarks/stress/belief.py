@@ -99,7 +99,8 @@ def _every_tenth_from_another(texts: Sequence[tuple[str, ...]], rng: random.Rand
 
 
 def _exchanged_rows(stage: WordsStage, corpus: Sequence[Utterance], rng: random.Random) -> list[Measurement]:
-    """Of recordings of eight words and more, 4 of 14 exchanged for words of others: nothing of those may be `aligned`."""
+    """4 of 14 words exchanged for words of others: the segment is rejected, and what is accepted believes none of them."""
+    rejections: list[bool] = []
     believed: list[bool] = []
     for item in corpus:
         if len(item.words) < 8:
@@ -107,9 +108,13 @@ def _exchanged_rows(stage: WordsStage, corpus: Sequence[Utterance], rng: random.
         places = set(rng.sample(range(len(item.words)), max(1, round(len(item.words) * EXCHANGED))))
         foreign = [word for other in corpus for word in other.words if len(word) > 2 and word not in item.words]
         words = tuple(rng.choice(foreign) if place in places else word for place, word in enumerate(item.words))
-        found, _ = words_of(stage, item, words)
+        found, rejected = words_of(stage, item, words)
+        rejections.append(rejected)
         believed += [any(word.word_index == place and word.timing == "aligned" for word in found) for place in places]
-    return [_share("4 of 14 words exchanged: of those, called aligned", believed, "<= 0")]
+    return [
+        _share("4 of 14 words exchanged: segments rejected", rejections, ">= 90"),
+        _share("4 of 14 words exchanged: of those words, called aligned", believed, "<= 0"),
+    ]
 
 
 def _left_out_rows(stage: WordsStage, items: Sequence[Utterance]) -> list[Measurement]:

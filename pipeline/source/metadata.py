@@ -137,19 +137,22 @@ class Sidecars:
 
 
 def read_sidecars(folder: SourceFolder, names: Sequence[str], audio: Sequence[str]) -> Sidecars:
-    """X.txt or X.lab beside X.flac, else its line in a LibriSpeech *.trans.txt."""
+    """X.txt or X.lab beside X.flac, else its line in a LibriSpeech *.trans.txt, which names X or X.flac."""
     found, present = Sidecars(), Names(names)
     listed: dict[str, str] = {}
     for name in names:
         if name.endswith(".trans.txt"):
             found.used.add(name)
             try:
-                for _, line in lines_of(folder, name):
+                for number, line in lines_of(folder, name):
                     if isinstance(line, RowError):
                         found.problems.append(Problem(place=line.place, detail=line.detail))
                         continue
                     stem, *text = line.split(maxsplit=1)
-                    listed[str(PurePosixPath(name).with_name(stem))] = text[0].strip() if text else ""
+                    key, said = str(PurePosixPath(name).with_name(stem)), text[0].strip() if text else ""
+                    if listed.setdefault(key, said) != said:
+                        detail = f"it names {stem} for the second time, with another text: the first is used"
+                        found.problems.append(Problem(place=f"{name}:{number}", detail=detail))
             except (ConfigError, ValueError) as error:
                 found.problems.append(Problem(place=name, detail=str(error)))
     stems = Names(listed)
@@ -157,7 +160,7 @@ def read_sidecars(folder: SourceFolder, names: Sequence[str], audio: Sequence[st
         stem = str(PurePosixPath(uri).with_suffix(""))
         sidecar = present.find(f"{stem}.txt") or present.find(f"{stem}.lab")
         if sidecar is None:
-            if (line_of := stems.find(stem)) is not None:
+            if (line_of := stems.find(stem) or stems.find(uri)) is not None:
                 found.texts[uri] = listed[line_of]
             continue
         found.used.add(sidecar)

@@ -250,6 +250,16 @@ def test_a_trans_txt_takes_blank_lines_tabs_and_leading_blanks(tmp_path: Path, l
     assert by_uri(uri=str(tmp_path), transcripts="sidecar")["1/1-2-0.wav"].transcript == "SAID THIS"
 
 
+def test_a_trans_txt_may_name_files_whole_and_says_one_thing_of_each(tmp_path: Path) -> None:
+    put_audio(tmp_path, "1-0.wav", "1-1.wav", "1-2.wav")
+    put(tmp_path / "1.trans.txt", "1-0.wav hello\n1-1 one\n1-1 one\n1-1 another\n1-2 two\n")
+    items = by_uri(uri=str(tmp_path), transcripts="sidecar")
+    assert [items[f"1-{n}.wav"].transcript for n in range(3)] == ["hello", "one", "two"]
+    refused = [(uri, item.detail) for uri, item in items.items() if item.refused]
+    assert [uri for uri, _ in refused] == ["1.trans.txt:4"]
+    assert "1-1 for the second time" in str(refused)
+
+
 def test_a_sidecar_that_is_not_utf8_is_refused_alone(tmp_path: Path) -> None:
     put_audio(tmp_path, "a.wav", "b.wav")
     put(tmp_path / "a.txt", "gr\u00fcn".encode("latin-1"))
