@@ -66,6 +66,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--retries", type=int, default=3, help="restarts after a worker has died")
     given = parser.parse_args(arguments)
     from model.training.config import load_train_config
+    from model.training.storage.place import RAY
 
     config = absolute(load_train_config(given.config, given.overrides), base_folder())
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
@@ -92,7 +93,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         train_loop_config=config.model_dump(mode="json"),
         scaling_config=scaling,
         run_config=RunConfig(
-            name="ray-train", storage_path=config.output_dir, failure_config=FailureConfig(max_failures=given.retries)
+            name=RAY, storage_path=config.output_dir, failure_config=FailureConfig(max_failures=given.retries)
         ),
     )
     trainer.fit()

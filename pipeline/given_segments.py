@@ -48,7 +48,7 @@ class GivenSegmentsStage(WithoutModel):
 
     def _recording(self, recording: Recording) -> tuple[list[Segment], list[Reject]]:
         given = load_given(recording.given)
-        whole = not given.segments and not given.problems
+        whole = not given.segments and (given.whole or not given.problems)
         if whole and given.words and recording.num_samples_16k > self._spec.max_seconds * SAMPLE_RATE:
             given, whole = Given(segments=self._from_words(recording, given)), False
         elif whole:

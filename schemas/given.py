@@ -41,6 +41,8 @@ class Given(StrictModel):
     segments: list[GivenSegment] = []
     """Ordered by channel and start, as the corpus states them: they may overlap, or reach beyond the audio."""
     problems: list[GivenProblem] = []
+    whole: bool = False
+    """Whether a row speaks of the recording as a whole though there are `problems`: they only say it again."""
     words: list[GivenWord] = []
     """Ordered by channel and start, over the whole recording."""
     words_place: str = ""

@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from pathlib import PurePosixPath
 
 from pipeline.corpora.base import Corpus, CorpusRow
-from pipeline.corpora.tables import read_bytes, read_lines, read_text
+from pipeline.corpora.manifests import broken_row
+from pipeline.corpora.tables import RowError, lines_of, read_bytes, read_text
 from schemas.config import ConfigError
 
 MLS_LANGUAGES = {
@@ -29,9 +30,17 @@ def librispeech(corpus: Corpus) -> Iterator[CorpusRow]:
     texts: dict[str, tuple[str, str]] = {}
     for name in corpus.names:
         if name.endswith(".trans.txt"):
-            for number, line in read_lines(corpus.files, name):
+            for number, line in lines_of(corpus.files, name):
+                if isinstance(line, RowError):
+                    yield broken_row(line)
+                    continue
                 identity, _, text = line.strip().replace("\t", " ").partition(" ")
-                texts[posixpath.join(posixpath.dirname(name), identity)] = (text.strip(), f"{name}:{number}")
+                place = f"{name}:{number}"
+                first, where = texts.setdefault(
+                    posixpath.join(posixpath.dirname(name), identity), (text.strip(), place)
+                )
+                if first != text.strip():
+                    yield CorpusRow(audio="", place=place, problem=f"{identity} stands in {where} already")
     audio = corpus.audio()
     for name in audio:
         stem = name.rpartition(".")[0]
@@ -84,8 +93,11 @@ def mls(corpus: Corpus) -> Iterator[CorpusRow]:
         by_stem[split, PurePosixPath(inside).stem] = name
     for table in tables:
         split = posixpath.dirname(table)
-        for number, line in read_lines(corpus.files, table):
+        for number, line in lines_of(corpus.files, table):
             place = f"{table}:{number}"
+            if isinstance(line, RowError):
+                yield broken_row(line)
+                continue
             identity, tab, text = line.partition("\t")
             audio = by_stem.get((split, identity.strip()))
             if not tab:

@@ -43,7 +43,9 @@ def _segments(corpus: Corpus, place: str, audio: Any, language: str | None) -> I
         where = f"{place}.segments[{number}]"
         try:
             start, end = to_samples(segment["begin_time"]), to_samples(segment["end_time"])
-            text = plain_text(str(segment["text_tn"]))
+            if not isinstance(segment["text_tn"], str):
+                raise ValueError(f"text_tn is {segment['text_tn']!r}")
+            text = plain_text(segment["text_tn"])
         except (KeyError, TypeError, ValueError) as error:
             yield CorpusRow(audio=uri, place=where, problem=f"it needs begin_time, end_time and text_tn: {error}")
             continue

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 
 from pipeline.corpora.base import Corpus, CorpusRow, audio_uri, to_samples
-from pipeline.corpora.tables import read_lines
+from pipeline.corpora.manifests import broken_row
+from pipeline.corpora.tables import RowError, lines_of
 from schemas.config import ConfigError
 
 
@@ -33,10 +34,12 @@ def kaldi(corpus: Corpus) -> Iterator[CorpusRow]:
 class _Directory:
     def __init__(self, corpus: Corpus, folder: str) -> None:
         self.corpus, self.folder = corpus, folder
+        self.problems: list[CorpusRow] = []
 
     def rows(self) -> Iterator[CorpusRow]:
         audio: dict[str, tuple[str, str]] = {}
-        for recording, (value, place) in self._read("wav.scp").items():
+        files = self._read("wav.scp")
+        for recording, (value, place) in files.items():
             if value.rstrip().endswith("|") or value.lstrip().startswith("|"):
                 yield CorpusRow(
                     audio="",
@@ -50,7 +53,7 @@ class _Directory:
                 yield CorpusRow(audio="", place=place, problem=str(error))
         texts, languages, speakers = self._read("text"), self._read("utt2lang"), self._read("utt2spk")
         channels = self._read("reco2file_and_channel")
-        refused = self._read("wav.scp").keys() - audio.keys()
+        refused = files.keys() - audio.keys()
         utterances = self._utterances(audio)
         for identity, utterance in utterances.items():
             if utterance.recording in refused:
@@ -59,6 +62,7 @@ class _Directory:
         for identity, (_, place) in texts.items():
             if identity not in utterances and identity not in refused:
                 yield CorpusRow(audio="", place=place, code="missing", problem=f"there is no utterance {identity}")
+        yield from self.problems
 
     def _utterances(self, audio: dict[str, tuple[str, str]]) -> dict[str, _Utterance]:
         found: dict[str, _Utterance] = {}
@@ -110,12 +114,18 @@ class _Directory:
         return next((found for found in (path, f"{path}.gz") if found in set(self.corpus.names)), None)
 
     def _read(self, name: str) -> dict[str, tuple[str, str]]:
-        """Key -> (the rest of its line, place); nothing where the file is not there."""
+        """Key -> (the rest of its line, place); nothing where the file is not there. What cannot be used goes to `problems`."""
         path = self._path(name)
         found: dict[str, tuple[str, str]] = {}
-        for number, line in read_lines(self.corpus.files, path) if path is not None else ():
+        for number, line in lines_of(self.corpus.files, path) if path is not None else ():
+            if isinstance(line, RowError):
+                self.problems.append(broken_row(line))
+                continue
             key, *rest = line.strip().split(maxsplit=1)
-            found[key] = (rest[0].strip() if rest else "", f"{path}:{number}")
+            value, place = rest[0].strip() if rest else "", f"{path}:{number}"
+            first, where = found.setdefault(key, (value, place))
+            if first != value:
+                self.problems.append(CorpusRow(audio="", place=place, problem=f"{key} stands in {where} already"))
         return found
 
 

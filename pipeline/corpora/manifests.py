@@ -10,7 +10,7 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from pipeline.corpora.base import Corpus, CorpusRow, audio_uri, to_decimal, to_samples
-from pipeline.corpora.tables import TABLE_SUFFIXES, RowError, first_columns, read_lines, read_table
+from pipeline.corpora.tables import TABLE_SUFFIXES, RowError, first_columns, lines_of, read_table
 from schemas.config import ConfigError
 
 AUDIO = ("audio_filepath", "file", "file_name", "path", "filename", "audio_path", "wav_filename", "wav", "audio")
@@ -69,8 +69,11 @@ def ljspeech(corpus: Corpus) -> Iterator[CorpusRow]:
     """metadata.csv of id|text|normalised text, without a header and without quotes; wavs/ID.wav."""
     for name in manifest_names(corpus, ("metadata.csv", "*/metadata.csv")):
         folder = posixpath.join(posixpath.dirname(name), "wavs")
-        for number, line in read_lines(corpus.files, name):
+        for number, line in lines_of(corpus.files, name):
             place = f"{name}:{number}"
+            if isinstance(line, RowError):
+                yield broken_row(line)
+                continue
             identity, *texts = line.split("|")
             if not texts:
                 yield CorpusRow(audio="", place=place, problem=f"{line[:60]!r} is not id|text|normalised text")
@@ -215,7 +218,8 @@ def _first(row: Mapping[str, Any], columns: Sequence[str]) -> Any:
 
 
 def _text(value: Any) -> str | None:
-    return None if value is None else str(value).strip() or None
+    """A word or a number; a list or an object in a text's place is none."""
+    return str(value).strip() or None if isinstance(value, str | int | float) else None
 
 
 def broken_row(error: RowError) -> CorpusRow:

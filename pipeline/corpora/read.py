@@ -86,6 +86,8 @@ class _Recording:
     recording: str = ""
     segments: list[CorpusRow] = field(default_factory=list)
     problems: list[GivenProblem] = field(default_factory=list)
+    repeats: int = 0
+    """How many of the problems are second rows about the whole."""
     words: list[GivenWord] = field(default_factory=list)
 
     def add(self, row: CorpusRow) -> None:
@@ -99,6 +101,7 @@ class _Recording:
         elif self.whole is not None:
             detail = f"{self.uri} has been described by {self.whole.place} already"
             self.problems.append(GivenProblem(place=row.place, detail=detail))
+            self.repeats += 1
         else:
             self.whole = row
 
@@ -107,6 +110,7 @@ class _Recording:
             recording=self.recording,
             segments=[_segment(row) for row in sorted(self.segments, key=_row_order)],
             problems=self.problems,
+            whole=self.whole is not None and 0 < len(self.problems) == self.repeats,
             words=sorted(self.words, key=_by_time),
         )
         facts = self.whole or next(iter(self.segments), None)

@@ -61,20 +61,10 @@ def read_text(files: Files, name: str) -> str:
         raise ConfigError(f"{name} is not UTF-8: {error.reason} at byte {error.start}") from error
 
 
-def read_lines(files: Files, name: str) -> Iterator[tuple[int, str]]:
+def lines_of(files: Files, name: str) -> Iterator[tuple[int, str | RowError]]:
     """(number, line) of every line that is not blank. Lines end in \\n or \\r\\n and in nothing else.
 
-    Raises:
-        ConfigError: as `read_text`.
-    """
-    for number, line in lines_of(files, name):
-        if isinstance(line, RowError):
-            raise ConfigError(f"{line.place}: {line.detail}")
-        yield number, line
-
-
-def lines_of(files: Files, name: str) -> Iterator[tuple[int, str | RowError]]:
-    """`read_lines`, where a line that is not UTF-8 costs itself alone and comes as the RowError that says so.
+    A line that is not UTF-8 costs itself alone and comes as the RowError that says so.
 
     Raises:
         ConfigError: the file cannot be opened.

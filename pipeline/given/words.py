@@ -9,7 +9,7 @@ from pathlib import PurePosixPath
 
 from pipeline.corpora.base import Corpus, to_decimal, to_samples
 from pipeline.corpora.manifests import matching
-from pipeline.corpora.tables import RowError, read_bytes, read_lines, read_table
+from pipeline.corpora.tables import RowError, lines_of, read_bytes, read_table
 from pipeline.given.textgrid import read_textgrid
 from pipeline.given.unit_rows import parse_unit_row
 from schemas.config import ConfigError
@@ -117,15 +117,17 @@ class _Reader:
             alignment.problem = f"{name}: {error}"
 
     def _ctm(self, name: str) -> None:
-        for number, line in read_lines(self.corpus.files, name):
+        for number, line in lines_of(self.corpus.files, name):
+            if isinstance(line, RowError):
+                self.strays.append(Stray(place=line.place, detail=line.detail))
+                continue
             if line.lstrip().startswith(";;"):
                 continue
             place = f"{name}:{number}"
-            recording, channel, *rest = [*line.split(), "", ""]
             try:
-                start, length, word = rest[0], rest[1], rest[2]
+                recording, channel, start, length, word, *_ = line.split()
                 times = to_samples(start), to_samples(to_decimal(start) + to_decimal(length))
-            except (ValueError, IndexError) as error:
+            except ValueError as error:
                 self.strays.append(
                     Stray(place=place, detail=f"it is not `recording channel start duration word`: {error}")
                 )

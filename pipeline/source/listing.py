@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import Any
 
-from schemas.storage.files import stamp_of
+from schemas.storage.files import is_folder_mark, stamp_of
 from schemas.storage.retry import asked_again
 
 MAX_DEPTH = 64
@@ -44,7 +44,8 @@ def find_files(filesystem: Any, root: str, *, local: bool) -> Found:
         _walk(root, "", above, 0, found)
     else:
         for path, entry in asked_again(root, lambda: filesystem.find(root, detail=True)).items():
-            _add(found, str(path)[len(root) + 1 :], int(entry["size"] or 0), stamp_of(entry))
+            if not is_folder_mark(str(path), root):
+                _add(found, str(path)[len(root) + 1 :], int(entry["size"] or 0), stamp_of(entry))
     found.names.sort()
     return found
 

@@ -266,14 +266,14 @@ class Files:
         except FileNotFoundError:
             return
         for entry in found:
-            if entry["type"] == "file":
+            if entry["type"] == "file" and not is_folder_mark(str(entry["name"]), path):
                 yield str(entry["name"]).rsplit("/", 1)[-1], int(entry["size"] or 0)
 
     def find(self, folder: str) -> list[str]:
         """Every file below a folder, relative to the root, sorted: one listing, a thousand names per request."""
         root = self.path("")
         found = self.retry(folder, lambda: self.fs.find(self.path(folder)))
-        return sorted(str(path).removeprefix(root) for path in found)
+        return sorted(str(path).removeprefix(root) for path in found if not is_folder_mark(str(path), root))
 
     def stamps(self, folder: str = "") -> dict[str, str]:
         """Every file below a folder, relative to it, with its stamp (see `stamp_of`)."""
@@ -282,11 +282,20 @@ class Files:
             listed = self.retry(folder, lambda: self.fs.find(root, detail=True))
         except FileNotFoundError:
             return {}
-        return {str(path)[len(root) + 1 :]: stamp_of(entry) for path, entry in sorted(listed.items())}
+        return {
+            str(path)[len(root) + 1 :]: stamp_of(entry)
+            for path, entry in sorted(listed.items())
+            if not is_folder_mark(str(path), root)
+        }
 
     def retry(self, relative: str, call: Callable[[], Result]) -> Result:
         """The result of `call`; on a remote storage made again for minutes (see `asked_again`)."""
         return call() if self.is_local else asked_again(f"{self.root}/{relative}", call)
+
+
+def is_folder_mark(path: str, root: str) -> bool:
+    """Whether an object under `root` is no file but stands for a folder, as consoles, Hadoop and Arrow leave them: "runs/a/"."""
+    return path.endswith("/") or path == root.rstrip("/")
 
 
 def stamp_of(entry: Mapping[str, Any]) -> str:

@@ -11,6 +11,8 @@ from schemas.storage.cache import cache_of, locked
 from schemas.storage.files import Files
 
 CHECKPOINTS = "checkpoints"
+RAY = "ray-train"
+"""Where Ray Train keeps its own state, which changes under a run's feet: see jobs/train_lst.py."""
 STAMPS = ".stamps.json"
 GROWING = ("metrics.jsonl", "config.yaml")
 """What a run writes at its top while it goes on."""
@@ -49,7 +51,9 @@ class RunPlace:
             except (OSError, ValueError):
                 known = {}
             there = {
-                name: stamp for name, stamp in self.files.stamps().items() if not name.startswith(f"{CHECKPOINTS}/")
+                name: stamp
+                for name, stamp in self.files.stamps().items()
+                if not name.startswith((f"{CHECKPOINTS}/", f"{RAY}/"))
             }
             if parts_only:
                 there = {name: stamp for name, stamp in there.items() if "/" not in name and name not in GROWING}
@@ -83,7 +87,11 @@ class RunPlace:
         found = {}
         for path in self.folder.rglob("*"):
             parts = path.relative_to(self.folder).parts
-            if path.is_file() and parts[0] != CHECKPOINTS and not any(part.startswith(".") for part in parts):
+            if (
+                path.is_file()
+                and parts[0] not in (CHECKPOINTS, RAY)
+                and not any(part.startswith(".") for part in parts)
+            ):
                 found["/".join(parts)] = path
         return found
 

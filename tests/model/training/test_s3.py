@@ -17,6 +17,7 @@ from model.training.storage.stores import CheckpointError, RemoteCheckpoints, ca
 from schemas.errors import ExitCode, StorageError
 from schemas.storage import retry
 from schemas.storage.files import Files
+from tests.model.next_task import write_next_task
 from tests.model.training.training_runs import (
     losses,
     run,
@@ -180,8 +181,22 @@ def test_two_ranks_write_their_parts_from_machines_of_their_own(data: str, calm:
     assert len(parts) == 2
 
 
+def said_by(place: str, folder: Path) -> tuple[Any, Any]:
+    """What a run at this place writes of its own accord, and how it scores a task, by the commands."""
+    from model.generate import main as generate
+    from model.score import main as score
+
+    options = ["--checkpoint", place, "--json"]
+    draw = ["--prompt", "to be or", "--seed", "3", "--max-units", "20", "--max-tokens", "20"]
+    assert generate([*draw, *options, str(folder / "said.json")]) == 0
+    assert score([str(folder / "task.jsonl"), "--directions", "S->S", *options, str(folder / "scores.json")]) == 0
+    said, scores = (json.loads((folder / name).read_text()) for name in ("said.json", "scores.json"))
+    return said["rows"], scores["items"]
+
+
 def test_a_run_moved_to_s3_is_used_from_there(data: str, calm: Server, tmp_path: Path) -> None:
     """Exported from there it gives the logits of the local export; changed there, it is copied again."""
+    import boto3
     import s3fs
 
     from model.export import main as export
@@ -198,13 +213,20 @@ def test_a_run_moved_to_s3_is_used_from_there(data: str, calm: Server, tmp_path:
     assert (tmp_path / "moved" / "export" / "model.safetensors").read_bytes() == (
         tmp_path / "local" / "export" / "model.safetensors"
     ).read_bytes()
+    write_next_task(Path(data) / "speech" / "index.json", tmp_path / "task.jsonl")
+    answers = [said_by(place, tmp_path) for place in (str(tmp_path / "local"), "s3://bucket/moved")]
+    assert answers[0] == answers[1]
     assert main([config, "budget.steps=4"]) == 0
     s3fs.S3FileSystem().put(f"{tmp_path / 'local'}/", "bucket/moved/", recursive=True)
     assert load_trained("s3://bucket/moved").step == 4
     Files("s3://bucket/moved").write_bytes("checkpoints/latest", b"step-00000002\n")
     assert load_trained("s3://bucket/moved").step == 2
+    for mark in ("", "checkpoints/", "ray-train/"):  # as consoles and Ray leave them where there are folders
+        boto3.client("s3", endpoint_url=calm.url).put_object(Bucket="bucket", Key=f"moved/{mark}", Body=b"")
+    Files("s3://bucket/moved").write_bytes("ray-train/state.json", b"Ray's")
     assert main(["s3://bucket/moved", "budget.steps=6"]) == 0
     assert load_trained("s3://bucket/moved").step == 6
+    assert "" not in Files("s3://bucket/moved").names("checkpoints")
 
 
 def test_losses_of_a_run_are_drawn_from_its_url(

@@ -165,6 +165,62 @@ def test_a_line_that_cannot_be_read_costs_that_line(tmp_path: Path) -> None:
     assert [problem.place for problem in load_given(recording.given).problems] == ["manifest.jsonl:8"]
 
 
+@pytest.mark.parametrize(
+    "layout, files, said, reject",
+    [
+        (
+            "kaldi",
+            {
+                "wav.scp": b"a a.wav\na a.wav\nb a.wav\n",
+                "segments": b"u a 0 0.5\nu a 0.5 1\nv a 0.5 0.75\n",
+                "text": b"u one\nv two\nu once more\n",
+            },
+            {"one": 0, "two": 8000},
+            {"segments:2": "u stands in segments:1 already", "text:3": "u stands in text:1 already"},
+        ),
+        (
+            "kaldi",
+            {"wav.scp": b"a a.wav\n", "text": b"a one\n", "utt2lang": b"\xe9t\xe9 fr\n"},
+            {"one": 0},
+            {"utt2lang:1": "it is not UTF-8"},
+        ),
+        (
+            "manifest",
+            {"manifest.csv": b"file,text\na.wav,one\na.wav,one\n"},
+            {"one": 0},
+            {"a.wav": "a.wav has been described by manifest.csv:2 already"},
+        ),
+        (
+            "ljspeech",
+            {"metadata.csv": b"a|one\n\xe9|x\n", "wavs/a.wav": b"voice"},
+            {"one": 0},
+            {"metadata.csv:2": "it is not UTF-8"},
+        ),
+        (
+            "librispeech",
+            {"1-2.trans.txt": b"a one\na two\n\xe9 x\n"},
+            {"one": 0},
+            {"1-2.trans.txt:2": "a stands in 1-2.trans.txt:1 already", "1-2.trans.txt:3": "it is not UTF-8"},
+        ),
+    ],
+)
+def test_what_is_said_twice_or_in_other_letters_costs_that_line(
+    layout: str, files: dict[str, bytes], said: dict[str, int], reject: dict[str, str], tmp_path: Path
+) -> None:
+    """The first statement stands, and each later one is a reject with its place."""
+    where = "wavs/a.wav" if "wavs/a.wav" in files else "a.wav"
+    voice(tmp_path / where, seconds=1.0, format="WAV")
+    for name, content in files.items():
+        if name != where:
+            (tmp_path / name).write_bytes(content)
+    _, segments, transcripts, rejects = first_stages(Source.model_validate({"uri": str(tmp_path), "layout": layout}))
+    starts = {row.segment_id: row.start for row in segments}
+    assert {row.text: starts[row.segment_id] for row in transcripts} == said
+    assert {row.id for row in rejects} == reject.keys()
+    for row in rejects:
+        assert reject[row.id] in row.detail
+
+
 @given(st.integers(0, 10**9), st.integers(0, 10**9))
 def test_times_in_milliseconds_are_exact_samples(offset: int, duration: int) -> None:
     """16 samples a millisecond, however the sum of offset and duration would round in binary."""
