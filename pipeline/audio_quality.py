@@ -36,7 +36,7 @@ class AudioQualityStage(WithoutModel):
             if problem is None:
                 rows.append(row)
             else:
-                rejects.append(refuse(segment, self.name, *problem))
+                rejects.append(refuse(segment, self.name, *problem, recording=recordings[segment.recording_id]))
         return StageResult(rows=rows, rejects=rejects)
 
 

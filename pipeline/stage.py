@@ -99,10 +99,12 @@ def refuse(
     *,
     part: str = "",
     seconds: float | None = None,
+    recording: Recording | None = None,
 ) -> Reject:
     """The reject of a row that a stage does not pass on. `part`: only this piece of it, and the row goes on.
 
-    `seconds` of audio are those of the row unless given.
+    `seconds` of audio are those of the row unless given. `recording`, of a segment, is named in the detail, with the time in it:
+    a segment's id says neither.
     """
     if isinstance(row, InventoryItem):
         key, length = row.uri, row.seconds or 0.0
@@ -110,6 +112,8 @@ def refuse(
         key, length = row.recording_id, row.num_samples_16k / SAMPLE_RATE
     else:
         key, length = row.segment_id, (row.end - row.start) / SAMPLE_RATE
+        if recording is not None:
+            detail = f"{detail} ({recording.uri}, from {row.start / SAMPLE_RATE:.2f} s)"
     return Reject(
         id=key,
         part=part,

@@ -66,10 +66,10 @@ class TranscriptsStage:
         rows: list[Transcript] = []
         rejects: list[Reject] = []
         cuts = [(recordings[segment.recording_id], segment) for segment in rows_of(tables, Segment)]
-        for (_, segment), result in zip(cuts, self._recogniser.transcribe(cuts, audio), strict=True):
+        for (recording, segment), result in zip(cuts, self._recogniser.transcribe(cuts, audio), strict=True):
             problem = result if isinstance(result, Unusable) else find_problem(self._spec, segment, result)
             if problem is not None:
-                rejects.append(refuse(segment, self.name, problem.code, problem.detail))
+                rejects.append(refuse(segment, self.name, problem.code, problem.detail, recording=recording))
             elif isinstance(result, Heard):
                 rows.append(self._row(segment, result))
         return StageResult(rows=rows, rejects=rejects)

@@ -98,7 +98,9 @@ class WordsStage:
                     rows += self._words(transcript, samples, heard)
                 except _Rejected as error:
                     segment = segments[transcript.segment_id]
-                    rejects.append(refuse(segment, self.name, error.code, error.detail))
+                    rejects.append(
+                        refuse(segment, self.name, error.code, error.detail, recording=recordings[segment.recording_id])
+                    )
         return StageResult(rows=rows, rejects=rejects)
 
     def _hear(self, clips: Sequence[np.ndarray], size: int) -> Sequence[np.ndarray | None]:

@@ -229,6 +229,8 @@ def test_what_cannot_be_aligned_is_rejected_with_a_sentence(
     assert not rows
     assert rejects[segment.segment_id].startswith("align_failed")
     assert detail in rejects[segment.segment_id]
+    seconds = segment.start / 16_000
+    assert rejects[segment.segment_id].endswith(f"(sense_and_sensibility_0880.flac, from {seconds:.2f} s)")
 
 
 class Fake:
