@@ -44,9 +44,13 @@ def _say(number: str, language: str, is_year: bool) -> list[str]:
 
     if language not in CONVERTER_CLASSES:
         return []
-    try:
-        value = Decimal(number) if "." in number else int(number)
-        said = str(num2words(value, lang=language, to="year" if is_year else "cardinal"))
-    except (NotImplementedError, ArithmeticError, ValueError, LookupError, TypeError):
-        return []
-    return [str(word) for word in WORD.findall(said.lower())]
+    value = Decimal(number) if "." in number else int(number)
+    for kind in ("year", "cardinal") if is_year else ("cardinal",):
+        try:
+            said = str(num2words(value, lang=language, to=kind))
+        except (
+            Exception
+        ):  # what a language of num2words lacks may be any error: Vietnamese has no years, and says AttributeError
+            continue
+        return [str(word) for word in WORD.findall(said.lower())]
+    return []
