@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import difflib
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn, Self, TypeVar
+from typing import Any, NoReturn, Self, TypeVar, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
@@ -46,11 +47,21 @@ class StrictModel(BaseModel):
                 near = difflib.get_close_matches(str(key), known, n=1, cutoff=0.5)
                 hint = f"did you mean {near[0]!r}?" if near else f"known keys: {', '.join(sorted(known))}"
                 raise ValueError(f"unknown key {key!r} in {cls.__name__}; {hint}")
+            field = cls.model_fields.get(key)
+            if isinstance(data[key], bool) and field is not None and _is_number(field.annotation):
+                raise ValueError(
+                    f"{key} is a number, and {data[key]} is none: YAML reads on, off, yes and no as true and false"
+                )
         return data
 
     def with_updates(self, **updates: Any) -> Self:
         """A validated copy with some top-level fields replaced."""
         return type(self).model_validate({**self.model_dump(by_alias=True), **updates})
+
+
+def _is_number(annotation: Any) -> bool:
+    """Whether a field takes numbers (or None) and nothing else, for pydantic takes true for 1."""
+    return set(get_args(annotation) or (annotation,)) <= {int, float, type(None)}
 
 
 def essential(config: BaseModel) -> dict[str, Any]:
@@ -75,6 +86,30 @@ def effect_of(cls: type[BaseModel], field: str) -> Effect | None:
     return next((mark for mark in cls.model_fields[field].metadata if isinstance(mark, Effect)), None)
 
 
+class _Loader(yaml.SafeLoader):
+    """YAML without what nobody means: a key that stands twice loses a value; `010` was 8, and `12:30` was 750."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if key.value == "<<" or not isinstance(key, yaml.ScalarNode):
+                continue
+            if key.value in seen:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"the key {key.value!r} stands twice", key.start_mark
+                )
+            seen.add(key.value)
+        return dict(super().construct_mapping(node, deep))
+
+
+INTEGER = "tag:yaml.org,2002:int"
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in resolvers if tag != INTEGER]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+_Loader.add_implicit_resolver(INTEGER, re.compile(r"[-+]?(?:0|[1-9][0-9_]*|0x[0-9a-fA-F_]+)$"), list("-+0123456789"))
+
+
 def load_config(cls: type[Config], path: str | Path, overrides: Sequence[str] = ()) -> Config:
     """Read `path` as YAML, apply overrides such as `optimiser.lr=1e-3`, and validate it as `cls`.
 
@@ -82,13 +117,15 @@ def load_config(cls: type[Config], path: str | Path, overrides: Sequence[str] = 
         ConfigError: the file is missing, no UTF-8, no YAML or not a mapping, an override has no `=`, or validation fails.
     """
     try:
-        document = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        document = yaml.load(Path(path).read_text(encoding="utf-8"), _Loader)
     except OSError as error:
         raise ConfigError(f"cannot read the configuration {path}: {error.strerror}") from error
     except UnicodeDecodeError as error:
         raise ConfigError(f"the configuration {path} is not UTF-8 (byte {error.start}): save it as UTF-8") from error
     except yaml.YAMLError as error:
         raise ConfigError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
+    except RecursionError as error:
+        raise ConfigError(f"{path} is nested too deeply to be read") from error
     if not isinstance(document, dict):
         found = "nothing" if document is None else type(document).__name__
         raise ConfigError(f"{path} must hold a mapping of keys to values, found {found}")
@@ -168,7 +205,7 @@ def _no_constant(name: str) -> NoReturn:
 
 def _parse_scalar(text: str) -> Any:
     try:
-        value = yaml.safe_load(text)
+        value = yaml.load(text, _Loader)
     except yaml.YAMLError:  # such as `**/*.flac`, which begins as an alias: meant as it is written
         value = text
     if isinstance(value, str):  # YAML 1.1 reads 1e-3 as a string because it lacks a dot

@@ -62,12 +62,32 @@ def test_wrong_type_names_the_field(tmp_path: Path) -> None:
         ("null", None),
         ("[1, 2]", [1, 2]),
         ("**/*.flac", "**/*.flac"),
+        ("010", 10),
+        ("12:30", "12:30"),
     ],
 )
 def test_overrides_are_read_as_yaml(text: str, value: object) -> None:
     document: dict[str, object] = {}
     apply_override(document, f"a.b={text}")
     assert document == {"a": {"b": value}}
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("steps: 1\nsteps: 2\n", "the key 'steps' stands twice"),
+        ("steps: yes\n", "steps is a number, and True is none"),
+        ("steps: 12:30\n", "steps"),
+        ("steps: " + "[" * 5000 + "]" * 5000, "nested too deeply"),
+    ],
+)
+def test_what_yaml_would_read_otherwise_than_it_is_meant_is_an_error(tmp_path: Path, text: str, said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        load_config(Outer, write(tmp_path, text))
+
+
+def test_a_leading_zero_makes_no_octal_number(tmp_path: Path) -> None:
+    assert load_config(Outer, write(tmp_path, "steps: 010\n")).steps == 10
 
 
 def test_malformed_override_is_an_error() -> None:

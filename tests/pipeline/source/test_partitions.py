@@ -4,7 +4,7 @@ import hashlib
 import random
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.source.partitions import Inventory, content_id
@@ -30,6 +30,7 @@ items = st.lists(st.tuples(st.text("abc/", min_size=1, max_size=6), st.none() | 
 )
 
 
+@settings(deadline=None)
 @given(items, st.floats(0.1, 60), st.integers(1, 10))
 def test_partitions_tile_the_inventory_and_keep_their_bounds(
     listed: list[InventoryItem], minutes: float, files: int
