@@ -38,9 +38,11 @@ def survive(kills: int, folder: Path, monkeypatch: pytest.MonkeyPatch, seed: int
     use_counting_stages(monkeypatch)
     dice = random.Random(seed)
     source = Source(folder / "audio", dice)
-    done, longest, turn = 0, 0.4, 0
+    done, longest, turn, gathered = 0, 0.4, 0, 0
     while done < kills:
-        for _ in range(5):
+        for _ in range(
+            5 if turn else 14
+        ):  # so many that each stage gathers its commits into a part, and later parts into one
             source.add()
         if turn % 3 == 2:
             source.relabel()
@@ -63,11 +65,13 @@ def survive(kills: int, folder: Path, monkeypatch: pytest.MonkeyPatch, seed: int
         for stage in plan.stages:
             units = [commit.partition for commit in plan.logs[stage].commits()]
             assert len(units) == len(set(units))
+            gathered += len(plan.logs[stage].parts)
         fresh = spec.with_updates(output=str(folder / "fresh"))
         run(fresh)
         assert shards_of(folder / "out") == shards_of(folder / "fresh"), f"seed {seed}, after {done} kills"
         shutil.rmtree(folder / "fresh")
         turn += 1
+    assert gathered, "no commits were gathered"
     print(f"{done} kills in {turn} turns")
 
 
