@@ -1,4 +1,4 @@
-"""The real line from s3 to s3: killed at random moments, with the bytes of a local run."""
+"""The real line from s3 to s3, in one process and on Ray: killed at random moments, with the bytes of a local run."""
 
 from __future__ import annotations
 
@@ -8,13 +8,16 @@ import sys
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 import yaml
 
+from jobs.lst import main as lst
 from jobs.store.store import Store
 from schemas.config import parse_config
 from schemas.shards import ShardIndex
 from schemas.spec import PipelineSpec
+from tests.faults.test_kill import wait_until_gone
 from tests.jobs.growing import run
 from tests.jobs.small_corpus import ROOT, document, make_centroids, make_corpus
 from tests.s3_server import Server
@@ -75,3 +78,36 @@ def test_killed_at_random_moments_and_resumed(place: Path) -> None:
     assert not store.exists("shards/index.json"), "there was nothing left to do"
     run(parse_config(PipelineSpec, yaml.safe_load(spec.read_text()), origin="test"))
     assert shards(output) == shards(str(place / "out"))
+
+
+def test_on_ray_killed_resumed_and_looked_at(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The job on a Ray of its own: SIGKILL of its driver, the same command again, and every command that reads an output."""
+    output = "s3://bucket/whole/ray"
+    spec, store = remote_spec(place, output), Store(output)
+    command = [sys.executable, "jobs/tokenize_audio.py", "--config", str(spec), "--no-progress"]
+    process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.DEVNULL, start_new_session=True)
+    while process.poll() is None and len(store.find("commits")) < 2:
+        time.sleep(0.1)
+    family = psutil.Process(process.pid).children(recursive=True)
+    process.kill()
+    process.wait()
+    committed = len(store.find("commits"))
+    assert committed >= 2
+    assert not store.exists("shards/index.json"), "there was nothing left to do"
+    wait_until_gone(family)
+    said = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert said.returncode == 0, said.stderr
+    assert shards(output) == shards(str(place / "out"))
+    looks = {
+        ("status", output): "finished",
+        ("verify", "--config", str(spec)): "everything holds",
+        ("gc", "--config", str(spec), "--stale"): "removed 0 commits",
+        ("sql", output, "select count(*) as words from words"): "words",
+        ("rejects", output): "nothing was rejected",
+        ("report", output): "report.html",
+        ("card", f"{output}/shards/index.json"): "# Data card",
+        ("tokenize", "--config", str(spec), "--dry-run"): "0.00 wall hours to go",
+    }
+    for words, wanted in looks.items():
+        assert lst(list(words)) == 0, words
+        assert wanted in capsys.readouterr().out, words
