@@ -51,7 +51,7 @@ def refresh_inventory(store: Store, source: Source) -> tuple[pa.Table, str]:
     """
     known = Known(_known_files(store, source))
     listing = survey(source, known)
-    table, not_listed = known.snapshot(listing.items), describe(listing.not_listed)
+    table, not_listed = listing.table, describe(listing.not_listed)
     buffer = io.BytesIO()
     pq.write_table(table, buffer, compression="zstd")
     path = f"inventory/{source_key(source)}-{sha256(buffer.getvalue())[:16]}.parquet"

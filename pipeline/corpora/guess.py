@@ -150,8 +150,7 @@ def with_advice(others: Counter[str], names: Sequence[str], source: Source) -> C
         advice += [(suffix, f'list them in source.words: ["**/*{suffix}"]') for suffix in (".TextGrid", ".ctm")]
     told = Counter(others)
     for suffix, remedy in advice:
-        beside = _beside(names, audio, (suffix,))
         kind = suffix.lower()
-        if beside and told[kind]:
+        if told[kind] and (beside := _beside(names, audio, (suffix,))):
             told[f"{kind} ({beside} of {len(audio)} recordings have a {suffix} beside them: {remedy})"] = told.pop(kind)
     return +told

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
+import pyarrow as pa
 from fsspec.utils import glob_translate
 
 from pipeline.containers.base import AudioError
@@ -16,28 +16,33 @@ from pipeline.containers.layout import lay_out
 from pipeline.corpora.base import Corpus, is_audio
 from pipeline.corpora.guess import with_advice
 from pipeline.corpora.manifests import matching
-from pipeline.corpora.read import Entry, read_corpus
+from pipeline.corpora.read import read_corpus
 from pipeline.source.alignments import with_alignments
 from pipeline.source.folder import SourceFolder
-from pipeline.source.known import Known, seconds_by_ends
+from pipeline.source.known import Known
 from pipeline.source.listing import Found, find_files, suffix_of
 from pipeline.source.members import container_of
 from pipeline.source.metadata import FileFacts, Problem, read_manifest, read_sidecars
+from pipeline.source.partitions import ITEM
+from pipeline.source.probe import PROBE_THREADS, LookMany, Probe, look_at, refused_item
+from schemas.arrow import to_rows
 from schemas.config import ConfigError
-from schemas.errors import StorageError
 from schemas.spec import Source
-from schemas.tables import InventoryItem, RejectCode
-
-PROBE_THREADS = 8
-"""Probing waits for storage and not for the processor."""
+from schemas.tables import InventoryItem
 
 
 @dataclass(frozen=True, kw_only=True)
 class Listing:
     """The recordings of a source, sorted by uri, and how many other files there are, by what they are."""
 
-    items: list[InventoryItem]
+    table: pa.Table
+    """SNAPSHOT (pipeline/source/known.py)."""
     not_listed: Counter[str]
+
+    @property
+    def items(self) -> list[InventoryItem]:
+        """The recordings as objects: for sources that are not large."""
+        return to_rows(InventoryItem, self.table.select(ITEM.names).cast(ITEM))
 
 
 def list_source(source: Source) -> list[InventoryItem]:
@@ -49,11 +54,12 @@ def list_source(source: Source) -> list[InventoryItem]:
     return survey(source).items
 
 
-def survey(source: Source, known: Known | None = None) -> Listing:
+def survey(source: Source, known: Known | None = None, look_many: LookMany | None = None) -> Listing:
     """Every audio file of the source with what its header and its manifest or sidecar say, and a count of every other file.
 
     A link that leads nowhere, a row of a manifest that cannot be read, a file that cannot be opened: these are items with a
-    `refused`, and become rejects. Files that `known` knows unchanged are not opened; afterwards it knows these.
+    `refused`, and become rejects. Files that `known` knows unchanged are not opened. A plain folder is gone through in batches:
+    what grows with it are columns, and what its manifest or sidecars say.
 
     Raises:
         ConfigError: the folder is missing or holds no audio, or nothing of the manifest can be used.
@@ -62,13 +68,14 @@ def survey(source: Source, known: Known | None = None) -> Listing:
     if not folder.filesystem.isdir(folder.root):
         raise ConfigError(f"the source {source.uri} is not a folder: set source.uri to the folder that holds the audio")
     found = find_files(folder.filesystem, folder.root, local=folder.is_local)
-    probe = Probe(folder, found, Known() if known is None else known)
+    probe = Probe(folder, found, Known() if known is None else known, look_many or look_at)
     listing = (_survey_folder if source.layout == "folder" else _survey_corpus)(folder, source, found, probe)
     if not source.words:
         return listing
     items = with_alignments(Corpus(files=folder, names=found.names, source=source), listing.items)
     read = (name for name in found.names if any(matching(name, pattern) for pattern in source.words))
-    return Listing(items=items, not_listed=listing.not_listed - Counter(suffix_of(name) for name in read))
+    not_listed = listing.not_listed - Counter(suffix_of(name) for name in read)
+    return Listing(table=probe.restated(listing.table, items), not_listed=not_listed)
 
 
 def _survey_folder(folder: SourceFolder, source: Source, found: Found, probe: Probe) -> Listing:
@@ -82,16 +89,13 @@ def _survey_folder(folder: SourceFolder, source: Source, found: Found, probe: Pr
             f"none ends in {', '.join(sorted(source.suffixes))}"
         )
     facts, problems, used = _facts(folder, source, names, audio)
-    with ThreadPoolExecutor(PROBE_THREADS) as pool:
-        items = list(pool.map(lambda name: probe.file(name, facts.get(name, FileFacts())), audio))
-    items = probe.mark_duplicates(items)
-    items += [_refused(name, "missing", why) for name, why in broken.items()]
-    items += [_refused(problem.place, problem.code, problem.detail) for problem in problems]
-    others = set(names) - set(audio) - used
-    not_listed = with_advice(Counter(suffix_of(name) for name in others), names, source) + found.passed_over
+    others = Counter(suffix_of(name) for name in names if name not in used and not is_audio(name, source))
+    not_listed = with_advice(others, names, source) + found.passed_over
     not_listed["broken links or odd files"] += len(found.broken) - len(broken)
     not_listed["outside source.pattern"] += len(found.names) - len(names)
-    return Listing(items=sorted(items, key=lambda item: item.uri), not_listed=+not_listed)
+    refused = [refused_item(name, "missing", why) for name, why in broken.items()]
+    refused += [refused_item(problem.place, problem.code, problem.detail) for problem in problems]
+    return Listing(table=probe.files(audio, facts, refused), not_listed=+not_listed)
 
 
 def _survey_corpus(folder: SourceFolder, source: Source, found: Found, probe: Probe) -> Listing:
@@ -109,12 +113,8 @@ def _survey_corpus(folder: SourceFolder, source: Source, found: Found, probe: Pr
     )
     not_listed["outside source.pattern"] += len(rows) - len(entries)
     with ThreadPoolExecutor(PROBE_THREADS) as pool:
-        items = probe.mark_duplicates(list(pool.map(probe.entry, entries)))
-    return Listing(items=items, not_listed=+(not_listed + found.passed_over))
-
-
-def _refused(uri: str, code: RejectCode, detail: str) -> InventoryItem:
-    return InventoryItem(uri=uri, bytes=0, probe="", seconds=None, refused=code, detail=detail)
+        table = probe.snapshot(list(pool.map(probe.entry, entries)))
+    return Listing(table=table, not_listed=+(not_listed + found.passed_over))
 
 
 def unreadable(source: Source, items: Sequence[InventoryItem]) -> dict[str, str]:
@@ -141,14 +141,12 @@ def unreadable(source: Source, items: Sequence[InventoryItem]) -> dict[str, str]
 def list_files(source: Source, transcripts: Mapping[str, str]) -> list[InventoryItem]:
     """The named files of a folder, each with what is said in it ("": nobody knows), sorted by uri. Other files are not looked at.
 
-    Raises:
-        OSError: one of them is not there.
+    One that is not there is an item with a `refused`.
     """
-    folder = SourceFolder(source.uri)
-    probe = Probe(folder, Found(), Known())
+    probe = Probe(SourceFolder(source.uri), Found(), Known())
     facts = {name: FileFacts(transcript=text or None) for name, text in transcripts.items()}
-    with ThreadPoolExecutor(PROBE_THREADS) as pool:
-        return probe.mark_duplicates(list(pool.map(lambda name: probe.file(name, facts[name]), sorted(facts))))
+    table = probe.files(sorted(facts), facts, [])
+    return to_rows(InventoryItem, table.select(ITEM.names).cast(ITEM))
 
 
 def _facts(
@@ -170,97 +168,3 @@ def _facts(
         problems += texts.problems
         used |= texts.used
     return facts, problems, used
-
-
-class Probe:
-    """Looks into files that are not known: their first and last bytes, and all of them where those are not enough."""
-
-    def __init__(self, folder: SourceFolder, found: Found, known: Known) -> None:
-        self._folder, self._found, self._known = folder, found, known
-
-    def file(self, name: str, facts: FileFacts) -> InventoryItem:
-        """A file with what is said of it."""
-        try:
-            size, probe, seconds = self._look(name, None)
-        except StorageError:
-            raise  # nothing is known of the file: the inventory must not say that it is missing
-        except OSError as error:
-            return _refused(name, "missing", f"it cannot be opened: {error.strerror or error}")
-        return InventoryItem(
-            uri=name,
-            bytes=size,
-            probe=probe,
-            seconds=seconds,
-            transcript=facts.transcript,
-            language_hint=facts.language,
-            license=facts.license,
-            extra=facts.extra,
-        )
-
-    def entry(self, entry: Entry) -> InventoryItem:
-        """An entry of a corpus's tables. A file that is not there is listed all the same: it becomes a reject."""
-        size, probe, seconds = 0, "", None
-        refused, detail = entry.refused, entry.detail
-        if refused is None:
-            try:
-                size, probe, seconds = self._look(entry.uri, entry.member)
-            except StorageError:
-                raise
-            except OSError as error:
-                refused, detail = "missing", f"it cannot be opened: {error.strerror or error}"
-        return InventoryItem(
-            uri=entry.uri,
-            bytes=size,
-            probe=probe,
-            seconds=seconds,
-            transcript=entry.transcript,
-            language_hint=entry.language,
-            license=entry.license,
-            extra=entry.extra,
-            member=entry.member,
-            given=entry.given,
-            refused=refused,
-            detail=detail,
-        )
-
-    def _look(self, uri: str, member: str | None) -> tuple[int, str, float | None]:
-        """(bytes, probe, seconds by the header)."""
-        name = container_of(uri, member)
-        stamp = self._found.stamps.get(name)
-        looked = self._known.recall(uri, stamp if member is None or stamp is None else f"{stamp}:{member}")
-        if looked is None:
-            head, tail, size = self._folder.open_ends(uri, member, self._found.sizes.get(uri))
-            probe = hashlib.sha256(f"{size}:".encode() + head + tail).hexdigest()[:32]
-            looked = size, probe, seconds_by_ends(head, tail, size) if size else None
-        self._known.ends[uri] = looked[1]
-        return looked
-
-    def mark_duplicates(self, items: Sequence[InventoryItem]) -> list[InventoryItem]:
-        """Equal probes are compared by the hash of all bytes. The first uri of which a text or segments are known keeps its
-        place, else the first; a copy with another text says so.
-
-        Files that differ in their middle alone get probes of their own, by that hash.
-        """
-        same_probe: dict[str, list[InventoryItem]] = defaultdict(list)
-        for item in items:
-            if item.bytes:
-                same_probe[item.probe].append(item)
-        changed: dict[str, InventoryItem] = {}
-        for probe, group in same_probe.items():
-            if len(group) < 2:
-                continue
-            first: dict[str, InventoryItem] = {}
-            digests = {item.uri: self._known.hash_whole(self._folder, item.uri, item.member) for item in group}
-            for item in sorted(group, key=lambda item: item.transcript is None and item.given is None):
-                original = first.setdefault(digests[item.uri], item)
-                if original is not item:
-                    differs = item.transcript is not None and item.transcript != original.transcript
-                    changed[item.uri] = item.with_updates(
-                        duplicate_of=original.uri,
-                        detail=f"its text differs from that of {original.uri}" if differs else item.detail,
-                    )
-            if len(first) > 1:
-                for item in group:
-                    own = hashlib.sha256(f"{probe}{digests[item.uri]}".encode()).hexdigest()[:32]
-                    changed[item.uri] = changed.get(item.uri, item).with_updates(probe=own)
-        return [changed.get(item.uri, item) for item in items]

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import io
+from bisect import bisect_right
 from collections.abc import Sequence
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from pipeline.source.decode import header_seconds
 from pipeline.source.folder import SourceFolder, hash_stream
+from pipeline.source.partitions import is_sorted
 from schemas.arrow import arrow_schema, to_table
 from schemas.tables import InventoryItem
 
@@ -20,29 +23,45 @@ SNAPSHOT = pa.schema(
 ends: the probe as read, before files that only differ in their middle were told apart; whole: the sha256, where it was needed."""
 
 
+COLUMNS = ("uri", "bytes", "seconds", "stamp", "ends", "whole")
+BLOCK = 1 << 14
+"""Rows that become objects at a time."""
+
+
 class Known:
     """The files of an earlier listing by uri, trusted where their stamps are unchanged."""
 
     def __init__(self, table: pa.Table | None = None) -> None:
-        self._rows: dict[str, dict[str, Any]] = {}
-        if table is not None:
-            columns = ["uri", "bytes", "seconds", "stamp", "ends", "whole"]
-            for batch in table.select(columns).to_batches(1 << 16):
-                self._rows.update((row["uri"], row) for row in batch.to_pylist())
+        """`table` has SNAPSHOT's columns; where it tells of a file twice, the later row counts."""
+        rows = SNAPSHOT.empty_table().select(COLUMNS) if table is None else table.select(COLUMNS)
+        uris = rows.column("uri")
+        self._table = rows if is_sorted(uris) else rows.take(pc.sort_indices(uris))
+        self._firsts = [self._table.column("uri")[row].as_py() for row in range(0, self._table.num_rows, BLOCK)]
+        self._blocks: dict[int, dict[str, dict[str, Any]]] = {}
         self.stamps: dict[str, str] = {}
         self.ends: dict[str, str] = {}
         self.whole: dict[str, str] = {}
 
     def recall(self, uri: str, stamp: str | None) -> tuple[int, str, float | None] | None:
         """(bytes, probe, seconds) of a file that has not changed since, by the stamp of the file that it lies in."""
-        if stamp is not None:
-            self.stamps[uri] = stamp
-        row = self._rows.get(uri)
-        if row is None or stamp is None or row["stamp"] != stamp:
+        if stamp is None:
+            return None
+        self.stamps[uri] = stamp
+        row = self._row(uri)
+        if row is None or row["stamp"] != stamp:
             return None
         if row["whole"] is not None:
             self.whole[uri] = row["whole"]
         return row["bytes"], row["ends"], row["seconds"]
+
+    def _row(self, uri: str) -> dict[str, Any] | None:
+        block = bisect_right(self._firsts, uri) - 1
+        if block < 0:
+            return None
+        if block not in self._blocks:
+            rows = self._table.slice(block * BLOCK, BLOCK).to_pylist()
+            self._blocks[block] = {row["uri"]: row for row in rows}
+        return self._blocks[block].get(uri)
 
     def hash_whole(self, folder: SourceFolder, uri: str, member: str | None) -> str:
         """The sha256 of a recording's bytes; of one that has not changed, as it was known."""
@@ -52,12 +71,25 @@ class Known:
         return self.whole[uri]
 
     def snapshot(self, items: Sequence[InventoryItem]) -> pa.Table:
-        """The listing as it is kept (SNAPSHOT)."""
+        """These files as they are kept (SNAPSHOT)."""
         table = to_table(InventoryItem, items)
         uris = table.column("uri").to_pylist()
         for name, values in (("stamp", self.stamps), ("ends", self.ends), ("whole", self.whole)):
             table = table.append_column(name, pa.array([values.get(uri) for uri in uris], pa.string()))
         return table.cast(SNAPSHOT)
+
+    def learn(self, table: pa.Table) -> None:
+        """Take up the marks of files whose snapshot is to be made again."""
+        uris = table.column("uri").to_pylist()
+        for name, values in (("stamp", self.stamps), ("ends", self.ends), ("whole", self.whole)):
+            told = zip(uris, table.column(name).to_pylist(), strict=True)
+            values.update((uri, value) for uri, value in told if value is not None)
+
+    def forget(self) -> None:
+        """Let go of what was looked up and of the marks of files whose snapshot was made: their memory is used again."""
+        self._blocks.clear()
+        for marks in (self.stamps, self.ends, self.whole):
+            marks.clear()
 
 
 class Ends(io.RawIOBase):

@@ -64,7 +64,7 @@ class Inventory(Sequence["Partition"]):
     def __init__(self, table: pa.Table, minutes: float, files: int) -> None:
         """`table` has InventoryItem's columns; a partition holds about `minutes` of audio, or `files` files if that is less."""
         table = table.select(ITEM.names)
-        if not _is_sorted(table.column("uri")):
+        if not is_sorted(table.column("uri")):
             table = table.take(pc.sort_indices(table.column("uri")))
         self.table = table
         digests = _digests(table.column("probe"))
@@ -209,8 +209,8 @@ def _digests(probes: pa.ChunkedArray) -> np.ndarray:
     return found
 
 
-def _is_sorted(values: pa.ChunkedArray) -> bool:
-    """Piece by piece: all of a large column in one is a copy, and more than 2 GB of text does not fit."""
+def is_sorted(values: pa.ChunkedArray) -> bool:
+    """Whether a column of text is in order. Piece by piece: more than 2 GB of text in one does not fit."""
     last: str | None = None
     for piece in values.chunks:
         if not len(piece):

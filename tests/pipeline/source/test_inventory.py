@@ -101,9 +101,8 @@ def test_known_files_are_not_opened_again_and_changed_ones_are(tmp_path: Path, m
     make_source(tmp_path, "a.flac", "b.flac", "c.flac")
     shutil.copy(tmp_path / "c.flac", tmp_path / "d.flac")
     source = Source(uri=str(tmp_path))
-    first = known.Known()
-    listed = survey(source, first).items
-    table = first.snapshot(listed)
+    first = survey(source)
+    listed, table = first.items, first.table
     opened: list[str] = []
     honest = SourceFolder.open_ends
 
