@@ -53,6 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     log_to_console()
     source, output = local_or_url(spec.source.uri), local_or_url(spec.output)
     LOG.info("%s: listing %s, then looking up in %s what is done", given.config, source, output)
+    from jobs.cluster.probing import probing
     from jobs.engine.run import run_plan
     from jobs.runtime.plan import make_plan, stages_until
     from jobs.store.lease import owned
@@ -62,7 +63,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     store.check_layout()
     stages = (given.only,) if given.only else stages_until(spec, last)
     with owned(store, f"tokenize_audio --config {given.config}", given.take_over) as lease:
-        plan = make_plan(spec, until=last)
+        with probing() as look_many:
+            plan = make_plan(spec, until=last, look_many=look_many)
         if given.only:
             check_upstream(plan, given.only)
         lease.confirm()  # to forget what does not stand, and below to publish, is the owner's alone

@@ -13,6 +13,7 @@ if not __package__:  # started as a script: the code beside it runs, wherever th
     sys.path[0] = str(Path(__file__).resolve().parents[2])
 
 from jobs.cluster.places import local_or_url
+from jobs.cluster.probing import probing
 from jobs.runtime.cli import load_spec, spec_parser
 from jobs.store.records import refresh_inventory
 from jobs.store.store import Store
@@ -29,7 +30,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     spec = load_spec(spec_parser(__doc__, EXAMPLES).parse_args(arguments))
     store = Store(spec.output)
     store.check_layout()
-    inventory = Inventory(refresh_inventory(store, spec.source)[0], spec.partitions.minutes, spec.partitions.files)
+    with probing() as look_many:
+        table, _ = refresh_inventory(store, spec.source, look_many)
+    inventory = Inventory(table, spec.partitions.minutes, spec.partitions.files)
     print(
         f"{local_or_url(spec.output)}/inventory: {inventory.num_files} files, {inventory.seconds.sum() / 3600:.2f} h of audio, "
         f"{int(inventory.is_aside.sum())} of them copies or refused, {len(inventory)} partitions"

@@ -16,6 +16,7 @@ from jobs.store.records import read_inventory, refresh_inventory
 from jobs.store.standing import Listings, standing
 from jobs.store.store import Store
 from pipeline.source.partitions import SCALE, Inventory, cut_by_content
+from pipeline.source.probe import LookMany
 from schemas.audio import SAMPLE_RATE
 from schemas.cards import Card
 from schemas.commit import KINDS, SHARDS, Commit, stage_fingerprint
@@ -138,15 +139,22 @@ class Plan:
         return log.commits_in(rows)
 
 
-def make_plan(spec: PipelineSpec, until: str = SHARDS, recorded: bool = False) -> Plan:
+def make_plan(
+    spec: PipelineSpec, until: str = SHARDS, recorded: bool = False, look_many: LookMany | None = None
+) -> Plan:
     """The plan of the source as it is, or with `recorded` as it was when it was last listed: no file of it is then looked at.
+
+    New files are looked into by `look_many` where it is given.
 
     Raises:
         ConfigError: the source is missing or holds no audio, a model is missing, or nothing was listed yet.
     """
     store = Store(spec.output)
     store.check_layout()
-    table, not_listed = (read_inventory if recorded else refresh_inventory)(store, spec.source)
+    if recorded:
+        table, not_listed = read_inventory(store, spec.source)
+    else:
+        table, not_listed = refresh_inventory(store, spec.source, look_many)
     plan = plan_inventory(spec, Inventory(table, spec.partitions.minutes, spec.partitions.files), until)
     plan.not_listed = not_listed
     return plan

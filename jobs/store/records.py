@@ -21,6 +21,7 @@ from pipeline.source.inventory import survey
 from pipeline.source.known import SNAPSHOT, Known
 from pipeline.source.listing import describe
 from pipeline.source.partitions import ITEM
+from pipeline.source.probe import LookMany
 from schemas.cards import fingerprint
 from schemas.config import ConfigError, in_short
 from schemas.errors import StorageError
@@ -43,14 +44,15 @@ def index_name(source: Source) -> str:
     return "index" if source.pattern == "**/*" else f"index-{fingerprint(source.pattern)[:8]}"
 
 
-def refresh_inventory(store: Store, source: Source) -> tuple[pa.Table, str]:
-    """List the source and keep its table, with what is said of files that are not in it. Only new and changed files are opened.
+def refresh_inventory(store: Store, source: Source, look_many: LookMany | None = None) -> tuple[pa.Table, str]:
+    """List the source and keep its table, with what is said of files that are not in it. Only new and changed files are opened,
+    by `look_many` where it is given.
 
     Raises:
         ConfigError: the source holds no audio, or the output cannot be written.
     """
     known = Known(_known_files(store, source))
-    listing = survey(source, known)
+    listing = survey(source, known, look_many)
     table, not_listed = listing.table, describe(listing.not_listed)
     buffer = io.BytesIO()
     pq.write_table(table, buffer, compression="zstd")

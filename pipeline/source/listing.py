@@ -27,7 +27,7 @@ MAX_LINKS = 3
 """Linked folders on one way: where ten folders link to each other, there are 10! ways through them."""
 LISTERS = 16
 """Folders of an object storage that are listed side by side."""
-BATCH = 1 << 16
+BATCH = 1 << 13
 """Files that are Python objects at a time."""
 FILE = pa.schema([("name", pa.string()), ("bytes", pa.int64()), ("stamp", pa.string())])
 """stamp: what changes when the file does, its size with its etag or its time of change."""

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import pytest
 import soundfile
 
 from pipeline.source import folder as folders
-from pipeline.source import known
+from pipeline.source import known, listing, probe
 from pipeline.source.folder import SourceFolder
 from pipeline.source.inventory import list_source, survey
 from schemas.config import ConfigError
@@ -119,6 +120,33 @@ def test_known_files_are_not_opened_again_and_changed_ones_are(tmp_path: Path, m
     again = survey(source, known.Known(table)).items
     assert sorted(opened) == ["b.flac", "e.flac"]
     assert [entry.uri for entry in again] == ["a.flac", "b.flac", "c.flac", "d.flac", "e.flac"]
+
+
+def test_a_listing_in_batches_is_the_listing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many files are objects at a time; copies in other batches are found, marks are kept, and whoever looks is asked
+    for new files alone."""
+    make_source(tmp_path, *(f"{folder}/{number}.flac" for folder in "ab" for number in range(5)), "top.flac")
+    shutil.copy(tmp_path / "a/0.flac", tmp_path / "b/9.flac")
+    (tmp_path / "a/empty.flac").write_bytes(b"")
+    source = Source(uri=str(tmp_path))
+    whole = survey(source).table
+    asked: list[str] = []
+
+    def look_many(uri: str, files: Sequence[tuple[str, int | None]]) -> Sequence[probe.Looked | str]:
+        asked.extend(name for name, _ in files)
+        return probe.look_at(uri, files)
+
+    monkeypatch.setattr(listing, "BATCH", 3)
+    monkeypatch.setattr(probe, "BATCH", 3)
+    monkeypatch.setattr(known, "BLOCK", 4)
+    assert survey(source, look_many=look_many).table.equals(whole)
+    assert asked == whole.column("uri").to_pylist()
+    assert [item.duplicate_of for item in survey(source).items if item.uri == "b/9.flac"] == ["a/0.flac"]
+    (tmp_path / "b/3.flac").write_bytes(encode(speech()[:5000]))
+    asked.clear()
+    again = survey(source, known.Known(whole), look_many)
+    assert asked == ["b/3.flac"]
+    assert again.table.equals(survey(source).table)
 
 
 def test_headers_are_read_from_both_ends_of_a_file(tmp_path: Path) -> None:
