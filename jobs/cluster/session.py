@@ -76,6 +76,7 @@ def few_processes() -> Iterator[None]:
     """
     from ray._private.node import Node
 
+    # Ray's two agents stay: the raylet waits for their ports before it serves anybody.
     names = [name for name in ("start_monitor", "start_api_server", "start_log_monitor") if hasattr(Node, name)]
     before = {name: getattr(Node, name) for name in names}
     for name in names:

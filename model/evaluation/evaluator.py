@@ -221,6 +221,8 @@ class Evaluator:
         with torch.device("meta"):
             module = build_model(run.config.network, run.config.seed)
         if device.type != "meta":
+            # A whole copy on the main rank while the others wait. Items dealt out to ranks would have every layer gathered for
+            # every batch, and all ranks would have to make equally many passes.
             reshard(run.module)
             weights = {}
             for name, parameter in run.module.named_parameters():

@@ -153,6 +153,8 @@ def bootstrap(
         raise ValueError("an interval needs at least one item")
     sums, counts = _by_cluster(values, clusters)
     total, number = float(sums.sum() / counts.sum()), len(sums)
+    # Where all is right, or all wrong, every resample says so, of three clusters as of three hundred. The exact bound (Clopper
+    # and Pearson) for as many clusters tells them apart.
     if bounds is not None and total in bounds and len(set(values)) == 1:
         reach = (bounds[1] - bounds[0]) * (1 - ((1 - CONFIDENCE) / 2) ** (1 / number))
         low, high = (total, total + reach) if total == bounds[0] else (total - reach, total)

@@ -57,6 +57,7 @@ def fit_kmeans(features: np.ndarray, spec: KMeansSpec) -> FitResult:
     kmeans.train(np.ascontiguousarray(features, np.float32))
     centroids = np.array(kmeans.centroids, np.float32)
     assert kmeans.obj is not None
+    # A pass of its own, one beside the 25 of fitting: FAISS keeps no counts of its last assignment, and dead units must be known.
     counts = np.bincount(Quantiser(centroids).assign(features), minlength=spec.num_units)
     rare = NEAR_DEAD_SHARE * counts.mean()
     return FitResult(
