@@ -32,7 +32,7 @@ from pipeline.words import make_aligner
 from recipes.tiny_models import degrade, letters, speech
 from recipes.tiny_models.corpus import real_clips
 from recipes.tiny_models.settings import FRAME
-from recipes.voices.store import Utterance
+from recipes.voices.store import VoicedSentence
 from schemas.config import ConfigError
 from schemas.spec import CtcSpec, SoundSwallowerSpec, WhisperXAlignSpec
 
@@ -52,7 +52,7 @@ GOALS = {
 """At most for times, at least for shares."""
 T60, DIRECT_DB, SNR_DB = 0.4, -10.0, 10.0
 
-Align = Callable[[Utterance, Sequence[Token]], Sequence[WordTiming | None]]
+Align = Callable[[VoicedSentence, Sequence[Token]], Sequence[WordTiming | None]]
 
 
 def run() -> list[Measurement]:
@@ -73,7 +73,7 @@ def run() -> list[Measurement]:
     return [row for group, items in groups.items() for row in _rows(group, items, aligners)]
 
 
-def _rows(group: str, items: list[Utterance], aligners: dict[str, Align]) -> list[Measurement]:
+def _rows(group: str, items: list[VoicedSentence], aligners: dict[str, Align]) -> list[Measurement]:
     exact = group in ("seen", "unseen")
     wanted = [name for name in aligners if name not in (WHISPERX, ORACLE) or exact]
     wanted = [name for name in wanted if name != GMM or group != "kennedy"]  # its own times are the reference there
@@ -107,7 +107,7 @@ CONDITIONS = {
 }
 
 
-def _degraded(item: Utterance, seed: int, condition: str) -> Utterance:
+def _degraded(item: VoicedSentence, seed: int, condition: str) -> VoicedSentence:
     generator = torch.Generator().manual_seed(seed)
     waves = torch.from_numpy(_floats(item))[None]
     for step in CONDITIONS[condition]:
@@ -122,7 +122,7 @@ def _degraded(item: Utterance, seed: int, condition: str) -> Utterance:
     return replace(item, audio=(waves[0] / loudest * 16_000).numpy().astype(np.int16))
 
 
-def _aligners(items: list[Utterance]) -> dict[str, Align]:
+def _aligners(items: list[VoicedSentence]) -> dict[str, Align]:
     tiny = str(ROOT / "assets" / "tiny-ctc")
     letter_head = str(ROOT / "assets" / "whisper-tiny-letters")
     whisper = str(ROOT / "models" / "whisper-tiny.en")
@@ -146,22 +146,22 @@ def _aligners(items: list[Utterance]) -> dict[str, Align]:
     table = letters.fit(letters.pronunciations(items))
     alphabet = Alphabet(labels=letters.VOCABULARY, blank=letters.BLANK, delimiter=letters.DELIMITER)
 
-    def oracle(item: Utterance, tokens: Sequence[Token]) -> Sequence[WordTiming | None]:
+    def oracle(item: VoicedSentence, tokens: Sequence[Token]) -> Sequence[WordTiming | None]:
         emissions = np.log(np.maximum(letters.frame_targets(item, table), 1e-5))
         return align_emissions(emissions, alphabet, FRAME, _floats(item), tokens, 0.0, letters_fill_sound=True).timings
 
     return {**aligners, ORACLE: oracle}
 
 
-def _align(aligner: WordAligner, item: Utterance, tokens: Sequence[Token]) -> Sequence[WordTiming | None]:
+def _align(aligner: WordAligner, item: VoicedSentence, tokens: Sequence[Token]) -> Sequence[WordTiming | None]:
     return aligner.align(_floats(item), tokens, "en").timings
 
 
-def _floats(item: Utterance) -> np.ndarray:
+def _floats(item: VoicedSentence) -> np.ndarray:
     return item.audio.astype(np.float32) / 32768
 
 
-def _errors(align: Align, items: list[Utterance]) -> np.ndarray:
+def _errors(align: Align, items: list[VoicedSentence]) -> np.ndarray:
     """Absolute errors in ms of starts and ends, [words, 2]; NaN for a word without a time."""
     errors = []
     for item in items:

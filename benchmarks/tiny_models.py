@@ -20,7 +20,7 @@ from recipes.tiny_models import ctc, distil, speech
 from recipes.tiny_models.corpus import real_clips
 from recipes.tiny_models.settings import assets, one_thread
 from recipes.voices.settings import SEED
-from recipes.voices.store import Utterance
+from recipes.voices.store import VoicedSentence
 from schemas.commands.cli import Parser, command
 
 DATA = """Data: {hours} h of speech made by the recipe: flite voices slt, awb and kal16, 24 Kokoro voices, the Piper voice joe
@@ -123,7 +123,7 @@ def _error_rates() -> str:
 
 
 @torch.inference_mode()
-def _greedy(model: Wav2Vec2ForCTC, processor: AutoProcessor, item: Utterance) -> str:
+def _greedy(model: Wav2Vec2ForCTC, processor: AutoProcessor, item: VoicedSentence) -> str:
     wave = item.audio.astype(np.float32) / 32768
     inputs = processor(wave, sampling_rate=16_000, return_tensors="pt")
     return str(processor.batch_decode(model(inputs.input_values).logits.argmax(dim=-1))[0])

@@ -40,7 +40,7 @@ from recipes.tiny_models.targets import LAYERS, normalised_layers, project, proj
 from recipes.tiny_models.whisper_teacher import WhisperTeacher
 from recipes.voices import flite
 from recipes.voices.settings import SEED, packages
-from recipes.voices.store import Utterance, load, resample
+from recipes.voices.store import VoicedSentence, load, resample
 from schemas.spec import HubertSpec, KMeansSpec, MfccSpec
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -79,7 +79,7 @@ def run() -> list[Measurement]:
     return rows + table(encoders, *flite_alone())
 
 
-Speech = list[Utterance]
+Speech = list[VoicedSentence]
 
 
 def many_speakers() -> tuple[Speech, dict[str, Speech]]:
@@ -201,7 +201,7 @@ def _halve(frames: torch.Tensor) -> np.ndarray:
     return np.ascontiguousarray(features[: 2 * num_frames].reshape(num_frames, 2, -1).mean(axis=1), np.float32)
 
 
-def _phones(items: list[Utterance]) -> np.ndarray:
+def _phones(items: list[VoicedSentence]) -> np.ndarray:
     """The phone in the middle of every 25 Hz frame, as text."""
     labels = []
     for item in items:

@@ -49,7 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         speakers,
         [run_facts(run, speaker.trained) for run, speaker in zip(given.runs, speakers, strict=True)],
         prompts,
-        Limits(seconds=given.seconds, tokens=given.max_tokens),
+        AnswerLimits(seconds=given.seconds, tokens=given.max_tokens),
         sampling,
         title="What it says: " + ", ".join(speaker.label for speaker in speakers),
         command=" ".join(["python -m jobs.hearing.report", *given.runs]),
@@ -64,7 +64,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Limits:
+class AnswerLimits:
     """Of an answer."""
 
     seconds: float
@@ -77,7 +77,7 @@ def answered(
     speakers: Sequence[SpeakingModel],
     facts: Sequence[RunFacts],
     prompts: Sequence[DemoPrompt],
-    limits: Limits,
+    limits: AnswerLimits,
     sampling: Sampling,
     *,
     title: str,

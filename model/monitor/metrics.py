@@ -111,7 +111,7 @@ def gemm_flops(device: torch.device, dtype: torch.dtype, size: int = 1024, secon
     return 2 * size**3 / best
 
 
-class Progress:
+class ProgressBar:
     """A bar a person can read on a terminal; elsewhere a line every `every` seconds."""
 
     def __init__(self, *, show: bool, every: float = 15.0) -> None:

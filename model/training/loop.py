@@ -17,7 +17,7 @@ import yaml
 
 from model.data.sources import TrainingData
 from model.monitor.boards import Board, TensorBoard, WeightsAndBiases
-from model.monitor.metrics import Metrics, Progress, read_rows, summary
+from model.monitor.metrics import Metrics, ProgressBar, read_rows, summary
 from model.monitor.profiling import StepProfiler
 from model.monitor.rows import LogRow
 from model.training.config import TrainConfig
@@ -252,7 +252,7 @@ class Report:
         if run.ranks.is_main:
             run.folder.mkdir(parents=True, exist_ok=True)
             self._metrics = Metrics(run.folder, first_step=run.steps, boards=boards_of(run))
-            self._progress = Progress(show=config.log.progress)
+            self._progress = ProgressBar(show=config.log.progress)
             (run.folder / "config.yaml").write_text(yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False))
 
     def write(self, row: dict[str, Any]) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 from pipeline.corpora.base import Corpus, CorpusRow, audio_uri, is_audio, to_decimal, to_samples
 from pipeline.corpora.manifests import matching
 from pipeline.corpora.tables import RowError, read_table
-from pipeline.corpora.tars import Damage, Member, members
+from pipeline.corpora.tars import Damage, TarMember, members
 from schemas.audio import SAMPLE_RATE
 from schemas.config import ConfigError
 from schemas.given import GivenWord
@@ -76,7 +76,7 @@ class _Audio:
 class _Reader:
     corpus: Corpus
     parse: Callable[[dict[str, Any]], Any]
-    tars: dict[str, dict[str, Member]] = field(default_factory=dict)
+    tars: dict[str, dict[str, TarMember]] = field(default_factory=dict)
     said: set[tuple[object, ...]] = field(default_factory=set)
     """What has been stated already: windows of one recording and overlapping sets of cuts repeat their supervisions."""
 
@@ -194,7 +194,7 @@ class _Reader:
         self.tars[tar] = {
             str(PurePosixPath(member.name).with_suffix("")): member
             for member in found
-            if isinstance(member, Member) and is_audio(member.name, self.corpus.source)
+            if isinstance(member, TarMember) and is_audio(member.name, self.corpus.source)
         }
         return [member for member in found if isinstance(member, Damage)]
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from pipeline.corpora.base import Corpus, CorpusRow
 from pipeline.corpora.manifests import manifest_names, row_of, rows_with_audio, timed_row
-from pipeline.corpora.tars import Damage, Member, members
+from pipeline.corpora.tars import Damage, TarMember, members
 
 SHARD = re.compile(r"audio_+(?:\w*?_)?(\d+)\.tar")
 
@@ -45,7 +45,7 @@ class _Shards:
             path = PurePosixPath(name)
             if (match := SHARD.fullmatch(path.name)) and str(path.parent) == (folder or "."):
                 self._tars.setdefault(int(match[1]), name)
-        self._members: dict[int, dict[str, Member]] = {}
+        self._members: dict[int, dict[str, TarMember]] = {}
 
     def row(self, place: str, shard: int, row: dict[str, Any]) -> Iterator[CorpusRow]:
         tar = self._tars.get(shard)
@@ -56,7 +56,7 @@ class _Shards:
             return
         if shard not in self._members:
             found = list(members(self._corpus.files, tar))
-            self._members[shard] = {member.name: member for member in found if isinstance(member, Member)}
+            self._members[shard] = {member.name: member for member in found if isinstance(member, TarMember)}
             for damage in found:
                 if isinstance(damage, Damage):
                     where = f"{tar}#{damage.name}" if damage.name else tar

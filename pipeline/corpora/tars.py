@@ -17,7 +17,7 @@ SIDECARS = (".json", ".txt")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Member:
+class TarMember:
     """A regular file of a tar: where its bytes lie."""
 
     name: str
@@ -35,7 +35,7 @@ class Damage:
     detail: str
 
 
-def members(files: Files, tar: str) -> Iterator[Member | Damage]:
+def members(files: Files, tar: str) -> Iterator[TarMember | Damage]:
     """The regular files of a tar in order; only headers and sidecars are read. A damaged tar gives what is before the damage."""
     count = 0
     try:
@@ -57,7 +57,7 @@ def members(files: Files, tar: str) -> Iterator[Member | Damage]:
                     if name.lower().endswith(SIDECARS) and info.size <= MAX_SIDECAR:
                         file.seek(info.offset_data)
                         content = file.read(info.size)
-                    yield Member(name=name, offset=info.offset_data, size=info.size, content=content)
+                    yield TarMember(name=name, offset=info.offset_data, size=info.size, content=content)
     except tarfile.TarError as error:
         what = f"{tar} is damaged or cut short after {count} members: fetch it again ({error})"
         if count == 0:
@@ -69,7 +69,7 @@ def members(files: Files, tar: str) -> Iterator[Member | Damage]:
 
 @dataclass
 class _Sample:
-    audio: Member | None = None
+    audio: TarMember | None = None
     facts: dict[str, Any] = field(default_factory=dict)
     problem: str = ""
 
@@ -89,7 +89,7 @@ def webdataset(corpus: Corpus) -> Iterator[CorpusRow]:
                 yield from _rows(tar, sample)
 
 
-def _take(corpus: Corpus, samples: dict[str, list[_Sample]], member: Member) -> None:
+def _take(corpus: Corpus, samples: dict[str, list[_Sample]], member: TarMember) -> None:
     """Put a member into the sample of its key: the name up to the first dot behind the last slash."""
     folder, slash, base = member.name.rpartition("/")
     found = samples.setdefault(folder + slash + base.partition(".")[0], [_Sample()])

@@ -84,7 +84,7 @@ def hash_tensors(tensors: Mapping[str, np.ndarray]) -> str:
     return digest.hexdigest()
 
 
-class Block(nn.Module):
+class EncoderBlock(nn.Module):
     """A transformer layer, its norms before attention and network."""
 
     def __init__(self, width: int, inner: int) -> None:
@@ -121,7 +121,7 @@ class WhisperEncoder(nn.Module):
 
         self.conv1 = nn.Conv1d(num_mels, width, 3, padding=1)
         self.conv2 = nn.Conv1d(width, width, 3, stride=2, padding=1)
-        self.blocks = nn.ModuleList(Block(width, inner) for _ in range(num_layers))
+        self.blocks = nn.ModuleList(EncoderBlock(width, inner) for _ in range(num_layers))
         self.register_buffer("positions", torch.zeros(FRAMES, width))
         bank = mel_filter_bank(201, num_mels, 0.0, 8000.0, SAMPLE_RATE, norm="slaney", mel_scale="slaney")
         self.register_buffer("filters", torch.from_numpy(bank).float().T.contiguous(), persistent=False)
@@ -170,7 +170,7 @@ class WhisperEncoder(nn.Module):
 
 
 def _layer(tensors: Mapping[str, np.ndarray], prefix: str) -> dict[str, np.ndarray]:
-    """A layer's tensors by the names of `Block`. Whisper's keys have no bias: CTranslate2 stores zeros in its place."""
+    """A layer's tensors by the names of `EncoderBlock`. Whisper's keys have no bias: CTranslate2 stores zeros in its place."""
     pairs = {
         "qkv": "self_attention/linear_0",
         "out": "self_attention/linear_1",

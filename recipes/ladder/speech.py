@@ -21,7 +21,7 @@ from pipeline.encode.mfcc import MfccEncoder
 from pipeline.patches import word_frames
 from recipes.ladder.settings import LadderConfig, MfccUnits
 from recipes.voices import flite
-from recipes.voices.store import Utterance
+from recipes.voices.store import VoicedSentence
 from schemas.cards import Card
 from schemas.spec import KMeansSpec, MfccSpec
 
@@ -249,7 +249,7 @@ def _phone_units(sentence: str, voice: str) -> Spoken | None:
     )
 
 
-def _phones_at(utterance: Utterance, samples: np.ndarray) -> np.ndarray:
+def _phones_at(utterance: VoicedSentence, samples: np.ndarray) -> np.ndarray:
     starts = [phone.start for phone in utterance.phones]
     names = [PHONES.index(phone.name) for phone in utterance.phones]
     inside = samples < utterance.phones[-1].end

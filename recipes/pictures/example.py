@@ -16,7 +16,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from jobs.hearing.listening import DemoPrompt, speech_prompts
-from jobs.hearing.report import Limits, answered, make_parser, open_speaker, run_facts, speech_index
+from jobs.hearing.report import AnswerLimits, answered, make_parser, open_speaker, run_facts, speech_index
 from model.inference.sampling import Sampling
 from recipes.pictures.study_models import study_page
 from schemas.commands.cli import Parser, command
@@ -59,7 +59,7 @@ def demo_page(runs: Sequence[tuple[str, str]], seconds: float) -> str:
             for (label, run), speaker in zip(runs, speakers, strict=True)
         ],
         [*speech_prompts(index, 3, 3.0), text],
-        Limits(seconds=seconds, tokens=40),
+        AnswerLimits(seconds=seconds, tokens=40),
         Sampling(temperature=0.8, top_p=0.95, seed=0),
         title="What two minutes of speech teach",
         command="python -m recipes.pictures.example",

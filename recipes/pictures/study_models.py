@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from jobs.hearing.listening import DemoPrompt, SpeakingModel
-from jobs.hearing.report import Limits, answered
+from jobs.hearing.report import AnswerLimits, answered
 from jobs.hearing.run_page import RunFacts
 from model.inference.continuation import Generator
 from model.inference.sampling import Sampling
@@ -96,7 +96,7 @@ def study_page() -> str:
         speakers,
         [facts_of(name, model) for name, model in trained.items()],
         prompts,
-        Limits(seconds=6.0, tokens=40),
+        AnswerLimits(seconds=6.0, tokens=40),
         Sampling(temperature=0.0),
         title="Three small models, to be heard",
         command="python -m recipes.pictures.example --study",

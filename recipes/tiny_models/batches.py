@@ -11,7 +11,7 @@ import torch
 from recipes.tiny_models.corpus import parts
 from recipes.tiny_models.settings import FRAME, PAD
 from recipes.voices.settings import SEED
-from recipes.voices.store import Utterance, load
+from recipes.voices.store import VoicedSentence, load
 from schemas.files import whole_file
 
 
@@ -19,7 +19,7 @@ from schemas.files import whole_file
 class SpeechCorpus:
     """Utterances end to end, each cut to whole 50 Hz frames."""
 
-    items: list[Utterance]
+    items: list[VoicedSentence]
     audio: np.ndarray
     """int16 [frames * 320]."""
     starts: np.ndarray

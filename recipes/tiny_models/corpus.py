@@ -18,7 +18,7 @@ from recipes.tiny_models.settings import TRAIN_FLITE, UNSEEN_KOKORO, UNSEEN_REAL
 from recipes.voices import flite, neural, texts
 from recipes.voices.phone_times import PhoneAligner
 from recipes.voices.settings import SEED, root
-from recipes.voices.store import Utterance, load, resample, save
+from recipes.voices.store import VoicedSentence, load, resample, save
 from schemas.commands.cli import Parser, command
 
 HELD_OUT_SENTENCES = 30
@@ -55,7 +55,7 @@ def make_flite(num_parts: int) -> None:
     the unseen voice is left out."""
     for number, voice in enumerate(TRAIN_FLITE):
 
-        def speak(sentence: str, voice: str = voice) -> Utterance | None:
+        def speak(sentence: str, voice: str = voice) -> VoicedSentence | None:
             made = flite.synthesise(sentence, voice)
             return None if made is None else _vary(made)
 
@@ -68,7 +68,7 @@ def make_kokoro(num_parts: int) -> None:
     voices = [voice for voice in neural.kokoro_voices() if voice not in UNSEEN_KOKORO]
     sentences = [text for text in texts.sentences("train")[3::5] if 20 < len(text) < 90]
 
-    def speak(sentence: str) -> Utterance | None:
+    def speak(sentence: str) -> VoicedSentence | None:
         return aligner.align(neural.kokoro(sentence, random.Random(f"{SEED}-{sentence}").choice(voices)))
 
     _write_parts("kokoro", "mixed", sentences, speak, num_parts)
@@ -84,14 +84,14 @@ def make_piper(num_parts: int) -> None:
     """One natural voice, timed by soundswallower, two thirds of the sentences at another speed and pitch."""
     aligner = PhoneAligner()
 
-    def speak(sentence: str) -> Utterance | None:
+    def speak(sentence: str) -> VoicedSentence | None:
         made = aligner.align(neural.piper(sentence))
         return None if made is None else _vary(made)
 
     _write_parts("piper", "joe", texts.sentences("train")[4::5], speak, num_parts)
 
 
-def _vary(utterance: Utterance) -> Utterance:
+def _vary(utterance: VoicedSentence) -> VoicedSentence:
     rng = random.Random(f"{SEED}-{utterance.voice}-{utterance.words}")
     return resample(utterance, rng.uniform(*SPEED_RANGE)) if rng.random() < 2 / 3 else utterance
 
@@ -119,7 +119,7 @@ def make_held_out() -> None:
             print(path.name, flush=True)
 
 
-def real_clips(*, unseen: bool) -> list[Utterance]:
+def real_clips(*, unseen: bool) -> list[VoicedSentence]:
     """The demo clips of held-out readers, or of the others, with soundswallower's times."""
     aligner, found = PhoneAligner(), []
     with open(DEMO_SPEECH / "manifest.tsv", encoding="utf-8") as file:
@@ -129,7 +129,7 @@ def real_clips(*, unseen: bool) -> list[Utterance]:
             words = tuple(re.sub(r"[^a-z' ]", " ", row["transcript"].lower().replace("1 ", "one ", 1)).split())
             audio, _ = soundfile.read(DEMO_SPEECH / row["file"], dtype="int16")
             timed = aligner.align(
-                Utterance(voice=f"real-{Path(row['file']).stem}", words=words, audio=np.asarray(audio))
+                VoicedSentence(voice=f"real-{Path(row['file']).stem}", words=words, audio=np.asarray(audio))
             )
             if timed is None:
                 raise ValueError(f"{row['file']}: soundswallower cannot align its transcript")
@@ -137,7 +137,7 @@ def real_clips(*, unseen: bool) -> list[Utterance]:
     return found
 
 
-def _split(utterance: Utterance, seconds: float = 12.0) -> list[Utterance]:
+def _split(utterance: VoicedSentence, seconds: float = 12.0) -> list[VoicedSentence]:
     """Cut at silences inside, so that no piece is much longer than `seconds`."""
     pieces, start = [], 0
     limit = seconds * 16_000
@@ -154,7 +154,7 @@ def _split(utterance: Utterance, seconds: float = 12.0) -> list[Utterance]:
     return pieces
 
 
-def _cut(utterance: Utterance, start: int, end: int, first: int, last: int) -> Utterance:
+def _cut(utterance: VoicedSentence, start: int, end: int, first: int, last: int) -> VoicedSentence:
     phones = tuple(
         replace(
             phone,
@@ -169,7 +169,7 @@ def _cut(utterance: Utterance, start: int, end: int, first: int, last: int) -> U
 
 
 def _write_parts(
-    source: str, name: str, sentences: list[str], speak: Callable[[str], Utterance | None], num_parts: int
+    source: str, name: str, sentences: list[str], speak: Callable[[str], VoicedSentence | None], num_parts: int
 ) -> None:
     for number in range(num_parts):
         path = root() / "corpus" / source / f"{name}-{number:03d}.npz"

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 import numpy as np
 
 from recipes.tiny_models.settings import FRAME
-from recipes.voices.store import Utterance
+from recipes.voices.store import VoicedSentence
 
 VOCABULARY = ("<pad>", "<unk>", "|", "'", *"abcdefghijklmnopqrstuvwxyz")
 """Index 0 is the blank of CTC."""
@@ -88,7 +88,7 @@ def align(word: str, phones: tuple[str, ...], table: Table) -> list[tuple[int, i
     return spans[::-1]
 
 
-def letter_spans(utterance: Utterance, table: Table) -> list[list[tuple[int, int]]]:
+def letter_spans(utterance: VoicedSentence, table: Table) -> list[list[tuple[int, int]]]:
     """[start, end) in samples of every letter of every word.
     Silent letters share the sound before them, or the first sound."""
     result = []
@@ -109,7 +109,7 @@ def letter_spans(utterance: Utterance, table: Table) -> list[list[tuple[int, int
     return result
 
 
-def frame_targets(utterance: Utterance, table: Table) -> np.ndarray:
+def frame_targets(utterance: VoicedSentence, table: Table) -> np.ndarray:
     """float32 [num_samples // 320, vocabulary]: the share of each frame that each letter takes.
 
     Silence inside is mostly delimiter, silence outside is mostly blank; a doubled letter has a blank in its middle.
@@ -138,7 +138,7 @@ def frame_targets(utterance: Utterance, table: Table) -> np.ndarray:
     return targets.astype(np.float32)
 
 
-def pronunciations(utterances: Iterable[Utterance]) -> Iterable[tuple[str, tuple[str, ...]]]:
+def pronunciations(utterances: Iterable[VoicedSentence]) -> Iterable[tuple[str, tuple[str, ...]]]:
     """The (word, phones) pairs spoken in a corpus."""
     for utterance in utterances:
         by_word: dict[int, list[str]] = defaultdict(list)

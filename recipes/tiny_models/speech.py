@@ -8,7 +8,7 @@ from pathlib import Path
 from recipes.tiny_models.settings import TRAIN_FLITE, UNSEEN_FLITE
 from recipes.voices import flite
 from recipes.voices.settings import root
-from recipes.voices.store import Utterance
+from recipes.voices.store import VoicedSentence
 
 MISSING = "flite is not installed (Debian package flite1-dev): there is no speech with exact times to measure on"
 
@@ -22,7 +22,7 @@ def sentences() -> tuple[str, ...]:
     return tuple((Path(__file__).parent / "test_sentences.txt").read_text(encoding="utf-8").splitlines())
 
 
-def spoken(voice: str, first: int, last: int) -> list[Utterance]:
+def spoken(voice: str, first: int, last: int) -> list[VoicedSentence]:
     """Sentences [first, last) by a flite voice, with exact times of words and phones."""
     made = [flite.synthesise(sentence, voice) for sentence in sentences()[first:last]]
     return [utterance for utterance in made if utterance is not None]
@@ -33,7 +33,7 @@ def held_out_kokoro(voice: str) -> Path:
     return root() / "corpus" / "held-out" / f"{voice}.npz"
 
 
-def held_out() -> dict[str, list[Utterance]]:
+def held_out() -> dict[str, list[VoicedSentence]]:
     """`unseen`: the voice that no training heard; `seen`: the training voices with sentences that they never spoke.
 
     Raises:

@@ -17,7 +17,7 @@ from recipes.tiny_models.corpus import parts
 from recipes.tiny_models.settings import one_thread
 from recipes.tiny_models.whisper_teacher import WhisperTeacher
 from recipes.voices.settings import SEED, root
-from recipes.voices.store import Utterance, load
+from recipes.voices.store import VoicedSentence, load
 from schemas.commands.cli import Parser, command
 from schemas.files import whole_file
 
@@ -96,7 +96,7 @@ def settle(targets: np.ndarray, starts: np.ndarray) -> np.ndarray:
 
 def fit_projection(teacher: WhisperTeacher) -> dict[str, torch.Tensor]:
     """Mean and scale of each teacher dimension, and the principal axes of what is left, over a sample of every source."""
-    sample: list[Utterance] = []
+    sample: list[VoicedSentence] = []
     for share in SHARES:
         for part in parts(share.source, 1):
             sample += list(load(part))[:SAMPLE_UTTERANCES]

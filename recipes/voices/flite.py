@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from recipes.voices.settings import SAMPLE_RATE
-from recipes.voices.store import Phone, Utterance
+from recipes.voices.store import Phone, VoicedSentence
 from recipes.voices.texts import words_of
 
 
@@ -92,7 +92,7 @@ def speak(text: str, voice: str) -> np.ndarray:
         return audio
 
 
-def synthesise(sentence: str, voice: str) -> Utterance | None:
+def synthesise(sentence: str, voice: str) -> VoicedSentence | None:
     """Speak a sentence, a final period or none; its words come in lower case, as flite names them.
 
     None where flite's words are not the sentence's (it reads numbers and some spellings in its own way).
@@ -112,7 +112,7 @@ def synthesise(sentence: str, voice: str) -> Utterance | None:
             item = flite.item_next(item)
     words = words_of(sentence.lower())
     phones = _assign(segments, words, len(audio))
-    return None if phones is None else Utterance(voice=f"flite-{voice}", words=words, audio=audio, phones=phones)
+    return None if phones is None else VoicedSentence(voice=f"flite-{voice}", words=words, audio=audio, phones=phones)
 
 
 def _assign(segments: list[tuple[str, int, str]], words: tuple[str, ...], num_samples: int) -> tuple[Phone, ...] | None:

@@ -13,7 +13,7 @@ import soxr
 
 from recipes.voices.espeak import ipa
 from recipes.voices.settings import SAMPLE_RATE, packages
-from recipes.voices.store import Utterance
+from recipes.voices.store import VoicedSentence
 from recipes.voices.texts import words_of
 
 KOKORO_RATE = 24_000
@@ -40,7 +40,7 @@ def _kokoro() -> tuple[Any, dict[str, int]]:
     return _session(packages() / "kokoro.onnx"), json.loads(vocabulary.read_text(encoding="utf-8"))["vocab"]
 
 
-def kokoro(sentence: str, voice: str) -> Utterance:
+def kokoro(sentence: str, voice: str) -> VoicedSentence:
     """A sentence by a Kokoro voice. Kokoro gives no times."""
     session, vocabulary = _kokoro()
     phonemes = ipa(sentence, "en-us" if voice.startswith("a") else "en-gb").replace("r", "ɹ").replace("x", "k")
@@ -62,7 +62,7 @@ def _piper() -> tuple[Any, dict[str, Any]]:
     return _session(model), json.loads(Path(f"{model}.json").read_text(encoding="utf-8"))
 
 
-def piper(sentence: str) -> Utterance:
+def piper(sentence: str) -> VoicedSentence:
     """A sentence by the Piper voice `joe`."""
     session, config = _piper()
     ids = config["phoneme_id_map"]
@@ -81,7 +81,7 @@ def piper(sentence: str) -> Utterance:
     return _utterance(wave, config["audio"]["sample_rate"], "piper-joe", sentence)
 
 
-def _utterance(wave: np.ndarray, rate: int, voice: str, sentence: str) -> Utterance:
+def _utterance(wave: np.ndarray, rate: int, voice: str, sentence: str) -> VoicedSentence:
     audio = soxr.resample(wave, rate, SAMPLE_RATE)
     audio = (np.clip(audio, -1, 1) * 32767).astype(np.int16)
-    return Utterance(voice=voice, words=words_of(sentence), audio=audio)
+    return VoicedSentence(voice=voice, words=words_of(sentence), audio=audio)

@@ -11,7 +11,7 @@ import soundswallower
 
 from recipes.voices.flite import synthesise
 from recipes.voices.settings import SAMPLE_RATE
-from recipes.voices.store import Phone, Utterance
+from recipes.voices.store import Phone, VoicedSentence
 from recipes.voices.texts import pronounceable
 
 
@@ -21,7 +21,7 @@ class PhoneAligner:
     def __init__(self) -> None:
         self._decoder = soundswallower.Decoder(hmm=soundswallower.get_model_path("en-us"), loglevel="FATAL")
 
-    def align(self, utterance: Utterance) -> Utterance | None:
+    def align(self, utterance: VoicedSentence) -> VoicedSentence | None:
         """The utterance with phone times, or None where the aligner finds no path."""
         decoder = self._decoder
         for word in set(utterance.words) - pronounceable():

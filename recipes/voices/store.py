@@ -25,7 +25,7 @@ class Phone:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Utterance:
+class VoicedSentence:
     """One sentence by one voice. Without timing, `phones` is empty."""
 
     voice: str
@@ -47,7 +47,7 @@ class Utterance:
         return spans
 
 
-def resample(utterance: Utterance, factor: float) -> Utterance:
+def resample(utterance: VoicedSentence, factor: float) -> VoicedSentence:
     """The utterance `factor` times longer and lower in pitch: another speaker of a kind, with times still exact."""
     audio = soxr.resample(utterance.audio, SAMPLE_RATE, SAMPLE_RATE * factor, quality="MQ")
     scale = len(audio) / len(utterance.audio)
@@ -57,7 +57,7 @@ def resample(utterance: Utterance, factor: float) -> Utterance:
     return replace(utterance, audio=audio, phones=phones)
 
 
-def save(path: Path, utterances: Sequence[Utterance]) -> None:
+def save(path: Path, utterances: Sequence[VoicedSentence]) -> None:
     """Write utterances to one npz: all audio end to end, and the rest as JSON. Published by renaming."""
     meta = [
         {
@@ -73,14 +73,14 @@ def save(path: Path, utterances: Sequence[Utterance]) -> None:
         np.savez(temporary, audio=np.concatenate([item.audio for item in utterances]), meta=encoded)
 
 
-def load(path: Path) -> Iterator[Utterance]:
+def load(path: Path) -> Iterator[VoicedSentence]:
     """The utterances of one file written by `save`."""
     with np.load(path, allow_pickle=False) as file:
         audio, meta = file["audio"], json.loads(file["meta"].tobytes())
     position = 0
     for item in meta:
         end = position + item["samples"]
-        yield Utterance(
+        yield VoicedSentence(
             voice=item["voice"],
             words=tuple(item["words"]),
             audio=audio[position:end],

@@ -22,7 +22,7 @@ from pipeline.text.tokens import tokenise
 from pipeline.words import make_aligner
 from recipes.tiny_models import distil, letters, targets
 from recipes.tiny_models.settings import FRAME, PAD, UNIT_HOP
-from recipes.voices.store import Phone, Utterance, load, resample, save
+from recipes.voices.store import Phone, VoicedSentence, load, resample, save
 from schemas.spec import CtcSpec, HubertSpec, SoundSwallowerSpec
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -192,7 +192,7 @@ WORDS = {"knight": "n ay t", "box": "b aa k s", "tall": "t ao l", "made": "m ey 
 LEARNT = {"bat": "b ae t", "tax": "t ae k s", "late": "l ey t", "nab": "n ae b", "shot": "sh aa t", "bone": "b ow n"}
 
 
-def say(*words: str, phone_samples: int = 1600) -> Utterance:
+def say(*words: str, phone_samples: int = 1600) -> VoicedSentence:
     """Each phone as long as the other, with a second of silence before and after and none between."""
     phones, at = [Phone(name="sil", start=0, end=16_000, word=-1)], 16_000
     for index, word in enumerate(words):
@@ -200,7 +200,7 @@ def say(*words: str, phone_samples: int = 1600) -> Utterance:
             phones.append(Phone(name=name, start=at, end=at + phone_samples, word=index))
             at += phone_samples
     phones.append(Phone(name="sil", start=at, end=at + 16_000, word=-1))
-    return Utterance(voice="test", words=words, audio=np.zeros(at + 16_000, np.int16), phones=tuple(phones))
+    return VoicedSentence(voice="test", words=words, audio=np.zeros(at + 16_000, np.int16), phones=tuple(phones))
 
 
 def table() -> letters.Table:
