@@ -21,7 +21,7 @@ from benchmarks.harness import Measurement, main
 from pipeline.words import WordsStage
 from recipes.tiny_models import degrade, speech
 from recipes.tiny_models.corpus import real_clips
-from recipes.voices.store import Utterance
+from recipes.voices.store import VoicedSentence
 from schemas import arrow
 from schemas.audio import SAMPLE_RATE
 from schemas.config import load_config
@@ -98,7 +98,7 @@ def _every_tenth_from_another(texts: Sequence[tuple[str, ...]], rng: random.Rand
     ]
 
 
-def _exchanged_rows(stage: WordsStage, corpus: Sequence[Utterance], rng: random.Random) -> list[Measurement]:
+def _exchanged_rows(stage: WordsStage, corpus: Sequence[VoicedSentence], rng: random.Random) -> list[Measurement]:
     """4 of 14 words exchanged for words of others: the segment is rejected, and what is accepted believes none of them."""
     rejections: list[bool] = []
     believed: list[bool] = []
@@ -117,7 +117,7 @@ def _exchanged_rows(stage: WordsStage, corpus: Sequence[Utterance], rng: random.
     ]
 
 
-def _left_out_rows(stage: WordsStage, items: Sequence[Utterance]) -> list[Measurement]:
+def _left_out_rows(stage: WordsStage, items: Sequence[VoicedSentence]) -> list[Measurement]:
     """25 s of sentences: the whole text is accepted; with two left out it is rejected, or what they said is uncovered."""
     whole: list[bool] = []
     told: list[bool] = []
@@ -141,8 +141,8 @@ def _pairs(flat: Sequence[int]) -> list[tuple[int, int]]:
     return list(zip(flat[::2], flat[1::2], strict=True))
 
 
-def _long(items: Sequence[Utterance]) -> list[list[Utterance]]:
-    groups: list[list[Utterance]] = [[]]
+def _long(items: Sequence[VoicedSentence]) -> list[list[VoicedSentence]]:
+    groups: list[list[VoicedSentence]] = [[]]
     for item in items:
         if sum(other.seconds for other in groups[-1]) + item.seconds > LONG_SECONDS:
             groups.append([])
@@ -150,11 +150,11 @@ def _long(items: Sequence[Utterance]) -> list[list[Utterance]]:
     return [group for group in groups if len(group) >= 5]
 
 
-def _rejected(stage: WordsStage, corpus: Sequence[Utterance], texts: Sequence[tuple[str, ...]]) -> list[bool]:
+def _rejected(stage: WordsStage, corpus: Sequence[VoicedSentence], texts: Sequence[tuple[str, ...]]) -> list[bool]:
     return [words_of(stage, item, words)[1] for item, words in zip(corpus, texts, strict=True)]
 
 
-def words_of(stage: WordsStage, item: Utterance, words: tuple[str, ...]) -> tuple[list[Word], bool]:
+def words_of(stage: WordsStage, item: VoicedSentence, words: tuple[str, ...]) -> tuple[list[Word], bool]:
     """The stage's words of an utterance with this text, and whether it was rejected."""
     num = len(item.audio)
     recording = Recording(
@@ -191,7 +191,7 @@ class _InMemory:
         return self._samples
 
 
-def _in_a_room(item: Utterance, seed: int) -> Utterance:
+def _in_a_room(item: VoicedSentence, seed: int) -> VoicedSentence:
     generator = torch.Generator().manual_seed(seed)
     waves = torch.from_numpy(item.audio.astype(np.float32) / 32768)[None]
     waves = degrade.room(waves, torch.tensor([T60]), torch.tensor([DIRECT_DB]), generator)
