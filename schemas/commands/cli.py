@@ -248,10 +248,28 @@ def _stopping() -> Iterator[None]:
         if time.monotonic() - begun[0] > AGAIN:
             os._exit(ExitCode.TRY_AGAIN)
 
+    resent: list[threading.Timer] = []
+    tell = sys.unraisablehook
+
+    def send_again(lost: sys.UnraisableHookArgs) -> None:
+        # Python drops what is raised while it collects an object or calls back for one, as imports make it do: the command would
+        # go on as if nobody had pressed Ctrl-C. The signal comes once more, when that is over.
+        if not isinstance(lost.exc_value, Stopped):
+            tell(lost)
+            return
+        begun.clear()
+        resent.append(threading.Timer(0.05, os.kill, (os.getpid(), signal.Signals[lost.exc_value.args[0]])))
+        resent[-1].daemon = True
+        resent[-1].start()
+
     before = {number: signal.signal(number, stop) for number in STOPPING}
+    sys.unraisablehook = send_again
     try:
         yield
     finally:
+        sys.unraisablehook = tell
+        for timer in resent:
+            timer.cancel()
         for number, handler in before.items():
             signal.signal(number, handler)
 

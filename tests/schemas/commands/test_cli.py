@@ -8,6 +8,7 @@ import pickle
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -141,6 +142,23 @@ def test_a_signal_unwinds_the_command(number: signal.Signals, capsys: pytest.Cap
     assert f"stopped by {number.name}" in capsys.readouterr().err
     assert done
     assert signal.getsignal(number) is before
+
+
+def test_a_signal_that_python_drops_comes_again(capsys: pytest.CaptureFixture[str]) -> None:
+    """What is raised while an object is collected goes nowhere."""
+
+    class Collected:
+        def __del__(self) -> None:
+            signal.raise_signal(signal.SIGINT)
+
+    def main(arguments: Sequence[str] | None = None) -> int:
+        Collected()
+        time.sleep(5)
+        return 0
+
+    assert run_command(main, []) == ExitCode.TRY_AGAIN
+    assert capsys.readouterr().err == "error: stopped by SIGINT; run it again to go on\n"
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 def test_a_reader_that_has_seen_enough_is_no_error() -> None:
