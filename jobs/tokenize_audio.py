@@ -62,9 +62,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     store = Store(spec.output)
     store.check_layout()
     stages = (given.only,) if given.only else stages_until(spec, last)
-    with owned(store, f"tokenize_audio --config {given.config}", given.take_over) as lease:
-        with probing() as look_many:
-            plan = make_plan(spec, until=last, look_many=look_many)
+    owner = owned(store, f"tokenize_audio --config {given.config}", given.take_over)
+    with owner as lease, probing() as look_many:
+        plan = make_plan(spec, until=last, look_many=look_many)
         if given.only:
             check_upstream(plan, given.only)
         lease.confirm()  # to forget what does not stand, and below to publish, is the owner's alone

@@ -9,15 +9,18 @@ import os
 import random
 import tempfile
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from benchmarks.harness import Measurement, main
+from jobs.gc import collect
 from jobs.reporting.summary import format_plan
+from jobs.runtime.accounting import totals
 from jobs.runtime.drive import prepare, run_in_process
-from jobs.runtime.plan import make_plan, refresh
-from schemas.spec import STAGES
+from jobs.runtime.plan import Plan, make_plan, refresh
+from schemas.spec import STAGES, PipelineSpec
 from tests.jobs.growing import Source, make_spec, use_counting_stages
 from tests.s3_server import CREDENTIALS, Server, s3_server
 
@@ -39,33 +42,43 @@ def run() -> list[Measurement]:
             use_counting_stages(patch)
             s3fs.S3FileSystem().mkdir("bucket")
             source = Source(folder / "audio", random.Random(1))
-            for _ in range(COUNT):
-                source.add()
-            source.write_manifest()
-            s3fs.S3FileSystem().put(f"{source.folder}/", "bucket/audio/", recursive=True)
-            return count_requests(folder, server, len(source.files))
+            put(source, COUNT)
+            return count_requests(folder, server, source)
 
 
-def count_requests(folder: Path, server: Server, files: int) -> list[Measurement]:
+def put(source: Source, count: int) -> None:
+    """So many files more, here and on the storage."""
+    import s3fs
+
+    for _ in range(count):
+        source.add()
+    source.write_manifest()
+    s3fs.S3FileSystem().put(f"{source.folder}/", "bucket/audio/", recursive=True)
+
+
+def count_requests(folder: Path, server: Server, source: Source) -> list[Measurement]:
     """The rows."""
     spec = make_spec("s3://bucket/audio", "s3://bucket/out", folder / "centroids")
     server.requests()
     plan = make_plan(spec)
-    fetched = sum(sent for kind, key, _, sent in server.requests() if kind == "GET" and "/audio/" in key) / files / 1e6
+    requests = server.requests()
+    fetched = sum(sent for kind, key, _, sent in requests if kind == "GET" and "/audio/" in key)
+    fetched_each = fetched / len(source.files) / 1e6
     format_plan(make_plan(spec, recorded=True))
     again = sum(kind == "GET" and "/audio/" in key for kind, key, *_ in server.requests())
-    prepare(plan)
-    server.requests()
-    run_in_process(plan, STAGES)
-    asked = Counter(kind for kind, key, *_ in server.requests() if not any(part in key for part in ONCE))
+    asked = work_requests(plan, server)
     work = len(plan.partitions) * (len(STAGES) - 1)
-    refresh(plan)
-    server.requests()
-    format_plan(make_plan(spec, recorded=True))
-    looked = len(server.requests())
-    return [
+    before = len(plan.partitions), bookkeeping_requests(spec, server)
+    put(source, COUNT)
+    plan = make_plan(spec)
+    work_requests(plan, server)
+    rows = [
         Measurement(
-            name="first dry run, of a source", value=fetched, unit="MB a file", goal="<= 0.1", holds=fetched <= 0.1
+            name="first dry run, of a source",
+            value=fetched_each,
+            unit="MB a file",
+            goal="<= 0.1",
+            holds=fetched_each <= 0.1,
         ),
         Measurement(name="next dry run, of the source", value=again, unit="GET", goal="0", holds=again == 0),
         Measurement(
@@ -76,10 +89,42 @@ def count_requests(folder: Path, server: Server, files: int) -> list[Measurement
             holds=sum(asked.values()) <= 8 * work,
         ),
         Measurement(name="of these", value=asked["LIST"], unit="LIST in all", goal="none by workers"),
-        Measurement(
-            name=f"dry run when all is done, {len(plan.partitions)} partitions", value=looked, unit="requests in all"
-        ),
     ]
+    # The number of log parts grows with the logarithm of the partitions, and a step asks for each part once.
+    for partitions, steps in (before, (len(plan.partitions), bookkeeping_requests(spec, server))):
+        for step, count in steps.items():
+            name = f"{step} when all is done, {partitions} partitions"
+            rows.append(Measurement(name=name, value=count, unit="requests in all"))
+    return rows
+
+
+def work_requests(plan: Plan, server: Server) -> Counter[str]:
+    """Requests by kind of doing what is pending, by workers and the driver. The output is complete after it."""
+    prepare(plan)
+    server.requests()
+    run_in_process(plan, STAGES)
+    asked = Counter(kind for kind, key, *_ in server.requests() if not any(part in key for part in ONCE))
+    refresh(plan)
+    for log in plan.logs.values():
+        log.gather()
+    return asked
+
+
+def bookkeeping_requests(spec: PipelineSpec, server: Server) -> dict[str, int]:
+    """Requests of each step that goes through all commits."""
+    plan = make_plan(spec, recorded=True)
+    steps: dict[str, Callable[[], object]] = {
+        "dry run": lambda: format_plan(make_plan(spec, recorded=True)),
+        "summary": lambda: [totals(plan, stage) for stage in plan.stages],
+        "gc": lambda: collect(make_plan(spec, recorded=True), stale=False),
+        "gc --stale": lambda: collect(make_plan(spec, recorded=True), stale=True),
+    }
+    counts = {}
+    for name, step in steps.items():
+        server.requests()
+        step()
+        counts[name] = len(server.requests())
+    return counts
 
 
 if __name__ == "__main__":
