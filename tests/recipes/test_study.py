@@ -1,29 +1,22 @@
 """The study's machinery on random shards: budgets that are equal, sittings that resume, records that can be made again, a page
 that says what the records say."""
 
-import itertools
 import json
 import re
 import shutil
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
-from hypothesis import given
-from hypothesis import strategies as st
 
 from recipes.study import driver
-from recipes.study.design.arms import budget_of, elements_of
-from recipes.study.design.facts import ArmFacts, StudyFacts
+from recipes.study.design.arms import budget_of
 from recipes.study.design.plan import units
-from recipes.study.design.settings import Control, Study, load_study
+from recipes.study.design.settings import load_study
 from recipes.study.pages.render import render
 from recipes.study.records.ledger import Ledger
-from recipes.study.records.readings import accuracy, at, difference
 from recipes.study.rerun import compare, train_again
 from recipes.study.run import Work, main
-from schemas.config import ConfigError
 from schemas.tasks import TaskHeader, TaskItem, TaskSegment, write_task
 from tests.synthetic_shards import WORDS, write_speech_shards
 
@@ -110,68 +103,6 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     config = write_study(tmp_path_factory.mktemp("study"))
     assert main([str(config)]) == 0
     return config
-
-
-positive = st.floats(0.05, 20.0)
-
-
-@given(positive, positive, st.floats(1.0, 3.0), st.sampled_from(["compute", "data", "clock"]))
-def test_a_control_gives_every_arm_what_the_baseline_has(
-    flops: float, seconds: float, content: float, control: Control
-) -> None:
-    """Operations, content or core seconds of an arm's budget are the baseline's, whatever an element of the arm costs."""
-    study = small_study()
-    base = arm_facts(flops=3.0, seconds=0.5, content=1.0)
-    mine = arm_facts(flops=flops, seconds=seconds, content=content)
-    facts = StudyFacts(arms={"plain": base, "static": mine}, shares={}, rounds=1, steps_per_round=1)
-    elements = elements_of(budget_of(study, facts, "static", control), mine)
-    per_element = {"compute": "flops_per_element", "data": "content_per_element", "clock": "seconds_per_element"}[
-        control
-    ]
-    given_to_base = study.training.budget_elements * getattr(base, per_element)
-    assert elements * getattr(mine, per_element) == pytest.approx(given_to_base, rel=2e-3)
-
-
-def small_study() -> Study:
-    """A study that nothing is run of."""
-    arms = {
-        name: {"kind": kind, "patches": STATIC, "seeds": [1]} for name, kind in (("plain", "plain"), ("static", "lst"))
-    }
-    return Study.model_validate(
-        {
-            "name": "x", "runs_dir": "x", "results_dir": "x", "page": "x", "model": MODEL, "arms": arms, "controls": ["compute"],
-            "data": {
-                "speech": "x", "text": "x", "held_out": 0.1, "weights": {"interleaved": 1, "speech": 1, "text": 1},
-                "spans": {"rule": "paper"}, "text_tokens": 300, "unit_tokens": 60,
-            },
-            "training": {
-                "elements": 256, "global_microbatches": 1, "budget_elements": 1e4, "optimiser": {"kind": "adamw", "lr": 1e-3},
-                "rates": [1e-3], "rate_share": 0.1, "warmup_steps": 1, "decay_share": 0.2, "clip_norm": 1.0, "precision": "fp32",
-            },
-            "measures": {"held_out_documents": 1, "curve_documents": 1, "curve_points": 2, "tasks": []},
-        }
-    )  # fmt: skip
-
-
-def arm_facts(*, flops: float, seconds: float, content: float) -> ArmFacts:
-    return ArmFacts(
-        parameters=1, global_parameters=1, local_parameters=0, embedding_parameters=0, latents=1, latents_per_element=1.0,
-        fill=1.0, content_per_element=content, flops_per_element=flops, seconds_per_element=seconds,
-    )  # fmt: skip
-
-
-@given(st.lists(st.tuples(st.floats(0.1, 9.0), st.floats(-5, 5)), min_size=2, max_size=9), st.floats(0, 1))
-def test_a_curve_read_at_equal_operations_lies_on_its_line(steps: list[tuple[float, float]], share: float) -> None:
-    """On a metrics file with known values: exact at the points, between its neighbours elsewhere, nothing beyond its ends."""
-    flops = list(itertools.accumulate(step for step, _ in steps))
-    curve: list[dict[str, Any]] = [{"flops": x, "held": y} for x, (_, y) in zip(flops, steps, strict=True)]
-    curve.insert(1, {"flops": flops[0] + 0.01})  # a row without the loss
-    for x, (_, y) in zip(flops, steps, strict=True):
-        assert at(curve, "flops", x, "held") == pytest.approx(y)
-    middle = flops[0] + share * (flops[1] - flops[0])
-    found = at(curve, "flops", middle, "held")
-    assert found == pytest.approx(steps[0][1] + share * (steps[1][1] - steps[0][1]), abs=1e-6)
-    assert at(curve, "flops", flops[-1] + 1, "held") is None
 
 
 def test_a_finished_study_is_not_run_again(finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -295,70 +226,6 @@ def test_the_page_says_what_the_records_say(finished: Path) -> None:
     changed = [(a, b) for a, b in zip(before.splitlines(), after.splitlines(), strict=True) if a != b]
     assert {re.split(r"\s*\|\s*", line)[1] for line, _ in changed} <= {"bpe", "compute"}
     assert "still miss: bpe-s1-compute" in missing
-
-
-def test_accuracies_of_a_record_are_those_of_its_points() -> None:
-    record = {"measures": {"tasks": {"t": {"easy": {"T->T": {"token": "1150"}}, "hard": {"T->T": {"token": "0000"}}}}}}
-    other = {"measures": {"tasks": {"t": {"easy": {"T->T": {"token": "0000"}}, "hard": {"T->T": {"token": "0000"}}}}}}
-    easy, both, more = (
-        accuracy(record, "t", "T->T", "easy"),
-        accuracy(record, "t", "T->T"),
-        difference(record, other, "t", "T->T"),
-    )
-    assert easy is not None
-    assert both is not None
-    assert more is not None
-    assert (easy.value, both.value, more.value) == (0.625, 0.3125, 0.3125)
-    assert both.low <= both.value <= both.high
-    assert accuracy(record, "t", "S->S") is None
-
-
-def test_log_likelihoods_outlive_the_checkpoint() -> None:
-    """What a record keeps gives the same choices and twins; a unit BPE's own counts of units come back too."""
-    from dataclasses import replace
-
-    from model.scoring.accuracy import twins_of
-    from model.scoring.scorer import EndingScore, Scored
-    from recipes.study.records.choices import log_probs, read_scored, task_facts
-
-    def ending(log_prob: float, elements: int) -> EndingScore:
-        return EndingScore(log_prob=log_prob, elements=elements, length=0.2 * elements, joint=-9.0, joint_elements=9)
-
-    scored = [
-        Scored(
-            id=f"{pair}-{side}", group="g", direction=direction, answer=side, cluster=str(pair), choice=f"c{pair}",
-            endings=(ending(-1.25 - pair - side, 5), ending(-2.5 + pair, 7)),
-        )
-        for direction in ("S->S", "T->T") for pair in range(3) for side in range(2)
-    ]  # fmt: skip
-    facts = json.loads(json.dumps(task_facts(scored)))
-    back = read_scored(facts, json.loads(json.dumps(log_probs(scored, facts))))
-    assert [s.point("token") for s in back] == [s.point("token") for s in scored]
-    assert twins_of(back) == twins_of(scored)
-    shorter = [replace(s, endings=(ending(-1.0, 3), ending(-2.0, 4))) for s in scored]
-    back = read_scored(facts, log_probs(shorter, facts))
-    assert [e.elements for e in back[0].endings] == [3, 4]
-
-
-def test_an_arm_may_differ_in_its_model_and_optimiser() -> None:
-    """Changes are merged mapping by mapping, a plain arm keeps its global part, and a field that is none is refused."""
-    from model.describe import Mix
-    from recipes.study.design.arms import model_of
-    from recipes.study.design.settings import Arm
-
-    study = small_study()
-    mix = Mix(interleaved=1.0, speech=0.5, context=64)
-    arm = Arm.model_validate(
-        {"kind": "lst", "patches": STATIC, "seeds": [1], "model": {"patch_decoder": {"num_layers": 3}}}
-    )
-    changed = model_of(study, arm, mix)
-    assert changed.patch_decoder is not None
-    assert changed.patch_decoder.num_layers == 3
-    assert changed.patch_decoder.dim == MODEL["patch_decoder"]["dim"]
-    assert changed.patch_encoder == study.model.patch_encoder
-    wrong = arm.model_copy(update={"model": {"patch_decoder": {"num_layer": 3}}})
-    with pytest.raises(ConfigError, match="num_layers"):
-        model_of(study, wrong, mix)
 
 
 def test_several_units_of_work_side_by_side(tmp_path: Path) -> None:

@@ -13,7 +13,8 @@ from schemas.config import ConfigError, load_config
 from schemas.given import load_given
 from schemas.source import Source
 from schemas.spec import GivenSegmentsSpec, GivenWordsSpec, PipelineSpec, TranscriptSpec, WhisperXSpec
-from tests.pipeline.corpora.fixtures import MAKERS, text, voice
+from tests.pipeline.corpora.fixtures import text, voice
+from tests.pipeline.corpora.layouts import MAKERS
 
 
 @pytest.mark.parametrize("layout", sorted(MAKERS.keys() - {"manifest"}))

@@ -26,7 +26,8 @@ from schemas.config import ConfigError
 from schemas.given import load_given
 from schemas.spec import GivenSegmentsSpec, RecordingsSpec, Source, TranscriptSpec
 from schemas.tables import Recording, Reject, Segment, Transcript
-from tests.pipeline.corpora.fixtures import MAKERS, Made, Said, lines, spoken, text, voice, write_tar
+from tests.pipeline.corpora.fixtures import Made, Said, lines, spoken, text, voice, write_tar
+from tests.pipeline.corpora.layouts import MAKERS
 
 DEFAULT = "xx"
 """The language where a corpus states none."""

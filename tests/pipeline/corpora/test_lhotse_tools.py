@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from schemas.source import Source
-from tests.jobs.corpora.own_tools import RATE, long_wave, words_of, write
+from tests.jobs.corpora.sounds import RATE, long_wave, words_of, write
 from tests.pipeline.corpora.test_layouts import first_stages
 
 lhotse = pytest.importorskip("lhotse")
