@@ -1,5 +1,5 @@
-"""The demo's utterances as any tool may write them: files of other rates, long recordings with their times, texts; and what is in a corpus
-of them."""
+"""The demo's utterances as any tool may write them: files of other rates, long recordings with their times, texts; and
+what is in a corpus of them."""
 
 from __future__ import annotations
 
