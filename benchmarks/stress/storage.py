@@ -90,7 +90,7 @@ def count_requests(folder: Path, server: Server, source: Source) -> list[Measure
         ),
         Measurement(name="of these", value=asked["LIST"], unit="LIST in all", goal="none by workers"),
     ]
-    # The number of log parts grows with the logarithm of the partitions, and a step asks for each part once.
+    # The number of log parts grows with the logarithm of the partitions (tests/jobs/runtime/test_commit_log.py).
     for partitions, steps in (before, (len(plan.partitions), bookkeeping_requests(spec, server))):
         for step, count in steps.items():
             name = f"{step} when all is done, {partitions} partitions"

@@ -328,7 +328,9 @@ def read_index(url: str) -> ShardIndex:
     except (OSError, ValueError) as error:
         missing = isinstance(error, FileNotFoundError)
         hint = " (has `make shards` finished? the index is written last)" if missing else ""
-        code = ExitCode.CONFIGURATION if missing else None
+        if not url.endswith(".json"):
+            hint = "; name the index of a shard set, such as runs/demo/shards/index.json"
+        code = ExitCode.CONFIGURATION if missing or isinstance(error, IsADirectoryError) else None
         raise ShardError(f"cannot read the shard index {url}: {in_short(error)}{hint}", code=code) from error
     if index.format != SHARD_FORMAT:
         raise ShardError(f"the shard index {url} has format {index.format}; this code reads {SHARD_FORMAT}")

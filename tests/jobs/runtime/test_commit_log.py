@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -112,6 +113,16 @@ def test_a_full_part_is_not_written_again(store: Store, monkeypatch: pytest.Monk
         written(store, UNITS[start : start + 20]).gather()
     assert full in opened(store).parts
     assert names(opened(store)) == sorted(UNITS)
+
+
+def test_the_number_of_parts_grows_with_the_logarithm_of_the_commits(store: Store) -> None:
+    """Each part holds more than twice what the next smaller one holds, so few must be opened."""
+    counts = np.random.default_rng(4).integers(1, 4, 28).cumsum()
+    for first, last in zip([0, *counts[:-1]], counts, strict=True):
+        written(store, UNITS[first:last]).gather()
+        sizes = sorted(commit_log.rows_in_part(name) for name in opened(store).parts)
+        assert all(large > commit_log.ABSORB * small for small, large in pairwise(sizes))
+        assert len(sizes) <= 1 + np.log2(last)
 
 
 def test_a_damaged_part_is_named_and_set_aside_and_the_rest_is_read(store: Store) -> None:

@@ -108,6 +108,8 @@ def test_an_index_that_lies_is_found_out(index: Path) -> None:
     index.write_text("{}")
     with pytest.raises(ShardError, match="cannot read the shard index"):
         ShardSet(str(index))
+    with pytest.raises(ShardError, match=r"name the index of a shard set, such as .*index\.json"):
+        ShardSet(str(index.parent))
 
 
 def rewrite(index: Path, shard: int, change: Callable[[str, bytes], bytes]) -> None:
