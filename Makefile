@@ -51,7 +51,7 @@ train: shards ## train the smallest LST on those shards, under runs/train-tiny
 	@$(PY) -m model.train $(TRAIN)
 
 example: train ## runs/example.html: a plain transformer beside that LST, trained with its operations, and what both say
-	@$(PY) -m model.train $(TRAIN) output_dir=runs/train-plain model=configs/model/tiny-plain.yaml 'budget={flops: 5.02e+12}'
+	@$(PY) -m model.train $(TRAIN) output_dir=runs/train-plain model=configs/model/plain-tiny.yaml 'budget={flops: 5.02e+12}'
 	@$(PY) -m recipes.pictures.example
 
 test: models ## the tests that fit in CI

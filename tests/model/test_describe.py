@@ -42,7 +42,7 @@ GOLDEN = {
     "1b": (1527.909, 1284.608, 19.141, 157.585, 33.287),  # paper.md 1.2: 1.528 B; 1284.5, 19.1, 157.5, 33.3
     "7b": (6796.108, 6476.268, 33.428, 182.221, 41.609),  # paper.md 6: 6.80 B
 }
-PLAIN = {"plain-1b": 1417.8, "plain-420m": 449.0, "plain-7b": 6742.6}
+PLAIN = {"plain-tiny": 20.1, "plain-1b": 1417.8, "plain-420m": 449.0, "plain-7b": 6742.6}
 """Plain transformers of the same name -> millions of parameters."""
 
 
