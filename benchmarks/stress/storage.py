@@ -21,7 +21,7 @@ from jobs.runtime.accounting import totals
 from jobs.runtime.drive import prepare, run_in_process
 from jobs.runtime.plan import Plan, make_plan, refresh
 from schemas.spec import STAGES, PipelineSpec
-from tests.jobs.growing import Source, make_spec, use_counting_stages
+from tests.jobs.growth.growing import Source, make_spec, use_counting_stages
 from tests.s3_server import CREDENTIALS, Server, s3_server
 
 ONCE = ("/audio/", "/control/", "/cards/")

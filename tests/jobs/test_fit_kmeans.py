@@ -18,7 +18,7 @@ from jobs.runtime.plan import Plan, make_plan, refresh
 from jobs.units.features import FeatureSampler, features_on_disk, measure, missing, plan_sample, water_level
 from pipeline.source import audio as audio_module
 from schemas.spec import PipelineSpec
-from tests.jobs import growing
+from tests.jobs.growth import growing
 from tests.jobs.small_corpus import write_spec
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -29,7 +29,7 @@ FIRST = ["recordings", "segments"]
 def spec(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> PipelineSpec:
     """Thirty files of about a second, of which five seconds are to be drawn."""
     growing.use_counting_stages(monkeypatch)
-    source = growing.Source(tmp_path / "audio", random.Random(2))
+    source = growing.GrowingSource(tmp_path / "audio", random.Random(2))
     for _ in range(30):
         source.add()
     source.write_manifest()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 from model.data.text_tokenizer import load_tokenizer
 from model.monitor.metrics import read_rows
 from tests.model.training.training_runs import run, run_document, write_data, write_run
+from tests.s3_server import Server
 
 
 def command(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -29,6 +31,33 @@ def test_ray_train_gives_the_run_that_torchrun_gives(tmp_path: Path) -> None:
     rows, wanted = read_rows(ray / "metrics.jsonl"), read_rows(plain / "metrics.jsonl")
     assert {row["world"] for row in rows} == {2}
     assert [row["loss"] for row in rows] == pytest.approx([row["loss"] for row in wanted], abs=1e-6)
+
+
+@pytest.mark.slow
+def test_ray_train_reads_shards_from_a_bucket_and_writes_its_run_there(tmp_path: Path, calm: Server) -> None:
+    """Index, checkpoints and Ray's own state at URLs: the losses of one plain process; submitted again, it goes on."""
+    import s3fs
+
+    from model.monitor.metrics import parse_rows
+    from schemas.storage.files import Files
+
+    write_data(tmp_path / "data")
+    s3fs.S3FileSystem().put(f"{tmp_path / 'data'}/", "bucket/rays/", recursive=True)
+    local = run_document(tmp_path / "data", tmp_path / "plain")
+    run(write_run(local, tmp_path / "plain.yaml"), overrides=["budget.steps=4"])
+    remote = json.loads(json.dumps(local).replace(str(tmp_path / "data"), "s3://bucket/rays"))
+    remote["data"]["tokenizer"] = local["data"]["tokenizer"]
+    remote |= {"output_dir": "s3://bucket/ray-run"}
+    remote["data"]["cache_dir"] = str(tmp_path / "shards")
+    config = str(write_run(remote, tmp_path / "ray.yaml"))
+    for steps in (2, 4):
+        done = command("jobs/train_lst.py", "--workers", "1", config, f"budget.steps={steps}")
+        assert done.returncode == 0, done.stderr
+    rows = parse_rows(Files("s3://bucket/ray-run").read_bytes("metrics.jsonl").decode())
+    wanted = read_rows(tmp_path / "plain" / "metrics.jsonl")
+    assert [row["step"] for row in rows] == [1, 2, 3, 4]
+    assert [row["loss"] for row in rows] == pytest.approx([row["loss"] for row in wanted], abs=1e-6)
+    assert not (tmp_path / "s3:").exists()
 
 
 def test_a_tokenizer_is_trained_on_shards_and_text(tmp_path: Path) -> None:

@@ -19,14 +19,14 @@ from jobs.runtime.plan import Plan, make_plan, refresh
 from jobs.store.lease import Lease
 from jobs.store.store import Store
 from schemas.spec import STAGES, PipelineSpec
-from tests.jobs import growing
+from tests.jobs.growth import growing
 
 
 @pytest.fixture
 def spec(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> PipelineSpec:
     """A corpus of twenty files and stages that cost nothing."""
     growing.use_counting_stages(monkeypatch)
-    source = growing.Source(tmp_path / "audio", random.Random(1))
+    source = growing.GrowingSource(tmp_path / "audio", random.Random(1))
     for _ in range(20):
         source.add()
     source.write_manifest()

@@ -9,7 +9,7 @@ import pytest
 
 from jobs.monitoring import work
 from jobs.reporting.timeline import BINS, GAP, Timeline, _runs, busy_of, draw, gather_timeline, peak_of
-from tests.jobs import growing
+from tests.jobs.growth import growing
 
 
 def test_busy_time_is_kept_whatever_the_bins() -> None:
@@ -43,7 +43,7 @@ def test_long_pauses_are_left_out_and_short_ones_stay() -> None:
 
 def test_a_run_shows_its_pools_and_escapes_their_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     growing.use_counting_stages(monkeypatch)
-    source = growing.Source(tmp_path / "audio", random.Random(1))
+    source = growing.GrowingSource(tmp_path / "audio", random.Random(1))
     for _ in range(9):
         source.add()
     source.write_manifest()

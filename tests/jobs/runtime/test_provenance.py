@@ -17,13 +17,13 @@ from jobs.runtime.plan import Plan, make_plan, plan_stages
 from jobs.store import provenance as provenance_module
 from jobs.store.provenance import VERSIONS, processor, provenance
 from schemas.spec import STAGES, PipelineSpec
-from tests.jobs.growing import Source, calls, make_spec, run, use_counting_stages
+from tests.jobs.growth.growing import GrowingSource, calls, make_spec, run, use_counting_stages
 
 
 @pytest.fixture
 def finished(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Plan, PipelineSpec]:
     use_counting_stages(monkeypatch)
-    source = Source(tmp_path / "audio", random.Random(3))
+    source = GrowingSource(tmp_path / "audio", random.Random(3))
     for _ in range(3):
         source.add()
     source.write_manifest()

@@ -21,11 +21,20 @@ from jobs.store.store import Store
 from schemas.config import ConfigError
 from schemas.spec import PipelineSpec
 from schemas.storage.files import Files
-from tests.jobs.growing import Killed, Source, calls, known, make_spec, run, shards_of, use_counting_stages
+from tests.jobs.growth.growing import (
+    GrowingSource,
+    Killed,
+    calls,
+    known,
+    make_spec,
+    run,
+    shards_of,
+    use_counting_stages,
+)
 from tests.jobs.small_corpus import contents
 
 CHANGES = ("add", "add", "remove", "rename", "move", "touch", "replace", "relabel", "annotate", "retell")
-"""What happens to a source, as methods of Source."""
+"""What happens to a source, as methods of GrowingSource."""
 
 
 class AtWrite:
@@ -66,7 +75,7 @@ class History:
         self.seed, self.folder, self.dice = seed, folder, random.Random(seed)
         use_counting_stages(monkeypatch)
         self.writes = AtWrite(monkeypatch)
-        self.source = Source(folder / "audio", self.dice)
+        self.source = GrowingSource(folder / "audio", self.dice)
         self.minutes, self.shard = 0.05, 0.1
         self.happened: Counter[str] = Counter()
         for _ in range(self.dice.randrange(4, 9)):
@@ -209,7 +218,7 @@ def test_two_hundred_histories(block: int, tmp_path: Path, monkeypatch: pytest.M
 def test_what_no_stage_reads_costs_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Other licences, other names and another partition size: no stage is asked, and the new labels are in the tables."""
     use_counting_stages(monkeypatch)
-    source = Source(tmp_path / "audio", random.Random(0))
+    source = GrowingSource(tmp_path / "audio", random.Random(0))
     for _ in range(12):
         source.add()
     source.write_manifest()
@@ -244,7 +253,7 @@ def test_the_order_in_which_tasks_come_back_is_not_in_the_dataset(
 ) -> None:
     """Tasks that are done and come back in any order, in windows of any size, give the very index of a calm run."""
     use_counting_stages(monkeypatch)
-    source = Source(tmp_path / "audio", random.Random(5))
+    source = GrowingSource(tmp_path / "audio", random.Random(5))
     for _ in range(20):
         source.add()
     source.write_manifest()

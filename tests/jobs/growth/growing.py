@@ -128,7 +128,7 @@ def use_counting_stages(monkeypatch: pytest.MonkeyPatch) -> None:
     calls.clear()
 
 
-class Source:
+class GrowingSource:
     """A folder of audio with a manifest, which changes."""
 
     def __init__(self, folder: Path, dice: random.Random) -> None:

@@ -24,16 +24,16 @@ from schemas.errors import CredentialsError, ExitCode, StorageError
 from schemas.shards import ShardIndex
 from schemas.spec import STAGES
 from schemas.storage import files, retry
-from tests.jobs.growing import Source, make_spec, run, shards_of, use_counting_stages
+from tests.jobs.growth.growing import GrowingSource, make_spec, run, shards_of, use_counting_stages
 from tests.s3_server import Server
 
 s3fs = pytest.importorskip("s3fs")
 pytest.importorskip("moto.server")
 
 
-def corpus(folder: Path, name: str, count: int = 9) -> Source:
+def corpus(folder: Path, name: str, count: int = 9) -> GrowingSource:
     """A corpus here and under s3://bucket/<name>/audio."""
-    source = Source(folder / "audio", random.Random(1))
+    source = GrowingSource(folder / "audio", random.Random(1))
     for _ in range(count):
         source.add()
     source.write_manifest()

@@ -18,7 +18,7 @@ from schemas.config import parse_config
 from schemas.shards import ShardIndex
 from schemas.spec import PipelineSpec
 from tests.faults.test_kill import wait_until_gone
-from tests.jobs.growing import run
+from tests.jobs.growth.growing import run
 from tests.jobs.small_corpus import ROOT, document, make_centroids, make_corpus
 from tests.s3_server import Server
 
@@ -27,7 +27,7 @@ IN_PROCESS = """
 import sys, yaml
 from schemas.config import parse_config
 from schemas.spec import PipelineSpec
-from tests.jobs.growing import run
+from tests.jobs.growth.growing import run
 run(parse_config(PipelineSpec, yaml.safe_load(open(sys.argv[1])), origin="test"))
 """
 

@@ -13,7 +13,7 @@ import pytest
 
 from jobs.runtime.plan import make_plan
 from schemas.spec import PipelineSpec
-from tests.jobs.growing import Source, calls, known, make_spec, run, shards_of, use_counting_stages
+from tests.jobs.growth.growing import GrowingSource, calls, known, make_spec, run, shards_of, use_counting_stages
 
 
 def killed(spec: PipelineSpec, seconds: float) -> bool:
@@ -37,7 +37,7 @@ def survive(kills: int, folder: Path, monkeypatch: pytest.MonkeyPatch, seed: int
     """So many kills; after every tenth, or where a run came to its end, the shards are compared and the corpus changes."""
     use_counting_stages(monkeypatch)
     dice = random.Random(seed)
-    source = Source(folder / "audio", dice)
+    source = GrowingSource(folder / "audio", dice)
     done, longest, turn, gathered = 0, 0.4, 0, 0
     while done < kills:
         for _ in range(
