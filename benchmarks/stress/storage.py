@@ -21,7 +21,7 @@ from jobs.runtime.accounting import totals
 from jobs.runtime.drive import prepare, run_in_process
 from jobs.runtime.plan import Plan, make_plan, refresh
 from schemas.spec import STAGES, PipelineSpec
-from tests.jobs.growth.growing import Source, make_spec, use_counting_stages
+from tests.jobs.growth.growing import GrowingSource, make_spec, use_counting_stages
 from tests.s3_server import CREDENTIALS, Server, s3_server
 
 ONCE = ("/audio/", "/control/", "/cards/")
@@ -41,12 +41,12 @@ def run() -> list[Measurement]:
             os.environ.update({**CREDENTIALS, "AWS_ENDPOINT_URL": server.url})
             use_counting_stages(patch)
             s3fs.S3FileSystem().mkdir("bucket")
-            source = Source(folder / "audio", random.Random(1))
+            source = GrowingSource(folder / "audio", random.Random(1))
             put(source, COUNT)
             return count_requests(folder, server, source)
 
 
-def put(source: Source, count: int) -> None:
+def put(source: GrowingSource, count: int) -> None:
     """So many files more, here and on the storage."""
     import s3fs
 
@@ -56,7 +56,7 @@ def put(source: Source, count: int) -> None:
     s3fs.S3FileSystem().put(f"{source.folder}/", "bucket/audio/", recursive=True)
 
 
-def count_requests(folder: Path, server: Server, source: Source) -> list[Measurement]:
+def count_requests(folder: Path, server: Server, source: GrowingSource) -> list[Measurement]:
     """The rows."""
     spec = make_spec("s3://bucket/audio", "s3://bucket/out", folder / "centroids")
     server.requests()
