@@ -12,8 +12,8 @@ from typing import Any, get_args
 from model.scoring.documents import Direction
 from model.scoring.scorer import EndingScore, Scored
 
-DIGITS = 2
-"""Of a log-likelihood in nats: far below what tells two endings apart."""
+PER_NAT = 100
+"""Log-likelihoods are kept as whole hundredths of a nat, without their sign: far below what tells two endings apart."""
 
 
 def task_facts(scored: Sequence[Scored]) -> dict[str, Any]:
@@ -39,7 +39,8 @@ def log_probs(scored: Sequence[Scored], facts: dict[str, Any]) -> dict[str, Any]
     for direction, members in _by_direction(scored).items():
         known = facts["directions"][direction]
         assert known["ids"] == _join(item.id for item in members), "all runs score the same items"
-        found[direction] = {"log_prob": _join(",".join(f"{e.log_prob:.{DIGITS}f}" for e in i.endings) for i in members)}
+        cost = _join(",".join(str(round(-PER_NAT * e.log_prob)) for e in item.endings) for item in members)
+        found[direction] = {"hundredths_of_nats": cost}
         elements = _join(",".join(str(e.elements) for e in item.endings) for item in members)
         if elements != known["elements"]:
             found[direction]["elements"] = elements
@@ -54,10 +55,10 @@ def read_scored(facts: dict[str, Any], run: dict[str, Any]) -> list[Scored]:
     for direction in (d for d in get_args(Direction) if d in run):
         kept = run[direction]
         known = facts["directions"][direction]
-        texts = known["ids"], kept["log_prob"], kept.get("elements", known["elements"]), known["length"]
-        for name, log_prob, elements, length in zip(*(text.split() for text in texts), strict=True):
+        texts = known["ids"], kept["hundredths_of_nats"], kept.get("elements", known["elements"]), known["length"]
+        for name, costs, elements, length in zip(*(text.split() for text in texts), strict=True):
             at = place[name]
-            values = zip(log_prob.split(","), elements.split(","), length.split(","), strict=True)
+            values = zip(costs.split(","), elements.split(","), length.split(","), strict=True)
             found.append(
                 Scored(
                     id=name, group=columns["group"][at], direction=direction, answer=int(columns["answer"][at]),
@@ -68,9 +69,13 @@ def read_scored(facts: dict[str, Any], run: dict[str, Any]) -> list[Scored]:
     return found
 
 
-def _ending(log_prob: str, elements: str, length: str) -> EndingScore:
+def _ending(cost: str, elements: str, length: str) -> EndingScore:
     return EndingScore(
-        log_prob=float(log_prob), elements=int(elements), length=float(length), joint=float("nan"), joint_elements=1
+        log_prob=-int(cost) / PER_NAT,
+        elements=int(elements),
+        length=float(length),
+        joint=float("nan"),
+        joint_elements=1,
     )
 
 
