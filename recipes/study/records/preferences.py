@@ -27,5 +27,5 @@ def draw_preferences(found: Mapping[str, Mapping[str, tuple[ConfidenceInterval, 
         axis.set_title(direction.replace("->", "→"), fontsize=10)
         axis.grid(alpha=0.2, axis="x")
     axes[0].set_yticks(range(len(arms)), arms)
-    axes[0].invert_yaxis()
+    axes[0].set_ylim(len(arms) - 0.4, -0.6)
     return save(figure, plt, out)
