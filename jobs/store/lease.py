@@ -2,8 +2,8 @@
 
 control/lease-<number>.json   created exclusively by its owner, who rewrites it while it works and marks it released at its end
 
-The highest number counts. Taking over means creating the next number, which one of several wins; an owner that finds a higher
-number than its own has lost the output and stops. A dead owner is known by its process on the same machine, or elsewhere by a
+The highest number counts, and its predecessor stays beside it. Taking over means creating the next number, which one of several
+wins; an owner that finds a higher number than its own has lost the output and stops. A dead owner is known by its process on the same machine, or elsewhere by a
 heartbeat that is older than `EXPIRES` (machines are taken to agree on the time within a minute).
 """
 
@@ -62,9 +62,14 @@ class Lease:
                 raise ConfigError(self._refusal(other, why))
             # The next number, and no file removed first: of several that take over one wins, and no moment is without owner.
             self.number = number + 1
-            if self.store.create_exclusively(_path(self.number), self._content()):
+            if (
+                self.store.create_exclusively(_path(self.number), self._content())
+                and _numbers(self.store)[-1] == self.number
+            ):
                 break
-        self.store.remove_all([_path(old) for old in _numbers(self.store) if old < self.number])
+            # A folder that changes while it is listed may show neither the file that goes nor the one that came. Hence the
+            # second look at the numbers, and the predecessor that stays until the next owner: one name at least is always there.
+        self.store.remove_all([_path(old) for old in _numbers(self.store) if old < self.number - 1])
         self._thread.start()
 
     def check(self) -> None:

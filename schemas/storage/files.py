@@ -9,8 +9,9 @@ import hashlib
 import os
 import shutil
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
@@ -251,15 +252,9 @@ class Files:
         flush()
         return pa.concat_tables(pieces)
 
-    def _entries(self, folder: str, path: str) -> Any:
+    def _entries(self, folder: str, path: str) -> Iterator[tuple[str, int]]:
         if self.is_local:
-            try:
-                with os.scandir(path) as entries:
-                    for entry in entries:
-                        if entry.is_file():
-                            yield entry.name, entry.stat().st_size
-            except FileNotFoundError:
-                return
+            yield from _local_entries(path)
             return
         try:
             found = self.retry(folder, lambda: self.fs.ls(path, detail=True, refresh=True))
@@ -291,6 +286,19 @@ class Files:
     def retry(self, relative: str, call: Callable[[], Result]) -> Result:
         """The result of `call`; on a remote storage made again for minutes (see `asked_again`)."""
         return call() if self.is_local else asked_again(f"{self.root}/{relative}", call)
+
+
+def _local_entries(path: str) -> Iterator[tuple[str, int]]:
+    try:
+        entries = os.scandir(path)
+    except FileNotFoundError:
+        return
+    with entries:
+        for entry in entries:
+            # A file that goes while its folder is listed is missing from the list, and no other file with it.
+            with suppress(FileNotFoundError):
+                if entry.is_file():
+                    yield entry.name, entry.stat().st_size
 
 
 def is_folder_mark(path: str, root: str) -> bool:

@@ -1,10 +1,12 @@
 """A file is published whole or not at all."""
 
+import threading
 from pathlib import Path
 
 import pytest
 
 from schemas.files import whole_file
+from schemas.storage.files import Files
 
 
 @pytest.mark.parametrize("durable", [False, True])
@@ -25,3 +27,27 @@ def test_an_exception_leaves_what_was_there(tmp_path: Path) -> None:
         partial.write_text("half \ud800", encoding="utf-8")
     assert path.read_text() == "before"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_file_that_goes_while_its_folder_is_listed_takes_no_other_from_the_list(tmp_path: Path) -> None:
+    """Other processes write temporary files and remove old ones while one lists: a commit that is there is always seen."""
+    stay = {f"commit-{number:03d}" for number in range(300)}
+    for name in stay:
+        (tmp_path / name).touch()
+    ended = threading.Event()
+
+    def come_and_go() -> None:
+        while not ended.is_set():
+            for number in range(20):
+                (tmp_path / f"{number}.tmp").touch()
+            for number in range(20):
+                (tmp_path / f"{number}.tmp").unlink()
+
+    thread = threading.Thread(target=come_and_go)
+    thread.start()
+    try:
+        for _ in range(200):
+            assert stay <= Files(str(tmp_path)).names("")
+    finally:
+        ended.set()
+        thread.join()

@@ -85,6 +85,27 @@ def test_of_many_that_take_over_one_wins(store: Store) -> None:
     winners[0].release()
 
 
+def test_a_listing_that_misses_the_owner_gives_no_second_one(store: Store) -> None:
+    """A folder listed while one lease comes and another goes may show neither."""
+    with owned(store, "first"):
+        late = Store(store.root)
+        listed = late.names
+        shown = iter([set()])
+        late.names = lambda folder: next(shown, None) or listed(folder)  # type: ignore[method-assign]
+        with pytest.raises(ConfigError, match="is being written by first"):
+            Lease(late, "second").acquire()
+
+
+def test_a_predecessor_stays_and_those_before_it_go(store: Store) -> None:
+    for _ in range(4):
+        with owned(store, "gc"):
+            pass
+    assert sorted(name for name in store.names("control") if "lease" in name) == [
+        "lease-00000002.json",
+        "lease-00000003.json",
+    ]
+
+
 def test_whoever_was_taken_over_notices(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lease_module, "BEAT", 0.02)
     first = Lease(store, "first")
