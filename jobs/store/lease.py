@@ -3,8 +3,8 @@
 control/lease-<number>.json   created exclusively by its owner, who rewrites it while it works and marks it released at its end
 
 The highest number counts, and its predecessor stays beside it. Taking over means creating the next number, which one of several
-wins; an owner that finds a higher number than its own has lost the output and stops. A dead owner is known by its process on the same machine, or elsewhere by a
-heartbeat that is older than `EXPIRES` (machines are taken to agree on the time within a minute).
+wins; an owner that finds a higher number than its own has lost the output and stops. A dead owner is known by its process on the
+same machine, or elsewhere by a heartbeat that is older than `EXPIRES` (machines are taken to agree on the time within a minute).
 """
 
 from __future__ import annotations
