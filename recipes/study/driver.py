@@ -6,6 +6,7 @@ configuration alone (`python -m model.train`) makes the same model: that is what
 
 from __future__ import annotations
 
+import json
 import shutil
 import time
 from collections.abc import Callable
@@ -17,12 +18,15 @@ import torch
 from model.data.sources import TrainingData
 from model.monitor.metrics import Metrics, read_rows
 from model.monitor.rows import LogRow
-from model.training.checkpoint import latest
+from model.training.checkpoint import check_same_run, latest, read_facts
 from model.training.config import BudgetConfig, TrainConfig
 from model.training.distributed import Ranks
 from model.training.run import Run
 
 Observe = Callable[[Run], LogRow]
+
+ADOPTED = "adopted.json"
+"""In a trunk's folder: the trunk of another study that it goes on from."""
 
 
 class OutOfTime(Exception):
@@ -94,6 +98,28 @@ def advance(run: Run, until: BudgetConfig, share: float, watch: Watch, observe: 
     finally:
         metrics.close()
     run.save()
+
+
+def adopt(trunk: TrainConfig, folders: list[str]) -> dict[str, Any] | None:
+    """Let a trunk that has not begun go on from the first one of its name in `folders`; what it goes on from, if anything.
+
+    Raises:
+        ConfigError: that trunk is of other data or settings; the sentence names the fields.
+    """
+    folder = Path(trunk.output_dir)
+    if latest(folder / "checkpoints") is None:
+        for other in (Path(where) / folder.name for where in folders):
+            newest = latest(other / "checkpoints")
+            if newest is not None:
+                facts = read_facts(newest)
+                run = Run(trunk, TrainingData(trunk.data), Ranks(0, 1, torch.device("cpu")))
+                check_same_run(newest, facts, run.config, run.corpus.fingerprint())
+                plant(other, folder)
+                source = {"trunk": str(other), "consumed": facts["consumed"]}
+                (folder / ADOPTED).write_text(json.dumps(source), encoding="utf-8")
+                break
+    kept = folder / ADOPTED
+    return json.loads(kept.read_text(encoding="utf-8")) if kept.exists() else None
 
 
 def leave_trunk(

@@ -38,7 +38,7 @@ from recipes.study.design.arms import (
 from recipes.study.design.facts import StudyFacts, bpe_shares, measure_facts
 from recipes.study.design.plan import WorkUnit, describe_plan, run_name, units
 from recipes.study.design.settings import Arm, Control, Study, load_study
-from recipes.study.driver import OutOfTime, Watch, advance, begin, curve, leave_trunk
+from recipes.study.driver import OutOfTime, Watch, adopt, advance, begin, curve, leave_trunk
 from recipes.study.heldout import choice_of_rate, losses, open_held_out
 from recipes.study.measure import measure
 from recipes.study.memory import steady_memory
@@ -198,6 +198,7 @@ class Work:
         trunk = self.config(unit, BudgetConfig(elements=ENDLESS), lr, self.runs / f"{unit.arm}-s{unit.seed}-trunk")
         every = 1 / study.measures.curve_points
         observe = self._observer(config)
+        adopted = adopt(trunk, study.trunks)
         leave_trunk(
             trunk, [(folders[c], budgets[c]) for c in order], target, share, self.watch, observe, every, self.device
         )
@@ -210,6 +211,7 @@ class Work:
             "control": unit.control,
             "lr": lr,
             "config": run.config.model_dump(mode="json"),
+            **({"goes_on_from": adopted} if adopted else {}),
             "consumed": run.consumed,
             "measures": measure(study, target, self.device),
             "curve": curve(target, 60),

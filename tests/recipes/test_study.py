@@ -205,6 +205,27 @@ def test_a_record_is_made_again_from_its_configuration_alone(finished: Path, tmp
         assert new == pytest.approx(old, rel=1e-9)
 
 
+def test_a_longer_study_goes_on_from_the_trunk_of_a_shorter_one(
+    finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It comes to what training from nothing gives, says where it began, and refuses the trunk of other settings."""
+    done = load_study(finished, [])
+    longer = ["training.budget_elements=5000", "controls=[compute]", f"trunks=[{tmp_path}/none, {done.runs_dir}]"]
+    places = [f"runs_dir={tmp_path}/runs", f"results_dir={tmp_path}/results", f"page={tmp_path}/page.md"]
+    assert main([str(finished), *longer, *places, "--only", "plain"]) == 0
+    record = Ledger(tmp_path / "results").read("runs/plain-s1-compute")
+    begun = record["goes_on_from"]
+    assert begun["trunk"] == f"{done.runs_dir}/plain-s1-trunk"
+    assert 1000 < begun["consumed"]["elements"] < 0.6 * 5000 < 5000 <= record["consumed"]["elements"]
+    again = train_again(load_study(finished, [*longer, *places]), record, tmp_path / "again")
+    for old, new, _ in compare(record, again).values():
+        assert new == pytest.approx(old, rel=1e-9)
+    other = [f"runs_dir={tmp_path}/other", f"results_dir={tmp_path}/others", f"page={tmp_path}/page.md"]
+    assert main([str(finished), *longer, *other, "training.clip_norm=0.5", "--only", "plain"]) == 2
+    assert "clip_norm was 1.0 and is now 0.5" in capsys.readouterr().err
+    assert not (tmp_path / "other" / "plain-s1-trunk").exists()
+
+
 def test_the_page_says_what_the_records_say(finished: Path) -> None:
     """A figure changed in a record changes on the page, and nowhere else; every arm and control is there."""
     study = load_study(finished, [])

@@ -123,6 +123,9 @@ class Study(StrictModel):
     name: str
     runs_dir: str
     """Checkpoints and logs. Nothing in it is needed once a unit of work has its record."""
+    trunks: list[str] = []
+    """`runs_dir`s of studies with shorter budgets. A trunk there of the same arm, seed, data and settings is gone on from instead
+    of being trained anew: its rate is constant, so it is what a longer run begins with. The record says so."""
     results_dir: str
     """Records: one small JSON for each finished unit of work, committed."""
     page: str
