@@ -141,7 +141,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     config = load_train_config(given.config, given.overrides)
     if given.shards:
         config = on_shards(config, given.shards)
-    logging.basicConfig(level=config.log.level.upper(), format="%(message)s", stream=sys.stderr)
+    logging.basicConfig(format="%(message)s", stream=sys.stderr)
+    logging.getLogger("model").setLevel(config.log.level.upper())  # not the root's: torch informs of its caches at exit
     if given.dry_run:
         print(describe(config, given.ranks or int(os.environ.get("WORLD_SIZE", "1")), given.room))
         return 0

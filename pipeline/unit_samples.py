@@ -16,7 +16,7 @@ from schemas.tables import Patches, Recording, Segment, Timing, Transcript, Unit
 
 
 @dataclass(frozen=True, kw_only=True)
-class Utterance:
+class UnitUtterance:
     """Speech as units, one per frame, with the words that are said, in order, as [start, end) in frames."""
 
     name: str
@@ -31,7 +31,7 @@ class Utterance:
 
 
 def unit_sample(
-    utterance: Utterance, *, hop: int, cards: Mapping[CardKind, str], silence: PatchesSpec | None = None
+    utterance: UnitUtterance, *, hop: int, cards: Mapping[CardKind, str], silence: PatchesSpec | None = None
 ) -> dict[str, bytes | str]:
     """The members of one sample, as `pipeline.shards.write_shard` takes them. `hop` is in samples at 16 kHz per unit.
 
@@ -57,7 +57,7 @@ def unit_sample(
     return build_sample(Passage(recording=recording, parts=[record]), ShardsSpec(), hop, cards, None)
 
 
-def _record(utterance: Utterance, hop: int, spec: PatchesSpec) -> SegmentRecord:
+def _record(utterance: UnitUtterance, hop: int, spec: PatchesSpec) -> SegmentRecord:
     """The rows that the stages would have written for it."""
     recording = recording_id(hashlib.sha256(utterance.name.encode("utf-8")).hexdigest())
     length = len(utterance.units)

@@ -24,7 +24,7 @@ from jobs.store.store import Store
 from pipeline.corpora.tables import RowError, json_row
 from pipeline.given.unit_rows import parse_unit_row
 from pipeline.shards import write_shard
-from pipeline.unit_samples import Utterance, unit_sample
+from pipeline.unit_samples import UnitUtterance, unit_sample
 from schemas.audio import SAMPLE_RATE
 from schemas.cards import Card, CardKind, fingerprint
 from schemas.commands.cli import Parser, command, count
@@ -147,7 +147,7 @@ class _Writer:
             name = parsed.name or place
             if name in self._names:
                 raise ValueError(f"{name} stands in {self._names[name]} already")
-            utterance = Utterance(
+            utterance = UnitUtterance(
                 name=name,
                 units=parsed.units,
                 words=parsed.words,

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from jobs.monitoring.metrics import count
-from jobs.runtime.job import MAX_DEATHS, Job, ShardTask, Task, death_path
+from jobs.runtime.job import MAX_DEATHS, AnyTask, Job, PartitionTask, ShardTask, death_path
 from jobs.store.store import Store
 from schemas.commit import SHARDS
 from schemas.tables import RejectCode
@@ -39,7 +39,7 @@ class Death:
         )
 
 
-def bring_back(store: Store, job: Job, task: Task | ShardTask, stages: Sequence[str]) -> None:
+def bring_back(store: Store, job: Job, task: AnyTask, stages: Sequence[str]) -> None:
     """Add to a task what its dead worker had committed of these stages."""
     if isinstance(task, ShardTask):
         return
@@ -54,10 +54,10 @@ def bring_back(store: Store, job: Job, task: Task | ShardTask, stages: Sequence[
         task.commits.append(commit)
 
 
-def count_death(store: Store, job: Job, task: Task | ShardTask, stages: Sequence[str], death: Death) -> None:
+def count_death(store: Store, job: Job, task: AnyTask, stages: Sequence[str], death: Death) -> None:
     """Count a death against the stage of the task that was under way; where its cause is known, the next attempt is isolated."""
     stage: str | None = SHARDS
-    if isinstance(task, Task):
+    if isinstance(task, PartitionTask):
         stage = next((stage for stage in stages if stage not in task.receipts), None)
     if stage is None:
         return

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from jobs.cluster.limits import limit_threads
 from jobs.monitoring.work import join_pool
-from jobs.runtime.job import Job, ShardTask, Task
+from jobs.runtime.job import AnyTask, Job
 from jobs.runtime.worker import StageWorker
 from pipeline.source.audio import SourceAudio
 from pipeline.source.node_cache import NodeCache
@@ -33,7 +33,7 @@ class LineWorker:
 
         return str(ray.get_runtime_context().get_node_id())
 
-    def do(self, task: Task | ShardTask, stages: Sequence[str]) -> Task | ShardTask:
+    def do(self, task: AnyTask, stages: Sequence[str]) -> AnyTask:
         """The task after these stages."""
         for stage in stages:
             self._worker(stage).do(task)

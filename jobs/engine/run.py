@@ -24,8 +24,8 @@ from jobs.monitoring.logs import LOG, forget_old_logs, log_folder
 from jobs.monitoring.progress import Progress
 from jobs.monitoring.watch import CommitWatch
 from jobs.runtime.accounting import totals
-from jobs.runtime.drive import AnyTask, drive, prepare
-from jobs.runtime.job import Job, stop_path
+from jobs.runtime.drive import drive, prepare
+from jobs.runtime.job import AnyTask, Job, stop_path
 from jobs.runtime.plan import Plan, refresh
 from jobs.runtime.rejects import SPEC, RejectRate
 from jobs.store.lease import Lease

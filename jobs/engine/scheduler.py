@@ -16,7 +16,7 @@ from typing import Any
 from jobs.cluster.pools import Pool
 from jobs.engine.deaths import Death, bring_back, count_death
 from jobs.monitoring.logs import LOG
-from jobs.runtime.job import Job, ShardTask, Task
+from jobs.runtime.job import AnyTask, Job
 from jobs.store.store import Store
 from schemas.errors import TryAgain
 
@@ -51,7 +51,7 @@ class Member:
 
 @dataclass(frozen=True, kw_only=True)
 class _Step:
-    task: Task | ShardTask
+    task: AnyTask
     stages: tuple[str, ...]
     """What the pool does of it."""
     left: tuple[str, ...]
@@ -90,7 +90,7 @@ class Scheduler:
         self._speak_at = time.monotonic() + SAY_SECONDS
         self._store = Store(job.spec.output)
 
-    def run(self, stages: Sequence[str], tasks: Sequence[Task | ShardTask]) -> Iterator[Task | ShardTask]:
+    def run(self, stages: Sequence[str], tasks: Sequence[AnyTask]) -> Iterator[AnyTask]:
         """Do these stages of the tasks; yields each when it has been through, or is set aside, or is not begun for a stop.
 
         Raises:
@@ -127,7 +127,7 @@ class Scheduler:
 
     # the queues -------------------------------------------------------------------------------------------------------
 
-    def _enqueue(self, task: Task | ShardTask, stages: tuple[str, ...], first: bool = False) -> None:
+    def _enqueue(self, task: AnyTask, stages: tuple[str, ...], first: bool = False) -> None:
         pool = self._pool_of[stages[0]]
         together = next((n for n, name in enumerate(stages) if self._pool_of[name] is not pool), len(stages))
         step = _Step(task=task, stages=stages[:together], left=stages[together:])
@@ -151,7 +151,7 @@ class Scheduler:
         in_front = sum(len(member.holds) for member in workers) + self._num_waiting(pool)
         return bool(pool.gpus) and in_front < pool.depth * len(workers)
 
-    def _dismiss(self) -> Iterator[Task | ShardTask]:
+    def _dismiss(self) -> Iterator[AnyTask]:
         for by_length in self._waiting.values():
             for queue in by_length.values():
                 while queue:
@@ -202,7 +202,7 @@ class Scheduler:
                 member.holds[member.actor.do.remote(step.task, step.stages)] = step
                 member.since = time.monotonic()
 
-    def _wait(self) -> Iterator[Task | ShardTask]:
+    def _wait(self) -> Iterator[AnyTask]:
         """Until something comes back, a little while at most; the tasks that are through."""
         owners = {member.ready: member for member in self._members if member.ready is not None}
         owners |= {reference: member for member in self._members for reference in member.holds}
@@ -214,7 +214,7 @@ class Scheduler:
         for reference in arrived:
             yield from self._back(owners[reference], reference)
 
-    def _back(self, member: Member, reference: Any) -> Iterator[Task | ShardTask]:
+    def _back(self, member: Member, reference: Any) -> Iterator[AnyTask]:
         try:
             value = self._ray.get(reference)
         except self._ray.exceptions.RayActorError as error:
@@ -230,7 +230,7 @@ class Scheduler:
         else:
             yield value
 
-    def _died(self, member: Member, error: Exception) -> Iterator[Task | ShardTask]:
+    def _died(self, member: Member, error: Exception) -> Iterator[AnyTask]:
         """Put what a dead worker held back to its queue, with what was committed of it, and count its death where it counts."""
         self._members.remove(member)
         LOG.warning("a worker of the pool %s died: %s", member.pool.name, " ".join(str(error).split())[:300])

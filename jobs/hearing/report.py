@@ -86,14 +86,14 @@ def answered(
 ) -> str:
     """The page on which every speaker answers every prompt; `facts` are the speakers', `introduction` is paragraphs."""
     from jobs.hearing.listening import listen
-    from jobs.hearing.run_page import Passage, render_run
+    from jobs.hearing.run_page import PromptAnswers, render_run
 
     answers = [
         listen(speaker, prompts, seconds=limits.seconds, tokens=limits.tokens, sampling=sampling)
         for speaker in speakers
     ]
     passages = [
-        Passage(prompt=prompt, said=[said for answer in answers for said in answer[number]])
+        PromptAnswers(prompt=prompt, said=[said for answer in answers for said in answer[number]])
         for number, prompt in enumerate(prompts)
     ]
     units = next((speaker.trained.units for speaker in speakers if speaker.trained.units is not None), None)

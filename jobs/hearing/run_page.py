@@ -73,7 +73,7 @@ class RunFacts:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Passage:
+class PromptAnswers:
     """A prompt and what every run says to it."""
 
     prompt: DemoPrompt
@@ -83,7 +83,7 @@ class Passage:
 def render_run(
     title: str,
     runs: Sequence[RunFacts],
-    passages: Sequence[Passage],
+    answered: Sequence[PromptAnswers],
     hop: int,
     colours: Sequence[str],
     command: str,
@@ -94,7 +94,7 @@ def render_run(
     digest = base64.b64encode(hashlib.sha256(PLAY_HEAD.encode()).digest()).decode()
     security = f"default-src 'none'; style-src 'unsafe-inline'; media-src data:; script-src 'sha256-{digest}'"
     body = "".join(f"<p>{clean(paragraph)}</p>\n" for paragraph in introduction)
-    body += "".join(_run(run) for run in runs) + "".join(_passage(item, hop, colours) for item in passages)
+    body += "".join(_run(run) for run in runs) + "".join(_answers(item, hop, colours) for item in answered)
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         f'<meta http-equiv="Content-Security-Policy" content="{clean(security)}">\n'
@@ -134,8 +134,8 @@ def _known(*curves: Curve | None) -> list[Curve]:
     return [curve for curve in curves if curve is not None]
 
 
-def _passage(passage: Passage, hop: int, colours: Sequence[str]) -> str:
-    prompt = passage.prompt
+def _answers(prompted: PromptAnswers, hop: int, colours: Sequence[str]) -> str:
+    prompt = prompted.prompt
     given = f"“{prompt.text}”" if prompt.text else "nothing"
     parts = [f"<h2>Prompt: {clean(given)}</h2>"]
     if prompt.units is not None:
@@ -143,7 +143,7 @@ def _passage(passage: Passage, hop: int, colours: Sequence[str]) -> str:
         parts.append(
             _heard("the recording" if prompt.audio is not None else "the prompt", "", strip, prompt.audio, colours)
         )
-    for said in passage.said:
+    for said in prompted.said:
         end = "ended by itself" if said.ended else "cut at the limit"
         if not said.to_speech:
             parts.append(

@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 import numpy as np
 
 from jobs.monitoring.logs import LOG
-from jobs.runtime.job import Job, ShardTask, Task
+from jobs.runtime.job import AnyTask, Job, PartitionTask, ShardTask
 from jobs.runtime.plan import Plan, hop_of, retire
 from jobs.runtime.takeover import HeldRows, member_id
 from jobs.store.labels import members_read
@@ -27,7 +27,6 @@ WINDOW = 1024
 GATHER = 64
 """Fewer single commits than this stay as they are: a small run writes no parts."""
 
-AnyTask = Task | ShardTask
 Execute = Callable[[Sequence[str], list[AnyTask]], Iterator[AnyTask]]
 """Runs tasks through stages and yields them as they come back."""
 
@@ -85,14 +84,14 @@ class Receipts:
             stage: column[number].tobytes().hex() for stage, column in self._of.items() if self._known[stage][number]
         }
 
-    def add(self, task: Task) -> None:
+    def add(self, task: PartitionTask) -> None:
         """What a task brought back."""
         for stage, digest in task.receipts.items():
             self._of[stage][task.number] = np.frombuffer(bytes.fromhex(digest), np.uint8)
             self._known[stage][task.number] = True
 
 
-class Tasks:
+class TaskMaker:
     """Makes the tasks of partitions."""
 
     def __init__(self, plan: Plan, stages: Sequence[str]) -> None:
@@ -105,10 +104,10 @@ class Tasks:
             if not KINDS[stage].gathers and len(plan.logs[stage]) and not plan.done[stage].all()
         }
 
-    def of_partition(self, number: int) -> Task:
+    def of_partition(self, number: int) -> PartitionTask:
         """The task of a partition."""
         plan = self.plan
-        task = Task(
+        task = PartitionTask(
             number=number,
             units={stage: plan.unit(stage, number) for stage in self.stages},
             items=plan.partitions[number].items,
@@ -138,7 +137,7 @@ def drive(
     plan: Plan, stages: Sequence[str], execute: Execute, run_id: str, stopping: Callable[[], bool] = lambda: False
 ) -> list[str]:
     """Do what is pending of the given stages; why partitions were set aside, where some were."""
-    make = Tasks(plan, stages)
+    make = TaskMaker(plan, stages)
     failed: list[str] = []
     first = [stage for stage in stages if not KINDS[stage].gathers]
     for partitions, groups in windows(plan, stages):
@@ -154,14 +153,14 @@ def drive(
     return failed
 
 
-def _run(plan: Plan, make: Tasks, stages: Sequence[str], tasks: Sequence[AnyTask], execute: Execute) -> list[str]:
+def _run(plan: Plan, make: TaskMaker, stages: Sequence[str], tasks: Sequence[AnyTask], execute: Execute) -> list[str]:
     failed = []
     made: dict[str, list[Commit]] = {}
     for task in execute(stages, list(tasks)):
         for commit in task.commits:
             made.setdefault(commit.stage, []).append(commit)
             plan.done[commit.stage][task.number] = True
-        if isinstance(task, Task):
+        if isinstance(task, PartitionTask):
             make.receipts.add(task)
         if task.failed:
             failed.append(task.failed)

@@ -42,7 +42,7 @@ class Held:
 
 
 @dataclass(kw_only=True)
-class Task:
+class PartitionTask:
     """A partition on its way through the stages: its files, what is committed of it, and what can be taken over."""
 
     number: int
@@ -73,6 +73,9 @@ class ShardTask:
     deaths: int = 0
     """Workers that died while they wrote it, in this run."""
     failed: str = ""
+
+
+AnyTask = PartitionTask | ShardTask
 
 
 def stop_path(run_id: str) -> str:

@@ -26,7 +26,7 @@ from jobs.runtime.accounting import (
     samples_by_key,
 )
 from jobs.runtime.isolation import Limits, run_isolated, run_rows
-from jobs.runtime.job import MAX_DEATHS, Held, Job, ShardTask, Task, death_path, stop_path
+from jobs.runtime.job import MAX_DEATHS, AnyTask, Held, Job, PartitionTask, ShardTask, death_path, stop_path
 from jobs.runtime.shard_writer import MakeApart, make_here, write_group
 from jobs.runtime.stages import build_stage
 from jobs.runtime.takeover import member_id, read_held, relabel
@@ -79,7 +79,7 @@ class StageWorker:
         self._stopping = False
         self.audio = SourceAudio(job.spec.source.uri) if audio is None else audio
 
-    def do(self, task: Task | ShardTask) -> None:
+    def do(self, task: AnyTask) -> None:
         """`work`, where neither the run is stopping nor the task was set aside."""
         if not task.failed and not self._stop():
             with unit_of_work(self.plan.name, self._unit(task)):
@@ -89,12 +89,14 @@ class StageWorker:
                     task.failed = self._set_aside(error)
                     LOG.warning("set aside: %s", task.failed)
                 except Exception as error:
-                    if isinstance(task, Task):  # rows are isolated in there: what is left concerns every partition
+                    if isinstance(
+                        task, PartitionTask
+                    ):  # rows are isolated in there: what is left concerns every partition
                         raise
                     task.failed = f"the shard {task.name} could not be written: {type(error).__name__}: {error}"
                     LOG.exception("set aside: %s", task.failed)
 
-    def _unit(self, task: Task | ShardTask) -> str:
+    def _unit(self, task: AnyTask) -> str:
         return task.name if isinstance(task, ShardTask) else task.units[self.plan.name]
 
     def _stop(self) -> bool:
@@ -109,7 +111,7 @@ class StageWorker:
             return self.store.set_aside(error.path, "has changed since it was committed")
         return str(error)
 
-    def work(self, task: Task | ShardTask) -> None:
+    def work(self, task: AnyTask) -> None:
         """Do what is to be done, if what it stands on is there."""
         if isinstance(task, ShardTask):
             task.commits.append(self._publish(self._write_shard(task)))
@@ -166,7 +168,7 @@ class StageWorker:
 
     # one partition ----------------------------------------------------------------------------------------------------
 
-    def _run_stage(self, task: Task) -> Commit:
+    def _run_stage(self, task: PartitionTask) -> Commit:
         inputs, tables = self._read_inputs(task)
         roots = self._roots(task, tables)
         taken, result = self._take_over(task, tables, roots)
@@ -178,7 +180,7 @@ class StageWorker:
         members = {name: key for name, key in roots.items() if key}
         return self._commit(task, inputs, tables, StageResult(rows=rows, rejects=rejects), members, taken, busy)
 
-    def _compute(self, task: Task, tables: Mapping[str, Sequence[Row]]) -> tuple[StageResult, float]:
+    def _compute(self, task: PartitionTask, tables: Mapping[str, Sequence[Row]]) -> tuple[StageResult, float]:
         """The rows of what is left to be computed, and the seconds that it took."""
         name = self.plan.name
         if not tables[self.stage.inputs[0]]:
@@ -203,11 +205,11 @@ class StageWorker:
             result = run_rows(self.stage, tables, self.audio, deaths)
         return result, time.perf_counter() - start
 
-    def _note_death(self, task: Task | ShardTask, code: RejectCode) -> None:
+    def _note_death(self, task: AnyTask, code: RejectCode) -> None:
         path = death_path(self.job.run_id, self.plan.name, self._unit(task))
         self.store.write_bytes(path, code.encode())
 
-    def _read_inputs(self, task: Task) -> tuple[dict[str, str], dict[str, Sequence[Row]]]:
+    def _read_inputs(self, task: PartitionTask) -> tuple[dict[str, str], dict[str, Sequence[Row]]]:
         hashes: dict[str, str] = {}
         tables: dict[str, Sequence[Row]] = {}
         for table in self.stage.inputs:
@@ -218,12 +220,12 @@ class StageWorker:
                 tables[table] = self._read(table, task)
         return hashes, keep_common_segments(tables)
 
-    def _read(self, table: str, task: Task) -> list[Row]:
+    def _read(self, table: str, task: PartitionTask) -> list[Row]:
         digest = task.receipts[table]
         row: type[Row] = TABLES[table]
         return to_rows(row, self.store.read_arrow(table_path(table, task.units[table], digest), digest))
 
-    def _roots(self, task: Task, tables: Mapping[str, Sequence[Row]]) -> dict[str, str]:
+    def _roots(self, task: PartitionTask, tables: Mapping[str, Sequence[Row]]) -> dict[str, str]:
         """Member id -> what its rows carry: the uri for recordings, else the recording id."""
         files = [item for item in task.items if has_rows(item)]
         if KINDS[self.plan.name].restates:
@@ -233,7 +235,7 @@ class StageWorker:
         return {member_id(item, self.labels): ids[item.uri] for item in files if item.uri in ids}
 
     def _take_over(
-        self, task: Task, tables: Mapping[str, Sequence[Row]], roots: Mapping[str, str]
+        self, task: PartitionTask, tables: Mapping[str, Sequence[Row]], roots: Mapping[str, str]
     ) -> tuple[list[Held], StageResult]:
         """Which commits gave rows, and these: of files whose every input row is accounted for there."""
         held_here = task.held.get(self.plan.name, ())
@@ -275,7 +277,7 @@ class StageWorker:
 
     def _commit(
         self,
-        task: Task,
+        task: PartitionTask,
         inputs: dict[str, str],
         tables: Mapping[str, Sequence[Row]],
         result: StageResult,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 
-from pipeline.containers.base import AudioError, ByteReader, Piece, check_rest, damaged
+from pipeline.containers.base import AudioError, AudioPiece, ByteReader, check_rest, damaged
 from pipeline.containers.pcm import check_rate, cut_short, is_unknown_length
 
 AIFF_WIDTHS = {b"NONE": None, b"sowt": None, b"twos": None, b"fl32": 4, b"FL32": 4, b"fl64": 8, b"FL64": 8,
@@ -14,13 +14,13 @@ AIFF_IN_BLOCKS = {b"GSM "}
 """What libsndfile reads and counts, and libav does not."""
 
 
-def aiff_pieces(data: ByteReader, start: int) -> list[Piece]:
+def aiff_pieces(data: ByteReader, start: int) -> list[AudioPiece]:
     """The sounds of an AIFF or AIFF-C file, one after another.
 
     Raises:
         AudioError: samples are missing, bytes follow that are nothing known.
     """
-    pieces: list[Piece] = []
+    pieces: list[AudioPiece] = []
     place = start
     while data.at(place, 4) == b"FORM":
         first, place = place, place + 12
@@ -56,7 +56,7 @@ def _is_printable(name: bytes) -> bool:
     return re.fullmatch(rb"[ -~]{4}", name) is not None and name[:3] != b"TAG" and name != b"APET"
 
 
-def _aiff_sound(start: int, stop: int, common: bytes, sound: int | None) -> Piece:
+def _aiff_sound(start: int, stop: int, common: bytes, sound: int | None) -> AudioPiece:
     if len(common) < 18:
         raise damaged("the header is damaged: it does not say what the samples are (no `COMM` chunk)")
     channels, frames, bits = (int.from_bytes(common[a:b], "big") for a, b in ((0, 2), (2, 6), (6, 8)))
@@ -68,19 +68,19 @@ def _aiff_sound(start: int, stop: int, common: bytes, sound: int | None) -> Piec
         raise AudioError("empty", "the file holds no samples")
     kind = common[18:22] or b"NONE"
     if kind in AIFF_IN_BLOCKS:
-        return Piece(start=start, stop=stop)
+        return AudioPiece(start=start, stop=stop)
     if kind not in AIFF_WIDTHS:
-        return Piece(start=start, stop=stop, decoder="libav")
+        return AudioPiece(start=start, stop=stop, decoder="libav")
     width = (AIFF_WIDTHS[kind] or (bits + 7) // 8) * channels
     held = max(0, sound) // max(1, width)
     if frames > held and not is_unknown_length(frames):
         raise damaged(f"the header contradicts itself: {frames} samples in {sound} bytes")
     if frames < held and not is_unknown_length(frames) and sound - frames * width > width:
         raise damaged(f"the header contradicts itself: it states {frames} samples and holds {held}")
-    return Piece(start=start, stop=stop, promised=held)
+    return AudioPiece(start=start, stop=stop, promised=held)
 
 
-def caf_pieces(data: ByteReader, start: int) -> list[Piece]:
+def caf_pieces(data: ByteReader, start: int) -> list[AudioPiece]:
     """The sound of a Core Audio file: uncompressed samples and ALAC by libsndfile, anything else by libav.
 
     Raises:
@@ -111,8 +111,10 @@ def caf_pieces(data: ByteReader, start: int) -> list[Piece]:
         raise damaged("the file is cut short: it ends before its samples (no `data` chunk)")
     check_rest(data, place, "samples")
     if kind in (b"lpcm", b"ulaw", b"alaw") and packet:
-        return [Piece(start=start, stop=data.size, promised=sound // packet, patch=patch)]
-    return [Piece(start=start, stop=data.size, decoder="libsndfile" if kind == b"alac" else "libav", promised=counted)]
+        return [AudioPiece(start=start, stop=data.size, promised=sound // packet, patch=patch)]
+    return [
+        AudioPiece(start=start, stop=data.size, decoder="libsndfile" if kind == b"alac" else "libav", promised=counted)
+    ]
 
 
 def _double(bits: int) -> int:

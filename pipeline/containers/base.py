@@ -29,7 +29,7 @@ def damaged(detail: str) -> AudioError:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Piece:
+class AudioPiece:
     """A stretch of a file, [start, stop) in bytes, that one decoder reads as one stream.
 
     `promised` is how many samples per channel its bytes are worth at `rate`, by its own frames or sizes (never by a length
@@ -210,7 +210,7 @@ class Slice(io.RawIOBase):
         super().close()
 
 
-def open_piece(file: BinaryIO, piece: Piece, size: int) -> BinaryIO:
+def open_piece(file: BinaryIO, piece: AudioPiece, size: int) -> BinaryIO:
     """The piece as a file: the file itself where the piece is all of it, since a window costs calls."""
     if piece.start == 0 and piece.stop == size and piece.patch is None:
         file.seek(0)

@@ -7,7 +7,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from pipeline.containers.base import AudioError, ByteReader, Piece, damaged, end_of_audio
+from pipeline.containers.base import AudioError, AudioPiece, ByteReader, damaged, end_of_audio
 
 MARKS = tuple(b"fLaC" + first + b"\0\0\x22" for first in (b"\0", b"\x80"))
 """The stream marker with the head of the STREAMINFO block that must follow: 8 bytes, which no audio holds by chance."""
@@ -20,7 +20,7 @@ HEADER = 16
 """Bytes of the longest frame header, its CRC included."""
 
 
-def flac_pieces(data: ByteReader, start: int) -> list[Piece]:
+def flac_pieces(data: ByteReader, start: int) -> list[AudioPiece]:
     """The streams of a FLAC file, one after another ("cat a.flac b.flac" makes two), each with its number of samples.
 
     Raises:
@@ -33,7 +33,7 @@ def flac_pieces(data: ByteReader, start: int) -> list[Piece]:
     return [_piece(data, first, stop) for first, stop in zip(marks, bounds, strict=True)]
 
 
-def _piece(data: ByteReader, start: int, stop: int) -> Piece:
+def _piece(data: ByteReader, start: int, stop: int) -> AudioPiece:
     info = data.at(start + 8, 34)
     frames_at = _skip_metadata(data, start, stop)
     total = int.from_bytes(info[13:18], "big") & ((1 << 36) - 1)
@@ -58,7 +58,7 @@ def _piece(data: ByteReader, start: int, stop: int) -> Piece:
     if end != total:  # 0: written to a pipe, nobody went back to say; less: frames were appended
         packed = (int.from_bytes(info[13:18], "big") & ~((1 << 36) - 1)) | end
         patch = (8 + 13, packed.to_bytes(5, "big") + bytes(16))  # and no MD5, which is of what the header promised
-    return Piece(start=start, stop=last, promised=end, patch=patch)
+    return AudioPiece(start=start, stop=last, promised=end, patch=patch)
 
 
 def _skip_metadata(data: ByteReader, start: int, stop: int) -> int:

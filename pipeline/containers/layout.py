@@ -6,14 +6,14 @@ from collections.abc import Callable
 from typing import BinaryIO
 
 from pipeline.containers.apple import aiff_pieces, caf_pieces
-from pipeline.containers.base import AudioError, ByteReader, Piece, damaged, skip_tag
+from pipeline.containers.base import AudioError, AudioPiece, ByteReader, damaged, skip_tag
 from pipeline.containers.flac import flac_pieces
 from pipeline.containers.mpeg import adts_frame, adts_pieces, amr_pieces, first_frame, mpeg_frame, mpeg_pieces
 from pipeline.containers.nested import asf_pieces, avi_pieces, ebml_pieces, mp4_pieces
 from pipeline.containers.ogg import ogg_pieces
 from pipeline.containers.pcm import RIFF_NAMES, au_pieces, sphere_pieces, w64_pieces, wav_pieces
 
-Pieces = Callable[[ByteReader, int], list[Piece]]
+Pieces = Callable[[ByteReader, int], list[AudioPiece]]
 
 MAGIC: tuple[tuple[int, bytes, Pieces], ...] = (
     (8, b"WAVE", wav_pieces),
@@ -60,7 +60,7 @@ FAR = 64 * 1024
 """Bytes at the head in which a first MPEG frame is looked for, where nothing else is known of a file."""
 
 
-def lay_out(file: BinaryIO) -> list[Piece]:
+def lay_out(file: BinaryIO) -> list[AudioPiece]:
     """The pieces of sound that a file holds, in order; every other byte of it is known to be none.
 
     Raises:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from pipeline.containers.base import AudioError, ByteReader, Piece, check_rest, damaged, end_of_audio, skip_tag
+from pipeline.containers.base import AudioError, AudioPiece, ByteReader, check_rest, damaged, end_of_audio, skip_tag
 
 BIT_RATES = {
     (3, 3): (32, 64, 96, 128, 160, 192, 224, 256, 288, 320, 352, 384, 416, 448),
@@ -65,14 +65,14 @@ def adts_frame(head: bytes) -> Frame | None:
     return Frame(length, 1024 * ((head[6] & 3) + 1), ADTS_RATES[head[2] >> 2 & 15], head[1] >> 1 | head[2] >> 2 << 7)
 
 
-def mpeg_pieces(data: ByteReader, start: int) -> list[Piece]:
+def mpeg_pieces(data: ByteReader, start: int) -> list[AudioPiece]:
     """The streams of an MP3 file, one after another. A new one begins with a Xing or Info frame, or where the rate changes.
 
     Raises:
         AudioError: bytes that belong to no frame, a last frame that is not whole, fewer frames than a Xing header counts.
     """
     walk = _walk(data, start, mpeg_frame, "MPEG")
-    pieces: list[Piece] = []
+    pieces: list[AudioPiece] = []
     first, index = 0, 1
     while index <= len(walk):
         if index == len(walk) or walk[index][1].kind != walk[first][1].kind or _xing(data, *walk[index]) is not None:
@@ -83,12 +83,12 @@ def mpeg_pieces(data: ByteReader, start: int) -> list[Piece]:
     return pieces
 
 
-def _mpeg_piece(data: ByteReader, frames: list[tuple[int, Frame]], stop: int) -> Piece:
+def _mpeg_piece(data: ByteReader, frames: list[tuple[int, Frame]], stop: int) -> AudioPiece:
     place, head = frames[0]
     samples = sum(frame.samples for _, frame in frames)
     xing = _xing(data, place, head)
     if xing is None:
-        return Piece(
+        return AudioPiece(
             start=place, stop=stop, decoder="libav", promised=samples, rate=head.rate, tolerance=3 * head.samples
         )
     counted, delay, padding = xing
@@ -98,10 +98,10 @@ def _mpeg_piece(data: ByteReader, frames: list[tuple[int, Frame]], stop: int) ->
     samples -= head.samples
     if counted != held:  # frames were joined on: what the header says of length and padding is of others
         after = frames[1][0] if held else stop
-        return Piece(
+        return AudioPiece(
             start=after, stop=stop, decoder="libav", promised=samples, rate=head.rate, tolerance=3 * head.samples
         )
-    return Piece(
+    return AudioPiece(
         start=place,
         stop=stop,
         promised=max(0, samples - delay - padding),
@@ -128,7 +128,7 @@ def _xing(data: ByteReader, place: int, head: Frame) -> tuple[int | None, int, i
     return counted, delay[0] << 4 | delay[1] >> 4, (delay[1] & 15) << 8 | delay[2]
 
 
-def adts_pieces(data: ByteReader, start: int) -> list[Piece]:
+def adts_pieces(data: ByteReader, start: int) -> list[AudioPiece]:
     """The one stream of an ADTS file. HE-AAC decodes to twice the rate, so what is promised is compared in seconds.
 
     Raises:
@@ -137,7 +137,7 @@ def adts_pieces(data: ByteReader, start: int) -> list[Piece]:
     walk = _walk(data, start, adts_frame, "AAC")
     samples, last = sum(frame.samples for _, frame in walk), walk[-1]
     return [
-        Piece(
+        AudioPiece(
             start=walk[0][0],
             stop=last[0] + last[1].length,
             decoder="libav",
@@ -206,13 +206,13 @@ def first_frame(data: ByteReader, place: int, read_head: Callable[[bytes], Frame
     return place
 
 
-def amr_pieces(data: ByteReader, start: int) -> list[Piece]:
+def amr_pieces(data: ByteReader, start: int) -> list[AudioPiece]:
     """The streams of an AMR file, narrow or wide band, one after another: frames of 20 ms.
 
     Raises:
         AudioError: bytes that belong to no frame, a last frame that is not whole, several channels.
     """
-    pieces: list[Piece] = []
+    pieces: list[AudioPiece] = []
     place, stop = start, end_of_audio(data)
     while magic := next((magic for magic in AMR_SIZES if data.at(place, len(magic)) == magic), None):
         first, rate, frames = place, 16_000 if b"WB" in magic else 8_000, 0
@@ -226,7 +226,7 @@ def amr_pieces(data: ByteReader, start: int) -> list[Piece]:
             place, frames = place + length, frames + 1
         samples = frames * rate // 50
         pieces.append(
-            Piece(start=first, stop=place, decoder="libav", promised=samples, rate=rate, tolerance=rate // 50)
+            AudioPiece(start=first, stop=place, decoder="libav", promised=samples, rate=rate, tolerance=rate // 50)
         )
     if not pieces:
         raise AudioError(

@@ -5,7 +5,7 @@ Their outer boxes must fill the file to its last byte. What is in them is for li
 
 from __future__ import annotations
 
-from pipeline.containers.base import ByteReader, Piece, check_rest, damaged, end_of_audio
+from pipeline.containers.base import AudioPiece, ByteReader, check_rest, damaged, end_of_audio
 
 EBML_HEAD = 0x1A45DFA3
 EBML_SEGMENT = 0x18538067
@@ -24,18 +24,18 @@ ASF_END_OF_STREAM = b"$E"
 """What begins the 12 bytes with which a broadcast ends."""
 
 
-def _whole(data: ByteReader, start: int) -> list[Piece]:
-    return [Piece(start=start, stop=data.size, decoder="libav")]
+def _whole(data: ByteReader, start: int) -> list[AudioPiece]:
+    return [AudioPiece(start=start, stop=data.size, decoder="libav")]
 
 
-def mp4_pieces(data: ByteReader, start: int) -> list[Piece]:
+def mp4_pieces(data: ByteReader, start: int) -> list[AudioPiece]:
     """MP4, M4A, MOV, 3GP: the boxes of the top level tile the file and one of them, `moov`, says where the sound is.
 
     Raises:
         AudioError: a box reaches past the end of the file, there is no `moov`, bytes follow that are no box.
     """
     place, names, first = start, list[bytes](), start
-    pieces: list[Piece] = []
+    pieces: list[AudioPiece] = []
     end = end_of_audio(data)
     while place + 8 <= end:
         length, name = data.number(place, 4, "big"), data.at(place + 4, 4)
@@ -50,17 +50,17 @@ def mp4_pieces(data: ByteReader, start: int) -> list[Piece]:
                 f"the file is cut short: its box {name.decode('latin-1')!r} has {length} bytes, {data.size - place} are there"
             )
         if name == b"ftyp" and b"moov" in names:  # "cat a.m4a b.m4a"; libav would read the first alone
-            pieces.append(Piece(start=first, stop=place, decoder="libav"))
+            pieces.append(AudioPiece(start=first, stop=place, decoder="libav"))
             names, first = [], place
         names.append(name)
         place += length
     if b"moov" not in names:
         raise damaged("the file is cut short or was not finished: it has no `moov` box, which says where its sound is")
     check_rest(data, place, "boxes")
-    return [*pieces, Piece(start=first, stop=data.size, decoder="libav")]
+    return [*pieces, AudioPiece(start=first, stop=data.size, decoder="libav")]
 
 
-def ebml_pieces(data: ByteReader, start: int) -> list[Piece]:
+def ebml_pieces(data: ByteReader, start: int) -> list[AudioPiece]:
     """Matroska and WebM: elements tile the file, and blocks their clusters; a live recording does not state their lengths.
 
     One after another where files were joined.
@@ -68,11 +68,11 @@ def ebml_pieces(data: ByteReader, start: int) -> list[Piece]:
     Raises:
         AudioError: an element reaches past the end of the file, bytes between that are no element.
     """
-    pieces: list[Piece] = []
+    pieces: list[AudioPiece] = []
     place = first = start
     while data.at(place, 4) == EBML_HEAD.to_bytes(4, "big"):
         if place > first:  # "cat a.mkv b.mkv"; libav would read the first alone
-            pieces.append(Piece(start=first, stop=place, decoder="libav"))
+            pieces.append(AudioPiece(start=first, stop=place, decoder="libav"))
             first = place
         place, _, length = _element(data, place)
         place += length or 0
@@ -80,7 +80,7 @@ def ebml_pieces(data: ByteReader, start: int) -> list[Piece]:
             body, _, length = _element(data, place)
             place = _walk_segment(data, body, data.size if length is None else body + length)
     check_rest(data, place, "segment")
-    return [*pieces, Piece(start=first, stop=data.size, decoder="libav")]
+    return [*pieces, AudioPiece(start=first, stop=data.size, decoder="libav")]
 
 
 def _walk_segment(data: ByteReader, place: int, stop: int) -> int:
@@ -132,7 +132,7 @@ def _element(data: ByteReader, place: int) -> tuple[int, int, int | None]:
     return place + width, name, None if unknown else length
 
 
-def asf_pieces(data: ByteReader, start: int) -> list[Piece]:
+def asf_pieces(data: ByteReader, start: int) -> list[AudioPiece]:
     """ASF (WMA, WMV): objects tile the file, and packets of one size the data object, which reaches to the end in a broadcast.
 
     Raises:
@@ -148,7 +148,7 @@ def asf_pieces(data: ByteReader, start: int) -> list[Piece]:
             if size and (end - place - 50) % size:
                 raise damaged(f"the file is cut short in the middle of its last packet of {size} bytes")
             # Its header's length is a guess of the writer's, so only whole packets are asked for.
-            return [Piece(start=start, stop=data.size, decoder="libav", promised=0)]
+            return [AudioPiece(start=start, stop=data.size, decoder="libav", promised=0)]
         if place + length > data.size:
             raise damaged(f"the file is cut short: an ASF object has {length} bytes, {data.size - place} are there")
         if name == ASF_HEADER:
@@ -169,7 +169,7 @@ def asf_pieces(data: ByteReader, start: int) -> list[Piece]:
     return _whole(data, start)
 
 
-def avi_pieces(data: ByteReader, start: int) -> list[Piece]:
+def avi_pieces(data: ByteReader, start: int) -> list[AudioPiece]:
     """AVI: its lists (RIFF AVI, RIFF AVIX) tile the file.
 
     Raises:
@@ -185,4 +185,4 @@ def avi_pieces(data: ByteReader, start: int) -> list[Piece]:
         place += 8 + length + (length & 1)
     check_rest(data, min(place, data.size), "lists")
     stops = [*firsts[1:], data.size]
-    return [Piece(start=first, stop=stop, decoder="libav") for first, stop in zip(firsts, stops, strict=True)]
+    return [AudioPiece(start=first, stop=stop, decoder="libav") for first, stop in zip(firsts, stops, strict=True)]

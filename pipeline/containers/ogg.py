@@ -5,7 +5,7 @@ from __future__ import annotations
 import zlib
 from dataclasses import dataclass
 
-from pipeline.containers.base import AudioError, ByteReader, Piece, damaged, skip_tag
+from pipeline.containers.base import AudioError, AudioPiece, ByteReader, damaged, skip_tag
 
 REVERSED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
 HEAD = 27
@@ -22,7 +22,7 @@ class _Link:
     """Serial number of a stream that has not ended -> number of its next page."""
 
 
-def ogg_pieces(data: ByteReader, start: int) -> list[Piece]:
+def ogg_pieces(data: ByteReader, start: int) -> list[AudioPiece]:
     """The links of an Ogg file. A link of Vorbis or Opus alone goes to libsndfile, any other to libav.
 
     Raises:
@@ -78,9 +78,9 @@ def checksum(page: bytes) -> bytes:
     return (zlib.crc32(mirrored, 0xFFFFFFFF) ^ 0xFFFFFFFF).to_bytes(4, "big").translate(REVERSED)
 
 
-def _piece(link: _Link, stop: int) -> Piece:
+def _piece(link: _Link, stop: int) -> AudioPiece:
     audio = [codec for codec in link.codecs if not codec.startswith(b"fishead")]
     own = len(audio) == 1 and any(audio[0].startswith(name) for name in BY_LIBSNDFILE)
     if not audio:
         raise AudioError("unsupported", "the Ogg file holds no stream of sound")
-    return Piece(start=link.start, stop=stop, decoder="libsndfile" if own else "libav")
+    return AudioPiece(start=link.start, stop=stop, decoder="libsndfile" if own else "libav")

@@ -6,7 +6,7 @@ import re
 from dataclasses import replace
 from typing import Literal
 
-from pipeline.containers.base import AudioError, ByteReader, Piece, check_rest, damaged
+from pipeline.containers.base import AudioError, AudioPiece, ByteReader, check_rest, damaged
 
 Order = Literal["big", "little"]
 
@@ -39,13 +39,13 @@ def is_unknown_length(length: int) -> bool:
     return length >= 0xFFFFFF00 or 0x7FFFF000 <= length <= 0x80000100
 
 
-def wav_pieces(data: ByteReader, start: int) -> list[Piece]:
+def wav_pieces(data: ByteReader, start: int) -> list[AudioPiece]:
     """The sounds of a WAV, RF64 or BW64 file, one after another ("cat a.wav b.wav" makes two).
 
     Raises:
         AudioError: samples are missing, the writer did not finish, bytes follow that are nothing known.
     """
-    pieces: list[Piece] = []
+    pieces: list[AudioPiece] = []
     place: int | None = start
     while place is not None:
         piece, place = _wav_piece(data, place)
@@ -53,7 +53,7 @@ def wav_pieces(data: ByteReader, start: int) -> list[Piece]:
     return pieces
 
 
-def _wav_piece(data: ByteReader, start: int) -> tuple[Piece, int | None]:
+def _wav_piece(data: ByteReader, start: int) -> tuple[AudioPiece, int | None]:
     """The sound that begins at `start`, and where the next one does."""
     place = start + 12
     form: bytes | None = None
@@ -114,7 +114,7 @@ def _is_chunk(data: ByteReader, place: int) -> bool:
     return known and head[:8] != b"APETAGEX" and place + 8 + int.from_bytes(head[4:], "little") <= data.size
 
 
-def _wav_sound(start: int, stop: int, form: bytes | None, sound: tuple[int, int]) -> Piece:
+def _wav_sound(start: int, stop: int, form: bytes | None, sound: tuple[int, int]) -> AudioPiece:
     if form is None or len(form) < 16:
         raise damaged("the header is damaged: it does not say what the samples are (no `fmt ` chunk)")
     tag, align = int.from_bytes(form[:2], "little"), int.from_bytes(form[12:14], "little")
@@ -123,13 +123,13 @@ def _wav_sound(start: int, stop: int, form: bytes | None, sound: tuple[int, int]
         _check_valid_bits(int.from_bytes(form[14:16], "little"), int.from_bytes(form[18:20], "little"))
     check_rate(int.from_bytes(form[4:8], "little"), int.from_bytes(form[2:4], "little"))
     if tag not in BY_LIBSNDFILE:
-        return Piece(start=start, stop=stop, decoder="libav")
+        return AudioPiece(start=start, stop=stop, decoder="libav")
     promised = None
     if tag in BY_SAMPLE:
         if not align:
             raise damaged("the header contradicts itself: a sample of all channels takes 0 bytes")
         promised = sound[1] // align
-    return Piece(start=start, stop=stop, promised=promised)
+    return AudioPiece(start=start, stop=stop, promised=promised)
 
 
 def _check_valid_bits(bits: int, valid: int) -> None:
@@ -156,20 +156,20 @@ def check_rate(rate: int, channels: int) -> None:
         raise damaged(f"the header states {channels} channels, and {MAX_CHANNELS} are the most that are read")
 
 
-def w64_pieces(data: ByteReader, start: int) -> list[Piece]:
+def w64_pieces(data: ByteReader, start: int) -> list[AudioPiece]:
     """The sounds of a Sony Wave64 file, one after another: chunks named by GUIDs, their 64-bit sizes with the 24 of the head.
 
     Raises:
         AudioError: samples are missing, bytes follow that are nothing known.
     """
-    pieces: list[Piece] = []
+    pieces: list[AudioPiece] = []
     first, place, align, sound = start, start + 40, 0, None
     while place + 24 <= data.size:
         name, length = data.at(place, 16), data.number(place + 16, 8, "little")
         if name[4:] not in W64_GUID_TAILS or length < 24:
             break
         if name[:4] == b"riff" and sound is not None:
-            pieces.append(Piece(start=first, stop=place, promised=sound // align if align else None))
+            pieces.append(AudioPiece(start=first, stop=place, promised=sound // align if align else None))
             first, place, align, sound = place, place + 40, 0, None
             continue
         if place + length > data.size:
@@ -184,10 +184,10 @@ def w64_pieces(data: ByteReader, start: int) -> list[Piece]:
     if sound is None:
         raise damaged("the file is cut short: it ends before its samples")
     check_rest(data, place, "samples")
-    return [*pieces, Piece(start=first, stop=data.size, promised=sound // align if align else None)]
+    return [*pieces, AudioPiece(start=first, stop=data.size, promised=sound // align if align else None)]
 
 
-def au_pieces(data: ByteReader, start: int) -> list[Piece]:
+def au_pieces(data: ByteReader, start: int) -> list[AudioPiece]:
     """The sound of an AU file (Sun, NeXT), which reaches to the end of the file where its header does not know.
 
     Raises:
@@ -205,11 +205,11 @@ def au_pieces(data: ByteReader, start: int) -> list[Piece]:
         raise cut_short(length, there)
     check_rest(data, start + offset + length, "samples")
     if kind not in AU_WIDTHS:
-        return [Piece(start=start, stop=data.size, decoder="libav")]
-    return [Piece(start=start, stop=data.size, promised=length // (AU_WIDTHS[kind] * channels))]
+        return [AudioPiece(start=start, stop=data.size, decoder="libav")]
+    return [AudioPiece(start=start, stop=data.size, promised=length // (AU_WIDTHS[kind] * channels))]
 
 
-def sphere_pieces(data: ByteReader, start: int) -> list[Piece]:
+def sphere_pieces(data: ByteReader, start: int) -> list[AudioPiece]:
     """The sound of a NIST SPHERE file (TIMIT, Switchboard): a header of text that states the number of samples.
 
     Raises:
@@ -243,4 +243,4 @@ def sphere_pieces(data: ByteReader, start: int) -> list[Piece]:
     if stated > there:
         raise cut_short(stated, max(0, there))
     check_rest(data, start + int(size) + stated, "samples")
-    return [Piece(start=start, stop=data.size, promised=count)]
+    return [AudioPiece(start=start, stop=data.size, promised=count)]

@@ -14,7 +14,7 @@ from schemas.given import GivenWord
 from schemas.spec import Source
 
 
-class Files(Protocol):
+class CorpusFolder(Protocol):
     """The folder that holds the corpus, local or on object storage."""
 
     uri: str
@@ -41,7 +41,7 @@ class Files(Protocol):
 class Corpus:
     """What a layout reads: the folder, the names of all files in it (sorted), and what the spec says of the source."""
 
-    files: Files
+    files: CorpusFolder
     names: Sequence[str]
     source: Source
 

@@ -15,7 +15,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.corpora.base import Files
+from pipeline.corpora.base import CorpusFolder
 from schemas.config import ConfigError, json_object
 from schemas.errors import StorageError
 
@@ -32,7 +32,7 @@ class RowError(ValueError):
         self.detail = detail
 
 
-def read_bytes(files: Files, name: str) -> bytes:
+def read_bytes(files: CorpusFolder, name: str) -> bytes:
     """A whole file, unpacked where it ends in .gz.
 
     Raises:
@@ -49,7 +49,7 @@ def read_bytes(files: Files, name: str) -> bytes:
         raise ConfigError(f"cannot read {name} in {files.uri}: {reason}") from error
 
 
-def read_text(files: Files, name: str) -> str:
+def read_text(files: CorpusFolder, name: str) -> str:
     """A text file in UTF-8, with or without a byte order mark.
 
     Raises:
@@ -61,7 +61,7 @@ def read_text(files: Files, name: str) -> str:
         raise ConfigError(f"{name} is not UTF-8: {error.reason} at byte {error.start}") from error
 
 
-def lines_of(files: Files, name: str) -> Iterator[tuple[int, str | RowError]]:
+def lines_of(files: CorpusFolder, name: str) -> Iterator[tuple[int, str | RowError]]:
     """(number, line) of every line that is not blank. Lines end in \\n or \\r\\n and in nothing else.
 
     A line that is not UTF-8 costs itself alone and comes as the RowError that says so.
@@ -78,7 +78,9 @@ def lines_of(files: Files, name: str) -> Iterator[tuple[int, str | RowError]]:
             yield number, line
 
 
-def read_table(files: Files, name: str, kind: str | None = None) -> Iterator[tuple[str, dict[str, Any] | RowError]]:
+def read_table(
+    files: CorpusFolder, name: str, kind: str | None = None
+) -> Iterator[tuple[str, dict[str, Any] | RowError]]:
     """(place, row by column name) of a table with a header, by the grammar that its suffix stands for.
 
     .tsv: split at tabs, a quote is a quote. .csv: commas, RFC 4180's quotes. .jsonl (and .json with an object a line).

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from pipeline.corpora.base import Corpus, CorpusRow, Files, is_audio, to_samples
+from pipeline.corpora.base import Corpus, CorpusFolder, CorpusRow, is_audio, to_samples
 from pipeline.corpora.manifests import facts_of, manifest_names
 
 MAX_SIDECAR = 1 << 24
@@ -35,7 +35,7 @@ class Damage:
     detail: str
 
 
-def members(files: Files, tar: str) -> Iterator[TarMember | Damage]:
+def members(files: CorpusFolder, tar: str) -> Iterator[TarMember | Damage]:
     """The regular files of a tar in order; only headers and sidecars are read. A damaged tar gives what is before the damage."""
     count = 0
     try:

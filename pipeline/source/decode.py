@@ -14,7 +14,7 @@ import numpy as np
 import soundfile
 import soxr
 
-from pipeline.containers.base import AudioError, Piece, Slice, damaged, open_piece
+from pipeline.containers.base import AudioError, AudioPiece, Slice, damaged, open_piece
 from pipeline.containers.layout import lay_out
 from pipeline.containers.pcm import check_rate
 from pipeline.source.libav import SoundStream, libav_seconds, open_libav
@@ -100,7 +100,7 @@ def _decode(file: BinaryIO, channel: int | None, take: Callable[[np.ndarray], No
 
 
 def _decode_piece(
-    file: BinaryIO, piece: Piece, channel: int | None, take: Callable[[np.ndarray], None]
+    file: BinaryIO, piece: AudioPiece, channel: int | None, take: Callable[[np.ndarray], None]
 ) -> tuple[AudioInfo, int]:
     """The facts of a piece and how many samples at 16 kHz `take` was given of it."""
     with contextlib.ExitStack() as stack:
@@ -149,7 +149,7 @@ def _peak(block: np.ndarray) -> float:
     return peak
 
 
-def _check_length(num_samples: int, rate: int, expected: int | None, piece: Piece) -> None:
+def _check_length(num_samples: int, rate: int, expected: int | None, piece: AudioPiece) -> None:
     """What was decoded must be all that the bytes of the piece are worth and all that the decoder saw in its header.
 
     Raises:

@@ -9,7 +9,7 @@ import numpy as np
 import soundfile
 
 from jobs.runtime.accounting import key_of
-from jobs.runtime.drive import Tasks, prepare
+from jobs.runtime.drive import TaskMaker, prepare
 from jobs.runtime.isolation import Limits
 from jobs.runtime.job import Job
 from jobs.runtime.plan import Plan, make_plan, refresh
@@ -81,7 +81,7 @@ def make_run(folder: Path, audio: bool = True) -> tuple[Plan, dict[str, list[Row
             rows[name] += found
     job = Job.of(plan, "run")
     refresh(plan)
-    make = Tasks(plan, STAGES)
+    make = TaskMaker(plan, STAGES)
     for number in range(len(plan.groups)):
         task = make.of_shard(number)
         assert task is not None

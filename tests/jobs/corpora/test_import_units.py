@@ -15,7 +15,7 @@ from jobs.corpora.import_units import main
 from jobs.exports.export import main as export
 from model.data.shards import ShardSet
 from pipeline.given.unit_rows import parse_unit_row
-from pipeline.unit_samples import Utterance, unit_sample
+from pipeline.unit_samples import UnitUtterance, unit_sample
 from tests.synthetic_shards import write_speech_shards
 
 SEP = "<LST MODE SEP>"
@@ -121,7 +121,7 @@ def test_words_keep_their_frames(spans: list[tuple[int, int]], tail: int, random
         return
     parsed = parse_unit_row({"interleaved": " ".join(pieces)}, 640, 500)
     assert (parsed.units, parsed.words) == (units, words)
-    sample = unit_sample(Utterance(name="x", units=parsed.units, words=parsed.words), hop=640, cards={})
+    sample = unit_sample(UnitUtterance(name="x", units=parsed.units, words=parsed.words), hop=640, cards={})
     meta = json.loads(sample["json"])
     assert [meta["text"][a:b] for a, b in meta["words"]] == [word for word, _, _ in words]
     assert _array(sample["words.npy"])[:, :2].tolist() == [[start, end] for _, start, end in words]

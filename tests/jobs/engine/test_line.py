@@ -12,7 +12,7 @@ import pytest
 import jobs.engine.line as line_module
 import jobs.runtime.worker as worker_module
 from jobs.engine.line import LineWorker
-from jobs.runtime.drive import Tasks, prepare, run_in_process
+from jobs.runtime.drive import TaskMaker, prepare, run_in_process
 from jobs.runtime.job import Job
 from jobs.runtime.plan import make_plan
 from jobs.store.store import Store
@@ -66,7 +66,7 @@ def test_a_device_waits_for_a_tenth_of_the_time_at_most(tmp_path: Path, monkeypa
     for verb in ("read_arrow", "write_table", "publish"):
         honest = getattr(Store, verb)
         monkeypatch.setattr(Store, verb, lambda *args, honest=honest: (time.sleep(STORE_SECONDS), honest(*args))[1])
-    make = Tasks(plan, STAGES)
+    make = TaskMaker(plan, STAGES)
     tasks = [make.of_partition(number % len(plan.partitions)) for number in range(12)]
     worker = LineWorker(Job.of(plan, "run"), "units", ("units",))
     with ThreadPoolExecutor(2) as calls:  # as Ray calls an actor with max_concurrency=2

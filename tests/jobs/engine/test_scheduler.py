@@ -11,7 +11,7 @@ import pytest
 import jobs.engine.scheduler as scheduler_module
 from jobs.cluster.pools import Pool
 from jobs.engine.scheduler import Scheduler
-from jobs.runtime.job import MAX_DEATHS, Job, ShardTask, Task
+from jobs.runtime.job import MAX_DEATHS, Job, PartitionTask, ShardTask
 from schemas.errors import TryAgain
 
 
@@ -27,10 +27,10 @@ class Actor:
         self.where, self.do = _Method(self, lambda: self.node), _Method(self, self._do)
         self.did: list[tuple[int, tuple[str, ...]]] = []
 
-    def _do(self, task: Task, stages: tuple[str, ...]) -> Task:
+    def _do(self, task: PartitionTask, stages: tuple[str, ...]) -> PartitionTask:
         self.did.append((task.number, stages))
         self.ray.order.append((task.number, stages))
-        if isinstance(task, Task):
+        if isinstance(task, PartitionTask):
             task.receipts |= dict.fromkeys(stages, "sha")
         return task
 
@@ -54,7 +54,7 @@ class FakeRay:
         self.killed: list[Actor] = []
         self.calls: dict[int, tuple[Actor, Callable[..., Any], tuple[Any, ...]]] = {}
         self.order: list[tuple[int, tuple[str, ...]]] = []
-        self.die: Callable[[Actor, Task], str] = lambda actor, task: ""
+        self.die: Callable[[Actor, PartitionTask], str] = lambda actor, task: ""
         self.die_at_start = ""
         self.starts = starts
         self.lost: set[str] = set()
@@ -147,8 +147,8 @@ def make(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Scheduler]:
     return made
 
 
-def tasks(count: int) -> list[Task]:
-    return [Task(number=number, units=dict.fromkeys("abc", f"u{number}"), items=()) for number in range(count)]
+def tasks(count: int) -> list[PartitionTask]:
+    return [PartitionTask(number=number, units=dict.fromkeys("abc", f"u{number}"), items=()) for number in range(count)]
 
 
 def test_a_line_does_all_stages_of_a_partition_in_one_go(make: Callable[..., Scheduler]) -> None:
@@ -178,7 +178,7 @@ def test_what_a_gpu_waits_for_goes_before_what_is_furthest(make: Callable[..., S
 def test_a_death_is_counted_and_only_for_what_was_under_way(make: Callable[..., Scheduler]) -> None:
     ray, deaths = FakeRay(), {3: MAX_DEATHS}
 
-    def die(actor: Actor, task: Task) -> str:
+    def die(actor: Actor, task: PartitionTask) -> str:
         if deaths.get(task.number):
             deaths[task.number] -= 1
             return "the worker process died"
@@ -203,7 +203,7 @@ def test_the_neighbour_on_a_gpu_is_not_suspected_twice(make: Callable[..., Sched
 def test_a_lost_node_is_nobodys_fault(make: Callable[..., Scheduler], words: str) -> None:
     ray = FakeRay()
 
-    def die(actor: Actor, task: Task) -> str:
+    def die(actor: Actor, task: PartitionTask) -> str:
         if actor is ray.actors[0]:
             ray.lost.add(actor.node)
             return words
@@ -219,7 +219,7 @@ def test_a_lost_node_is_nobodys_fault(make: Callable[..., Scheduler], words: str
 def test_where_the_worker_said_why_the_next_attempt_is_isolated(make: Callable[..., Scheduler], code: str) -> None:
     ray, first = FakeRay(), [True]
 
-    def die(actor: Actor, task: Task) -> str:
+    def die(actor: Actor, task: PartitionTask) -> str:
         if task.number == 1 and first:
             first.clear()
             NoStore.notes["attempts/run/a/u1"] = code.encode()

@@ -14,7 +14,7 @@ import soundfile
 from jobs.hearing.curves import POINTS, curve_of
 from jobs.hearing.listening import DemoPrompt, Said, patches_of
 from jobs.hearing.progress_page import spread
-from jobs.hearing.run_page import Passage, RunFacts, render_run
+from jobs.hearing.run_page import PromptAnswers, RunFacts, render_run
 from model.data.patching import AlignedConfig, DynamicConfig, StaticConfig
 from model.evaluation.records import (
     Evaluation,
@@ -47,7 +47,7 @@ def page(text: str = "hello") -> str:
         label="b", to_speech=False, text=text, units=units[:0], prompt_frames=6, audio=None, patches=(), ended=True
     )
     run = RunFacts(label="run", facts=(("1", "one"),), rows=ROWS, expectation="Expect babble.")
-    return render_run("t", [run], [Passage(prompt=prompt, said=[said, written])], 640, ["#000000"] * 12, "cmd")
+    return render_run("t", [run], [PromptAnswers(prompt=prompt, said=[said, written])], 640, ["#000000"] * 12, "cmd")
 
 
 def test_what_came_from_outside_is_escaped() -> None:

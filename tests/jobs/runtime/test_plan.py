@@ -15,8 +15,8 @@ import pytest
 import jobs.runtime.isolation as isolation
 import jobs.runtime.worker as worker_module
 from jobs.engine.deaths import bring_back
-from jobs.runtime.drive import AnyTask, Tasks, drive, prepare
-from jobs.runtime.job import Job, Task
+from jobs.runtime.drive import TaskMaker, drive, prepare
+from jobs.runtime.job import AnyTask, Job, PartitionTask
 from jobs.runtime.plan import Plan, make_plan, refresh
 from jobs.runtime.published import publish
 from jobs.runtime.shard_index import write_index
@@ -54,9 +54,9 @@ def run_here(spec: PipelineSpec, order: int = 1) -> tuple[Plan, dict[str, set[in
     return plan, pending
 
 
-def task_of(plan: Plan, number: int) -> Task:
+def task_of(plan: Plan, number: int) -> PartitionTask:
     """The task of a partition, as a run would make it."""
-    return Tasks(plan, STAGES).of_partition(number)
+    return TaskMaker(plan, STAGES).of_partition(number)
 
 
 @pytest.fixture(scope="module")

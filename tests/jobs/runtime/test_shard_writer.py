@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from jobs.runtime import shard_writer
-from jobs.runtime.drive import Tasks, prepare, run_in_process
+from jobs.runtime.drive import TaskMaker, prepare, run_in_process
 from jobs.runtime.job import MAX_DEATHS, Job
 from jobs.runtime.plan import make_plan
 from jobs.runtime.rejects import read_rejects
@@ -182,7 +182,7 @@ def test_a_segment_that_kills_who_writes_it_is_rejected_and_its_neighbours_are_i
     spec = tables_only.model_copy(update={"output": str(tmp_path / "out"), "resources": {"shards": pool}})
     plan = make_plan(spec)
     prepare(plan)
-    task = Tasks(plan, STAGES).of_shard(0)
+    task = TaskMaker(plan, STAGES).of_shard(0)
     assert task is not None
     task.deaths = MAX_DEATHS
     segments = [
