@@ -1,5 +1,7 @@
 """What stands in deploy/ holds together and agrees with the project: image, RayJob, Slurm script. No cluster is needed."""
 
+import copy
+import json
 import os
 import re
 import shlex
@@ -12,6 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import pytest
 import yaml
 
@@ -76,25 +79,36 @@ def groups(job: dict[str, Any]) -> list[dict[str, Any]]:
     return [cluster["headGroupSpec"], *cluster["workerGroupSpecs"]]
 
 
-def test_the_rayjob_has_the_fields_that_kuberay_asks_for(job: dict[str, Any]) -> None:
-    """Names and types as in the CRD ray.io/v1: an unknown key would be dropped by the API server without a word."""
-    assert (job["apiVersion"], job["kind"]) == ("ray.io/v1", "RayJob")
-    assert set(job["spec"]) <= {
-        "entrypoint",
-        "backoffLimit",
-        "shutdownAfterJobFinishes",
-        "ttlSecondsAfterFinished",
-        "rayClusterSpec",
-    }
-    assert isinstance(job["spec"]["ttlSecondsAfterFinished"], int)
+SCHEMA = json.loads((Path(__file__).parent / "rayjob.schema.json").read_text(encoding="utf-8"))
+
+
+def test_the_rayjob_is_one_by_kuberays_schema(job: dict[str, Any]) -> None:
+    """An unknown field would be dropped by the API server without a word."""
+    jsonschema.Draft7Validator(SCHEMA).validate(job)
     cluster = job["spec"]["rayClusterSpec"]
-    assert set(cluster) <= {"rayVersion", "enableInTreeAutoscaling", "headGroupSpec", "workerGroupSpecs"}
     assert f"ray=={cluster['rayVersion']}" in (ROOT / "constraints.txt").read_text(encoding="utf-8").split()
-    for group in groups(job):
-        assert set(group) <= {"groupName", "replicas", "minReplicas", "maxReplicas", "rayStartParams", "template"}
-        assert all(isinstance(value, str) for value in group["rayStartParams"].values()), "the CRD has a map of strings"
     for group in cluster["workerGroupSpecs"]:
         assert 0 <= group["minReplicas"] <= group["replicas"] <= group["maxReplicas"]
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        (("spec", "shutdownAfterJobFinished"), True),
+        (("spec", "rayClusterSpec", "workerGroupSpecs", 0, "maxReplicas"), "16"),
+        (("spec", "rayClusterSpec", "headGroupSpec", "rayStartParams", "num-cpus"), 0),
+        (("spec", "rayClusterSpec", "headGroupSpec", "template", "spec", "containers", 0, "volumeMount"), []),
+        (("spec", "rayClusterSpec", "headGroupSpec", "template", "spec", "volumes", 1, "persistentVolume"), {}),
+    ],
+)
+def test_the_schema_knows_a_wrong_field(job: dict[str, Any], path: tuple[str | int, ...], value: object) -> None:
+    wrong: Any = copy.deepcopy(job)
+    place = wrong
+    for name in path[:-1]:
+        place = place[name]
+    place[path[-1]] = value
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.Draft7Validator(SCHEMA).validate(wrong)
 
 
 def test_its_pods_run_one_image_as_no_root_and_mount_what_they_declare(job: dict[str, Any]) -> None:
