@@ -32,6 +32,7 @@ def ray_session() -> Iterator[Any]:
     if ray.is_initialized():
         yield ray
         return
+    mute_reports()
     common = {"logging_level": logging.WARNING, "configure_logging": True}
     if is_embedded():
         os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # its notes on Ray Data's own actors only alarm
@@ -86,6 +87,15 @@ def few_processes() -> Iterator[None]:
     finally:
         for name, method in before.items():
             setattr(Node, name, method)
+
+
+def mute_reports() -> None:
+    """The driver does not print what Ray's processes report of lost nodes and dead workers, pages of their state: the scheduler
+    says in a line what came of it, and Ray's logs have the rest. `ray.init` has no option for it."""
+    from ray._private import worker
+
+    if hasattr(worker, "print_to_stdstream"):
+        worker.print_to_stdstream = lambda data, ignore_prefix: LOG.debug("%s", data)
 
 
 def quiet_ray_data() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +15,8 @@ from schemas.tables import RejectCode
 
 GIVE_UP = MAX_DEATHS + 3
 """Deaths after which a partition is set aside: also taken apart, something of it ends its worker."""
+CAUSES = {"timeout": " took longer than it may", "out_of_memory": " took more memory than it may"}
+"""Reject code that a worker noted before it ended itself -> what the driver says of the partition."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,6 +41,20 @@ class Death:
             said=said,
         )
 
+    def sentence(self, pool: str, fates: Sequence[str]) -> str:
+        """What an operator is told; `fates`: what becomes of the tasks that the worker held."""
+        if self.is_lost_node:
+            return f"a node was lost, and a worker of the pool {pool} with it: others go on with what it held"
+        process = re.search(r"\bpid: (\d+) .*\bip: (\S+)", self.said)
+        who = f" (process {process[1]} on {process[2]})" if process else ""
+        if self.is_memory:
+            why = "its node was short of memory"
+        elif "SYSTEM_ERROR" in self.said:
+            why = "it was killed, or crashed in native code, or ended itself"
+        else:
+            why = self.said[:300]
+        return f"a worker of the pool {pool} died{who}: {'; '.join([why, *filter(None, fates)])}"
+
 
 def bring_back(store: Store, job: Job, task: AnyTask, stages: Sequence[str]) -> None:
     """Add to a task what its dead worker had committed of these stages."""
@@ -54,15 +71,20 @@ def bring_back(store: Store, job: Job, task: AnyTask, stages: Sequence[str]) -> 
         task.commits.append(commit)
 
 
-def count_death(store: Store, job: Job, task: AnyTask, stages: Sequence[str], death: Death) -> None:
-    """Count a death against the stage of the task that was under way; where its cause is known, the next attempt is isolated."""
+def count_death(store: Store, job: Job, task: AnyTask, stages: Sequence[str], death: Death) -> str:
+    """Count a death against the stage of the task that was under way; where its cause is known, the next attempt is isolated.
+
+    Returns:
+        What becomes of the task, in words.
+    """
     stage: str | None = SHARDS
     if isinstance(task, PartitionTask):
         stage = next((stage for stage in stages if stage not in task.receipts), None)
     if stage is None:
-        return
+        return ""
     unit = task.name if isinstance(task, ShardTask) else task.units[stage]
-    known = death.is_memory or bool(_noted(store, death_path(job.run_id, stage, unit)))
+    noted = _noted(store, death_path(job.run_id, stage, unit))
+    known = death.is_memory or bool(noted)
     count("lst_attempts", 1, {"stage": stage})
     before = task.deaths if isinstance(task, ShardTask) else task.deaths.get(stage, 0)
     deaths = max(before + 1, MAX_DEATHS if known else 0)
@@ -72,6 +94,9 @@ def count_death(store: Store, job: Job, task: AnyTask, stages: Sequence[str], de
         task.deaths[stage], what = deaths, f"{stage} of the partition {unit}"
     if deaths >= GIVE_UP:
         task.failed = f"{what}: {deaths} workers died of it; the last: {death.said[:300]}"
+        return f"{what} is set aside"
+    fate = "taken apart next, to find what does it" if deaths >= MAX_DEATHS else "tried again"
+    return f"{what}{CAUSES.get(noted, '')}: {fate}"
 
 
 def _noted(store: Store, path: str) -> RejectCode | str:

@@ -21,7 +21,7 @@ from jobs.cluster.session import is_embedded, ray_session
 from jobs.engine.scheduler import Scheduler
 from jobs.monitoring.estimate import StageProgress, UnitHours
 from jobs.monitoring.logs import LOG, forget_old_logs, log_folder
-from jobs.monitoring.progress import Progress
+from jobs.monitoring.progress import Load, Progress
 from jobs.monitoring.watch import CommitWatch
 from jobs.runtime.accounting import totals
 from jobs.runtime.drive import drive, prepare
@@ -78,18 +78,18 @@ def run_plan(plan: Plan, stages: Sequence[str], lease: Lease, show_progress: boo
             LOG.info("%s", begun(plan, pending, stop.run_id, outcome.start_up_seconds))
             job = Job.of(plan, stop.run_id)
             bar = sys.stderr.isatty() if show_progress is None else show_progress
-            with make_progress(plan, stages, {pool.name: pool.least for pool in pools}, bar) as progress:
-                rate = RejectRate(plan, stages)
+            rate = RejectRate(plan, stages)
 
-                def stopping() -> bool:
-                    lease.check()
-                    return stop.requested or rate.is_passed
+            def stopping() -> bool:
+                lease.check()
+                return stop.requested or rate.is_passed
 
-                def sizes() -> dict[str, int]:
-                    return {pool.name: pool.least for pool in fit_pools(plan.spec, stages, ray.cluster_resources())}
+            def sizes() -> dict[str, int]:
+                return {pool.name: pool.least for pool in fit_pools(plan.spec, stages, ray.cluster_resources())}
 
-                scheduler = Scheduler(ray, job, pools, stopping, resize=None if is_embedded() else sizes)
-                stop.has_begun = lambda: scheduler.has_begun
+            scheduler = Scheduler(ray, job, pools, stopping, resize=None if is_embedded() else sizes)
+            stop.has_begun = lambda: scheduler.has_begun
+            with make_progress(plan, stages, scheduler.load, bar) as progress:
 
                 def execute(names: Sequence[str], tasks: list[AnyTask]) -> Iterator[AnyTask]:
                     for task in scheduler.run(names, tasks):
@@ -178,13 +178,13 @@ def stop_on_signal(plan: Plan) -> Iterator[_Stop]:
         plan.store.remove(stop_path(stop.run_id))
 
 
-def make_progress(plan: Plan, stages: Sequence[str], workers: Mapping[str, int], bar: bool) -> Progress:
-    """What shows how far the run is, from what the output holds and what its workers commit."""
+def make_progress(plan: Plan, stages: Sequence[str], pools: Callable[[], Mapping[str, Load]], bar: bool) -> Progress:
+    """What shows how far the run is, from what the output holds, what its workers commit, and who has work (`pools`)."""
     fingerprints = {stage: plan.stages[stage].fingerprint for stage in stages}
     return Progress(
         [stage_progress(plan, stage) for stage in stages],
         {stage: UnitHours(plan.units[stage], plan.unit_hours(stage)) for stage in stages},
-        workers,
+        pools,
         CommitWatch(plan.store, fingerprints),
         bar=bar,
         is_local=plan.store.is_local,

@@ -16,6 +16,7 @@ from typing import Any
 from jobs.cluster.pools import Pool
 from jobs.engine.deaths import Death, bring_back, count_death
 from jobs.monitoring.logs import LOG
+from jobs.monitoring.progress import Load
 from jobs.runtime.job import AnyTask, Job
 from jobs.store.store import Store
 from schemas.errors import TryAgain
@@ -29,6 +30,8 @@ IDLE_SECONDS = 60.0
 STARTS = 8
 """Workers in a row that die before they have done anything: their node lacks something, so no others are tried. Fewer may be
 killed for want of memory while all of them load at once."""
+ASK_SECONDS = 1.0
+"""Between two questions to a worker that cannot be reached, until Ray knows whether it is dead."""
 SAY_SECONDS = 30.0
 """A pool without a single worker is spoken of after this long,"""
 SAY_AGAIN_SECONDS = 60.0
@@ -45,8 +48,15 @@ class Member:
     """Ray's reference to its first answer; None once it has come."""
     node: str = ""
     holds: dict[Any, _Step] = field(default_factory=dict)
+    in_doubt: list[_Step] = field(default_factory=list)
+    """What it held when the way to it broke: whether it lives is asked by `ready`."""
     since: float = field(default_factory=time.monotonic)
     """When it last began or ended anything."""
+
+    @property
+    def has_work(self) -> bool:
+        """Whether something is yet to come back from it."""
+        return bool(self.holds or self.in_doubt)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,10 +110,10 @@ class Scheduler:
         for task in tasks:
             self._enqueue(task, tuple(stages))
         pools = dict.fromkeys(self._pool_of[stage] for stage in stages)
-        while self._num_waiting() or any(member.holds for member in self._members):
+        while self._num_waiting() or any(member.has_work for member in self._members):
             if self._stopping():
                 yield from self._dismiss()
-                if not any(member.holds for member in self._members):
+                if not any(member.has_work for member in self._members):
                     return
             self._look_at_cluster()
             for pool in pools:
@@ -123,6 +133,17 @@ class Scheduler:
         return {
             stage: sum(member.pool is pool for member in self._members) or pool.least
             for stage, pool in self._pool_of.items()
+        }
+
+    def load(self) -> dict[str, Load]:
+        """Pool -> its workers now. Another thread may ask."""
+        ready = [member for member in list(self._members) if member.ready is None]
+        return {
+            pool.name: Load(
+                workers=sum(member.pool is pool for member in ready),
+                working=sum(member.pool is pool and bool(member.holds) for member in ready),
+            )
+            for pool in dict.fromkeys(self._pool_of.values())
         }
 
     # the queues -------------------------------------------------------------------------------------------------------
@@ -217,12 +238,19 @@ class Scheduler:
     def _back(self, member: Member, reference: Any) -> Iterator[AnyTask]:
         try:
             value = self._ray.get(reference)
+        except self._ray.exceptions.ActorUnavailableError:
+            self._ask_whether_it_lives(member, reference)
+            return
         except self._ray.exceptions.RayActorError as error:
             yield from self._died(member, error)
             return
         self._failed_starts, member.since = 0, time.monotonic()
         if reference is member.ready:
             member.ready, member.node = None, value
+            for step in member.in_doubt:
+                bring_back(self._store, self._job, step.task, step.stages)
+                self._enqueue(step.task, step.stages + step.left, first=True)
+            member.in_doubt.clear()
             return
         step = member.holds.pop(reference)
         if step.left and not value.failed:
@@ -230,17 +258,28 @@ class Scheduler:
         else:
             yield value
 
+    def _ask_whether_it_lives(self, member: Member, reference: Any) -> None:
+        """The way to a worker broke. With its node lost Ray takes seconds to know it: until then nobody is at fault."""
+        if reference is not member.ready:
+            member.in_doubt.append(member.holds.pop(reference))
+        if member.ready is None or reference is member.ready:
+            time.sleep(max(member.since + ASK_SECONDS - time.monotonic(), 0.0))
+            member.ready, member.since = member.actor.where.remote(), time.monotonic()
+
     def _died(self, member: Member, error: Exception) -> Iterator[AnyTask]:
         """Put what a dead worker held back to its queue, with what was committed of it, and count its death where it counts."""
         self._members.remove(member)
-        LOG.warning("a worker of the pool %s died: %s", member.pool.name, " ".join(str(error).split())[:300])
         death = Death.of(self._ray, error, member.node)
-        if member.ready is not None and not death.is_lost_node:
-            self._count_failed_start(error)
-        for step in member.holds.values():
+        fates = []
+        steps = [*member.in_doubt, *member.holds.values()]
+        for step in steps:
             bring_back(self._store, self._job, step.task, step.stages)
             if not death.is_lost_node:
-                count_death(self._store, self._job, step.task, step.stages, death)
+                fates.append(count_death(self._store, self._job, step.task, step.stages, death))
+        LOG.warning("%s", death.sentence(member.pool.name, fates))
+        if not member.node and not death.is_lost_node:
+            self._count_failed_start(error)
+        for step in steps:
             if step.task.failed:
                 yield step.task
             else:

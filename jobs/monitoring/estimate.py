@@ -95,7 +95,7 @@ def estimate(stages: Iterable[StageProgress], recent_work: float, recent_seconds
         return Estimate(share_done=1.0, rate=None, seconds_left=0.0)
     per_hour = sum(cost or 0.0 for cost in costs)
     return Estimate(
-        share_done=1 - left / whole if whole else 0.0,
+        share_done=min(1 - left / whole, 0.99) if whole else 0.0,
         rate=speed / per_hour * 3600 if speed and per_hour else None,
         seconds_left=left / speed if speed else None,
     )

@@ -5,7 +5,8 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter, defaultdict, deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 from tqdm import tqdm
 
@@ -21,6 +22,16 @@ POLL_SECONDS = {True: 2.0, False: 20.0}
 BAR = "{desc} {percentage:3.0f}% |{bar:20}| {postfix}, {elapsed} gone"
 
 
+@dataclass(frozen=True, kw_only=True)
+class Load:
+    """A pool at one time."""
+
+    workers: int
+    """That have started and live."""
+    working: int
+    """Of these, that hold a task."""
+
+
 class Progress:
     """Counts commits as they come, in a thread of its own, and says how far the run is."""
 
@@ -28,19 +39,20 @@ class Progress:
         self,
         stages: Sequence[StageProgress],
         hours: Mapping[str, UnitHours],
-        pools: Mapping[str, int],
+        pools: Callable[[], Mapping[str, Load]],
         watch: CommitWatch,
         *,
         bar: bool,
         is_local: bool = True,
         line_seconds: float = LINE_SECONDS,
     ) -> None:
-        """`hours`: stage -> those of its units; `pools`: pool -> its workers."""
+        """`hours`: stage -> those of its units; `pools`: who is there now and has work."""
         self.stages = {stage.stage: stage for stage in stages}
-        self._hours, self._pools, self._watch = hours, dict(pools), watch
+        self._hours, self._pools, self._watch = hours, pools, watch
         self._poll_seconds, self._line_seconds = POLL_SECONDS[is_local], line_seconds
         self._begun = self._said = time.monotonic()
-        self._busy: deque[tuple[float, str, float]] = deque()
+        self._busy: deque[tuple[float, float]] = deque()
+        self._loads: deque[tuple[float, Mapping[str, Load]]] = deque()
         self._since: float | None = None
         self._lock, self._ended = threading.Lock(), threading.Event()
         self._bar = tqdm(total=100.0, desc="tokenize", bar_format=BAR, mininterval=0.5) if bar else None
@@ -54,7 +66,8 @@ class Progress:
     def __exit__(self, *error: object) -> None:
         self._ended.set()
         self._thread.join()
-        self._look()
+        self._read()  # and not who has work: the workers are gone
+        self._show()
         if self._bar is not None:
             self._bar.close()
         elif self._said > self._begun:
@@ -72,7 +85,7 @@ class Progress:
         if self._since is None:
             self._since = max(self._begun, now - commit.seconds_busy)  # the first unit began then, not now
         self.stages[commit.stage].add(commit, self._hours[commit.stage].of(commit.partition))
-        self._busy.append((now, commit.provenance.get("pool", commit.stage), commit.seconds_busy))
+        self._busy.append((now, commit.seconds_busy))
 
     def _run(self) -> None:
         while not self._ended.wait(self._poll_seconds):
@@ -82,13 +95,19 @@ class Progress:
                 LOG.info("%s", self.line())
 
     def _look(self) -> None:
+        self._read()
+        self._loads.append((time.monotonic(), self._pools()))
+        while time.monotonic() - self._loads[0][0] > RECENT:
+            self._loads.popleft()
+        self._show()
+
+    def _read(self) -> None:
         try:
             with self._lock:
                 for commit in self._watch.poll():
                     self._count(commit)
         except OSError as error:  # the store is silent for a while: the run sees to that, and this shows what it knows
             LOG.warning("progress cannot be read: %s", error)
-        self._show()
 
     def _window(self) -> float:
         """Seconds that the recent work took."""
@@ -100,41 +119,45 @@ class Progress:
     def estimate(self) -> Estimate:
         """How far, how fast, how long."""
         seconds = self._window()
-        return estimate(self.stages.values(), sum(busy for _, _, busy in self._busy), seconds)
+        return estimate(self.stages.values(), sum(busy for _, busy in self._busy), seconds)
 
     def busy_shares(self) -> dict[str, float]:
-        """Pool -> share of its workers' time that was spent inside stages, lately."""
-        seconds = self._window()
-        busy: defaultdict[str, float] = defaultdict(float)
-        for _, pool, spent in self._busy:
-            busy[pool] += spent
-        return {
-            pool: min(1.0, busy[pool] / (seconds * workers)) for pool, workers in self._pools.items() if seconds > 0
-        }
+        """Pool -> share of its workers' time in which they had work, lately; of each that has had a worker."""
+        there: defaultdict[str, int] = defaultdict(int)
+        working: defaultdict[str, int] = defaultdict(int)
+        for _, pools in self._loads:
+            for pool, load in pools.items():
+                there[pool] += load.workers
+                working[pool] += load.working
+        return {pool: working[pool] / workers for pool, workers in there.items() if workers}
 
     def line(self) -> str:
         """Done, rate, rejects, time left, busy share per pool: all that an operator asks, in one line."""
         now = self.estimate()
         if self._since is None:
             waited = duration(time.monotonic() - self._begun)
-            return f"nothing is committed yet: workers are starting or at their first partition ({waited})"
+            here = sum(load.workers for load in self._pools().values())
+            at = f"{here} workers are at their first partitions" if here else "workers are starting"
+            return f"nothing is committed yet: {at} ({waited})"
         done = "" if now.share_done is None else f"{now.share_done:.0%} done: "
         counts = ", ".join(f"{name} {it.units_done}/{it.units}" for name, it in self.stages.items())
         rejects: Counter[str] = sum((stage.rejects for stage in self.stages.values()), Counter())
+        pools = self._loads[-1][1] if self._loads else {}
+        busy = ", ".join(f"{pool} {share:.0%} of {pools[pool].workers}" for pool, share in self.busy_shares().items())
         parts = [
             f"{done}{counts}",
             f"{now.rate:.1f} h of audio/h" if now.rate is not None else "",
             "rejected " + (", ".join(f"{count} {code}" for code, count in rejects.most_common(5)) or "nothing"),
-            "busy " + " ".join(f"{pool} {share:.0%}" for pool, share in self.busy_shares().items()),
-            f"{duration(now.seconds_left)} left" if now.seconds_left is not None else "time left not known yet",
+            f"busy {busy}" if busy else "no worker was there lately",
+            _left(now.seconds_left),
         ]
         return "; ".join(part for part in parts if part)
 
     def _show(self) -> None:
         """All gauges each time: Ray forgets one that is not set again for a while."""
         now = self.estimate()
-        for pool, workers in self._pools.items():
-            show("lst_pool_workers", workers, {"pool": pool})
+        for pool, load in self._loads[-1][1].items() if self._loads else ():
+            show("lst_pool_workers", load.workers, {"pool": pool})
         for name, stage in self.stages.items():
             show("lst_pending_units", stage.units - stage.units_done, {"stage": name})
             show("lst_pending_audio_hours", stage.hours_left, {"stage": name})
@@ -158,3 +181,9 @@ class Progress:
         rate = f", {now.rate:.1f} h/h" if now.rate is not None else ""
         left = f", {duration(now.seconds_left)} left" if now.seconds_left is not None else ""
         return f"{done}/{units} tasks{rate}{left}"
+
+
+def _left(seconds: float | None) -> str:
+    if seconds is None:
+        return "time left not known yet"
+    return f"{duration(seconds)} left" if seconds >= 1 else "nothing left" if not seconds else "nearly through"

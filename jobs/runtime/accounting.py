@@ -51,6 +51,18 @@ def samples_by_key(*tables: Sequence[Row]) -> dict[str, int]:
     return samples
 
 
+def place_of(key: str, *tables: Sequence[Row]) -> str:
+    """Where the audio of a recording or a segment lies, in words to put behind a sentence; "" where the key itself says it."""
+    uris = {row.recording_id: row.uri for table in tables for row in table if isinstance(row, Recording)}
+    if key in uris:
+        return f" ({uris[key]})"
+    segments = (row for table in tables for row in table if isinstance(row, Segment) and row.segment_id == key)
+    segment = next(segments, None)
+    if segment is None or segment.recording_id not in uris:
+        return ""
+    return f" ({uris[segment.recording_id]}, from {segment.start / SAMPLE_RATE:.2f} s)"
+
+
 def keep_common_segments(tables: dict[str, Sequence[Row]]) -> dict[str, Sequence[Row]]:
     """Of the tables that speak of segments, keep the segments that are in all of them.
 

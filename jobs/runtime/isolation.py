@@ -17,7 +17,7 @@ from typing import Any, Self
 import psutil
 
 from jobs.cluster.limits import LOOK_SECONDS, limit_threads
-from jobs.runtime.accounting import key_of, samples_by_key
+from jobs.runtime.accounting import key_of, place_of, samples_by_key
 from jobs.runtime.stages import build_stage
 from pipeline.source.audio import SourceAudio
 from pipeline.source.base import AudioReader
@@ -68,7 +68,8 @@ def run_rows(stage: Stage, tables: Mapping[str, Sequence[Row]], audio: AudioRead
                 raise
             else:
                 seconds = samples_by_key(*tables.values()).get(part[0], 0) / SAMPLE_RATE
-                rejects.append(failure(stage.name, part[0], error, attempts, seconds))
+                place = place_of(part[0], *tables.values())
+                rejects.append(failure(stage.name, part[0], error, attempts, seconds, place))
         else:
             rows.extend(result.rows)
             rejects.extend(result.rejects)
@@ -102,17 +103,17 @@ class DiedError(RuntimeError):
         self.code = code
 
 
-def failure(stage: str, key: str, error: Exception, attempts: int, seconds: float) -> Reject:
-    """The reject of a row on which alone a stage raised an exception or ended its process."""
+def failure(stage: str, key: str, error: Exception, attempts: int, seconds: float, place: str = "") -> Reject:
+    """The reject of a row on which alone a stage raised an exception or ended its process; `place` ends its sentence."""
     if isinstance(error, DiedError):
-        return _lost(stage, key, error.code, str(error), attempts, seconds)
+        return _lost(stage, key, error.code, str(error) + place, attempts, seconds)
     memory = is_exhaustion(error)
     said = " ".join(str(error).split())[:300]
     return Reject(
         id=key,
         stage=stage,
         code="out_of_memory" if memory else "stage_error",
-        detail=f"the stage {stage} failed on this row alone: {type(error).__name__}{': ' if said else ''}{said}",
+        detail=f"the stage {stage} failed on this row alone: {type(error).__name__}{': ' if said else ''}{said}{place}",
         retriable=True,
         attempts=attempts + 1,
         seconds=seconds,
@@ -308,7 +309,7 @@ def _reject(
     stage: str, key: str, code: RejectCode, attempts: int, tables: Mapping[str, Sequence[Row]], limit: float
 ) -> Reject:
     seconds = samples_by_key(*tables.values()).get(key, 0) / SAMPLE_RATE
-    return _lost(stage, key, code, _described(code, limit), attempts, seconds)
+    return _lost(stage, key, code, _described(code, limit) + place_of(key, *tables.values()), attempts, seconds)
 
 
 def _lost(stage: str, key: str, code: RejectCode, detail: str, attempts: int, seconds: float) -> Reject:

@@ -11,6 +11,7 @@ from itertools import groupby
 from typing import TYPE_CHECKING, Self
 
 from jobs.cluster.limits import Guard, limit_threads
+from jobs.runtime.accounting import place_of
 from jobs.runtime.isolation import Child, DiedError, Limits, failure
 from jobs.runtime.stages import unit_tokenizer_of
 from jobs.store.provenance import provenance
@@ -176,7 +177,7 @@ def _build(
         errors = dict.fromkeys(errors, whole)
     for failed, group in groupby(passage.parts, lambda part: errors[part.segment.segment_id] is not None):
         if failed:
-            rejects += [_reject(part, errors[part.segment.segment_id] or whole, attempts) for part in group]
+            rejects += [_reject(passage, part, errors[part.segment.segment_id] or whole, attempts) for part in group]
         else:
             yield from _build(replace(passage, parts=tuple(group)), build, rejects, attempts)
 
@@ -189,9 +190,10 @@ def _error(build: Build, passage: Passage) -> Exception | None:
     return None
 
 
-def _reject(part: SegmentRecord, error: Exception, attempts: int) -> Reject:
+def _reject(passage: Passage, part: SegmentRecord, error: Exception, attempts: int) -> Reject:
     segment = part.segment
-    return failure(SHARDS, segment.segment_id, error, attempts, (segment.end - segment.start) / SAMPLE_RATE)
+    place = place_of(segment.segment_id, (passage.recording,), (segment,))
+    return failure(SHARDS, segment.segment_id, error, attempts, (segment.end - segment.start) / SAMPLE_RATE, place)
 
 
 class _Reader:

@@ -19,6 +19,10 @@ class RayActorError(Exception):
     """Ray's name for a dead actor."""
 
 
+class ActorUnavailableError(RayActorError):
+    """Ray's name for one that cannot be reached, of which it does not know yet whether it is dead."""
+
+
 class Actor:
     """Remembers what it was asked; `die` says of a call whether it ends the actor, and with which words."""
 
@@ -48,6 +52,7 @@ class FakeRay:
 
     class exceptions:
         RayActorError = RayActorError
+        ActorUnavailableError = ActorUnavailableError
 
     def __init__(self, starts: int = 100) -> None:
         self.actors: list[Actor] = []
@@ -56,6 +61,10 @@ class FakeRay:
         self.order: list[tuple[int, tuple[str, ...]]] = []
         self.die: Callable[[Actor, PartitionTask], str] = lambda actor, task: ""
         self.die_at_start = ""
+        self.unreachable: dict[int, int] = {}
+        """Number of an actor that has worked -> answers of it that do not come through."""
+        self.gone: Actor | None = None
+        """Whose node is lost."""
         self.starts = starts
         self.lost: set[str] = set()
         self._numbers = itertools.count()
@@ -74,7 +83,13 @@ class FakeRay:
 
     def get(self, reference: int) -> Any:
         actor, call, arguments = self.calls[reference]
+        number = self.actors.index(actor)
+        if actor.did and self.unreachable.get(number, 0):
+            self.unreachable[number] -= 1
+            raise ActorUnavailableError("RPC error: Socket closed")
         words = self.die(actor, arguments[0]) if arguments else self.die_at_start
+        if actor is self.gone:
+            words = "The actor died because its node has died."
         if words:
             raise RayActorError(words)
         return call(*arguments)
@@ -213,6 +228,40 @@ def test_a_lost_node_is_nobodys_fault(make: Callable[..., Scheduler], words: str
     done = list(make(ray, [pool("line", ("a",), least=2)]).run("a", tasks(4)))
     assert len(done) == 4
     assert not any(task.deaths for task in done)
+
+
+@pytest.mark.parametrize("is_lost", [True, False])
+def test_a_worker_out_of_reach_is_asked_until_it_is_known_to_be_dead_or_alive(
+    make: Callable[..., Scheduler], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, is_lost: bool
+) -> None:
+    """Ray takes seconds to see that a node is gone; what was there in those seconds is as little at fault as later."""
+    monkeypatch.setattr(scheduler_module, "ASK_SECONDS", 0.0)
+    ray = FakeRay()
+    ray.unreachable[0] = 3
+    scheduler = make(ray, [pool("line", ("a",), least=2)])
+    begun = scheduler.run("a", tasks(6))
+    done = [next(begun), next(begun)]
+    if is_lost:
+        ray.gone = ray.actors[0]
+    done += begun
+    assert sorted(task.number for task in done) == list(range(6))
+    assert not any(task.deaths for task in done)
+    assert ("a node was lost" in caplog.text) == is_lost
+
+
+def test_an_operator_is_told_who_died_of_what_and_what_comes_next(
+    make: Callable[..., Scheduler], caplog: pytest.LogCaptureFixture
+) -> None:
+    ray = FakeRay()
+    NoStore.notes["attempts/run/a/u1"] = b"timeout"
+    words = "pid: 7 namespace: n ip: 10.0.0.1 Worker exit type: SYSTEM_ERROR"
+    ray.die = lambda actor, task: words if task.number < 2 and not task.deaths else ""
+    list(make(ray, [pool("line", ("a",))]).run("a", tasks(3)))
+    who = "a worker of the pool line died (process 7 on 10.0.0.1): it was killed, or crashed in native code, or ended itself"
+    assert f"{who}; a of the partition u0: tried again" in caplog.text
+    assert (
+        f"{who}; a of the partition u1 took longer than it may: taken apart next, to find what does it" in caplog.text
+    )
 
 
 @pytest.mark.parametrize("code", ["timeout", "out_of_memory"])

@@ -2,14 +2,16 @@
 
 import logging
 import time
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 import pytest
 
 from jobs.monitoring import progress as module
 from jobs.monitoring.estimate import StageProgress, UnitHours, duration, estimate
-from jobs.monitoring.progress import Progress
+from jobs.monitoring.progress import Load, Progress
 from jobs.monitoring.watch import CommitWatch
 from jobs.store.store import Store
 from schemas.commit import Commit, Output
@@ -72,6 +74,8 @@ def test_nothing_is_guessed_before_each_stage_was_measured() -> None:
     assert estimate([stage("cheap", 10, 5, 1.0), stage("dear", 10, 0, 0.0)], 1, 1).seconds_left is None
     packs = stage("packing", 10, 0, 0.0, is_awaited=False)
     assert estimate([stage("cheap", 10, 5, 1.0), packs], 1.0, 1.0).seconds_left == pytest.approx(1.0)
+    last = stage("cheap", 1000, 999, 1.0)
+    assert estimate([last], 1.0, 1.0).share_done == 0.99, "what is not through is not said to be"
     done = [stage("cheap", 10, 10, 1.0)]
     assert (estimate(done, 0, 0).seconds_left, estimate(done, 0, 0).share_done) == (0.0, 1.0)
 
@@ -112,14 +116,14 @@ def test_each_commit_is_counted_once_however_it_is_heard_of(tmp_path: Path) -> N
     assert not watch._known["cheap"], "names of gathered files are forgotten"
 
 
-def make(tmp_path: Path, **options: float) -> tuple[Store, Progress]:
+def make(tmp_path: Path, loads: Mapping[str, Load] = MappingProxyType({}), **options: float) -> tuple[Store, Progress]:
     """A run of two stages with two units each, of half an hour, watched without a terminal."""
     store = Store(str(tmp_path))
     units, hours = np.asarray(["a", "b"], "S16"), np.asarray([0.5, 0.5])
     shown = Progress(
         [StageProgress(stage=name, units=2, hours=1.0) for name in FINGERPRINTS],
         dict.fromkeys(FINGERPRINTS, UnitHours(units, hours)),
-        {"cheap-pool": 1, "dear-pool": 2},
+        lambda: dict(loads),
         CommitWatch(store, FINGERPRINTS),
         bar=False,
         **options,
@@ -128,8 +132,15 @@ def make(tmp_path: Path, **options: float) -> tuple[Store, Progress]:
 
 
 def test_a_line_says_done_rate_rejects_busy_and_time_left(tmp_path: Path) -> None:
-    store, shown = make(tmp_path)
-    assert "nothing is committed yet" in shown.line()
+    """Busy is who has work now, not what was committed: a partition of half an hour is at work for minutes before it is."""
+    loads: dict[str, Load] = {}
+    store, shown = make(tmp_path, loads)
+    assert "nothing is committed yet: workers are starting" in shown.line()
+    loads |= {"cheap-pool": Load(workers=1, working=1), "dear-pool": Load(workers=2, working=2)}
+    assert "nothing is committed yet: 3 workers are at their first partitions" in shown.line()
+    shown._look()
+    loads["cheap-pool"] = Load(workers=1, working=0)
+    shown._look()
     store.publish(commit("cheap", "a", 0.5, {"too_short": 2}))
     shown.heard([commit("cheap", "a", 0.5, {"too_short": 2})])
     assert "time left not known yet" in shown.line()
@@ -138,7 +149,7 @@ def test_a_line_says_done_rate_rejects_busy_and_time_left(tmp_path: Path) -> Non
     line = shown.line()
     assert line.startswith("50% done: cheap 1/2, dear 1/2; ")
     assert "rejected 2 too_short" in line
-    assert "busy cheap-pool 50% dear-pool 75%" in line
+    assert "busy cheap-pool 50% of 1, dear-pool 100% of 2" in line
     assert line.endswith("1 s left")
     assert "h of audio/h" in line
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 import pytest
 
+from jobs.runtime.accounting import place_of
 from jobs.runtime.isolation import is_exhaustion, run_rows
 from pipeline.source.base import AudioReader
 from pipeline.stage import StageResult
@@ -92,6 +93,19 @@ def test_rows_that_raise_are_rejected_with_their_traceback_and_the_others_pass()
     assert "in divide" in (last.traceback or "")
     assert last.seconds == pytest.approx(640 / 16_000)
     assert all(reject.retriable and len(reject.traceback or "") < 10_000 for reject in result.rejects)
+
+
+def test_the_sentence_says_where_to_listen() -> None:
+    recording = Recording(
+        recording_id="0" * 16, uri="talks/a.flac", source="test", bytes=0, sha256="0" * 64, codec="", sample_rate=16_000,
+        channels=1, num_samples=16_000, num_samples_16k=16_000,
+    )  # fmt: skip
+    tables = {"segments": SEGMENTS, "recordings": [recording]}
+    result = run_rows(RaisingStage({SEGMENTS[4].segment_id: divide}), tables, NoAudio(), attempts=0)
+    (reject,) = result.rejects
+    assert reject.detail.endswith("(talks/a.flac, from 0.16 s)")
+    assert place_of("0" * 16, [recording]) == " (talks/a.flac)"
+    assert place_of("talks/a.flac", [recording]) == ""
 
 
 def test_nothing_is_run_twice_where_nothing_is_raised() -> None:
