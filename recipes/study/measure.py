@@ -11,15 +11,14 @@ import torch
 from model.inference.trained import load_trained
 from model.scoring.documents import DIRECTIONS
 from model.scoring.losses import losses_of
-from model.scoring.scorer import NORMALISATIONS, Scored, score_task
+from model.scoring.scorer import Scored, score_task
 from recipes.study.design.settings import Study
 from recipes.study.heldout import losses, open_held_out
 from recipes.study.records.choices import log_probs, task_facts
 from recipes.study.records.ledger import Ledger
+from recipes.study.records.points import points_of
 from schemas.cards import hash_file
 from schemas.tasks import Task, read_task
-
-POINTS = {0.0: "0", 0.5: "5", 1.0: "1"}
 
 
 def measure(study: Study, run: Path, device: str = "cpu") -> dict[str, Any]:
@@ -57,13 +56,3 @@ def first_items(task: Task, per_group: int) -> Task:
         if counts[item.group] <= per_group:
             kept.append(item)
     return Task(header=task.header, items=kept, path=task.path)
-
-
-def points_of(scored: list[Scored]) -> dict[str, dict[str, dict[str, str]]]:
-    """group -> direction -> normalisation -> a character per item, in the task's order: 1 right, 5 a tie of two, 0 wrong."""
-    found: dict[str, dict[str, dict[str, str]]] = {}
-    for item in scored:
-        strings = found.setdefault(item.group, {}).setdefault(item.direction, dict.fromkeys(NORMALISATIONS, ""))
-        for normalisation in NORMALISATIONS:
-            strings[normalisation] += POINTS[item.point(normalisation)]
-    return found

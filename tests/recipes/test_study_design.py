@@ -5,12 +5,13 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from recipes.study.design.arms import budget_of, elements_of
 from recipes.study.design.facts import ArmFacts, StudyFacts
 from recipes.study.design.settings import Control, Study
+from recipes.study.records.ledger import Ledger
 from recipes.study.records.readings import accuracy, at, difference
 from schemas.config import ConfigError
 from tests.recipes.test_study import MODEL, STATIC
@@ -118,6 +119,38 @@ def test_log_likelihoods_outlive_the_checkpoint() -> None:
     shorter = [replace(s, endings=(ending(-1.0, 3), ending(-2.0, 4))) for s in scored]
     back = read_scored(facts, log_probs(shorter, facts))
     assert [e.elements for e in back[0].endings] == [3, 4]
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.data())
+def test_points_come_back_from_rounded_log_likelihoods(
+    tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
+) -> None:
+    """A record keeps only where they differ: near ties that rounding hides, ties, and the likelihood of the whole."""
+    from model.scoring.scorer import EndingScore, Scored
+    from recipes.study.records.choices import log_probs, task_facts
+    from recipes.study.records.points import points_of
+
+    near = st.sampled_from([-1.0, -1.001, -1.004, -1.006, -2.0])
+
+    def ending() -> EndingScore:
+        return EndingScore(
+            log_prob=data.draw(near), elements=data.draw(st.sampled_from([4, 5])), length=data.draw(st.sampled_from([0.5, 0.7])),
+            joint=data.draw(near), joint_elements=9,
+        )  # fmt: skip
+
+    groups = data.draw(st.lists(st.sampled_from("ab"), min_size=1, max_size=6))
+    scored = [
+        Scored(id=f"i{number}", group=group, direction=direction, answer=number % 2, endings=(ending(), ending()), choice="c")
+        for direction in ("S->S", "T->T") for number, group in enumerate(groups)
+    ]  # fmt: skip
+    ledger = Ledger(tmp_path_factory.mktemp("ledger"))
+    facts = json.loads(json.dumps(task_facts(scored)))
+    ledger.write("tasks/t", facts)
+    measures = {"tasks": {"t": points_of(scored)}, "choices": {"t": log_probs(scored, facts)}}
+    written = ledger.write("runs/r", {"measures": measures}).read_text()
+    assert json.loads(written)["measures"]["tasks"] == {}
+    assert ledger.read("runs/r")["measures"] == ledger.all("runs")["r"]["measures"] == measures
 
 
 def test_an_arm_may_differ_in_its_model_and_optimiser() -> None:

@@ -44,7 +44,7 @@ class Brief:
         self.facts = StudyFacts.model_validate({name: facts[name] for name in StudyFacts.model_fields})
         self.runs = {
             (record["arm"], int(record["seed"])): record
-            for record in self.ledger.all("runs").values()
+            for record in self.ledger.all("runs", points=False).values()
             if record["control"] == "compute"
         }
         self.task = next(iter(next(iter(self.runs.values()))["measures"]["choices"]))
