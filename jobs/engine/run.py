@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import FrameType
 
 import numpy as np
 
@@ -29,7 +30,7 @@ from jobs.runtime.job import AnyTask, Job, stop_path
 from jobs.runtime.plan import Plan, refresh
 from jobs.runtime.rejects import SPEC, RejectRate
 from jobs.store.lease import Lease
-from schemas.commands.cli import Stopped
+from schemas.commands.signals import Stopped, importing, send_soon
 from schemas.commit import KINDS
 from schemas.config import ConfigError
 
@@ -162,8 +163,10 @@ def stop_on_signal(plan: Plan) -> Iterator[_Stop]:
     """
     stop = _Stop()
 
-    def request(number: int, _frame: object) -> None:
+    def request(number: int, frame: FrameType | None) -> None:
         if stop.requested or not stop.has_begun():
+            if importing(frame):
+                return send_soon(number)
             raise Stopped(signal.Signals(number).name)
         stop.requested = True
         LOG.warning("%s: finishing what is in flight; once more to end at once", signal.Signals(number).name)

@@ -26,8 +26,8 @@ from model.data.packing import PackingConfig, Pick, Piece, fill, pack, rest_of, 
 from model.data.shards import ShardError
 from model.data.sources import DocumentStream
 from model.network.batch import Batch, Selections
-from schemas.commands.cli import STOPPING
 from schemas.commands.processes import end_with_parent, obey_the_parent_alone
+from schemas.commands.signals import STOPPING
 from schemas.config import ConfigError
 from schemas.errors import ExitCode
 

@@ -7,11 +7,12 @@ import signal
 import threading
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from types import FrameType
 from typing import Any
 
 from model.training.distributed import Ranks
-from schemas.commands.cli import AGAIN, STOPPING, Stopped
+from schemas.commands.signals import AGAIN, STOPPING, Stopped, heard_at_once, importing
 from schemas.errors import ExitCode
 
 GRACE = 25.0
@@ -31,11 +32,14 @@ class Signals:
         self._interruptible = interruptible
         self._previous: dict[int, Any] = {}
         self._first = 0.0
+        self._counting = False
         self._deadline = threading.Timer(GRACE, _give_up)
         self._deadline.daemon = True
+        self._ears = ExitStack()
 
     def __enter__(self) -> Signals:
         if threading.current_thread() is threading.main_thread():  # Ray Train calls from another
+            self._ears.enter_context(heard_at_once(self._count_down))
             for number in STOPPING:
                 self._previous[number] = signal.signal(number, self._receive)
         return self
@@ -44,6 +48,7 @@ class Signals:
         self.in_time()
         for number, handler in self._previous.items():
             signal.signal(number, handler)
+        self._ears.close()
 
     def in_time(self) -> None:
         """The step has ended; from here on things may take as long as they take."""
@@ -60,10 +65,14 @@ class Signals:
                 os._exit(ExitCode.TRY_AGAIN)
             return
         self.received, self._first = True, time.monotonic()
-        if number != signal.SIGUSR1:  # which a scheduler sends minutes ahead
-            self._deadline.start()
-        if self._interruptible():
+        if self._interruptible() and not importing(frame):
             raise Stopped(signal.Signals(number).name)
+
+    def _count_down(self, number: int) -> None:
+        """In a thread of its own: in a kernel or a collective that hangs, the main one never comes to `_receive`."""
+        if number != signal.SIGUSR1 and not self._counting:  # that one a scheduler sends minutes ahead
+            self._counting = True
+            self._deadline.start()
 
 
 def _give_up() -> None:

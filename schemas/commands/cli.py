@@ -15,18 +15,14 @@ import errno
 import functools
 import os
 import re
-import signal
 import sys
-import threading
-import time
 import traceback
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from contextvars import ContextVar
 from pathlib import Path
-from types import FrameType
 from typing import Any, NoReturn, Protocol
 
+from schemas.commands.signals import stopping
 from schemas.errors import ExitCode, StorageError, UserError
 
 DEBUG = "--debug"
@@ -41,11 +37,6 @@ EXTRAS = {
     "uroman": "romanise",
 }
 """Package -> the extra of ours that brings it."""
-STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
-"""Ctrl-C, a scheduler's end, a scheduler's warning before it."""
-AGAIN = 1.0
-"""Seconds after which a second signal is one more, and not the first as a launcher passed it on."""
-
 Main = Callable[[Sequence[str] | None], int]
 
 
@@ -54,10 +45,6 @@ class Command(Protocol):
 
     def __call__(self, arguments: Sequence[str] | None = None) -> int:
         """Run it; the exit code."""
-
-
-class Stopped(KeyboardInterrupt):
-    """A signal that ends the command; like Ctrl-C's own exception it passes through `except Exception`."""
 
 
 class Parser(argparse.ArgumentParser):
@@ -216,7 +203,7 @@ def run_command(main: Main, arguments: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if arguments is None else arguments)
     debug = DEBUG in words
     try:
-        with _stopping():
+        with stopping():
             return main([word for word in words if word != DEBUG])
     except BrokenPipeError:  # `| head` has seen enough; nothing may be written to it at exit either
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -230,48 +217,6 @@ def run_command(main: Main, arguments: Sequence[str] | None = None) -> int:
         code, sentence = explained
         print(f"error: {sentence}", file=sys.stderr, flush=True)
         return code
-
-
-@contextmanager
-def _stopping() -> Iterator[None]:
-    """Signals as an exception in the main thread, where there is one to raise it in."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    begun: list[float] = []
-
-    def stop(number: int, _: FrameType | None) -> None:
-        if not begun:
-            begun.append(time.monotonic())
-            raise Stopped(signal.Signals(number).name)
-        if time.monotonic() - begun[0] > AGAIN:
-            os._exit(ExitCode.TRY_AGAIN)
-
-    resent: list[threading.Timer] = []
-    tell = sys.unraisablehook
-
-    def send_again(lost: sys.UnraisableHookArgs) -> None:
-        # Python drops what is raised while it collects an object or calls back for one, as imports make it do: the command would
-        # go on as if nobody had pressed Ctrl-C. The signal comes once more, when that is over.
-        if not isinstance(lost.exc_value, Stopped):
-            tell(lost)
-            return
-        begun.clear()
-        resent.append(threading.Timer(0.05, os.kill, (os.getpid(), signal.Signals[lost.exc_value.args[0]])))
-        resent[-1].daemon = True
-        resent[-1].start()
-
-    before = {number: signal.signal(number, stop) for number in STOPPING}
-    sys.unraisablehook = send_again
-    try:
-        yield
-    finally:
-        sys.unraisablehook = tell
-        for timer in resent:
-            timer.cancel()
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def explain(error: BaseException) -> tuple[ExitCode, str] | None:

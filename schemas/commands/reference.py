@@ -24,6 +24,10 @@ UNITS = (
 )
 """The unit of a field, by how its name ends."""
 NO_DEFAULT = "required"
+BELOW = "see below"
+"""Stands for a default that is a mapping: it has a section of its own."""
+LONGEST_CELL = 60
+"""Characters of a default in a column of its own, on a page."""
 CHOOSERS = ("backend", "kind", "policy", "rule")
 """Fields whose value says which of several classes is meant."""
 
@@ -139,7 +143,7 @@ def _default(field: FieldInfo) -> str:
         return NO_DEFAULT
     value = field.default
     if isinstance(value, BaseModel) or value == {}:
-        return "see below"
+        return BELOW
     if isinstance(value, list | tuple):
         return "[" + ", ".join(str(item) for item in value) + "]"
     return (
@@ -162,10 +166,18 @@ def as_markdown(cls: type[BaseModel]) -> str:
         lines += [section.meaning, ""] if section.meaning else []
         lines += ["| field | type | default | unit | meaning | changes results |", "|---|---|---|---|---|---|"]
         for entry in section.fields:
-            cells = (f"`{entry.name}`", entry.type, entry.default, entry.unit, entry.meaning, entry.effect)
+            long = len(entry.default) > LONGEST_CELL
+            default = "see right" if long else _as_code(entry.default)
+            meaning = f"{entry.meaning} Default: `{entry.default}`." if long else entry.meaning
+            cells = (f"`{entry.name}`", entry.type, default, entry.unit, meaning, entry.effect)
             lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
         lines.append("")
     return "\n".join(lines)
+
+
+def _as_code(default: str) -> str:
+    """A value to the letter: `**/*` would be read as emphasis."""
+    return default if default in (NO_DEFAULT, BELOW) else f"`{default}`"
 
 
 def as_help(cls: type[BaseModel]) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -30,6 +31,7 @@ from tests.model.training.training_runs import (
     wait_until,
     write_run,
 )
+from tests.schemas.commands.stuck import STUCK
 
 STEPS = 6
 AT = 3
@@ -168,3 +170,20 @@ def test_torchrun_ends_with_all_its_ranks(number: signal.Signals, data: Path, tm
         process.kill()
     assert not alive
     assert [step for step, _ in checkpoints(tmp_path / "run" / "checkpoints")] == [len(read_rows(rows))]
+
+
+def test_a_step_that_hangs_in_foreign_code_is_ended() -> None:
+    """A collective whose peer is gone never lets Python run a handler; the count goes on without it."""
+    code = STUCK + (
+        "import model.training.signals as signals\nsignals.GRACE = 0.5\n"
+        "with signals.Signals(lambda: False):\n    stick(signal.SIGINT)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=Path(__file__).resolve().parents[3],
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == ExitCode.TRY_AGAIN
+    assert "within a step that did not end" in done.stderr

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import importlib
-import os
 import pickle
-import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -122,43 +119,6 @@ def test_a_wrong_command_line_is_one_line(capsys: pytest.CaptureFixture[str]) ->
         said = capsys.readouterr().err
         assert complaint in said
         assert said.count("\n") == 1
-
-
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1])
-def test_a_signal_unwinds_the_command(number: signal.Signals, capsys: pytest.CaptureFixture[str]) -> None:
-    """`finally` runs, the code is 75, and the handlers from before are back."""
-    done = []
-
-    def main(arguments: Sequence[str] | None) -> int:
-        try:
-            os.kill(os.getpid(), number)
-            signal.pause()
-        finally:
-            done.append(True)
-        return 0
-
-    before = signal.getsignal(number)
-    assert run_command(main, []) == ExitCode.TRY_AGAIN
-    assert f"stopped by {number.name}" in capsys.readouterr().err
-    assert done
-    assert signal.getsignal(number) is before
-
-
-def test_a_signal_that_python_drops_comes_again(capsys: pytest.CaptureFixture[str]) -> None:
-    """What is raised while an object is collected goes nowhere."""
-
-    class Collected:
-        def __del__(self) -> None:
-            signal.raise_signal(signal.SIGINT)
-
-    def main(arguments: Sequence[str] | None = None) -> int:
-        Collected()
-        time.sleep(5)
-        return 0
-
-    assert run_command(main, []) == ExitCode.TRY_AGAIN
-    assert capsys.readouterr().err == "error: stopped by SIGINT; run it again to go on\n"
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 def test_a_reader_that_has_seen_enough_is_no_error() -> None:

@@ -1,0 +1,152 @@
+"""What SIGINT, SIGTERM and SIGUSR1 do to a command: they unwind its main thread, wherever that is.
+
+Python runs a handler in the main thread alone, between two of its own instructions. Three things can then go wrong, and each
+has been seen: the thread sits in foreign code for minutes (torch waiting for ranks that never come) and no handler runs; the
+exception is raised where Python or a library drops it; it is raised while a module with native code is imported, which aborts
+the process. So a thread hears the signal as it comes, no import is interrupted, and what was dropped is sent again.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from types import FrameType
+from typing import Any
+
+from schemas.errors import ExitCode
+
+STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+"""Ctrl-C, a scheduler's end, a scheduler's warning before it."""
+AGAIN = 1.0
+"""Seconds after which a second signal is one more, and not the first as a launcher passed it on."""
+PATIENCE = 10.0
+"""Seconds that the main thread has to notice a signal; then the process ends without it."""
+SOON = 0.05
+"""Seconds until a signal is sent again."""
+DROPPED = 3
+"""Looks, half a second apart, at which the main thread does not unwind: the exception was dropped."""
+
+
+class Stopped(KeyboardInterrupt):
+    """A signal that ends the command; like Ctrl-C's own exception it passes through `except Exception`."""
+
+
+@contextmanager
+def stopping() -> Iterator[None]:
+    """Signals as `Stopped` in the main thread, where there is one to raise it in; a second one ends the process at once."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    begun: list[float] = []
+    ended = threading.Event()
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        if begun:
+            if time.monotonic() - begun[0] > AGAIN:
+                os._exit(ExitCode.TRY_AGAIN)
+        elif importing(frame):
+            send_soon(number)
+        else:
+            begun.append(time.monotonic())
+            raise Stopped(signal.Signals(number).name)
+
+    def watch(number: int) -> None:
+        if signal.getsignal(number) is not stop:  # who set another handler looks after it
+            return
+        late = time.monotonic() + PATIENCE
+        looks = 0
+        while not ended.wait(0.5) and signal.getsignal(number) is stop:
+            if not begun and time.monotonic() > late:
+                name = signal.Signals(number).name
+                os.write(2, f"error: stopped by {name}; run it again to go on\n".encode())
+                os._exit(ExitCode.TRY_AGAIN)
+            looks = looks + 1 if begun and not _unwinding() else 0
+            if looks == DROPPED:
+                begun.clear()
+                os.kill(os.getpid(), number)
+                late, looks = time.monotonic() + PATIENCE, 0
+
+    tell = sys.unraisablehook
+
+    def hear(lost: sys.UnraisableHookArgs) -> None:
+        # What is raised while an object is collected, or called back for, goes nowhere.
+        if isinstance(lost.exc_value, Stopped):
+            begun.clear()
+            send_soon(signal.Signals[lost.exc_value.args[0]])
+        else:
+            tell(lost)
+
+    before = {number: signal.signal(number, stop) for number in STOPPING}
+    sys.unraisablehook = hear
+    try:
+        with heard_at_once(watch):
+            yield
+    finally:
+        ended.set()
+        sys.unraisablehook = tell
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def heard_at_once(hear: Callable[[int], None]) -> Iterator[None]:
+    """Call `hear` with a signal's number as soon as it comes, in a thread of its own, whatever the main thread is doing.
+
+    To be entered by the main thread. One call at a time.
+    """
+    reader, writer = socket.socketpair()
+    writer.setblocking(False)
+
+    def listen() -> None:
+        with reader:
+            while number := reader.recv(1):
+                if number[0] in STOPPING:
+                    hear(number[0])
+
+    before = signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
+    threading.Thread(target=listen, daemon=True, name="signals").start()
+    try:
+        yield
+    finally:
+        signal.set_wakeup_fd(before)
+        writer.close()  # which ends the thread
+
+
+def importing(frame: FrameType | None) -> bool:
+    """Whether a module is being imported there."""
+    while frame is not None:
+        if frame.f_code.co_filename == "<frozen importlib._bootstrap>":
+            return True
+        frame = frame.f_back
+    return False
+
+
+def send_soon(number: int) -> None:
+    """Send this process a signal once more, a moment later."""
+    timer = threading.Timer(SOON, os.kill, (os.getpid(), number))
+    timer.daemon = True
+    timer.start()
+
+
+def _unwinding() -> bool:
+    """Whether the main thread handles a `Stopped`, or an error that came of it."""
+    now: Any = sys._current_exceptions().get(threading.main_thread().ident or 0)
+    error: BaseException | None = now[1] if isinstance(now, tuple) else now  # the exception alone since Python 3.12
+    while error is not None and not isinstance(error, Stopped):
+        error = error.__cause__ or error.__context__
+    return error is not None
+
+
+def _deaf() -> None:
+    """A forked child shares its parent's ears: a signal to it alone would be heard by the parent."""
+    with suppress(ValueError):  # forked by another thread than the main one
+        signal.set_wakeup_fd(-1)
+
+
+os.register_at_fork(after_in_child=_deaf)

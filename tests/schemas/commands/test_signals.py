@@ -1,0 +1,140 @@
+"""A signal unwinds a command wherever its main thread is: dropped exceptions, imports and foreign code included."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from schemas.commands import signals
+from schemas.commands.cli import run_command
+from schemas.errors import ExitCode
+from tests.schemas.commands.stuck import STUCK
+
+ROOT = Path(__file__).resolve().parents[3]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1])
+def test_a_signal_unwinds_the_command(number: signal.Signals, capsys: pytest.CaptureFixture[str]) -> None:
+    """`finally` runs, the code is 75, and the handlers from before are back."""
+    done = []
+
+    def main(arguments: Sequence[str] | None) -> int:
+        try:
+            os.kill(os.getpid(), number)
+            signal.pause()
+        finally:
+            done.append(True)
+        return 0
+
+    before = signal.getsignal(number)
+    assert run_command(main, []) == ExitCode.TRY_AGAIN
+    assert f"stopped by {number.name}" in capsys.readouterr().err
+    assert done
+    assert signal.getsignal(number) is before
+
+
+def test_a_signal_that_python_drops_comes_again(capsys: pytest.CaptureFixture[str]) -> None:
+    """What is raised while an object is collected goes nowhere."""
+
+    class Collected:
+        def __del__(self) -> None:
+            signal.raise_signal(signal.SIGINT)
+
+    def main(arguments: Sequence[str] | None = None) -> int:
+        Collected()
+        time.sleep(5)
+        return 0
+
+    assert run_command(main, []) == ExitCode.TRY_AGAIN
+    assert capsys.readouterr().err == "error: stopped by SIGINT; run it again to go on\n"
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_a_signal_that_a_library_swallows_comes_again(capsys: pytest.CaptureFixture[str]) -> None:
+    """`except BaseException: pass`, as generated code and retries have it."""
+
+    def main(arguments: Sequence[str] | None = None) -> int:
+        with suppress(BaseException):
+            signal.raise_signal(signal.SIGTERM)
+        time.sleep(20)
+        return 0
+
+    begin = time.monotonic()
+    assert run_command(main, []) == ExitCode.TRY_AGAIN
+    assert time.monotonic() - begin < 10
+    assert "stopped by SIGTERM" in capsys.readouterr().err
+
+
+def test_what_is_saved_on_the_way_out_is_left_in_peace() -> None:
+    """A command that takes longer to end than a dropped signal is given is not signalled again."""
+    saved = []
+
+    def main(arguments: Sequence[str] | None = None) -> int:
+        try:
+            signal.raise_signal(signal.SIGTERM)
+        finally:
+            try:
+                int("a part of it fails")
+            except ValueError:
+                time.sleep((signals.DROPPED + 1.5) * 0.5)
+            saved.append(True)
+        return 0
+
+    assert run_command(main, []) == ExitCode.TRY_AGAIN
+    assert saved
+
+
+def test_no_import_is_interrupted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An exception in the middle of a native module's start aborts the process; the signal waits for its end."""
+    (tmp_path / "signalled_while_imported.py").write_text(
+        "import signal\nsignal.raise_signal(signal.SIGINT)\nDONE = True\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+
+    def main(arguments: Sequence[str] | None = None) -> int:
+        import signalled_while_imported  # type: ignore[import-not-found]
+
+        assert signalled_while_imported.DONE
+        time.sleep(20)
+        return 0
+
+    assert run_command(main, []) == ExitCode.TRY_AGAIN
+    assert sys.modules.pop("signalled_while_imported").DONE
+
+
+def test_foreign_code_that_does_not_come_back_is_ended() -> None:
+    code = STUCK + (
+        "import schemas.commands.signals as signals\nfrom schemas.commands.cli import run_command\n"
+        "signals.PATIENCE = 0.5\nrun_command(lambda words: stick(signal.SIGTERM), [])\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=30)
+    assert (done.returncode, done.stderr) == (75, "error: stopped by SIGTERM; run it again to go on\n")
+
+
+def test_a_forked_child_is_not_heard_by_its_parent() -> None:
+    """Its handlers write into ears of nobody's."""
+
+    def main(arguments: Sequence[str] | None = None) -> int:
+        child = os.fork()
+        if not child:
+            signal.signal(signal.SIGTERM, lambda *_: os._exit(3))
+            while True:
+                signal.pause()
+        time.sleep(0.2)
+        os.kill(child, signal.SIGTERM)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 3
+        return 0
+
+    heard: list[int] = []
+    with signals.heard_at_once(heard.append):
+        assert run_command(main, []) == 0
+        assert main() == 0
+    assert not heard
