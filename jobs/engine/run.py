@@ -30,7 +30,7 @@ from jobs.runtime.job import AnyTask, Job, stop_path
 from jobs.runtime.plan import Plan, refresh
 from jobs.runtime.rejects import SPEC, RejectRate
 from jobs.store.lease import Lease
-from schemas.commands.signals import Stopped, importing, send_soon
+from schemas.commands.signals import Stopped, importing
 from schemas.commit import KINDS
 from schemas.config import ConfigError
 
@@ -164,9 +164,7 @@ def stop_on_signal(plan: Plan) -> Iterator[_Stop]:
     stop = _Stop()
 
     def request(number: int, frame: FrameType | None) -> None:
-        if stop.requested or not stop.has_begun():
-            if importing(frame):
-                return send_soon(number)
+        if (stop.requested or not stop.has_begun()) and not importing(frame):
             raise Stopped(signal.Signals(number).name)
         stop.requested = True
         LOG.warning("%s: finishing what is in flight; once more to end at once", signal.Signals(number).name)

@@ -27,10 +27,10 @@ AGAIN = 1.0
 """Seconds after which a second signal is one more, and not the first as a launcher passed it on."""
 PATIENCE = 10.0
 """Seconds that the main thread has to notice a signal; then the process ends without it."""
-SOON = 0.05
-"""Seconds until a signal is sent again."""
+LOOK = 0.5
+"""Seconds between two looks at whether the main thread has noticed; where it has not, the signal is sent again."""
 DROPPED = 3
-"""Looks, half a second apart, at which the main thread does not unwind: the exception was dropped."""
+"""Looks at which a main thread that was interrupted does not unwind: the exception was dropped."""
 
 
 class Stopped(KeyboardInterrupt):
@@ -45,14 +45,15 @@ def stopping() -> Iterator[None]:
         return
     begun: list[float] = []
     ended = threading.Event()
+    at_work = (
+        threading.Lock()
+    )  # held while a signal is sent again: none may come when the handlers from before are back
 
     def stop(number: int, frame: FrameType | None) -> None:
         if begun:
             if time.monotonic() - begun[0] > AGAIN:
                 os._exit(ExitCode.TRY_AGAIN)
-        elif importing(frame):
-            send_soon(number)
-        else:
+        elif not importing(frame):
             begun.append(time.monotonic())
             raise Stopped(signal.Signals(number).name)
 
@@ -61,16 +62,19 @@ def stopping() -> Iterator[None]:
             return
         late = time.monotonic() + PATIENCE
         looks = 0
-        while not ended.wait(0.5) and signal.getsignal(number) is stop:
-            if not begun and time.monotonic() > late:
-                name = signal.Signals(number).name
-                os.write(2, f"error: stopped by {name}; run it again to go on\n".encode())
-                os._exit(ExitCode.TRY_AGAIN)
+        while not ended.wait(LOOK) and signal.getsignal(number) is stop:
             looks = looks + 1 if begun and not _unwinding() else 0
             if looks == DROPPED:
                 begun.clear()
-                os.kill(os.getpid(), number)
                 late, looks = time.monotonic() + PATIENCE, 0
+            with at_work:
+                if begun or ended.is_set():
+                    continue
+                if time.monotonic() > late:
+                    name = signal.Signals(number).name
+                    os.write(2, f"error: stopped by {name}; run it again to go on\n".encode())
+                    os._exit(ExitCode.TRY_AGAIN)
+                os.kill(os.getpid(), number)
 
     tell = sys.unraisablehook
 
@@ -78,7 +82,6 @@ def stopping() -> Iterator[None]:
         # What is raised while an object is collected, or called back for, goes nowhere.
         if isinstance(lost.exc_value, Stopped):
             begun.clear()
-            send_soon(signal.Signals[lost.exc_value.args[0]])
         else:
             tell(lost)
 
@@ -88,7 +91,8 @@ def stopping() -> Iterator[None]:
         with heard_at_once(watch):
             yield
     finally:
-        ended.set()
+        with at_work:
+            ended.set()
         sys.unraisablehook = tell
         for number, handler in before.items():
             signal.signal(number, handler)
@@ -125,13 +129,6 @@ def importing(frame: FrameType | None) -> bool:
             return True
         frame = frame.f_back
     return False
-
-
-def send_soon(number: int) -> None:
-    """Send this process a signal once more, a moment later."""
-    timer = threading.Timer(SOON, os.kill, (os.getpid(), number))
-    timer.daemon = True
-    timer.start()
 
 
 def _unwinding() -> bool:

@@ -84,7 +84,7 @@ def test_what_is_saved_on_the_way_out_is_left_in_peace() -> None:
             try:
                 int("a part of it fails")
             except ValueError:
-                time.sleep((signals.DROPPED + 1.5) * 0.5)
+                time.sleep((signals.DROPPED + 1.5) * signals.LOOK)
             saved.append(True)
         return 0
 
