@@ -56,7 +56,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from model.inference.expectation import speech_expectation
     from model.inference.sampling import Sampling
     from model.monitor.metrics import read_rows
+    from model.voice.synthesiser import sound_format
 
+    if given.wav:
+        sound_format(given.wav)
     if given.threads:
         torch.set_num_threads(given.threads)
     trained = open_trained(given.checkpoint, given.device, given.dtype)

@@ -115,6 +115,7 @@ CASES: dict[str, tuple[str, int, str]] = {
         "broken.json",
     ),
     "a field that is none": ("configuration nosuchfield", 2, "no field has 'nosuchfield'"),
+    "a sound under no known suffix": ("generate --checkpoint {}/run --prompt a --wav {}/out.xyz", 2, "name it .wav"),
     "no such patching": ("generate --checkpoint {}/run --prompt a --patching words", 2, "words"),
 }
 

@@ -105,6 +105,8 @@ def spec_text(uri: str, name: str, guess: Guess) -> str:
         "  units: # the demo's small ones; configs/mhubert-25hz-km500.yaml has published ones for real use",
         "    encoder: { backend: hubert, model: assets/tiny-hubert, layer: 4, hop: 640 }",
         "    centroids: assets/tiny-kmeans-100",
+        "  shards:",
+        "    audio: false # true (some 60 MB an hour): words to be heard in `lst report`, a voice for what models say",
         "kmeans: # used by `lst fit-kmeans` alone",
         "  num_units: 100",
         "  seed: 0",

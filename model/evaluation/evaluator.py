@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-import soundfile
 import soxr
 import torch
 from torch.distributed.tensor import DTensor
@@ -41,7 +40,7 @@ from model.training.distributed import reshard
 from model.training.loop import Evaluated
 from model.training.run import Run
 from model.voice.options import open_synthesiser
-from model.voice.synthesiser import Synthesiser
+from model.voice.synthesiser import Synthesiser, write_wav
 from schemas.config import ConfigError
 from schemas.errors import UserError
 from schemas.tasks import Task, read_task
@@ -128,7 +127,7 @@ class Evaluator:
         folder.mkdir(parents=True, exist_ok=True)
         for sample, sound in said:
             if sample.in_speech is not None:
-                soundfile.write(folder / sample.in_speech, np.clip(sound, -1, 1), SOUND_RATE)
+                write_wav(folder / sample.in_speech, sound, SOUND_RATE)
         samples = [sample for sample, _ in said]
         seconds = time.perf_counter() - begun
         write_evaluation(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -80,9 +81,32 @@ def _from_recording(sample: Sample, root: str | None, index: str) -> np.ndarray:
     return np.pad(audio, (0, wanted - len(audio))).astype(np.float32)
 
 
-def write_wav(path: str | Path, samples: np.ndarray, sample_rate: int) -> None:
-    """16-bit PCM, or what the suffix says."""
+def sound_format(path: str | Path) -> str:
+    """The format that a file's suffix names.
+
+    Raises:
+        ConfigError: sound is not written under that suffix.
+    """
     import soundfile
 
+    suffix = Path(path).suffix
+    if suffix[1:].upper() not in soundfile.available_formats():
+        raise ConfigError(f"{path}: sound is not written as {suffix or 'a file without a suffix'}", "name it .wav")
+    return suffix[1:].upper()
+
+
+def write_wav(path: str | Path, samples: np.ndarray, sample_rate: int) -> None:
+    """16-bit PCM, or what the suffix says.
+
+    Raises:
+        ConfigError: see `sound_format`.
+        OSError: the file cannot be written.
+    """
+    import soundfile
+
+    form = sound_format(path)
+    subtype = "PCM_16" if soundfile.check_format(form, "PCM_16") else None
     Path(path).parent.mkdir(parents=True, exist_ok=True)
-    soundfile.write(str(path), np.clip(samples, -1.0, 1.0), sample_rate, subtype="PCM_16")
+    held = io.BytesIO()  # libsndfile does not say what went wrong with a file
+    soundfile.write(held, np.clip(samples, -1.0, 1.0), sample_rate, format=form, subtype=subtype)
+    Path(path).write_bytes(held.getvalue())

@@ -27,6 +27,8 @@ AGAIN = 1.0
 """Seconds after which a second signal is one more, and not the first as a launcher passed it on."""
 PATIENCE = 10.0
 """Seconds that the main thread has to notice a signal; then the process ends without it."""
+IMPORT_PATIENCE = 3.0
+"""The same for an import: it has nothing to keep."""
 LOOK = 0.5
 """Seconds between two looks at whether the main thread has noticed; where it has not, the signal is sent again."""
 DROPPED = 3
@@ -44,7 +46,7 @@ def stopping() -> Iterator[None]:
         yield
         return
     begun: list[float] = []
-    ended = threading.Event()
+    held_up, ended = threading.Event(), threading.Event()
     at_work = (
         threading.Lock()
     )  # held while a signal is sent again: none may come when the handlers from before are back
@@ -53,24 +55,25 @@ def stopping() -> Iterator[None]:
         if begun:
             if time.monotonic() - begun[0] > AGAIN:
                 os._exit(ExitCode.TRY_AGAIN)
-        elif not importing(frame):
+        elif importing(frame):
+            held_up.set()
+        else:
             begun.append(time.monotonic())
             raise Stopped(signal.Signals(number).name)
 
     def watch(number: int) -> None:
         if signal.getsignal(number) is not stop:  # who set another handler looks after it
             return
-        late = time.monotonic() + PATIENCE
-        looks = 0
+        came, looks = time.monotonic(), 0
         while not ended.wait(LOOK) and signal.getsignal(number) is stop:
             looks = looks + 1 if begun and not _unwinding() else 0
             if looks == DROPPED:
                 begun.clear()
-                late, looks = time.monotonic() + PATIENCE, 0
+                came, looks = time.monotonic(), 0
             with at_work:
                 if begun or ended.is_set():
                     continue
-                if time.monotonic() > late:
+                if time.monotonic() - came > (IMPORT_PATIENCE if held_up.is_set() else PATIENCE):
                     name = signal.Signals(number).name
                     os.write(2, f"error: stopped by {name}; run it again to go on\n".encode())
                     os._exit(ExitCode.TRY_AGAIN)
