@@ -23,7 +23,8 @@ from jobs.cluster.places import local_or_url
 from jobs.runtime.cli import load_spec, spec_parser
 from jobs.runtime.plan import Plan, make_plan, recorded_plan
 from jobs.runtime.shard_index import FOLDER as PARTS
-from jobs.store.commit_log import CommitLog, folder_of, is_among, list_commits
+from jobs.store.commit_folders import Listed, folder_of, while_it_stands
+from jobs.store.commit_log import CommitLog, is_among
 from jobs.store.lease import owned
 from jobs.store.records import SPEC_REMEDY, tables_on_record
 from jobs.store.standing import NAMED, keys_of_names
@@ -31,8 +32,13 @@ from jobs.store.store import Store
 from schemas.commands.cli import command
 from schemas.commit import KINDS, SHARD_FOLDER, SHARDS
 from schemas.config import ConfigError
+from schemas.errors import DataError
 from schemas.tables import TABLES
 
+DAMAGED = (
+    "run jobs/tokenize_audio.py with the spec that it is of, which sets it aside, or move it to damaged/ "
+    "if that work is given up; then gc"
+)
 EXAMPLES = """  python jobs/gc.py --config configs/demo.yaml --dry-run
   python jobs/gc.py --config configs/demo.yaml --stale
 """
@@ -87,15 +93,15 @@ def collect(plan: Plan, stale: bool) -> Garbage:
 
     Raises:
         ConfigError: the current spec is not complete, so what the older commits hold may still be all there is.
+        DataError: some commits cannot be read, so nobody knows what they name.
     """
-    garbage = Garbage()
     if stale and not plan.is_complete():
         raise ConfigError("--stale wants a finished run of this spec first: run jobs/tokenize_audio.py")
     needed = needs(plan) if stale else None
+    garbage = Garbage()
     logs: dict[str, list[CommitLog]] = {SHARDS: [], **{table: [] for table in TABLES}}
-    for folder, names in list_commits(plan.store).items():
-        garbage.files += [f"{folder}/{name}" for name in names if name.endswith(".tmp")]
-        log = open_log(plan.store, folder, names)
+    for log, temporary in while_it_stands(plan.store, lambda listed: open_logs(plan.store, listed)):
+        garbage.files += temporary
         logs.setdefault(log.stage, []).append(log)
     rejects: list[np.ndarray] = []
     for stage, its_logs in logs.items():
@@ -105,6 +111,8 @@ def collect(plan: Plan, stale: bool) -> Garbage:
             if len(gone):
                 garbage.commits.append((log, gone))
             files, its_rejects = named_by(log, gone)
+            for path, why in log.damaged:
+                raise DataError(f"{log.store.root}/{path} {why}, and the files that it names would be removed", DAMAGED)
             named.append(files)
             rejects.append(its_rejects)
         if stage != "rejects":
@@ -167,10 +175,14 @@ def _leftovers(store: Store) -> list[str]:
     return sorted(old) + temporary + store.find("attempts") + store.find("kmeans")
 
 
-def open_log(store: Store, folder: str, names: list[str]) -> CommitLog:
-    """The log of a folder of commits, whoever's it is."""
-    _, stage, fingerprint = folder.split("/")
-    return CommitLog(store, stage, fingerprint, names)
+def open_logs(store: Store, listed: Listed) -> list[tuple[CommitLog, list[str]]]:
+    """The logs of all folders of commits, whoever's they are, each with the temporary files in it."""
+    logs = []
+    for folder, names in listed.items():
+        _, stage, fingerprint = folder.split("/")
+        temporary = [f"{folder}/{name}" for name in names if name.endswith(".tmp")]
+        logs.append((CommitLog(store, stage, fingerprint, names), temporary))
+    return logs
 
 
 def needs(plan: Plan) -> dict[str, list[np.ndarray]]:

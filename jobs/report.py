@@ -97,11 +97,7 @@ def identity(spec: PipelineSpec, store: Store, index: bytes | None) -> dict[str,
 
     Commits count because rejects and times can change while the shards stay as they are.
     """
-    try:
-        found = store.fs.find(store.path("commits"), detail=True)
-    except FileNotFoundError:
-        found = {}
-    commits = sorted((name.rsplit("/", 3)[1:], entry["size"]) for name, entry in found.items())
+    commits = [(name.split("/"), entry["size"]) for name, entry in store.tree("commits").items()]
     code = [hash_file(Path(__file__).parent / name) for name in CODE]
     return {
         "lst-index-fingerprint": _fingerprint(spec, index) if index is not None else "none",

@@ -70,5 +70,10 @@ class StorageError(OSError):
     """A file could not be read or written though it was tried for minutes; the message names it."""
 
 
-class CredentialsError(DataError):
-    """A storage does not let us in, or no longer: nothing of it can be read until somebody mends that."""
+class CredentialsError(UserError):
+    """A storage does not let us in, or no longer: nothing of it can be read until somebody mends that.
+
+    No ValueError, which says that something was read and is damaged.
+    """
+
+    code = ExitCode.STORAGE

@@ -31,7 +31,8 @@ from jobs.runtime.drive import write_spec
 from jobs.runtime.plan import Plan, make_plan
 from jobs.runtime.published import catalog_of
 from jobs.runtime.shard_writer import BELIEF
-from jobs.store.commit_log import ROW_GROUP, folder_of
+from jobs.store.commit_folders import folder_of
+from jobs.store.commit_log import ROW_GROUP
 from jobs.store.commit_rows import COUNTS, SCHEMA
 from jobs.store.provenance import provenance
 from jobs.store.records import source_key

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 
 from pydantic import ValidationError
 
-from jobs.store.commit_log import folder_of
+from jobs.store.commit_folders import folder_of
 from schemas.commit import Commit
 from schemas.storage.files import Files
 

@@ -14,15 +14,12 @@ from jobs.engine.run import stage_progress
 from jobs.monitoring.estimate import RECENT, Estimate, StageProgress, duration, estimate
 from jobs.reporting.timeline import receipts
 from jobs.runtime.plan import Plan, recorded_plan, refresh
-from jobs.store.commit_log import list_commits
 from jobs.store.lease import read_owner
 from jobs.store.records import SPEC_REMEDY
 from jobs.store.store import Store
 from schemas.audio import SAMPLE_RATE
 
 NOTHING_KNOWN = Estimate(share_done=None, rate=None, seconds_left=None)
-LOOKS = 3
-"""A run that gathers its commits while they are read is looked at again, so often at most."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,7 +74,7 @@ def read_state(output: str, now: float | None = None) -> RunState:
         return RunState(output=output, state=state, owner=owner, heartbeat_seconds=beat)
     name = max(records, key=lambda name: str(records[name]["when"]))
     plan = recorded_plan(store, records[name])
-    _look_up(plan)
+    refresh(plan, check_files=False)
     stages = [stage_progress(plan, stage) for stage in plan.stages]
     finished = plan.is_complete()
     stopped = owner is None or owner.get("released")
@@ -93,15 +90,6 @@ def read_state(output: str, now: float | None = None) -> RunState:
         recent=recent,
         estimate=estimate(stages, work, seconds),
     )
-
-
-def _look_up(plan: Plan) -> None:
-    for _ in range(LOOKS):
-        before = list_commits(plan.store)
-        refresh(plan, check_files=False)
-        after = list_commits(plan.store)
-        if all(set(names) <= set(after.get(folder, ())) for folder, names in before.items()):
-            return  # nothing that was listed has been gathered into a part since
 
 
 def _lately(plan: Plan, now: float | None) -> tuple[dict[str, Recent], float, float]:

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from jobs.runtime.stages import identify, unit_tokenizer_of, upstream_of
-from jobs.store.commit_log import CommitLog, folder_of, list_commits
+from jobs.store.commit_folders import Listed, folder_of, while_it_stands
+from jobs.store.commit_log import CommitLog
 from jobs.store.labels import labels_read
 from jobs.store.provenance import VERSIONS
 from jobs.store.records import read_inventory, refresh_inventory
@@ -296,12 +297,23 @@ def refresh(plan: Plan, check_files: bool = True) -> None:
     """Look up the commits. One that stands on a missing commit, or names a missing file, does not count as done.
 
     Without `check_files` the log of commits alone is read.
+
+    Raises:
+        TryAgain: a run that goes on gathers its commits faster than they are read.
     """
-    listed, listings = list_commits(plan.store), Listings(plan.store)
+
+    def read(listed: Listed) -> dict[str, CommitLog]:
+        folders = {name: folder_of(name, stage.fingerprint) for name, stage in plan.stages.items()}
+        return {
+            name: CommitLog(plan.store, name, stage.fingerprint, listed.get(folders[name], []))
+            for name, stage in plan.stages.items()
+        }
+
+    plan.logs |= while_it_stands(plan.store, read)
+    listings = Listings(plan.store)
     plan.damaged = []
     for name, stage in plan.stages.items():
-        log = CommitLog(plan.store, name, stage.fingerprint, listed.get(folder_of(name, stage.fingerprint), []))
-        plan.logs[name] = log
+        log = plan.logs[name]
         units = plan.units[name]
         plan.done[name] = standing(log, units, listings, plan.damaged.append) if check_files else log.find(units) >= 0
         plan.damaged += [f"{plan.store.root}/{path} {why}" for path, why in log.damaged]

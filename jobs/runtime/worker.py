@@ -144,6 +144,8 @@ class StageWorker:
             return commit
         try:
             return self.store.read_commit(commit.stage, commit.fingerprint, commit.partition)
+        except FileNotFoundError:  # another owner of the output has gathered it just now
+            return self._publish(commit)
         except ValueError:  # damaged since the run listed the commits: this one takes its place
             path = self.store.commit_path(commit.stage, commit.fingerprint, commit.partition)
             LOG.warning("%s", self.store.set_aside(path, "is empty or damaged"))

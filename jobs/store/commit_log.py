@@ -22,6 +22,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import ValidationError
 
+from jobs.store.commit_folders import folder_of
 from jobs.store.commit_rows import SCHEMA, commit_of, rows_of, subset
 from schemas.commit import Commit
 from schemas.storage.files import Files, sha256
@@ -35,20 +36,6 @@ ROW_GROUP = 1 << 13
 CHUNK = 1 << 15
 """Commits that are looked up at a time, wherever in the log they stand."""
 UNIT = re.compile("[0-9a-f]{16}")
-
-
-def folder_of(stage: str, fingerprint: str) -> str:
-    """Where a stage's commits lie."""
-    return f"commits/{stage}/{fingerprint[:16]}"
-
-
-def list_commits(store: Files) -> dict[str, list[str]]:
-    """Folder -> names of files in it, for every stage and fingerprint there is: one listing."""
-    found: dict[str, list[str]] = {}
-    for path in store.find("commits"):
-        folder, _, name = path.rpartition("/")
-        found.setdefault(folder, []).append(name)
-    return found
 
 
 class CommitLog:
@@ -67,6 +54,8 @@ class CommitLog:
         """In the order of the rows of `_singles`."""
         self._forget_caches()
         self.add_files([name for name in names if name.endswith(".json")])
+        for name in self.parts:
+            self._part(name)  # now, for what is open stays readable whoever gathers it
 
     def add_files(self, names: Sequence[str]) -> None:
         """Read the single commits of these names."""
@@ -201,7 +190,9 @@ class CommitLog:
         if name not in self._open:
             try:
                 self._open[name] = self._open_part(name)
-            except (pa.ArrowException, FileNotFoundError, ValueError) as error:
+            except FileNotFoundError:  # gathered since it was listed: see `while_it_stands`
+                self._open[name] = None
+            except (pa.ArrowException, ValueError) as error:
                 self.damaged.append((f"{self.folder}/{name}", f"cannot be read ({error})"))
                 self._open[name] = None
         return self._open[name]

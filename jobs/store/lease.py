@@ -106,7 +106,7 @@ class Lease:
                 return
             self.store.write_bytes(_path(self.number), self._content())
             self._renewed = time.time()
-        except (OSError, ConfigError) as error:
+        except Exception as error:  # whatever it is: a heartbeat that ended without a word would leave two owners
             if time.time() - self._renewed > EXPIRES:
                 self._lost = f"the lease on {self.store.root} could not be renewed: {error}"
 

@@ -20,7 +20,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from jobs.store.commit_log import folder_of
+from jobs.store.commit_folders import folder_of
 from schemas.arrow import Row, RowType, to_rows, to_table
 from schemas.cards import Card
 from schemas.commit import Commit, Output

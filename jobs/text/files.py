@@ -16,6 +16,7 @@ from schemas.cards import fingerprint
 from schemas.config import ConfigError, in_short
 from schemas.errors import DataError
 from schemas.storage.files import filesystem_of
+from schemas.storage.tree import matching_files
 
 Form = Literal["txt", "jsonl", "parquet", "arrow"]
 SUFFIXES: dict[str, Form] = {
@@ -76,9 +77,9 @@ def list_files(source: str) -> list[str]:
     """
     files, path = filesystem_of(source)
     if any(sign in path for sign in "*?["):
-        names = sorted(files.glob(path))
+        names = matching_files(files, path)
     elif files.isdir(path):
-        names = sorted(files.find(path))
+        names = matching_files(files, f"{path.rstrip('/')}/**")
     else:
         names = [path] if files.exists(path) else []
     if not names:

@@ -19,6 +19,7 @@ class CorpusFolder(Protocol):
 
     uri: str
     root: str
+    is_local: bool
 
     def open(self, uri: str) -> BinaryIO:
         """A seekable binary file.

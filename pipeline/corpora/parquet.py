@@ -11,17 +11,25 @@ import pyarrow.parquet as pq
 from pipeline.corpora.base import Corpus, CorpusRow, audio_uri
 from pipeline.corpora.manifests import facts_of, manifest_names
 from schemas.config import ConfigError
+from schemas.storage.retry import asked_again, time_mends
 
 
 def parquet(corpus: Corpus) -> Iterator[CorpusRow]:
     """Every .parquet: a recording for each row, named by its number. The audio column is not read here."""
     for name in manifest_names(corpus, ("**/*.parquet",)):
-        try:
-            with corpus.files.open_ranged(name) as file:
-                yield from _file(corpus, name, pq.ParquetFile(file))
-        except (pa.ArrowException, OSError) as error:
-            detail = f"{name} cannot be read as Parquet, fetch it again: {error}"
-            yield CorpusRow(audio="", place=name, code="decode_error", problem=detail)
+        yield from asked_again(name, lambda name=name: list(_rows(corpus, name)))  # type: ignore[misc]
+
+
+def _rows(corpus: Corpus, name: str) -> Iterator[CorpusRow]:
+    """The rows of a file; what is wrong with it comes as the last one."""
+    try:
+        with corpus.files.open_ranged(name) as file:
+            yield from _file(corpus, name, pq.ParquetFile(file))
+    except (pa.ArrowException, OSError) as error:
+        if not corpus.files.is_local and time_mends(name, error):
+            raise
+        detail = f"{name} cannot be read as Parquet, fetch it again: {error}"
+        yield CorpusRow(audio="", place=name, code="decode_error", problem=detail)
 
 
 def _file(corpus: Corpus, name: str, file: Any) -> Iterator[CorpusRow]:

@@ -10,6 +10,7 @@ from typing import Any
 
 from pipeline.corpora.base import Corpus, CorpusFolder, CorpusRow, is_audio, to_samples
 from pipeline.corpora.manifests import facts_of, manifest_names
+from schemas.storage.retry import asked_again, time_mends
 
 MAX_SIDECAR = 1 << 24
 """Bytes: no transcript is longer, and a member that claims to be is not read."""
@@ -36,7 +37,15 @@ class Damage:
 
 
 def members(files: CorpusFolder, tar: str) -> Iterator[TarMember | Damage]:
-    """The regular files of a tar in order; only headers and sidecars are read. A damaged tar gives what is before the damage."""
+    """The regular files of a tar in order; only headers and sidecars are read. A damaged tar gives what is before the damage.
+
+    Raises:
+        StorageError: the storage did not answer for minutes; a tar cut short there would be recordings that are gone.
+    """
+    yield from asked_again(tar, lambda: list(_members(files, tar)))
+
+
+def _members(files: CorpusFolder, tar: str) -> Iterator[TarMember | Damage]:
     count = 0
     try:
         with files.open_ranged(tar) as file, tarfile.open(fileobj=file, mode="r:") as opened:
@@ -64,6 +73,8 @@ def members(files: CorpusFolder, tar: str) -> Iterator[TarMember | Damage]:
             what = f"{tar} cannot be read as a tar ({error}); a compressed one must be made a plain .tar first (gunzip, zstd -d)"
         yield Damage(name="", detail=what)
     except OSError as error:
+        if not files.is_local and time_mends(tar, error):
+            raise
         yield Damage(name="", detail=f"{tar} cannot be read: {error}")
 
 

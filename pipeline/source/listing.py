@@ -5,6 +5,7 @@ What is found is kept as columns, about 100 bytes a file, and comes in batches: 
 
 from __future__ import annotations
 
+import errno
 import os
 import unicodedata
 from collections import Counter
@@ -20,6 +21,7 @@ import pyarrow.compute as pc
 
 from schemas.storage.files import is_folder_mark, stamp_of
 from schemas.storage.retry import asked_again
+from schemas.storage.tree import remote_files
 
 MAX_DEPTH = 64
 """Folders in each other; deeper ones are counted, for only a loop of mounts makes them."""
@@ -27,6 +29,8 @@ MAX_LINKS = 3
 """Linked folders on one way: where ten folders link to each other, there are 10! ways through them."""
 LISTERS = 16
 """Folders of an object storage that are listed side by side."""
+OF_THE_FOLDER = frozenset({errno.EACCES, errno.EPERM, errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG})
+"""What a file system says of a folder that it cannot show; anything else is of the moment or of this process."""
 BATCH = 1 << 13
 """Files that are Python objects at a time."""
 FILE = pa.schema([("name", pa.string()), ("bytes", pa.int64()), ("stamp", pa.string())])
@@ -95,17 +99,17 @@ def _table(rows: list[FileRow]) -> pa.Table:
 def _listed(filesystem: Any, root: str) -> Iterator[FileRow]:
     """The files on another storage. A folder of the root is one listing, so that only some of them are objects at once."""
 
-    def listing(folder: str) -> dict[str, Any]:
-        found: dict[str, Any] = asked_again(folder, lambda: filesystem.find(folder, detail=True))
-        return found
+    def listing(folder: str) -> list[tuple[str, dict[str, Any]]]:
+        return list(remote_files(filesystem, folder))
 
+    filesystem.invalidate_cache()  # what this process has listed before may have grown
     top = asked_again(root, lambda: filesystem.ls(root, detail=True))
     folders = [str(entry["name"]) for entry in top if entry["type"] == "directory"]
     yield from _rows(root, ((str(entry["name"]), entry) for entry in top if entry["type"] == "file"))
     with ThreadPoolExecutor(LISTERS) as pool:
         for start in range(0, len(folders), LISTERS):
             for found in pool.map(listing, folders[start : start + LISTERS]):
-                yield from _rows(root, found.items())
+                yield from _rows(root, found)
 
 
 def _rows(root: str, entries: Iterable[tuple[str, dict[str, Any]]]) -> Iterator[FileRow]:
@@ -123,22 +127,25 @@ def _above(root: str) -> list[tuple[int, int]]:
 def _walk(folder: str, prefix: str, above: list[tuple[int, int]], num_links: int, found: Found) -> Iterator[FileRow]:
     """(name, bytes, stamp) of the files of a folder of this machine; what is no file that can be read is noted in `found`."""
     try:
-        entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
+        entries = asked_again(folder, lambda: sorted(os.scandir(folder), key=lambda entry: entry.name))
     except OSError as error:
+        if error.errno not in OF_THE_FOLDER:
+            raise  # it says nothing of what lies there: left out, that would be taken for removed
         found.passed_over[f"in folders that cannot be read ({error.strerror})"] += 1
         return
     for entry in entries:
-        name = prefix + entry.name
+        name, inside = prefix + entry.name, None
         try:
             if entry.is_dir():
-                if (identity := _identity(entry.path)) in above:
+                identity, followed = _identity(entry.path), num_links + entry.is_symlink()
+                if identity in above:
                     found.passed_over["links back to a folder above"] += 1
                 elif prefix.count("/") >= MAX_DEPTH:
                     found.passed_over[f"folders deeper than {MAX_DEPTH}"] += 1
-                elif (followed := num_links + entry.is_symlink()) > MAX_LINKS:
+                elif followed > MAX_LINKS:
                     found.passed_over[f"links inside {MAX_LINKS} linked folders"] += 1
                 else:
-                    yield from _walk(entry.path, f"{name}/", [*above, identity], followed, found)
+                    inside = _walk(entry.path, f"{name}/", [*above, identity], followed, found)
             elif entry.is_file():
                 status = entry.stat()
                 yield name, status.st_size, f"{status.st_size}:{status.st_mtime_ns}"
@@ -152,6 +159,8 @@ def _walk(folder: str, prefix: str, above: list[tuple[int, int]], num_links: int
                 found.broken[_writable(name)] = "it is no file that can be read (a pipe, a socket or a device)"
         except OSError as error:
             found.broken[_writable(name)] = f"it cannot be looked at: {error.strerror or error}"
+        if inside is not None:  # here, where its own errors are not taken for this entry's
+            yield from inside
 
 
 def _identity(path: str) -> tuple[int, int]:

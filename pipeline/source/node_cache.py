@@ -50,10 +50,10 @@ class NodeCache:
         """Keep samples if there is room for them; a disk that fails costs only the keeping."""
         if samples.nbytes > self._most_bytes:
             return
-        self._make_room(samples.nbytes)
         path = self._path(recording_id, channel)
         beside = path.with_suffix(f".{os.getpid()}.tmp")
         try:
+            self._make_room(samples.nbytes)
             with open(beside, "wb") as file:
                 np.save(file, samples)
             os.replace(beside, path)

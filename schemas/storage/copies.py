@@ -7,6 +7,7 @@ import queue
 import threading
 import uuid
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -52,7 +53,7 @@ class Copies:
             OSError: the file cannot be read; a StorageError where the storage did not answer for minutes.
         """
         target = self.directory / remote.name
-        if target.exists():
+        with suppress(FileNotFoundError):  # not here; or another process has just made room
             os.utime(target)
             return target
         with locked(target.with_suffix(".lock")):  # of the readers of a node one fetches, and the others find it here

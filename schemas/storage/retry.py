@@ -48,7 +48,7 @@ def asked_again(named: str, call: Callable[[], Result]) -> Result:
         try:
             return call()
         except Exception as error:
-            if not _passes(named, error):
+            if not time_mends(named, error):
                 raise
             if time.monotonic() + pause > deadline:
                 raise StorageError(f"{named} could not be reached for {RETRY_SECONDS:.0f} s: {error}") from error
@@ -56,8 +56,12 @@ def asked_again(named: str, call: Callable[[], Result]) -> Result:
         pause = min(pause * 2, LONGEST_PAUSE)
 
 
-def _passes(named: str, error: Exception) -> bool:
-    """Whether an error is one that time mends."""
+def time_mends(named: str, error: Exception) -> bool:
+    """Whether an error says that a storage cannot answer now, and nothing of the file.
+
+    Raises:
+        CredentialsError: it says that the credentials are missing or have expired.
+    """
     status, code = status_of(error)
     if code in EXPIRED:
         raise CredentialsError(

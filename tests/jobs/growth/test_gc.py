@@ -1,5 +1,7 @@
 """gc removes what no commit names, and nothing else."""
 
+import errno
+import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,6 +16,7 @@ from jobs.store.records import index_name
 from pipeline.stage import Stage, StageResult
 from schemas.arrow import Row
 from schemas.config import ConfigError
+from schemas.errors import DataError
 from schemas.spec import PipelineSpec
 from tests.jobs.runtime.test_plan import run_here
 from tests.jobs.small_corpus import contents, make_spec
@@ -91,3 +94,36 @@ def count_calls(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
 
     monkeypatch.setattr(worker_module, "run_rows", counted)
     return calls
+
+
+def test_commits_that_cannot_be_listed_or_read_keep_what_they_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Taken for an empty folder or for no commits, they would have cost the tables of their stage."""
+    spec = make_spec(tmp_path)
+    run_here(spec)
+    plan = make_plan(spec)
+    for log in plan.logs.values():
+        log.gather()
+    before = contents(Path(spec.output))
+    honest = os.scandir
+
+    def scandir(path: Any = ".") -> Any:
+        if "commits/words/" in str(path):
+            raise OSError(errno.EMFILE, "Too many open files", str(path))
+        return honest(path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "scandir", scandir)
+        with pytest.raises(OSError, match="Too many open files"):
+            find_garbage(plan, stale=False)
+    (part,) = Path(spec.output).glob("commits/words/*/part-*.parquet")
+    part.write_bytes(part.read_bytes()[:-8] + b"bad bad!")
+    with pytest.raises(DataError, match=rf"{part.name} cannot be read .*would be removed.*sets it aside"):
+        find_garbage(make_plan(spec, recorded=True), stale=False)
+    run_here(spec)
+    assert collect(spec, stale=False)[1] == set()
+    after = contents(Path(spec.output))
+    assert {name: data for name, data in after.items() if name.startswith(("tables/", "shards/"))} == {
+        name: data for name, data in before.items() if name.startswith(("tables/", "shards/"))
+    }

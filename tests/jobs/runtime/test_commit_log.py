@@ -9,10 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from jobs.store import commit_log
+from jobs.store import commit_folders, commit_log
+from jobs.store.commit_folders import folder_of, list_commits, while_it_stands
 from jobs.store.commit_log import CommitLog
 from jobs.store.store import Store
 from schemas.commit import Commit, Output
+from schemas.errors import TryAgain
 
 UNITS = [hashlib.sha256(b"%d" % number).hexdigest()[:16] for number in range(60)]
 
@@ -47,7 +49,7 @@ def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
 
 
 def opened(store: Store) -> CommitLog:
-    folder = commit_log.folder_of("words", "f" * 64)
+    folder = folder_of("words", "f" * 64)
     return CommitLog(store, "words", "f" * 64, sorted(store.names(folder)))
 
 
@@ -148,3 +150,46 @@ def test_a_commit_under_the_name_of_another_is_no_commit(store: Store) -> None:
     log = opened(store)
     assert names(log) == sorted(UNITS[:2])
     assert "is the commit of something else" in log.damaged[0][1]
+
+
+def read(store: Store) -> list[str]:
+    def open_log(listed: dict[str, list[str]]) -> CommitLog:
+        return CommitLog(store, "words", "f" * 64, listed.get(folder_of("words", "f" * 64), []))
+
+    return names(while_it_stands(store, open_log))
+
+
+@pytest.mark.parametrize("moment", ["before it is read", "while it is listed", "again and again"])
+def test_whoever_reads_beside_a_run_misses_nothing_that_it_gathers(
+    store: Store, moment: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A listing is of files that may be in a part by now; and one made meanwhile may show neither the files nor the part."""
+    written(store, UNITS[:10]).gather()
+    written(store, UNITS[10:20])
+    looks = 0
+
+    def listing(store: Store) -> dict[str, list[str]]:
+        nonlocal looks
+        looks += 1
+        listed = list_commits(store)
+        if looks == 1 and moment == "while it is listed":
+            listed = {folder: [name for name in names if "part" in name] for folder, names in listed.items()}
+        if looks == 1 or moment == "again and again":
+            written(store, UNITS[20 + looks : 21 + looks]).gather()
+        return listed
+
+    monkeypatch.setattr(commit_folders, "list_commits", listing)
+    if moment == "again and again":
+        with pytest.raises(TryAgain, match="gathered faster"):
+            read(store)
+    else:
+        assert read(store) == sorted([*UNITS[:20], UNITS[21]])
+        assert looks == 3
+
+
+def test_what_is_open_is_read_whoever_gathers_it(store: Store) -> None:
+    written(store, UNITS[:10]).gather()
+    log = opened(store)
+    written(store, UNITS[10:20]).gather()
+    assert names(log) == sorted(UNITS[:10])
+    assert log.damaged == []

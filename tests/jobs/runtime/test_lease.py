@@ -17,6 +17,7 @@ from jobs.store import lease as lease_module
 from jobs.store.lease import Lease, LeaseLost, owned
 from jobs.store.store import Store
 from schemas.config import ConfigError
+from schemas.errors import CredentialsError
 
 
 @pytest.fixture
@@ -104,6 +105,23 @@ def test_a_predecessor_stays_and_those_before_it_go(store: Store) -> None:
         "lease-00000002.json",
         "lease-00000003.json",
     ]
+
+
+@pytest.mark.parametrize("error", [CredentialsError("expired", "renew them"), RuntimeError("of a client library")])
+def test_a_heart_that_cannot_beat_is_noticed(store: Store, error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever the storage's client raises: the thread goes on trying, and after EXPIRES seconds the run learns of it."""
+    monkeypatch.setattr(lease_module, "BEAT", 0.01)
+    monkeypatch.setattr(lease_module, "EXPIRES", 0.1)
+    lease = Lease(store, "first")
+    lease.acquire()
+
+    def fail(folder: str) -> set[str]:
+        raise error
+
+    store.names = fail  # type: ignore[method-assign]
+    lease._thread.join(10)
+    with pytest.raises(LeaseLost, match="could not be renewed"):
+        lease.check()
 
 
 def test_whoever_was_taken_over_notices(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:

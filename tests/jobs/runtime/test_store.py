@@ -7,10 +7,15 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
+from jobs.runtime.job import Job
+from jobs.runtime.plan import make_plan
+from jobs.runtime.worker import StageWorker
 from jobs.store.store import CorruptFileError, Store
 from schemas.commit import Commit
 from schemas.config import ConfigError
 from schemas.tables import Units
+from tests.jobs.runtime.test_plan import run_here
+from tests.jobs.small_corpus import make_spec
 
 ROWS = [Units(segment_id=name, num_frames=2, units=[1, 2], tokenizer="t") for name in ("b", "a")]
 
@@ -101,3 +106,22 @@ def test_an_output_that_cannot_be_written_is_one_sentence(tmp_path: Path) -> Non
     (tmp_path / "file").write_text("")
     with pytest.raises(ConfigError, match=r"cannot write to .*file/out.*choose another `output`"):
         Store(str(tmp_path / "file" / "out")).check_writable()
+
+
+def test_a_commit_that_another_owner_has_just_gathered_is_made_once_more(tmp_path: Path) -> None:
+    """A worker of a driver that was taken over finds its name taken, and then the file gone: the commit counts once."""
+    spec = make_spec(tmp_path)
+    run_here(spec)
+    plan = make_plan(spec)
+    (commit,) = plan.logs["units"].commits([plan.unit("units", 0)])
+    worker = StageWorker(Job.of(plan, "run"), "units")
+    read = worker.store.read_commit
+
+    def gathered(*where: str) -> Commit:
+        plan.store.remove(plan.store.commit_path(*where))
+        worker.store.read_commit = read  # type: ignore[method-assign]
+        return read(*where)
+
+    worker.store.read_commit = gathered  # type: ignore[method-assign]
+    assert worker._publish(commit).outputs == commit.outputs
+    assert make_plan(spec).is_complete()

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from jobs.gc import collect
 from jobs.runtime.drive import prepare, run_in_process
 from jobs.runtime.plan import Plan, make_plan, refresh
 from jobs.runtime.published import publish
@@ -187,6 +188,35 @@ def test_an_expired_token_is_a_sentence(calm: Server) -> None:
     calm.fail({"method": "PUT", "contains": "expired", "status": 400, "code": "ExpiredToken"})
     with pytest.raises(CredentialsError, match=r"credentials for s3://bucket/expired/x have expired .*renew them"):
         store.write_bytes("x", b"")
+
+
+def test_an_expired_token_is_not_taken_for_damage_or_for_nothing(calm: Server, tmp_path: Path) -> None:
+    """Of the log, of an inventory and of a text beside the audio: it says that nothing was read."""
+    source = corpus(tmp_path, "token", count=2)
+    (tmp_path / "x.trans.txt").write_text("file000 words\n")
+    s3fs.S3FileSystem().put(str(tmp_path / "x.trans.txt"), "bucket/token/audio/x.trans.txt")
+    spec = make_spec("s3://bucket/token/audio", "s3://bucket/token/out", tmp_path / "centroids")
+    spec = spec.with_updates(source=spec.source.with_updates(manifest=None, transcripts="sidecar").model_dump())
+    plan = make_plan(spec)
+    assert len(plan.partitions.table) == len(source.files)
+    plan.store.write_bytes("commits/words/x/part-1-0123456789abcdef.parquet", b"")
+    for place in (".trans.txt", "inventory/", "commits/words/"):
+        calm.fail({"method": "GET", "contains": place, "status": 400, "code": "ExpiredToken"})
+        with pytest.raises(CredentialsError, match="have expired"):
+            make_plan(spec) if place == ".trans.txt" else collect(make_plan(spec, recorded=True), stale=False)
+
+
+def test_what_this_process_has_listed_before_may_have_grown(calm: Server, tmp_path: Path) -> None:
+    """Of a process that lists a source twice, the second listing is one: a notebook sees the files that have come."""
+    source = corpus(tmp_path, "grown", count=2)
+    spec = make_spec("s3://bucket/grown/audio", "s3://bucket/grown/out", tmp_path / "centroids")
+    spec = spec.with_updates(source=spec.source.with_updates(manifest=None, transcripts="sidecar").model_dump())
+    assert len(make_plan(spec).partitions.table) == 2
+    name = sorted(source.files)[0]
+    other = s3fs.S3FileSystem(skip_instance_cache=True)
+    other.put(str(source.folder / name), "bucket/grown/audio/at-the-top.wav")
+    other.put(str(source.folder / name), "bucket/grown/audio/new-folder/a.wav")
+    assert len(make_plan(spec).partitions.table) == 4
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from model.training.config import CheckpointConfig
 from model.training.distributed import Ranks
 from model.training.storage.place import RunPlace
 from model.training.storage.stores import CheckpointError, RemoteCheckpoints, candidates
-from schemas.errors import ExitCode, StorageError
+from schemas.errors import CredentialsError, ExitCode, StorageError
 from schemas.storage import retry
 from schemas.storage.files import Files
 from tests.model.next_task import write_next_task
@@ -52,6 +52,16 @@ def value_of(store: RemoteCheckpoints, name: str) -> float:
     load(path, found, ALONE)
     store.release(path)
     return float(found["optimiser.a/step"])
+
+
+def test_an_expired_token_is_no_reason_to_go_back_to_an_older_checkpoint(calm: Server) -> None:
+    """Nothing was read, so nothing is damaged: the run ends with that sentence and not with the updates of an hour ago."""
+    store = store_at("s3://bucket/token")
+    save(store, 1, tensors(1.0), {"step": 1}, ALONE)
+    for kind in ("checkpoint.json", ".safetensors"):
+        calm.fail({"method": "GET", "contains": kind, "status": 400, "code": "ExpiredToken"})
+        with pytest.raises(CredentialsError, match="have expired"):
+            store.fetch("step-00000001")
 
 
 def test_checkpoints_are_published_by_their_last_object(calm: Server, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -104,3 +104,11 @@ def test_the_node_holds_no_more_than_it_may_and_forgets_runs_that_are_over(
     assert cache.get(recordings[2].recording_id, -1) is not None
     cache.put("large", -1, np.zeros(16_000 * 60, np.float32))
     assert cache.get("large", -1) is None
+
+
+def test_a_node_whose_folder_is_gone_costs_only_the_keeping(tmp_path: Path) -> None:
+    """Another run may have taken it for that of a run that is over."""
+    cache = NodeCache("run", tmp_path)
+    (tmp_path / "lst-audio-run").rmdir()
+    cache.put("a", -1, np.zeros(160, np.float32))
+    assert cache.get("a", -1) is None

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import unicodedata
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,6 +15,7 @@ from pipeline.source.inventory import list_source, survey, unreadable
 from pipeline.source.listing import describe, find_files
 from schemas.config import ConfigError
 from schemas.spec import Source
+from schemas.storage import retry
 from schemas.tables import InventoryItem
 from tests.pipeline.source.bad_audio import encode, speech
 
@@ -102,6 +105,34 @@ def test_a_pipe_and_a_file_that_cannot_be_opened_hold_nobody_up(
         "secret.wav": "missing",
     }
     assert "Permission denied" in (items["secret.wav"].detail or "")
+
+
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.EIO, errno.EACCES])
+def test_a_folder_that_cannot_be_listed_now_is_not_taken_for_removed(
+    tmp_path: Path, number: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that may not be read is counted, as ever; what says nothing of the folder ends the listing, or is asked again."""
+    for name in ("a/1.wav", "b/c/2.wav"):
+        put_audio(tmp_path, name)
+    honest, fails = os.scandir, 2
+
+    def scandir(path: Any = ".") -> Any:
+        nonlocal fails
+        if str(path).endswith("/c") and (fails := fails - 1) >= 0:
+            raise OSError(number, os.strerror(number), str(path))
+        return honest(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    monkeypatch.setattr(retry.time, "sleep", lambda seconds: None)
+    source = Source.model_validate({"uri": str(tmp_path)})
+    if number == errno.EMFILE:
+        with pytest.raises(OSError, match="Too many open files"):
+            survey(source)
+        return
+    listing = survey(source)
+    listed = ["a/1.wav"] if number == errno.EACCES else ["a/1.wav", "b/c/2.wav"]
+    assert [item.uri for item in listing.items] == listed
+    assert bool(listing.not_listed["in folders that cannot be read (Permission denied)"]) == (number == errno.EACCES)
 
 
 def test_files_that_cannot_be_read_are_known_before_anything_is_decoded(tmp_path: Path) -> None:
