@@ -49,8 +49,10 @@ class Death:
         who = f" (process {process[1]} on {process[2]})" if process else ""
         if self.is_memory:
             why = "its node was short of memory"
+        elif any(cause in fate for cause in CAUSES.values() for fate in fates):
+            why = "it ended itself"
         elif "SYSTEM_ERROR" in self.said:
-            why = "it was killed, or crashed in native code, or ended itself"
+            why = "it was killed, or crashed in native code"
         else:
             why = self.said[:300]
         return f"a worker of the pool {pool} died{who}: {'; '.join([why, *filter(None, fates)])}"

@@ -112,10 +112,17 @@ def run_plan(plan: Plan, stages: Sequence[str], lease: Lease, show_progress: boo
 
 def begun(plan: Plan, pending: Mapping[str, np.ndarray], run_id: str, seconds: float) -> str:
     """What the run is about to do, and where its workers' logs are."""
-    tasks = ", ".join(f"{int(waiting.sum())} {stage}" for stage, waiting in pending.items() if waiting.any())
+    stages: dict[int, list[str]] = {}
+    for stage, waiting in pending.items():
+        if waiting.any() and not KINDS[stage].gathers:
+            stages.setdefault(int(waiting.sum()), []).append(stage)
+    tasks = [f"{count} partitions of {', '.join(names)}" for count, names in stages.items()]
+    tasks += [
+        f"{int(waiting.sum())} {stage}" for stage, waiting in pending.items() if waiting.any() and KINDS[stage].gathers
+    ]
     where = log_folder(plan.spec.output, run_id)
     logs = local_or_url(str(where)) if "://" not in plan.spec.output else f"lst/{run_id} under Ray's logs of each node"
-    return f"Ray is up after {seconds:.0f} s; to do: {tasks}; the workers' logs: {logs}"
+    return f"Ray is up after {seconds:.0f} s; to do: {'; '.join(tasks)}; the workers' logs: {logs}"
 
 
 def check_devices(plan: Plan, stages: Sequence[str]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -16,7 +17,7 @@ from schemas.tables import Reject
 SPEC = "control/spec.json"
 """The spec of the last run, which `lst rejects OUTPUT` reads."""
 FIRST_FEW = 5
-"""Sentences that are shown at once; `lst rejects` shows them all."""
+"""Sentences that are shown at once, besides the first of each code; `lst rejects` shows them all."""
 DEVIATIONS = 3.0
 """A rate that is measured on some rows must lie this many standard deviations above the one that is allowed: it is looked at
 again and again, and at two about one look in forty would end a run for nothing, at three one in a thousand."""
@@ -74,7 +75,7 @@ class _Tally:
 
 
 class RejectRate:
-    """Counts commits as they come back, and says the first few sentences of this run at once."""
+    """Counts commits as they come back, and says the first few sentences of this run at once, and the first of each code."""
 
     def __init__(self, plan: Plan, stages: Sequence[str]) -> None:
         self._plan = plan
@@ -83,7 +84,7 @@ class RejectRate:
             for table in plan.logs[stage].select(plan.rows(stage), ["rows_in", "rows_rejected"]):
                 tally.rows += pc.sum(table.column("rows_in")).as_py()
                 tally.rejected += pc.sum(table.column("rows_rejected")).as_py()
-        self._shown = 0
+        self._shown: Counter[str] = Counter()
         self.is_passed = any(self._is_too_high(stage) for stage in stages)
         """Whether a stage's rejects have passed `max_reject_rate`."""
 
@@ -93,15 +94,19 @@ class RejectRate:
             tally = self._tallies[commit.stage]
             tally.rows += commit.rows_in
             tally.rejected += commit.rows_rejected
-            if commit.rows_rejected and self._shown < FIRST_FEW:
+            if any(self._shall_say(code) for code in commit.rejects_by_code):
                 self._say(self._plan.store.read_table(Reject, commit.outputs["rejects"]))
             self.is_passed = self.is_passed or self._is_too_high(commit.stage)
         return self.is_passed
 
+    def _shall_say(self, code: str) -> bool:
+        return not self._shown[code] or self._shown.total() < FIRST_FEW
+
     def _say(self, rejects: Sequence[Reject]) -> None:
-        for reject in rejects[: FIRST_FEW - self._shown]:
-            LOG.warning("rejected: %s", one_line(reject))
-            self._shown += 1
+        for reject in rejects:
+            if self._shall_say(reject.code):
+                LOG.warning("rejected: %s", one_line(reject))
+                self._shown[reject.code] += 1
 
     def _is_too_high(self, stage: str) -> bool:
         tally = self._tallies[stage]

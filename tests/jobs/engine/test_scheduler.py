@@ -257,11 +257,12 @@ def test_an_operator_is_told_who_died_of_what_and_what_comes_next(
     words = "pid: 7 namespace: n ip: 10.0.0.1 Worker exit type: SYSTEM_ERROR"
     ray.die = lambda actor, task: words if task.number < 2 and not task.deaths else ""
     list(make(ray, [pool("line", ("a",))]).run("a", tasks(3)))
-    who = "a worker of the pool line died (process 7 on 10.0.0.1): it was killed, or crashed in native code, or ended itself"
-    assert f"{who}; a of the partition u0: tried again" in caplog.text
-    assert (
-        f"{who}; a of the partition u1 took longer than it may: taken apart next, to find what does it" in caplog.text
+    who, taken_apart = (
+        "a worker of the pool line died (process 7 on 10.0.0.1)",
+        "taken apart next, to find what does it",
     )
+    assert f"{who}: it was killed, or crashed in native code; a of the partition u0: tried again" in caplog.text
+    assert f"{who}: it ended itself; a of the partition u1 took longer than it may: {taken_apart}" in caplog.text
 
 
 @pytest.mark.parametrize("code", ["timeout", "out_of_memory"])

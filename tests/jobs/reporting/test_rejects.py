@@ -105,6 +105,11 @@ def test_workers_are_asked_to_stop_once_the_rate_is_passed(
     assert not rate.is_passed
     assert rate.passes(commits)
     assert caplog.text.count("rejected: recordings") == 2
+    monkeypatch.setattr("jobs.runtime.rejects.FIRST_FEW", 0)
+    caplog.clear()
+    RejectRate(strict, ["recordings"]).passes(commits)
+    codes = {code for commit in commits for code in commit.rejects_by_code}
+    assert caplog.text.count("rejected: recordings") == len(codes), "a code that is new is always shown"
 
 
 def test_a_report_is_written_where_there_are_no_shards(tmp_path: Path, run: tuple[PipelineSpec, Plan]) -> None:
