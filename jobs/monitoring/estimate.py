@@ -78,6 +78,15 @@ class Estimate:
     """Hours of audio per hour, through all stages, lately."""
     seconds_left: float | None
 
+    @property
+    def left(self) -> str:
+        """The time that is left, in words."""
+        if self.seconds_left is None:
+            return "time left not known yet"
+        if self.seconds_left < 1:
+            return "nearly through" if self.seconds_left else "nothing left"
+        return f"{duration(self.seconds_left)} left"
+
 
 def estimate(stages: Iterable[StageProgress], recent_work: float, recent_seconds: float) -> Estimate:
     """From the stages that a run is to do, and the busy seconds that the last `recent_seconds` brought.

@@ -149,7 +149,7 @@ class Progress:
             f"{now.rate:.1f} h of audio/h" if now.rate is not None else "",
             "rejected " + (", ".join(f"{count} {code}" for code, count in rejects.most_common(5)) or "nothing"),
             f"busy {busy}" if busy else "no worker was there lately",
-            _left(now.seconds_left),
+            now.left,
         ]
         return "; ".join(part for part in parts if part)
 
@@ -181,9 +181,3 @@ class Progress:
         rate = f", {now.rate:.1f} h/h" if now.rate is not None else ""
         left = f", {duration(now.seconds_left)} left" if now.seconds_left is not None else ""
         return f"{done}/{units} tasks{rate}{left}"
-
-
-def _left(seconds: float | None) -> str:
-    if seconds is None:
-        return "time left not known yet"
-    return f"{duration(seconds)} left" if seconds >= 1 else "nothing left" if not seconds else "nearly through"

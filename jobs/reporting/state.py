@@ -149,10 +149,8 @@ def _headline(state: RunState) -> str:
     if state.state != "finished":
         parts += [f"{now.share_done:.0%} of the work done"] if now.share_done is not None else []
         parts += [f"{now.rate:.1f} h of audio/h"] if now.rate is not None else []
-        if now.seconds_left is None:
-            parts.append("time left not known yet")
-        elif state.state == "running":
-            parts.append(f"{duration(now.seconds_left)} left")
+        if now.seconds_left is None or state.state == "running":
+            parts.append(now.left)
         else:
             parts.append(f"{duration(now.seconds_left)} more at its last pace; run the same command again")
     return "; ".join(parts)
