@@ -113,9 +113,12 @@ def run() -> list[Measurement]:
     ]
 
 
-def bare_seconds(spec: Path, cores: int) -> dict[str, dict[str, float]]:
-    """Stage -> partition -> core-seconds of a plain call, from one process per core, all at once."""
-    commands = [[sys.executable, "-c", BARE, str(spec), str(share), str(cores)] for share in range(cores)]
+def bare_seconds(spec: Path, cores: int, most: int = 0) -> dict[str, dict[str, float]]:
+    """Stage -> partition -> core-seconds of a plain call, from one process per core, all at once.
+
+    `most`: partitions per process; 0: all.
+    """
+    commands = [[sys.executable, "-c", BARE, str(spec), str(share), str(cores), str(most)] for share in range(cores)]
     running = [subprocess.Popen(item, cwd=ROOT, stdout=subprocess.PIPE, text=True) for item in commands]
     bare: dict[str, dict[str, float]] = {}
     for process in running:
@@ -130,12 +133,12 @@ def bare_seconds(spec: Path, cores: int) -> dict[str, dict[str, float]]:
 BARE = """
 import sys
 from benchmarks.pipeline import bare_calls
-bare_calls(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]))
+bare_calls(sys.argv[1], *map(int, sys.argv[2:]))
 """
 """Run in a process of its own, so that its threads are set before torch is loaded and its memory is not ours."""
 
 
-def bare_calls(path: str, share: int, shares: int) -> None:
+def bare_calls(path: str, share: int, shares: int, most: int = 0) -> None:
     """Print core-seconds per stage and partition, as JSON, of calling every stage in a plain loop over a share of the partitions.
 
     Partitions go round by partition, all stages one after the other, as the job's are: so all processes do the same kind of work.
@@ -156,7 +159,8 @@ def bare_calls(path: str, share: int, shares: int) -> None:
         stage.open()
     spent: dict[str, dict[str, float]] = {name: {} for name in stages}
     plan = make_plan(spec)
-    for number in range(share, len(plan.partitions), shares):
+    numbers = range(share, len(plan.partitions), shares)
+    for number in numbers[: most or None]:
         known: dict[str, Any] = {"inventory": list(plan.partitions[number].items)}
         for name, stage in stages.items():
             inputs = keep_common_segments({table: known[table] for table in stage.inputs})

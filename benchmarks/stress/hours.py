@@ -1,0 +1,236 @@
+"""Peak memory over many hours of audio, and the line's efficiency at the partitions that production uses.
+
+    HOURS=10 OUTPUT=runs/hours python -m benchmarks.stress.hours
+
+Recordings of 20 s to 15 minutes are made from the demo speech: its files in random order at random speeds and gains over noise,
+so that no two recordings, and no two passages, are equal. The line runs on them as `lst tokenize` does; every ten seconds the
+resident memory and the processor seconds of the driver, of each worker and of Ray's own processes go to OUTPUT/memory.tsv. Ended
+on the way and begun again, it goes on where it was. Peaks are compared by the audio done: the first hour against the last.
+
+Efficiency is that of benchmarks/pipeline.py in the steady state, but counted in processor seconds as well as in wall seconds:
+hours are seldom had on a machine by itself. Bare calls are made of a few partitions alone and scaled by their audio, since the
+partitions are alike by construction.
+"""
+
+from __future__ import annotations
+
+import csv
+import os
+import subprocess
+import sys
+import time
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from multiprocessing import get_context
+from pathlib import Path
+
+import numpy as np
+import psutil
+import soundfile
+import yaml
+
+from benchmarks.harness import Measurement, main
+from benchmarks.pipeline import ROOT, Committed, bare_seconds, committed, steady_state, write_spec
+from jobs.runtime.plan import make_plan
+from schemas.config import load_config
+from schemas.spec import STAGES, PipelineSpec
+
+HOURS = float(os.environ.get("HOURS", 10))
+MINUTES = float(os.environ.get("MINUTES", 30))
+"""Per partition."""
+OUTPUT = Path(os.environ.get("OUTPUT", "runs/hours"))
+SAMPLE_SECONDS = 10.0
+RATE = 16_000
+BARE = 2
+"""Partitions of which bare calls are made, per core."""
+ROLES = ("driver", "worker", "ray")
+
+
+def run() -> list[Measurement]:
+    """Rows: peaks of the first and the last hour, by role, and the efficiency."""
+    OUTPUT.mkdir(parents=True, exist_ok=True)
+    make_corpus(OUTPUT / "audio", HOURS)
+    spec = write_spec(OUTPUT.resolve())
+    document = yaml.safe_load(spec.read_text(encoding="utf-8"))
+    document["partitions"] = {"minutes": MINUTES}
+    document["stages"]["shards"]["minutes"] = 60.0
+    spec.write_text(yaml.safe_dump(document), encoding="utf-8")
+    watch(spec, OUTPUT / "memory.tsv", OUTPUT / "said")
+    return [*peaks(), *efficiency(spec)]
+
+
+def make_corpus(folder: Path, hours: float, longest: float = 900.0) -> None:
+    """Write what is not there yet of recordings that are `hours` long together, each from 20 s to `longest` seconds."""
+    folder.mkdir(parents=True, exist_ok=True)
+    lengths: list[float] = []
+    dice = np.random.default_rng(0)
+    while sum(lengths) < hours * 3600:
+        lengths.append(float(np.exp(dice.uniform(np.log(20), np.log(longest)))))
+    with ProcessPoolExecutor(os.cpu_count(), mp_context=get_context("spawn")) as pool:
+        list(pool.map(_write, [folder] * len(lengths), range(len(lengths)), lengths, chunksize=4))
+
+
+def _write(folder: Path, number: int, seconds: float) -> None:
+    path = folder / f"{number:05d}.flac"
+    if path.exists():
+        return
+    dice = np.random.default_rng(number)
+    speech = [soundfile.read(file, dtype="float32")[0] for file in sorted((ROOT / "data/demo").glob("*.flac"))]
+    pieces, length = [], 0
+    while length < seconds * RATE:
+        piece, speed = speech[dice.integers(len(speech))], dice.uniform(0.95, 1.05)
+        places = np.arange(0, len(piece) - 1, speed)
+        pieces += [np.interp(places, np.arange(len(piece)), piece) * dice.uniform(0.6, 1.0), np.zeros(RATE // 2)]
+        length += len(pieces[-2]) + len(pieces[-1])
+    audio = np.concatenate(pieces)[: int(seconds * RATE)]
+    audio = audio + dice.normal(scale=3e-4, size=len(audio))
+    begun = path.with_suffix(".begun")
+    soundfile.write(begun, audio.astype(np.float32), RATE, format="FLAC")
+    begun.rename(path)
+
+
+def watch(spec: Path, samples: Path, said: Path) -> None:
+    """Run the line and write memory and processor seconds of all its processes while it lasts."""
+    command = [sys.executable, "jobs/tokenize_audio.py", "--config", str(spec), "--no-progress"]
+    with open(samples, "a", encoding="utf-8") as file, open(said, "a", encoding="utf-8") as log:
+        process = subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=log)
+        while process.poll() is None:
+            time.sleep(SAMPLE_SECONDS)
+            machine = psutil.cpu_times()
+            file.write(f"{time.time():.0f}\tmachine\t0\t0\t{machine.user + machine.nice + machine.system:.1f}\n")
+            file.writelines(_sample(process.pid))
+            file.flush()
+    if process.returncode != 0:
+        raise RuntimeError(f"the line ended with {process.returncode}; what it said: {said}")
+
+
+def _sample(pid: int) -> list[str]:
+    lines = []
+    try:
+        job = psutil.Process(pid)
+        everyone = [job, *job.children(recursive=True)]
+    except psutil.NoSuchProcess:
+        return []
+    for process in everyone:
+        try:
+            name, spent, size = process.cmdline()[:1], process.cpu_times(), process.memory_info().rss
+        except (psutil.NoSuchProcess, psutil.AccessDenied):
+            continue
+        role = "driver" if process is job else "worker" if name and name[0].startswith("ray::LineWorker") else "ray"
+        lines.append(f"{time.time():.0f}\t{role}\t{process.pid}\t{size}\t{spent.user + spent.system:.1f}\n")
+    return lines
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sample:
+    """One process at one time, in seconds since the epoch."""
+
+    time: float
+    role: str
+    pid: int
+    rss: int
+    used: float
+
+
+def read_samples() -> list[Sample]:
+    """All that was written of all runs of this output."""
+    with open(OUTPUT / "memory.tsv", encoding="utf-8") as file:
+        return [
+            Sample(time=float(when), role=role, pid=int(pid), rss=int(rss), used=float(used))
+            for when, role, pid, rss, used in csv.reader(file, delimiter="\t")
+        ]
+
+
+def peaks() -> list[Measurement]:
+    """The first hour of audio that was done against the last."""
+    commits = [item for item in committed(OUTPUT / "out") if item.stage == STAGES[-2]]
+    per_hour = max(round(60 / MINUTES), 1)
+    begun = min(item.begun for item in commits)
+    ends = [item.ended for item in commits]
+    first, last = (begun, ends[per_hour - 1]), (ends[-per_hour - 1], ends[-1])
+    rows = [Measurement(name="audio done", value=len(commits) * MINUTES / 60, unit="h")]
+    samples = read_samples()
+    for role in ROLES:
+        early, late = (_peak(samples, role, *between) for between in (first, last))
+        rows.append(
+            Measurement(
+                name=f"peak of the last hour: {'all workers' if role == 'worker' else role}",
+                value=late,
+                unit="MiB",
+                rival="of the first",
+                rival_value=early,
+                goal="<= 1.05 of the first",
+                holds=late <= 1.05 * early,
+            )
+        )
+    return rows
+
+
+def _peak(samples: list[Sample], role: str, begin: float, end: float) -> float:
+    """The greatest sum over the processes of a role at one time, MiB."""
+    sums: dict[float, int] = {}
+    for sample in samples:
+        if sample.role == role and begin <= sample.time <= end:
+            sums[sample.time] = sums.get(sample.time, 0) + sample.rss
+    return max(sums.values(), default=0) / 2**20
+
+
+def efficiency(spec: Path) -> list[Measurement]:
+    """Bare calls against the wall and the processor seconds of the steady state."""
+    cores = os.cpu_count() or 1
+    commits = committed(OUTPUT / "out")
+    _, start, stop = steady_state(commits)
+    hours = _hours(spec)
+    bare = bare_seconds(spec, cores, BARE)
+    per_hour = {stage: sum(calls.values()) / sum(hours[unit] for unit in calls) for stage, calls in bare.items()}
+    inside = sum(_bare(item, per_hour, hours) * item.share(start, stop) for item in commits if item.stage in per_hour)
+    own, machine = _used(read_samples(), start, stop)
+    available = (stop - start) * cores
+    return [
+        Measurement(
+            name=f"efficiency in the steady state, partitions of {MINUTES:g} minutes",
+            value=inside / available,
+            unit="bare core s / (wall s x cores)",
+            goal=">= 0.95",
+            holds=inside / available >= 0.95,
+        ),
+        Measurement(
+            name="bare calls' share of all processor seconds of the run",
+            value=inside / own,
+            unit="",
+            goal=">= 0.95",
+            holds=inside / own >= 0.95,
+        ),
+        Measurement(name="processor seconds of the run", value=own / available, unit="of wall s x cores"),
+        Measurement(name="processor seconds of others", value=(machine - own) / available, unit="of wall s x cores"),
+        Measurement(name="steady state", value=stop - start, unit="s"),
+    ]
+
+
+def _hours(spec: Path) -> dict[str, float]:
+    """Unit -> hours of audio, of all stages but shards, whose units are named alike."""
+    plan = make_plan(load_config(PipelineSpec, spec))
+    return {
+        plan.unit(stage, number): float(hours)
+        for stage in STAGES[:-1]
+        for number, hours in enumerate(plan.unit_hours(stage))
+    }
+
+
+def _bare(item: Committed, per_hour: dict[str, float], hours: dict[str, float]) -> float:
+    return per_hour[item.stage] * hours[item.partition]
+
+
+def _used(samples: list[Sample], start: float, stop: float) -> tuple[float, float]:
+    """Processor seconds between two times: of the run, all its processes, and of the machine."""
+    own: dict[int, tuple[float, float]] = {}
+    for sample in samples:
+        if start <= sample.time <= stop:
+            least, _ = own.get(sample.pid, (sample.used, 0.0))
+            own[sample.pid] = (least, sample.used)
+    machine = own.pop(0)
+    return sum(most - least for least, most in own.values()), machine[1] - machine[0]
+
+
+if __name__ == "__main__":
+    main(run, __doc__)
