@@ -153,8 +153,8 @@ def write_inventory(spec: PipelineSpec, count: int, seconds: float) -> None:
     store.write_bytes(f"inventory/{source_key(spec.source)}.json", json.dumps(facts).encode())
 
 
-def commit_everything(plan: Plan) -> None:
-    """A log for every stage, as a finished run leaves it, and the listings of the tables that it names."""
+def commit_everything(plan: Plan, one_in: int) -> None:
+    """A log for every stage, as a finished run leaves it, and the listings of the tables that it names; `one_in` as below."""
     store = plan.store
     Path(store.path(LISTINGS)).mkdir()
     rejects: list[str] = []
@@ -168,7 +168,7 @@ def commit_everything(plan: Plan) -> None:
         with pq.ParquetWriter(part, SCHEMA, compression="zstd") as writer:
             for start in range(0, count, CHUNK):
                 units = [unit.decode() for unit in plan.units[stage][start : start + CHUNK].tolist()]
-                table = commits_of(stage, units, start, folder, suffix)
+                table = commits_of(stage, units, start, folder, suffix, one_in)
                 writer.write_table(table, row_group_size=ROW_GROUP)
                 names += [path.rpartition("/")[2] for path in table.column("path").to_pylist()]
                 rejects += [path.rpartition("/")[2] for path in table.column("rejects_path").drop_null().to_pylist()]
@@ -185,11 +185,11 @@ def save_listing(store: Store, folder: str, names: list[str]) -> None:
     pq.write_table(table, store.path(f"{LISTINGS}/{folder.replace('/', '-')}.parquet"))
 
 
-def commits_of(stage: str, units: list[str], first: int, folder: str, suffix: str) -> pa.Table:
-    """Rows of a log with what real ones hold: their own hashes and times, one in a hundred with a reject."""
+def commits_of(stage: str, units: list[str], first: int, folder: str, suffix: str, one_in: int) -> pa.Table:
+    """Rows of a log with what real ones hold: their own hashes and times, one in so many with a reject."""
     count = len(units)
     hashes = [digest(stage, unit) for unit in units]
-    rejected = np.arange(first, first + count) % 100 == 0
+    rejected = np.arange(first, first + count) % one_in == 0
     columns: dict[str, Any] = {name: np.full(count, 60) for name in COUNTS}
     columns |= {"rows_in": 60 + rejected, "rows_rejected": rejected.astype(np.int64), "samples_rejected": rejected * 1}
     columns |= {"unit": units, "seconds_busy": np.full(count, 12.5), "taken_over": np.zeros(count, np.int64)}
@@ -234,11 +234,12 @@ def made_up_listings(store: Store) -> Iterator[None]:
         Files.listing, Store.read_table = honest, honest_rows  # type: ignore[method-assign]
 
 
-def set_up(spec: PipelineSpec, partitions: int, committed: bool) -> None:
-    """An output with an inventory of half-hour files and every stage done; or of utterances, and only listed."""
+def set_up(spec: PipelineSpec, partitions: int, committed: bool, one_in: int = 100) -> None:
+    """An output with an inventory of half-hour files and every stage done, one commit in so many with a reject; or an inventory
+    of utterances alone."""
     write_inventory(spec, partitions, 1790.0 if committed else 12.0)
     if committed:
-        commit_everything(make_plan(spec, recorded=True))
+        commit_everything(make_plan(spec, recorded=True), one_in)
 
 
 def dry_run(spec: PipelineSpec) -> str:

@@ -30,6 +30,9 @@ NUM_STRIPS = 6
 STRIP_SECONDS = 8.0
 MAX_SHARDS = 32
 """Shards that are read: with more, the histograms are those of shards spread evenly over the set, and say so."""
+MAX_REJECT_TABLES, MAX_REJECT_REQUESTS = 4096, 64
+"""Tables of rejects that are read on this machine, and on object storage, where each is a request: with more, seconds are told by
+those of tables spread evenly, and the page says so."""
 EXAMPLES_PER_CODE = 5
 TIMINGS = {code: name for name, code in TIMING_CODES.items()}
 
@@ -44,6 +47,23 @@ class RejectGroup:
     seconds: float = 0.0
     examples: list[tuple[str, str]] = field(default_factory=list)
     """(id, sentence) of the first few."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rejects:
+    """The rejects of a run."""
+
+    groups: list[RejectGroup]
+    """Largest first."""
+    seconds: float
+    """Each rejected row once, though two branches may have rejected the same segment."""
+    tables_read: int
+    tables: int
+
+    @property
+    def are_estimated(self) -> bool:
+        """Whether seconds are those of some tables, in proportion."""
+        return self.tables_read < self.tables
 
 
 @dataclass(kw_only=True)
@@ -82,9 +102,7 @@ class ReportFacts:
     audio_seconds: float
     licences: dict[str, tuple[int, float]]
     """Licence of the recordings -> files, seconds by their headers."""
-    rejects: list[RejectGroup]
-    rejected_seconds: float
-    """Each rejected row once, though two branches may have rejected the same segment."""
+    rejects: Rejects
     statistics: ShardStatistics
     strips: list[SampleStrip]
     timeline: Timeline
@@ -96,7 +114,6 @@ def gather(plan: Plan, index: ShardIndex) -> ReportFacts:
     Raises:
         ConfigError: a shard that the index lists is missing.
     """
-    rejects, rejected_seconds = gather_rejects(plan)
     statistics, strips = read_shards(plan, index)
     licences: defaultdict[str, list[float]] = defaultdict(list)
     table = plan.partitions.table
@@ -108,22 +125,26 @@ def gather(plan: Plan, index: ShardIndex) -> ReportFacts:
         stages={name: totals(plan, name) for name in plan.stages},
         audio_seconds=plan.audio_hours() * 3600,
         licences={name: (len(seconds), sum(seconds)) for name, seconds in sorted(licences.items())},
-        rejects=rejects,
-        rejected_seconds=rejected_seconds,
+        rejects=gather_rejects(plan),
         statistics=statistics,
         strips=strips,
         timeline=gather_timeline(plan),
     )
 
 
-def gather_rejects(plan: Plan) -> tuple[list[RejectGroup], float]:
-    """Rejects by stage and code, largest first, and the audio seconds they cost together."""
+def gather_rejects(plan: Plan) -> Rejects:
+    """The rejects by stage and code, and the audio seconds they cost together. How many there are the commits say."""
+    rows = {stage: plan.rows_with_rejects(stage) for stage in plan.stages}
+    tables = sum(map(len, rows.values()))
+    most = MAX_REJECT_TABLES if plan.store.is_local else MAX_REJECT_REQUESTS
+    chosen = np.asarray(spread(tables, most), np.int64)
     groups: dict[tuple[str, str], RejectGroup] = {}
     lost: dict[str, float] = {}
-    for stage in plan.stages:
-        for commit in plan.commits(stage, with_rejects=True):
-            if "rejects" not in commit.outputs or not commit.rows_rejected:
-                continue
+    first = 0
+    for stage, its_rows in rows.items():
+        mine = chosen[(first <= chosen) & (chosen < first + len(its_rows))] - first
+        first += len(its_rows)
+        for commit in plan.logs[stage].commits_in(its_rows[mine]):
             for row in plan.store.read_table(Reject, commit.outputs["rejects"]):
                 group = groups.setdefault((stage, row.code), RejectGroup(stage=stage, code=row.code))
                 group.count += 1
@@ -131,7 +152,22 @@ def gather_rejects(plan: Plan) -> tuple[list[RejectGroup], float]:
                 if len(group.examples) < EXAMPLES_PER_CODE:
                     group.examples.append((row.id, row.detail))
                 lost[row.id] = row.seconds
-    return sorted(groups.values(), key=lambda group: (-group.seconds, group.stage, group.code)), sum(lost.values())
+    seconds = sum(lost.values())
+    if len(chosen) < tables:
+        seconds *= _in_proportion(plan, groups)
+    ordered = sorted(groups.values(), key=lambda group: (-group.seconds, group.stage, group.code))
+    return Rejects(groups=ordered, seconds=seconds, tables_read=len(chosen), tables=tables)
+
+
+def _in_proportion(plan: Plan, groups: dict[tuple[str, str], RejectGroup]) -> float:
+    """Bring the groups of the tables that were read to the numbers that the commits state; by how much their seconds grow."""
+    before, rows = (sum(getattr(group, name) for group in groups.values()) for name in ("seconds", "count"))
+    for stage in plan.stages:
+        for code, count in totals(plan, stage).rejects.items():
+            group = groups.setdefault((stage, code), RejectGroup(stage=stage, code=code))
+            group.seconds = count * (group.seconds / group.count if group.count else before / rows)
+            group.count = count
+    return sum(group.seconds for group in groups.values()) / before if before else 1.0
 
 
 # shards -----------------------------------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ import numpy as np
 import soundfile
 
 from jobs.cluster.places import local_or_url
-from jobs.reporting.facts import RejectGroup, ReportFacts, SampleStrip
+from jobs.reporting.facts import Rejects, ReportFacts, SampleStrip
 from jobs.reporting.models import count_text, models, recordings, seconds_text
 from jobs.reporting.strips import bar_chart, clean, draw_strip
 from jobs.reporting.summary import FUNNEL
@@ -36,7 +36,7 @@ def render(facts: ReportFacts, title: str, meta: Mapping[str, str], colours: Seq
     sections = (
         _headline(facts),
         _section("Where the audio went", _funnel(facts)),
-        _section("Rejects", _rejects(facts.rejects, facts.rejected_seconds)),
+        _section("Rejects", _rejects(facts.rejects)),
         *(_of_shards(facts, colours) if facts.index.shards else ()),
         _section("Time per stage", _speed(facts)),
         _section("Who was busy when", draw(facts.timeline)),
@@ -97,7 +97,7 @@ def _funnel(facts: ReportFacts) -> str:
                 f"{name}: {total.rows_out} of {total.rows_in} rows passed on",
             )
         )
-    rows.append(_funnel_row("rejected", 0.0, facts.rejected_seconds, whole, "all stages; each row once"))
+    rows.append(_funnel_row("rejected", 0.0, facts.rejects.seconds, whole, "all stages; each row once"))
     uncovered = facts.index.totals.get("speech_uncovered", 0.0)
     filler = f" {seconds_text(uncovered)} of speech are in no word (filler patches)." if uncovered else ""
     left_out = f" Not listed: {clean(facts.plan.not_listed)}." if facts.plan.not_listed else ""
@@ -125,14 +125,17 @@ def _balance(facts: ReportFacts) -> str:
     if not facts.index.shards:
         return "There are no shards: the run is not finished, was ended by its rejects, or rejected everything."
     speech, shards = (facts.stages[name].hours_out * 3600 for name in (Segment.TABLE, SHARDS))
-    early = sum(group.seconds for group in facts.rejects if group.stage in (Recording.TABLE, Segment.TABLE))
-    lost = facts.rejected_seconds - early
+    early = sum(group.seconds for group in facts.rejects.groups if group.stage in (Recording.TABLE, Segment.TABLE))
+    lost = facts.rejects.seconds - early
     sums = f"{seconds_text(speech)} of speech, {seconds_text(shards)} in shards and {seconds_text(lost)} rejected after"
+    if facts.rejects.are_estimated:
+        return f"About {sums} segmentation."
     holds = abs(speech - shards - lost) < 0.01
     return f"{'Nothing vanished' if holds else 'This does not add up'}: {sums} segmentation."
 
 
-def _rejects(groups: Sequence[RejectGroup], seconds: float) -> str:
+def _rejects(rejects: Rejects) -> str:
+    groups = rejects.groups
     if not groups:
         return "<p>Nothing was rejected.</p>"
     parts = []
@@ -148,6 +151,9 @@ def _rejects(groups: Sequence[RejectGroup], seconds: float) -> str:
             f"{count_text(group.count, 'row')} of {clean(group.stage)}, {seconds_text(group.seconds)}</summary>"
             f"<ul>{sentences}{rest}</ul></details>"
         )
+    if rejects.are_estimated:
+        read = f"{rejects.tables_read} of {rejects.tables} tables of rejects"
+        parts.append(f'<p class="note">Seconds and examples are of {read}, spread evenly; rows are counted.</p>')
     return "".join(parts)
 
 

@@ -131,13 +131,16 @@ class Plan:
         ordered: np.ndarray = rows[np.sort(first)]
         return ordered
 
-    def commits(self, stage: str, with_rejects: bool = False) -> Iterator[Commit]:
-        """The commits of a stage that stand, in order; or those of them that have rejects, which are few among many."""
+    def rows_with_rejects(self, stage: str) -> np.ndarray:
+        """As `rows`, of those commits alone that have rejects, which are few among many."""
         rows, log = self.rows(stage), self.logs[stage]
-        if with_rejects:
-            counts = [table.column("rows_rejected").to_numpy() for table in log.written(["rows_rejected"])]
-            rows = rows[np.concatenate(counts)[rows] > 0]
-        return log.commits_in(rows)
+        counts = [table.column("rows_rejected").to_numpy() for table in log.written(["rows_rejected"])]
+        with_some: np.ndarray = rows[np.concatenate(counts)[rows] > 0]
+        return with_some
+
+    def commits(self, stage: str, with_rejects: bool = False) -> Iterator[Commit]:
+        """The commits of a stage that stand, in order; or those of them that have rejects."""
+        return self.logs[stage].commits_in(self.rows_with_rejects(stage) if with_rejects else self.rows(stage))
 
 
 def make_plan(

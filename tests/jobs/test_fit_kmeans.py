@@ -16,10 +16,13 @@ from jobs.fit_kmeans import fit_parts
 from jobs.runtime.drive import prepare, run_in_process
 from jobs.runtime.plan import Plan, make_plan, refresh
 from jobs.units.features import FeatureSampler, features_on_disk, measure, missing, plan_sample, water_level
+from pipeline.codebook.folder import load_centroids
 from pipeline.source import audio as audio_module
 from schemas.spec import PipelineSpec
+from schemas.storage.files import Files
 from tests.jobs.growth import growing
 from tests.jobs.small_corpus import write_spec
+from tests.s3_server import Server
 
 ROOT = Path(__file__).resolve().parents[2]
 FIRST = ["recordings", "segments"]
@@ -148,9 +151,9 @@ class InProcess:
         return result
 
 
-def test_the_command_fits_where_ray_finds_room_and_clears_its_features(
-    spec: PipelineSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+@pytest.fixture
+def ray(monkeypatch: pytest.MonkeyPatch) -> InProcess:
+    """The command without Ray's processes."""
     ray = InProcess()
     monkeypatch.setitem(sys.modules, "ray", ray)
     monkeypatch.setattr(fit_kmeans, "ray_session", nullcontext)
@@ -163,13 +166,20 @@ def test_the_command_fits_where_ray_finds_room_and_clears_its_features(
         return SimpleNamespace(failed=failed)
 
     monkeypatch.setattr(fit_kmeans, "run_plan", run_plan)
-    target = spec.with_updates(
-        stages={
-            **spec.stages.model_dump(),
-            "units": {**spec.stages.units.model_dump(), "centroids": str(tmp_path / "new")},
-        }
-    )
-    config = write_spec(tmp_path / "spec.yaml", target.model_dump(mode="json"))
+    return ray
+
+
+def write_fit_spec(spec: PipelineSpec, path: Path, centroids: str) -> Path:
+    """The spec as a file, with another folder for the centroids."""
+    document = spec.model_dump(mode="json")
+    document["stages"]["units"]["centroids"] = centroids
+    return write_spec(path, document)
+
+
+def test_the_command_fits_where_ray_finds_room_and_clears_its_features(
+    spec: PipelineSpec, tmp_path: Path, ray: InProcess, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = write_fit_spec(spec, tmp_path / "spec.yaml", str(tmp_path / "new"))
     assert fit_kmeans.main(["--config", str(config)]) == 0
     assert "fitted 4 centroids" in capsys.readouterr().out
     assert ray.asked == {"num_cpus": fit_kmeans.FIT_CORES}
@@ -177,6 +187,29 @@ def test_the_command_fits_where_ray_finds_room_and_clears_its_features(
     assert not list((tmp_path / "out" / "kmeans").rglob("*.npy"))
     assert fit_kmeans.main(["--config", str(config)]) == 0
     assert "centroids are there" in capsys.readouterr().out
+
+
+def test_from_s3_to_s3_the_same_bytes(
+    spec: PipelineSpec, server: Server, tmp_path: Path, ray: InProcess, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Audio, output and centroids on object storage: the centroids and their card are those of a local run, and usable there."""
+    import s3fs
+
+    local = write_fit_spec(spec, tmp_path / "local.yaml", str(tmp_path / "new"))
+    assert fit_kmeans.main(["--config", str(local)]) == 0
+    s3fs.S3FileSystem().put(f"{tmp_path}/audio/", "bucket/fit/audio/", recursive=True)
+    source = spec.source.with_updates(uri="s3://bucket/fit/audio").model_dump()
+    there = spec.with_updates(source=source, output="s3://bucket/fit/out")
+    remote = write_fit_spec(there, tmp_path / "remote.yaml", "s3://bucket/fit/new")
+    assert fit_kmeans.main(["--config", str(remote)]) == 0
+    for name in ("centroids.npy", "card.json"):
+        assert Files("s3://bucket/fit/new").read_bytes(name) == (tmp_path / "new" / name).read_bytes()
+    assert Files("s3://bucket/fit/out").find("kmeans") == []
+    assert np.array_equal(load_centroids("s3://bucket/fit/new")[0], np.load(tmp_path / "new" / "centroids.npy"))
+    capsys.readouterr()
+    assert fit_kmeans.main(["--config", str(remote)]) == 0
+    assert capsys.readouterr().out == "s3://bucket/fit/new: centroids are there\n"
+    assert not Path("s3:").exists()
 
 
 MEMORY = """

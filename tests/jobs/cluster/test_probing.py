@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
@@ -14,9 +15,11 @@ import pytest
 from jobs.cluster import probing as probing_module
 from jobs.cluster.probing import probing
 from pipeline.source.inventory import survey
+from pipeline.source.probe import Looked, look_at
 from schemas.errors import StorageError
 from schemas.spec import Source
 from tests.jobs.small_corpus import make_corpus
+from tests.s3_server import Server
 
 
 class TaskError(Exception):
@@ -86,3 +89,43 @@ def test_few_files_start_nothing(ray: FakeRay, tmp_path: Path) -> None:
     with probing() as look_many:
         assert len(survey(Source(uri=str(tmp_path / "audio")), look_many=look_many).items) == 1
     assert ray.asked == []
+
+
+def look_and_tell(uri: str, files: Sequence[tuple[str, int | None]]) -> list[Looked | str]:
+    """`look_at`, which leaves the number of its process in the folder SEEN."""
+    (Path(os.environ["SEEN"]) / str(os.getpid())).touch()
+    return look_at(uri, files)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_the_workers_of_a_real_cluster(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a Ray that RAY_ADDRESS names, from object storage: the driver's table, looked up by others; and their StorageError."""
+    import s3fs
+    from ray.cluster_utils import Cluster
+
+    seen = tmp_path / "seen"
+    seen.mkdir()
+    for name, value in {"SEEN": str(seen), "RAY_AUTH_MODE": "disabled", "LST_RETRY_SECONDS": "0"}.items():
+        monkeypatch.setenv(name, value)
+    make_corpus(tmp_path / "audio")
+    s3fs.S3FileSystem().put(f"{tmp_path}/audio/", "bucket/probed/", recursive=True)
+    source = Source(uri="s3://bucket/probed")
+    alone = survey(source).table
+    monkeypatch.setattr(probing_module, "LEAST", 3)
+    monkeypatch.setattr(probing_module, "PIECE", 2)
+    monkeypatch.setattr(probing_module, "look_at", look_and_tell)
+    cluster = Cluster(initialize_head=True, connect=False, head_node_args={"num_cpus": 2})
+    try:
+        monkeypatch.setenv("RAY_ADDRESS", cluster.address)
+        with probing() as look_many:
+            assert survey(source, look_many=look_many).table.equals(alone)
+            pids = {int(path.name) for path in seen.iterdir()}
+            server.fail({"method": "GET", "contains": "/probed/", "status": 503, "code": "SlowDown"})
+            with pytest.raises(StorageError, match=r"bucket/probed/.* could not be reached"):
+                survey(source, look_many=look_many)
+    finally:
+        server.fail()
+        cluster.shutdown()
+    assert pids
+    assert os.getpid() not in pids

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import hashlib
 import os
 import random
 from collections import Counter
@@ -30,7 +29,9 @@ from schemas.arrow import Row
 from schemas.audio import SAMPLE_RATE
 from schemas.cards import Card
 from schemas.config import parse_config
+from schemas.shards import ShardIndex
 from schemas.spec import STAGES, PipelineSpec
+from schemas.storage.files import sha256
 from schemas.tables import Recording, Segment, Transcript, Units, Word, segment_id
 from tests.jobs.small_corpus import document, make_centroids
 
@@ -265,13 +266,9 @@ def known(plan: Plan) -> set[tuple[str, str]]:
     return found
 
 
-def shards_of(output: Path, name: str = "index") -> dict[str, str]:
+def shards_of(output: str | Path, name: str = "index") -> dict[str, str]:
     """The index, and the hash of each shard that it lists."""
-    index = output / "shards" / f"{name}.json"
-    from schemas.shards import ShardIndex
-
-    listed = ShardIndex.model_validate_json(index.read_bytes())
-    hashes = {
-        entry.path: hashlib.sha256((output / "shards" / entry.path).read_bytes()).hexdigest() for entry in listed.shards
-    }
-    return {"index": index.read_text(), **hashes}
+    store = Store(str(output))
+    index = store.read_bytes(f"shards/{name}.json").decode()
+    listed = ShardIndex.model_validate_json(index).shards
+    return {"index": index} | {entry.path: sha256(store.read_bytes(f"shards/{entry.path}")) for entry in listed}

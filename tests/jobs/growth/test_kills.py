@@ -14,6 +14,7 @@ import pytest
 from jobs.runtime.plan import make_plan
 from schemas.spec import PipelineSpec
 from tests.jobs.growth.growing import GrowingSource, calls, known, make_spec, run, shards_of, use_counting_stages
+from tests.s3_server import Server
 
 
 def killed(spec: PipelineSpec, seconds: float) -> bool:
@@ -33,10 +34,11 @@ def killed(spec: PipelineSpec, seconds: float) -> bool:
     return os.WIFSIGNALED(status)
 
 
-def survive(kills: int, folder: Path, monkeypatch: pytest.MonkeyPatch, seed: int) -> None:
+def survive(kills: int, folder: Path, monkeypatch: pytest.MonkeyPatch, seed: int, output: str = "") -> None:
     """So many kills; after every tenth, or where a run came to its end, the shards are compared and the corpus changes."""
     use_counting_stages(monkeypatch)
     dice = random.Random(seed)
+    output = output or str(folder / "out")
     source = GrowingSource(folder / "audio", dice)
     done, longest, turn, gathered = 0, 0.4, 0, 0
     while done < kills:
@@ -48,9 +50,7 @@ def survive(kills: int, folder: Path, monkeypatch: pytest.MonkeyPatch, seed: int
             source.relabel()
             source.remove()
         source.write_manifest()
-        spec = make_spec(
-            str(source.folder), str(folder / "out"), folder / "centroids", minutes=dice.choice([0.03, 0.05])
-        )
+        spec = make_spec(str(source.folder), output, folder / "centroids", minutes=dice.choice([0.03, 0.05]))
         for _ in range(10):
             if done == kills or not killed(spec, dice.uniform(0.0, longest)):
                 longest *= 0.7
@@ -68,7 +68,7 @@ def survive(kills: int, folder: Path, monkeypatch: pytest.MonkeyPatch, seed: int
             gathered += len(plan.logs[stage].parts)
         fresh = spec.with_updates(output=str(folder / "fresh"))
         run(fresh)
-        assert shards_of(folder / "out") == shards_of(folder / "fresh"), f"seed {seed}, after {done} kills"
+        assert shards_of(output) == shards_of(folder / "fresh"), f"seed {seed}, after {done} kills"
         shutil.rmtree(folder / "fresh")
         turn += 1
     assert gathered, "no commits were gathered"
@@ -80,8 +80,10 @@ def test_runs_that_are_killed_end_as_one_that_was_not(tmp_path: Path, monkeypatc
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(3600)
-def test_three_hundred_kills(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for seed in range(6):
+@pytest.mark.timeout(7200)
+@pytest.mark.parametrize("where", ["local", "s3"])
+def test_three_hundred_kills(where: str, server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for seed in range(3):
         with monkeypatch.context() as patch:
-            survive(50, tmp_path / str(seed), patch, seed)
+            output = f"s3://bucket/killed/{seed}" if where == "s3" else ""
+            survive(50, tmp_path / str(seed), patch, seed, output)

@@ -139,7 +139,7 @@ def test_the_funnel_is_that_of_the_tables(run: Run, facts: ReportFacts, page: Pa
     assert facts.audio_seconds == pytest.approx(sum(SECONDS), abs=1e-3)
     assert facts.stages["segments"].hours_out * 3600 == pytest.approx(speech)
     assert facts.stages["shards"].hours_out * 3600 == pytest.approx(speech - lost)
-    assert facts.rejected_seconds == pytest.approx(lost)
+    assert facts.rejects.seconds == pytest.approx(lost)
     assert lost > 1
     sentence = f"Nothing vanished: {seconds_text(speech)} of speech, {seconds_text(speech - lost)} in shards"
     assert sentence in page.text
