@@ -13,9 +13,9 @@ import pytest
 
 from jobs.reporting.state import format_state, read_state
 from jobs.reporting.status import main
-from jobs.runtime import plan as plan_module
 from jobs.runtime.drive import prepare, run_in_process
 from jobs.runtime.plan import Plan, make_plan, refresh
+from jobs.store import commit_folders
 from jobs.store.lease import Lease
 from jobs.store.store import Store
 from schemas.spec import STAGES, PipelineSpec
@@ -125,7 +125,7 @@ def test_commits_that_are_gathered_while_they_are_read_are_not_missed(
     prepare(half)
     run_in_process(half, ["recordings", "segments"])
     wanted = [stage.units_done for stage in read_state(half.spec.output).stages]
-    honest, looks = plan_module.list_commits, iter(range(99))
+    honest, looks = commit_folders.list_commits, iter(range(99))
 
     def list_and_gather(store: object) -> dict[str, list[str]]:
         listed: dict[str, list[str]] = honest(store)  # type: ignore[arg-type]
@@ -134,7 +134,7 @@ def test_commits_that_are_gathered_while_they_are_read_are_not_missed(
                 log.gather(1)
         return listed
 
-    monkeypatch.setattr(plan_module, "list_commits", list_and_gather)
+    monkeypatch.setattr(commit_folders, "list_commits", list_and_gather)
     assert [stage.units_done for stage in read_state(half.spec.output).stages] == wanted
 
 
