@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import pickle
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
@@ -56,15 +58,30 @@ def whole_model(kind: Any, directory: Path, lacking: str) -> Any:
     import torch
 
     try:
-        model, report = kind.from_pretrained(
-            directory, dtype=torch.float32, local_files_only=True, output_loading_info=True
-        )
+        with _without_bar():
+            model, report = kind.from_pretrained(
+                directory, dtype=torch.float32, local_files_only=True, output_loading_info=True
+            )
     except LOAD_ERRORS as error:
         raise ConfigError(f"the weights in {directory} cannot be loaded: {str(error).splitlines()[0]}") from error
     if missing := sorted(name for name in report["missing_keys"] if "masked_spec_embed" not in name):
         some = ", ".join(missing[:3]) + (" and others" if len(missing) > 3 else "")
         raise ConfigError(f"{directory} lacks the weights {some}: {lacking}")
     return model
+
+
+@contextmanager
+def _without_bar() -> Iterator[None]:
+    """transformers draws a bar on stderr while it loads, on a terminal or not, over what a command says."""
+    from transformers.utils import logging
+
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
 
 
 def beside_model(kind: Any, directory: Path) -> Any:

@@ -35,6 +35,10 @@ DROPPED = 3
 """Looks at which a main thread that was interrupted does not unwind: the exception was dropped."""
 
 
+_standing: list[Callable[[int, FrameType | None], None]] = []
+"""The handler of the command that runs; one at most."""
+
+
 class Stopped(KeyboardInterrupt):
     """A signal that ends the command; like Ctrl-C's own exception it passes through `except Exception`."""
 
@@ -42,7 +46,9 @@ class Stopped(KeyboardInterrupt):
 @contextmanager
 def stopping() -> Iterator[None]:
     """Signals as `Stopped` in the main thread, where there is one to raise it in; a second one ends the process at once."""
-    if threading.current_thread() is not threading.main_thread():
+    if (
+        threading.current_thread() is not threading.main_thread() or _standing
+    ):  # `lst` calls commands that stand in it too
         yield
         return
     begun: list[float] = []
@@ -62,10 +68,10 @@ def stopping() -> Iterator[None]:
             raise Stopped(signal.Signals(number).name)
 
     def watch(number: int) -> None:
-        if signal.getsignal(number) is not stop:  # who set another handler looks after it
-            return
         came, looks = time.monotonic(), 0
-        while not ended.wait(LOOK) and signal.getsignal(number) is stop:
+        while signal.getsignal(number) is stop:
+            if ended.wait(LOOK):
+                return
             looks = looks + 1 if begun and not _unwinding() else 0
             if looks == DROPPED:
                 begun.clear()
@@ -77,6 +83,10 @@ def stopping() -> Iterator[None]:
                     name = signal.Signals(number).name
                     os.write(2, f"error: stopped by {name}; run it again to go on\n".encode())
                     os._exit(ExitCode.TRY_AGAIN)
+                os.kill(os.getpid(), number)
+        with at_work:  # somebody else's handler looks after it from here on
+            if held_up.is_set() and not begun and not ended.is_set():
+                held_up.clear()
                 os.kill(os.getpid(), number)
 
     tell = sys.unraisablehook
@@ -90,12 +100,14 @@ def stopping() -> Iterator[None]:
 
     before = {number: signal.signal(number, stop) for number in STOPPING}
     sys.unraisablehook = hear
+    _standing.append(stop)
     try:
         with heard_at_once(watch):
             yield
     finally:
         with at_work:
             ended.set()
+        _standing.clear()
         sys.unraisablehook = tell
         for number, handler in before.items():
             signal.signal(number, handler)
