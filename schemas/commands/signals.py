@@ -35,10 +35,6 @@ DROPPED = 3
 """Looks at which a main thread that was interrupted does not unwind: the exception was dropped."""
 
 
-_standing: list[Callable[[int, FrameType | None], None]] = []
-"""The handler of the command that runs; one at most."""
-
-
 class Stopped(KeyboardInterrupt):
     """A signal that ends the command; like Ctrl-C's own exception it passes through `except Exception`."""
 
@@ -46,16 +42,12 @@ class Stopped(KeyboardInterrupt):
 @contextmanager
 def stopping() -> Iterator[None]:
     """Signals as `Stopped` in the main thread, where there is one to raise it in; a second one ends the process at once."""
-    if (
-        threading.current_thread() is not threading.main_thread() or _standing
-    ):  # `lst` calls commands that stand in it too
+    if threading.current_thread() is not threading.main_thread():
         yield
         return
     begun: list[float] = []
     held_up, ended = threading.Event(), threading.Event()
-    at_work = (
-        threading.Lock()
-    )  # held while a signal is sent again: none may come when the handlers from before are back
+    at_work = threading.Lock()  # for sending again: nothing may come once the handlers from before are back
 
     def stop(number: int, frame: FrameType | None) -> None:
         if begun:
@@ -100,14 +92,12 @@ def stopping() -> Iterator[None]:
 
     before = {number: signal.signal(number, stop) for number in STOPPING}
     sys.unraisablehook = hear
-    _standing.append(stop)
     try:
         with heard_at_once(watch):
             yield
     finally:
         with at_work:
             ended.set()
-        _standing.clear()
         sys.unraisablehook = tell
         for number, handler in before.items():
             signal.signal(number, handler)
