@@ -109,4 +109,7 @@ def write_wav(path: str | Path, samples: np.ndarray, sample_rate: int) -> None:
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     held = io.BytesIO()  # libsndfile does not say what went wrong with a file
     soundfile.write(held, np.clip(samples, -1.0, 1.0), sample_rate, format=form, subtype=subtype)
-    Path(path).write_bytes(held.getvalue())
+    try:
+        Path(path).write_bytes(held.getvalue())
+    except OSError as error:  # a full disk has no file's name in it
+        raise OSError(error.errno, error.strerror, str(path)) from error
