@@ -29,6 +29,8 @@ PATIENCE = 10.0
 """Seconds that the main thread has to notice a signal; then the process ends without it."""
 IMPORT_PATIENCE = 3.0
 """The same for an import: it has nothing to keep."""
+SOON = 0.05
+"""Seconds until a signal is sent again that came during an import."""
 LOOK = 0.5
 """Seconds between two looks at whether the main thread has noticed; where it has not, the signal is sent again."""
 DROPPED = 3
@@ -62,7 +64,7 @@ def stopping() -> Iterator[None]:
     def watch(number: int) -> None:
         came, looks = time.monotonic(), 0
         while signal.getsignal(number) is stop:
-            if ended.wait(LOOK):
+            if ended.wait(SOON if held_up.is_set() and not begun else LOOK):
                 return
             looks = looks + 1 if begun and not _unwinding() else 0
             if looks == DROPPED:

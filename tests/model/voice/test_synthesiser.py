@@ -27,5 +27,5 @@ def test_what_cannot_be_written_is_said(tmp_path: Path) -> None:
         write_wav(tmp_path / "sound.xyz", np.zeros(RATE, np.float32), RATE)
     full = tmp_path / "full.wav"
     full.symlink_to("/dev/full")
-    with pytest.raises(OSError, match="No space left.*full.wav"):
+    with pytest.raises(OSError, match=r"No space left.*full\.wav"):
         write_wav(full, np.zeros(RATE, np.float32), RATE)
