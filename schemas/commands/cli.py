@@ -252,10 +252,14 @@ def _of_file(error: OSError) -> tuple[ExitCode, str]:
 
 
 def _stop_behind(error: BaseException) -> BaseException | None:
-    """The signal that came while a class was made: Python 3.11 wraps whatever is raised there in a RuntimeError."""
+    """The signal that an error came of.
+
+    One while a class is made Python 3.11 wraps in a RuntimeError; one in the middle of something may make its `finally` fail
+    (argparse's misses what was not put aside yet).
+    """
     cause: BaseException | None = error
     while cause is not None and not isinstance(cause, KeyboardInterrupt):
-        cause = cause.__cause__
+        cause = cause.__cause__ or cause.__context__
     return cause
 
 

@@ -37,6 +37,10 @@ DROPPED = 3
 """Looks at which a main thread that was interrupted does not unwind: the exception was dropped."""
 
 
+_standing = threading.Event()
+"""`stopping` has been entered: a command that another one calls, as `lst` does, stands in its signals too."""
+
+
 class Stopped(KeyboardInterrupt):
     """A signal that ends the command; like Ctrl-C's own exception it passes through `except Exception`."""
 
@@ -44,7 +48,7 @@ class Stopped(KeyboardInterrupt):
 @contextmanager
 def stopping() -> Iterator[None]:
     """Signals as `Stopped` in the main thread, where there is one to raise it in; a second one ends the process at once."""
-    if threading.current_thread() is not threading.main_thread():
+    if threading.current_thread() is not threading.main_thread() or _standing.is_set():
         yield
         return
     begun: list[float] = []
@@ -94,12 +98,14 @@ def stopping() -> Iterator[None]:
 
     before = {number: signal.signal(number, stop) for number in STOPPING}
     sys.unraisablehook = hear
+    _standing.set()
     try:
         with heard_at_once(watch):
             yield
     finally:
         with at_work:
             ended.set()
+        _standing.clear()
         sys.unraisablehook = tell
         for number, handler in before.items():
             signal.signal(number, handler)

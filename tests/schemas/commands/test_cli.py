@@ -45,6 +45,17 @@ def while_a_class_is_made(error: BaseException) -> BaseException:
         return wrapped
 
 
+def while_tidying_up(stop: BaseException) -> BaseException:
+    """What a `finally` raises that was not ready to be reached."""
+    try:
+        try:
+            raise stop
+        finally:
+            raise AttributeError("saved_nargs")
+    except AttributeError as error:
+        return error
+
+
 def while_an_actor_is_made(error: Exception) -> Exception:
     """`error` as Ray tells of it when it was raised by an actor's constructor: as text."""
     from ray.exceptions import ActorDiedError, RayTaskError
@@ -74,6 +85,7 @@ CASES: list[tuple[BaseException, ExitCode, str]] = [
         "uv pip install -c constraints.hashes.txt -e '.[lm-eval]'",
     ),
     (KeyboardInterrupt(), ExitCode.TRY_AGAIN, "stopped by SIGINT"),
+    (while_tidying_up(KeyboardInterrupt("SIGUSR1")), ExitCode.TRY_AGAIN, "stopped by SIGUSR1"),
     (while_a_class_is_made(KeyboardInterrupt("SIGTERM")), ExitCode.TRY_AGAIN, "stopped by SIGTERM"),
 ]
 
