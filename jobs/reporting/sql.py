@@ -31,6 +31,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("query", help="SQL over the views")
     parser.add_argument("--index", default="index", help="which index of the output (a slice has its own)")
     given = parser.parse_args(arguments)
+    if not given.query.strip("; \n"):
+        raise ConfigError("the query is empty", "lst sql --help has examples")
     try:
         import duckdb
     except ImportError as error:
