@@ -29,8 +29,8 @@ def test_prose_is_filled_from_the_records(brief: Brief) -> None:
     for arm in ("static", "plain"):
         points = []
         for seed in (1, 2):
-            record = brief.ledger.read(f"runs/{arm}-s{seed}-compute")["measures"]["choices"][brief.task]
-            scored = read_scored(brief.ledger.read(f"tasks/{brief.task}"), record)
+            record = brief.ledger.read(f"runs/{arm}-s{seed}-compute")["measures"]["choices"][brief.figures.task]
+            scored = read_scored(brief.ledger.read(f"tasks/{brief.figures.task}"), record)
             points.append([pair.point for pair in twins_of([s for s in scored if s.direction == "S->T"])])
         shares[arm] = np.mean(points)
     expected = f"{100 * (shares['static'] - shares['plain']):+.1f}"
@@ -38,5 +38,20 @@ def test_prose_is_filled_from_the_records(brief: Brief) -> None:
     assert ", -, " in shown
     assert re.search(r"\(\d seeds?\)$", shown)
     page = (ROOT / brief.study.page).read_text(encoding="utf-8")
-    assert shown.split(", -")[0] in page
+    assert shown.split(" (")[0] in page, "of the table"
     assert "{" not in page.split("## Again")[0].replace("`{", ""), "a figure of the prose was not filled in"
+
+
+def test_prose_may_ask_for_what_other_seeds_would_give(brief: Brief) -> None:
+    """Of all seeds of both arms, of a preference or a loss, of a study beside this one too; wider than over pairs alone."""
+    bits = "{study-ladder-low: static less plain bits over seeds}"
+    text = "{study-ladder-low: static less plain S->T over seeds}"
+    shown = brief._filled(
+        f"{bits}; {text}; {text.replace(' over seeds', '')}; {{aligned-deep less plain S->T over seeds}}"
+    )
+    numbers = [[float(number) for number in re.findall(r"-?\d+\.\d", part)] for part in shown.split("; ")]
+    assert all(low < value < high for value, low, high in numbers[:3])
+    assert numbers[1][0] == numbers[2][0]
+    assert numbers[1][1] < numbers[2][1] < numbers[2][2] < numbers[1][2]
+    assert "] % (3 seeds); " in shown
+    assert shown.endswith("; -"), "one seed says nothing of others"

@@ -6,32 +6,26 @@ seeds of each pair of stories first, and resample pairs: they hold for these see
 
 from __future__ import annotations
 
-import functools
-import re
-from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 
-from model.scoring.accuracy import ConfidenceInterval, bootstrap, holm, sign_test, twins_of
+from model.scoring.accuracy import ConfidenceInterval, bootstrap, holm, sign_test
 from model.scoring.documents import DIRECTIONS
 from model.scoring.scorer import Scored
 from recipes.study.design.facts import StudyFacts
 from recipes.study.design.plan import units
 from recipes.study.design.settings import Study
+from recipes.study.pages.figures import LOSSES, Figures
 from recipes.study.pages.page import percent, read_notes, table
+from recipes.study.pages.prose import filled
 from recipes.study.records import paper
-from recipes.study.records.choices import read_scored
 from recipes.study.records.ledger import Ledger
 from recipes.study.records.preferences import draw_preferences
 
 LIKELY = 0.05
 """Holm's p below which a cell is set in bold."""
-
-
-FIGURE = re.compile(r"\{([a-z-]+)(?: less ([a-z-]+))? (bits|[ST]->[ST])(?: ([a-z]+))?\}")
-"""A figure asked for by the prose."""
 
 
 class Brief:
@@ -42,12 +36,8 @@ class Brief:
         self.ledger = Ledger(study.results_dir)
         facts = self.ledger.read("facts")
         self.facts = StudyFacts.model_validate({name: facts[name] for name in StudyFacts.model_fields})
-        self.runs = {
-            (record["arm"], int(record["seed"])): record
-            for record in self.ledger.all("runs", points=False).values()
-            if record["control"] == "compute"
-        }
-        self.task = next(iter(next(iter(self.runs.values()))["measures"]["choices"]))
+        self.figures = Figures(study)
+        self.runs = self.figures.runs
         self.notes = read_notes(self.ledger.folder / "notes.md")
 
     def text(self) -> str:
@@ -62,6 +52,7 @@ class Brief:
             self._answer(),
             "## Against the plain baseline, on the same seeds and pairs",
             self._differences(),
+            *self._over_seeds(),
             "## Rung by rung, speech to speech",
             self._rungs(),
             *self._context(),
@@ -84,68 +75,20 @@ class Brief:
         return [f"## {title}", self._filled(self.notes[title])] if title in self.notes else []
 
     def _filled(self, prose: str) -> str:
-        """Prose whose figures come from the records: `{static S->T}`, `{static S->S person}`, `{static less plain S->T}` (on the
-        seeds that both have) and `{static bits}`, each with what it rests on; one of an arm without a run is a dash."""
-
-        def figure(match: re.Match[str]) -> str:
-            arm, base, what, rung = match.groups()
-            seeds = [s for s in self._seeds(arm) if base is None or (base, s) in self.runs]
-            if not seeds:
-                return "-"
-            rests = f"{len(seeds)} seed{'s' if len(seeds) > 1 else ''}"
-            if what == "bits":
-                return f"{np.mean([self._held(arm, s, 'speech_bits_per_second') for s in seeds]):.2f} ({rests})"
-            if base is None:
-                return f"{percent(self._preference(arm, seeds, what, rung))} ({rests})"
-            mine, theirs = (self._points(name, seeds, what, rung) for name in (arm, base))
-            found = bootstrap([mine[cluster] - theirs[cluster] for cluster in mine], list(mine))
-            return f"{percent(found, '+')} ({rests})"
-
-        return FIGURE.sub(figure, prose)
-
-    def _seeds(self, arm: str) -> list[int]:
-        return sorted(seed for name, seed in self.runs if name == arm)
-
-    def _begun(self) -> list[str]:
-        return [arm for arm in self.study.arms if self._seeds(arm)]
-
-    @functools.cache  # noqa: B019  one page, made once
-    def _scored(self, arm: str, seed: int) -> list[Scored]:
-        facts = self.ledger.read(f"tasks/{self.task}")
-        return read_scored(facts, self.runs[arm, seed]["measures"]["choices"][self.task])
-
-    @functools.cache  # noqa: B019
-    def _margins(self, arm: str, seed: int, direction: str) -> dict[tuple[str, str], float]:
-        """(group, cluster) -> margin in nats of each pair of twins."""
-        members = [item for item in self._scored(arm, seed) if item.direction == direction]
-        return {(pair.group, pair.cluster): pair.margin for pair in twins_of(members)}
-
-    def _points(self, arm: str, seeds: Sequence[int], direction: str, group: str | None = None) -> dict[str, float]:
-        """cluster -> share of the seeds that prefer rightly."""
-        found = [self._margins(arm, seed, direction) for seed in seeds]
-        return {
-            cluster: float(
-                np.mean([0.5 if margins[rung, cluster] == 0 else margins[rung, cluster] > 0 for margins in found])
-            )
-            for rung, cluster in found[0]
-            if group in (None, rung)
-        }
-
-    def _preference(
-        self, arm: str, seeds: Sequence[int], direction: str, group: str | None = None
-    ) -> ConfidenceInterval:
-        points = self._points(arm, seeds, direction, group)
-        return bootstrap(list(points.values()), list(points), bounds=(0.0, 1.0))
+        return filled(prose, self.figures, self.config)
 
     def _pooled(self) -> dict[str, dict[str, tuple[ConfidenceInterval, list[float]]]]:
         """direction -> arm -> preference over its seeds, and that of each seed."""
         return {
             direction: {
                 arm: (
-                    self._preference(arm, self._seeds(arm), direction),
-                    [float(np.mean(list(self._points(arm, [seed], direction).values()))) for seed in self._seeds(arm)],
+                    self.figures.preference(arm, self.figures.seeds(arm), direction),
+                    [
+                        float(np.mean(list(self.figures.points(arm, [seed], direction).values())))
+                        for seed in self.figures.seeds(arm)
+                    ],
                 )
-                for arm in self._begun()
+                for arm in self.figures.begun()
             }
             for direction in DIRECTIONS
         }
@@ -153,7 +96,7 @@ class Brief:
     def _status(self) -> str:
         planned = [unit for unit in units(self.study, self.facts) if unit.kind == "runs"]
         missing = [unit.name.removeprefix("runs/") for unit in planned if not self.ledger.has(unit.name)]
-        pairs = len(self._margins(*next(iter(self.runs)), "S->S"))
+        pairs = len(self.figures.margins(*next(iter(self.runs)), "S->S"))
         flops = max(record["consumed"]["flops"] for record in self.runs.values()) / 1e12
         state = (
             "All runs that were planned are here."
@@ -169,14 +112,14 @@ class Brief:
 
     def _answer(self) -> str:
         rows = []
-        for arm in self._begun():
-            seeds = self._seeds(arm)
+        for arm in self.figures.begun():
+            seeds = self.figures.seeds(arm)
             held = [self.runs[arm, seed]["measures"]["held_out"] for seed in seeds]
             right = [
                 np.mean(
                     [
                         i.point("token")
-                        for i in self._scored(arm, seed)
+                        for i in self.figures.scored(arm, seed)
                         if i.direction == d and i.choice and self._is_twin(i)
                     ]
                 )
@@ -190,7 +133,7 @@ class Brief:
                     str(half),
                     f"{np.mean([h['speech_bits_per_second'] for h in held]):.2f}",
                     f"{np.mean([h['text_nats_per_token'] for h in held]):.4f}",
-                    *(percent(self._preference(arm, seeds, direction)) for direction in DIRECTIONS),
+                    *(percent(self.figures.preference(arm, seeds, direction)) for direction in DIRECTIONS),
                     f"{100 * np.mean(right[:half]):.1f}",
                     f"{100 * np.mean(right[half:]):.1f}",
                 ]
@@ -207,25 +150,24 @@ class Brief:
         return table(header, rows)
 
     def _is_twin(self, item: Scored) -> bool:
-        return (item.group, item.cluster) in self._margins(*next(iter(self.runs)), item.direction)
+        return (item.group, item.cluster) in self.figures.margins(*next(iter(self.runs)), item.direction)
 
     def _differences(self) -> str:
         """Paired with the baseline on the seeds that both have."""
         base, rows, cells, tests = self.study.baseline, [], [], []
-        for arm in self._begun():
-            seeds = [seed for seed in self._seeds(arm) if (base, seed) in self.runs]
+        for arm in self.figures.begun():
+            seeds = [seed for seed in self.figures.seeds(arm) if (base, seed) in self.runs]
             if arm == base or not seeds:
                 continue
             losses = []
             for name in ("speech_bits_per_second", "text_nats_per_token"):
-                ratio = [self._held(arm, seed, name) / self._held(base, seed, name) - 1 for seed in seeds]
+                ratio = [self.figures.held(arm, seed, name) / self.figures.held(base, seed, name) - 1 for seed in seeds]
                 losses.append(f"{100 * np.mean(ratio):+.1f} %")
             rows.append([arm, " ".join(map(str, seeds)), *losses])
             for direction in DIRECTIONS:
-                mine, theirs = (self._points(name, seeds, direction) for name in (arm, base))
-                values = [mine[cluster] - theirs[cluster] for cluster in mine]
-                cells.append(bootstrap(values, list(mine)))
-                tests.append(sign_test(values, list(mine)))
+                mine, theirs = (self.figures.points(name, seeds, direction) for name in (arm, base))
+                cells.append(self.figures.difference(arm, base, seeds, direction))
+                tests.append(sign_test([mine[cluster] - theirs[cluster] for cluster in mine], list(mine)))
         adjusted = holm(tests)
         for number, row in enumerate(rows):
             for place in range(4 * number, 4 * number + 4):
@@ -234,33 +176,56 @@ class Brief:
         note = (
             "Less the plain baseline: losses in per cent, preferences in points. Bold: exact sign test over pairs, "
             f"p below {LIKELY} after Holm's correction over the {len(tests)} cells of this table. The test holds for these "
-            "seeds; what another seed would give, the seeds' own figures below say."
+            "seeds alone: of intervals over pairs half miss what other seeds would give where seeds differ as here."
         )
         return note + "\n\n" + table(["arm", "seeds", "bits/s", "text", *DIRECTIONS], rows)
 
-    def _held(self, arm: str, seed: int, name: str) -> float:
-        return float(self.runs[arm, seed]["measures"]["held_out"][name])
+    def _over_seeds(self) -> list[str]:
+        """The differences with seeds taken as drawn, where there are two of each arm at least."""
+        base, names = self.study.baseline, (*LOSSES, *DIRECTIONS)
+        found = {
+            arm: [self.figures.over_seeds(arm, base, what) for what in names]
+            for arm in self.figures.begun()
+            if arm != base
+        }
+        whole = {arm: [cell for cell in cells if cell is not None] for arm, cells in found.items() if None not in cells}
+        if not whole:
+            return []
+        adjusted = iter(holm([cell.p for cells in whole.values() for cell in cells]))
+        rows = []
+        for arm, cells in whole.items():
+            shown = [percent(cell, "+") for cell in cells]
+            texts = [f"**{text}**" if next(adjusted) < LIKELY else text for text in shown]
+            degrees = f"{cells[names.index('S->S')].degrees:.1f}"
+            rows.append([arm, f"{len(self.figures.seeds(arm))}, {len(self.figures.seeds(base))}", *texts, degrees])
+        note = (
+            "The same differences, losses in per cent too, with the seeds taken as drawn like the pairs (all seeds of both arms, "
+            "Student's interval; docs/scoring.md): what other seeds would give lies in these with 95 %. Bold: p below "
+            f"{LIKELY} after Holm's correction over the {sum(map(len, whole.values()))} cells."
+        )
+        header = ["arm", "seeds, plain's", "bits/s", "text", *DIRECTIONS, "degrees of freedom of S->S"]
+        return ["## What other seeds would give", note, table(header, rows)]
 
     def _rungs(self) -> str:
         """Preference by rung, then the probes, which have no twins, by accuracy."""
         first = next(iter(self.runs))
-        rungs = list(dict.fromkeys(rung for rung, _ in self._margins(*first, "S->S")))
-        probes = [g for g in dict.fromkeys(i.group for i in self._scored(*first)) if g not in rungs]
+        rungs = list(dict.fromkeys(rung for rung, _ in self.figures.margins(*first, "S->S")))
+        probes = [g for g in dict.fromkeys(i.group for i in self.figures.scored(*first)) if g not in rungs]
         cells, tests = [], []
-        for arm in self._begun():
+        for arm in self.figures.begun():
             for rung in rungs:
-                points = self._points(arm, self._seeds(arm), "S->S", rung)
+                points = self.figures.points(arm, self.figures.seeds(arm), "S->S", rung)
                 cells.append(bootstrap(list(points.values()), list(points), bounds=(0.0, 1.0)))
                 tests.append(sign_test(list(points.values()), list(points), chance=0.5))
         adjusted = holm(tests)
         rows = []
-        for number, arm in enumerate(self._begun()):
+        for number, arm in enumerate(self.figures.begun()):
             own = range(len(rungs) * number, len(rungs) * (number + 1))
             row = [f"**{percent(cells[i])}**" if adjusted[i] < LIKELY else percent(cells[i]) for i in own]
             for probe in probes:
                 items = [
-                    [i for i in self._scored(arm, s) if i.direction == "S->S" and i.group == probe]
-                    for s in self._seeds(arm)
+                    [i for i in self.figures.scored(arm, s) if i.direction == "S->S" and i.group == probe]
+                    for s in self.figures.seeds(arm)
                 ]
                 row.append(f"{100 * np.mean([i.point('token') for found in items for i in found]):.1f}")
             rows.append([arm, *row])
@@ -296,19 +261,19 @@ class Brief:
 
     def _arms(self) -> str:
         rows = []
-        for arm in self._begun():
+        for arm in self.figures.begun():
             facts = self.facts.arms[arm]
-            for seed in self._seeds(arm):
+            for seed in self.figures.seeds(arm):
                 record = self.runs[arm, seed]
-                own = [f"{100 * np.mean(list(self._points(arm, [seed], d).values())):.1f}" for d in DIRECTIONS]
+                own = [f"{100 * np.mean(list(self.figures.points(arm, [seed], d).values())):.1f}" for d in DIRECTIONS]
                 where = record["machine"].get("device", "cpu")
                 rows.append(
                     [
                         f"{arm}, seed {seed}", f"{facts.parameters / 1e6:.2f}",
                         "1" if self.study.arms[arm].kind == "plain" else f"{facts.latents_per_element:.3f}",
                         f"{record['consumed']['elements'] / 1e6:.2f}", f"{record['consumed']['flops'] / 1e12:.1f}",
-                        f"{record['lr']:g}", f"{self._held(arm, seed, 'speech_bits_per_second'):.2f}",
-                        f"{self._held(arm, seed, 'text_nats_per_token'):.4f}", *own, "GPU" if where != "cpu" else "CPU",
+                        f"{record['lr']:g}", f"{self.figures.held(arm, seed, 'speech_bits_per_second'):.2f}",
+                        f"{self.figures.held(arm, seed, 'text_nats_per_token'):.4f}", *own, "GPU" if where != "cpu" else "CPU",
                     ]
                 )  # fmt: skip
         header = [

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from model.scoring.accuracy import ConfidenceInterval
+from model.scoring.seeds import SeedInterval
 from recipes.study.design.facts import StudyFacts
 from recipes.study.design.plan import units
 from recipes.study.design.settings import Control, Study
@@ -297,7 +298,7 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join("| " + " | ".join(line) + " |" for line in (header, ["---"] * len(header), *rows))
 
 
-def percent(found: ConfidenceInterval | None, sign: str = "") -> str:
+def percent(found: ConfidenceInterval | SeedInterval | None, sign: str = "") -> str:
     """A share or a difference of shares, with its interval, in per cent."""
     if found is None:
         return "-"

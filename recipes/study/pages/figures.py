@@ -1,0 +1,107 @@
+"""Figures of a study whose tasks have twins, read from its records: preferences by pair and seed, losses, differences."""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from model.scoring.accuracy import ConfidenceInterval, bootstrap, twins_of
+from model.scoring.scorer import Scored
+from model.scoring.seeds import SeedInterval, over_seeds
+from recipes.study.design.settings import Study, load_study
+from recipes.study.records.choices import read_scored
+from recipes.study.records.ledger import Ledger
+
+LOSSES = {"bits": "speech_bits_per_second", "text": "text_nats_per_token"}
+
+
+class Figures:
+    """What the runs of one study say at equal operations."""
+
+    def __init__(self, study: Study) -> None:
+        self.study = study
+        self.ledger = Ledger(study.results_dir)
+        self.runs = {
+            (record["arm"], int(record["seed"])): record
+            for record in self.ledger.all("runs", points=False).values()
+            if record["control"] == "compute"
+        }
+        self.task = next(iter(next(iter(self.runs.values()))["measures"]["choices"]))
+
+    def sibling(self, config: str, name: str) -> Figures:
+        """Those of the study that lies beside `config` under `name`, with its records beside this one's."""
+        study = load_study(Path(config).with_name(f"{name}.yaml"), [])
+        folder = self.ledger.folder.with_name(Path(study.results_dir).name)
+        return Figures(study.with_updates(results_dir=str(folder)))
+
+    def seeds(self, arm: str) -> list[int]:
+        """Those of which there is a run."""
+        return sorted(seed for name, seed in self.runs if name == arm)
+
+    def begun(self) -> list[str]:
+        """The arms of which there is a run."""
+        return [arm for arm in self.study.arms if self.seeds(arm)]
+
+    def held(self, arm: str, seed: int, name: str) -> float:
+        """A held-out loss."""
+        return float(self.runs[arm, seed]["measures"]["held_out"][name])
+
+    @functools.cache  # noqa: B019  as long as one page is made
+    def scored(self, arm: str, seed: int) -> list[Scored]:
+        """Every item in every direction."""
+        facts = self.ledger.read(f"tasks/{self.task}")
+        return read_scored(facts, self.runs[arm, seed]["measures"]["choices"][self.task])
+
+    @functools.cache  # noqa: B019
+    def margins(self, arm: str, seed: int, direction: str) -> dict[tuple[str, str], float]:
+        """(group, cluster) -> margin in nats of each pair of twins."""
+        members = [item for item in self.scored(arm, seed) if item.direction == direction]
+        return {(pair.group, pair.cluster): pair.margin for pair in twins_of(members)}
+
+    def points(self, arm: str, seeds: Sequence[int], direction: str, group: str | None = None) -> dict[str, float]:
+        """cluster -> share of the seeds that prefer rightly."""
+        found = [self.margins(arm, seed, direction) for seed in seeds]
+        return {
+            cluster: float(
+                np.mean([0.5 if margins[rung, cluster] == 0 else margins[rung, cluster] > 0 for margins in found])
+            )
+            for rung, cluster in found[0]
+            if group in (None, rung)
+        }
+
+    def preference(
+        self, arm: str, seeds: Sequence[int], direction: str, group: str | None = None
+    ) -> ConfidenceInterval:
+        """Of the seeds as they are, over pairs."""
+        points = self.points(arm, seeds, direction, group)
+        return bootstrap(list(points.values()), list(points), bounds=(0.0, 1.0))
+
+    def difference(
+        self, arm: str, base: str, seeds: Sequence[int], direction: str, group: str | None = None
+    ) -> ConfidenceInterval:
+        """Of the seeds as they are, over pairs, resampled together."""
+        mine, theirs = (self.points(name, seeds, direction, group) for name in (arm, base))
+        return bootstrap([mine[cluster] - theirs[cluster] for cluster in mine], list(mine))
+
+    def over_seeds(self, arm: str, base: str, what: str, group: str | None = None) -> SeedInterval | None:
+        """The difference of two arms over seeds and pairs alike: of a preference, or of a loss (`LOSSES`) as a share of the
+        base's. None: one of them has fewer than two seeds."""
+        if min(len(self.seeds(arm)), len(self.seeds(base))) < 2:
+            return None
+        if what not in LOSSES:
+            one, two = (
+                np.array([list(self.points(name, [seed], what, group).values()) for seed in self.seeds(name)])
+                for name in (arm, base)
+            )
+            return over_seeds(one, two)
+        one, two = (
+            np.array([[math.log(self.held(name, seed, LOSSES[what]))] for seed in self.seeds(name)])
+            for name in (arm, base)
+        )
+        found = over_seeds(one, two)
+        value, low, high = (math.expm1(log) for log in (found.value, found.low, found.high))
+        return SeedInterval(value=value, low=low, high=high, p=found.p, degrees=found.degrees)

@@ -1,0 +1,51 @@
+"""Prose whose figures come from the records."""
+
+from __future__ import annotations
+
+import re
+
+import numpy as np
+
+from recipes.study.pages.figures import LOSSES, Figures
+from recipes.study.pages.page import percent
+
+FIGURE = re.compile(
+    r"\{(?:([a-z-]+): )?([a-z-]+)(?: less ([a-z-]+))? (bits|text|[ST]->[ST])(?: ([a-z]+))?( over seeds)?\}"
+)
+"""A figure asked for: of a study beside this one, of an arm, less another, of what, on a rung, over seeds too."""
+
+
+def filled(prose: str, figures: Figures, config: str) -> str:
+    """`prose` with its figures, each with what it rests on; one of an arm without a run is a dash.
+
+    `{static S->T}`, `{static S->S person}` and `{static bits}` are an arm's own; `{static less plain S->T}` is on the seeds that
+    both have and holds for them; `{static less plain S->T over seeds}` takes all seeds of both as drawn; `{NAME: ...}` is of
+    the study NAME.yaml beside `config`.
+    """
+    others: dict[str, Figures] = {}
+
+    def figure(match: re.Match[str]) -> str:
+        study, *asked = match.groups()
+        if study and study not in others:
+            others[study] = figures.sibling(config, study)
+        return _figure(others[study] if study else figures, *asked)
+
+    return FIGURE.sub(figure, prose)
+
+
+def _figure(figures: Figures, arm: str, base: str | None, what: str, rung: str | None, over: str | None) -> str:
+    if base is not None and over is not None:
+        found = figures.over_seeds(arm, base, what, rung)
+        counts = sorted({len(figures.seeds(arm)), len(figures.seeds(base))}, reverse=True)
+        unit = " %" if what in LOSSES else ""
+        return "-" if found is None else f"{percent(found, '+')}{unit} ({' and '.join(map(str, counts))} seeds)"
+    seeds = [s for s in figures.seeds(arm) if base is None or (base, s) in figures.runs]
+    if not seeds:
+        return "-"
+    rests = f"{len(seeds)} seed{'s' if len(seeds) > 1 else ''}"
+    if what in LOSSES:
+        digits = 2 if what == "bits" else 4
+        return f"{np.mean([figures.held(arm, s, LOSSES[what]) for s in seeds]):.{digits}f} ({rests})"
+    if base is None:
+        return f"{percent(figures.preference(arm, seeds, what, rung))} ({rests})"
+    return f"{percent(figures.difference(arm, base, seeds, what, rung), '+')} ({rests})"
