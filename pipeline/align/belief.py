@@ -19,6 +19,10 @@ LONGEST_WORD, LONGEST_LETTER = 0.5, 0.12
 """Seconds: what a word and each of its letters may last. No right word of 66 sentences and clips lasted longer."""
 QUIET = 0.6
 """A word of which a larger share is no louder than the pauses is doubtful; of 1,000 right words 99 % have 0.51 at most."""
+USUAL_DOUBT = 0.13
+"""How doubtful a word of a right transcript is on average, and so of how many words a segment expects it before they are seen."""
+EXPECTED_WORDS = 10
+"""How many words' worth that expectation is beside the segment's own."""
 
 
 def loud_between(audio: np.ndarray, timings: Sequence[WordTiming]) -> list[tuple[int, int]]:
@@ -52,15 +56,42 @@ def united(
 def judge(
     timings: Sequence[WordTiming], tokens: Sequence[Token], audio: np.ndarray, min_word_score: float
 ) -> list[WordTiming]:
-    """The timings, those that cannot be believed as `doubtful`: a low score, far too long for its letters, or mostly quiet."""
+    """The timings, with scores that say how far each is to be believed; `doubtful` is what falls below `min_word_score`.
+
+    A word too long for its letters or mostly quiet has less than `min_word_score`, however well its letters fit. Beside
+    doubtful words every word of the segment is believed less (`_trust`). Only `aligned` words are judged.
+    """
     loud = loud_steps(audio)
-    return [
-        replace(timing, timing="doubtful")
-        if timing.timing == "aligned"
-        and (timing.score < min_word_score or surplus(timing, token) > 0 or _quiet_share(timing, loud) > QUIET)
-        else timing
-        for timing, token in zip(timings, tokens, strict=True)
-    ]
+    judged = [index for index, timing in enumerate(timings) if timing.timing == "aligned"]
+    fits = [min(_fit(timings[index], tokens[index]), _audible(timings[index], loud)) for index in judged]
+    scores = np.array([timings[index].score for index in judged])
+    capped = np.array([min_word_score * fit if fit < 1 else 1.0 for fit in fits])
+    scores = np.minimum(scores, capped)
+    scores = scores * _trust(scores, min_word_score)
+    result = list(timings)
+    for index, score, fit in zip(judged, scores.tolist(), fits, strict=True):
+        doubtful = fit < 1 or score < min_word_score
+        result[index] = replace(timings[index], score=score, timing="doubtful" if doubtful else "aligned")
+    return result
+
+
+def _trust(scores: np.ndarray, min_word_score: float) -> float:
+    """What the scores of a segment [n] are multiplied by, 1 at most: the odds that its words are right, beside the usual odds.
+
+    A score s says that a word is wrong with probability b / (b + s), b the bound at which it is doubtful. The share of wrong
+    words is then estimated and the prior odds of each word moved with it, in turn until they agree: prior shift by EM
+    (Saerens et al. 2002), with `EXPECTED_WORDS` of `USUAL_DOUBT` as the prior of the share.
+    """
+    if min_word_score == 0 or not len(scores):
+        return 1.0
+    trust = 1.0
+    while True:
+        doubts = min_word_score / (min_word_score + trust * scores)
+        share = (EXPECTED_WORDS * USUAL_DOUBT + doubts.sum()) / (EXPECTED_WORDS + len(scores))
+        odds = (1 - share) / share * USUAL_DOUBT / (1 - USUAL_DOUBT)
+        if odds > 0.999 * trust:  # it only falls: less trust makes more doubt
+            return trust
+        trust = float(odds)
 
 
 def uncovered_share(
@@ -84,10 +115,20 @@ def by_word(uncovered: Sequence[tuple[int, int]], timings: Sequence[WordTiming])
 
 def surplus(timing: WordTiming, token: Token) -> int:
     """The samples by which a word is longer than its letters can be."""
+    return max(0, timing.end - timing.start - _longest(token))
+
+
+def _longest(token: Token) -> int:
     letters = sum(len(word) for word in token.spoken)
-    return max(0, timing.end - timing.start - round((LONGEST_WORD + LONGEST_LETTER * letters) * SAMPLE_RATE))
+    return round((LONGEST_WORD + LONGEST_LETTER * letters) * SAMPLE_RATE)
 
 
-def _quiet_share(timing: WordTiming, loud: np.ndarray) -> float:
+def _fit(timing: WordTiming, token: Token) -> float:
+    """The share of a word that its letters can last: 1 where it is no longer."""
+    return min(1.0, _longest(token) / (timing.end - timing.start))
+
+
+def _audible(timing: WordTiming, loud: np.ndarray) -> float:
+    """The share of a word that is louder than the pauses, beside the least that is believed: 1 where it has that much."""
     own = loud[timing.start // ENERGY_HOP : -(-timing.end // ENERGY_HOP)]
-    return float(1 - own.mean()) if len(own) else 0.0
+    return min(1.0, float(own.mean()) / (1 - QUIET)) if len(own) else 1.0

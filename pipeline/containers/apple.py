@@ -12,6 +12,8 @@ AIFF_WIDTHS = {b"NONE": None, b"sowt": None, b"twos": None, b"fl32": 4, b"FL32":
                b"ulaw": 1, b"ULAW": 1, b"alaw": 1, b"ALAW": 1, b"in24": 3, b"in32": 4, b"raw ": 1, b"23ni": 4}  # fmt: skip
 AIFF_IN_BLOCKS = {b"GSM "}
 """What libsndfile reads and counts, and libav does not."""
+ALAC_FLAGS = {16: 1, 20: 2, 24: 3, 32: 4}
+"""Bits per sample of Apple Lossless -> the flags of a CAF's `desc` that say so. ffmpeg writes 0 there; libav loses the end."""
 
 
 def aiff_pieces(data: ByteReader, start: int) -> list[AudioPiece]:
@@ -88,13 +90,14 @@ def caf_pieces(data: ByteReader, start: int) -> list[AudioPiece]:
     """
     kind, packet, counted = b"", 0, None
     sound: int | None = None
-    patch: tuple[int, bytes] | None = None
+    mends: dict[int, bytes] = {}  # what libsndfile must be told: place -> bytes
+    desc = depth = 0
     place = start + 8
     while place + 12 <= data.size and _is_printable(data.at(place, 4)):
         name, length, body = data.at(place, 4), data.number(place + 4, 8, "big"), place + 12
         if name == b"data" and length == (1 << 64) - 1:  # written to a pipe, which libsndfile does not know of
             length = data.size - body
-            patch = place + 4 - start, length.to_bytes(8, "big")
+            mends[place + 4] = length.to_bytes(8, "big")
         if length > data.size - body:
             if sound is not None and name != b"pakt":
                 break
@@ -102,6 +105,9 @@ def caf_pieces(data: ByteReader, start: int) -> list[AudioPiece]:
         if name == b"desc":
             check_rate(_double(data.number(body, 8, "big")), data.number(body + 24, 4, "big"))
             kind, packet = data.at(body + 8, 4), data.number(body + 16, 4, "big")
+            desc = body
+        elif name == b"kuki":
+            depth = _alac_depth(data.at(body, min(length, 64)))
         elif name == b"pakt":
             counted = data.number(body + 8, 8, "big")
         elif name == b"data":
@@ -110,11 +116,29 @@ def caf_pieces(data: ByteReader, start: int) -> list[AudioPiece]:
     if sound is None:
         raise damaged("the file is cut short: it ends before its samples (no `data` chunk)")
     check_rest(data, place, "samples")
+    if kind == b"alac" and depth in ALAC_FLAGS and data.number(desc + 12, 4, "big") == 0:
+        mends[desc + 12] = ALAC_FLAGS[depth].to_bytes(4, "big")  # libsndfile knows the depth from there alone
+    piece = AudioPiece(start=start, stop=data.size, patch=_one_patch(data, start, mends))
     if kind in (b"lpcm", b"ulaw", b"alaw") and packet:
-        return [AudioPiece(start=start, stop=data.size, promised=sound // packet, patch=patch)]
-    return [
-        AudioPiece(start=start, stop=data.size, decoder="libsndfile" if kind == b"alac" else "libav", promised=counted)
-    ]
+        return [replace(piece, promised=sound // packet)]
+    return [replace(piece, decoder="libsndfile" if kind == b"alac" else "libav", promised=counted)]
+
+
+def _alac_depth(cookie: bytes) -> int:
+    """Bits per sample of Apple Lossless, by its configuration: alone, or in the two boxes that QuickTime and ffmpeg write."""
+    config = cookie.rfind(b"alac") + 8 if b"alac" in cookie else 0
+    return int.from_bytes(cookie[config + 5 : config + 6], "big")
+
+
+def _one_patch(data: ByteReader, start: int, mends: dict[int, bytes]) -> tuple[int, bytes] | None:
+    """Bytes of the head (place -> bytes) as they are to be read instead: from the first to the last of them."""
+    if not mends:
+        return None
+    first, last = min(mends), max(mends)
+    head = bytearray(data.at(first, last - first + len(mends[last])))
+    for place, shown in mends.items():
+        head[place - first : place - first + len(shown)] = shown
+    return first - start, bytes(head)
 
 
 def _double(bits: int) -> int:

@@ -11,7 +11,7 @@ from pipeline.containers.flac import flac_pieces
 from pipeline.containers.mpeg import adts_frame, adts_pieces, amr_pieces, first_frame, mpeg_frame, mpeg_pieces
 from pipeline.containers.nested import asf_pieces, avi_pieces, ebml_pieces, mp4_pieces
 from pipeline.containers.ogg import ogg_pieces
-from pipeline.containers.pcm import RIFF_NAMES, au_pieces, sphere_pieces, w64_pieces, wav_pieces
+from pipeline.containers.pcm import RIFF_NAMES, CutShort, au_pieces, sphere_pieces, w64_pieces, wav_pieces
 
 Pieces = Callable[[ByteReader, int], list[AudioPiece]]
 
@@ -37,6 +37,8 @@ MAGIC: tuple[tuple[int, bytes, Pieces], ...] = (
 )
 OUTER = {b"WAVE": RIFF_NAMES, b"AVI ": (b"RIFF",), b"AIFF": (b"FORM",), b"AIFC": (b"FORM",)}
 """What a file whose name is at 8 begins with."""
+STATED = {wav_pieces, aiff_pieces, au_pieces, sphere_pieces, caf_pieces, w64_pieces}
+"""Containers whose first bytes state how many bytes of samples follow."""
 OTHER = (
     (0, b"wvpk", "WavPack"),
     (0, b"RIFX", "a WAV with the bytes of each number turned round (RIFX)"),
@@ -60,6 +62,29 @@ FAR = 64 * 1024
 """Bytes at the head in which a first MPEG frame is looked for, where nothing else is known of a file."""
 
 
+def is_cut_short(file: BinaryIO) -> bool:
+    """Whether a header states more bytes of samples than the file has. Only the head of the file need be there; where it does
+    not tell, the answer is no."""
+    data = ByteReader(file)
+    pieces = _known(data.at(0, 32))
+    if pieces is None or pieces not in STATED:
+        return False
+    try:
+        pieces(data, 0)
+    except CutShort:
+        return True
+    except AudioError:
+        pass  # what is wrong with it, or lies beyond its head, is for `lay_out`, which has the whole file
+    return False
+
+
+def _known(head: bytes) -> Pieces | None:
+    for offset, magic, pieces in MAGIC:
+        if head[offset : offset + len(magic)] == magic and head[:4] in OUTER.get(magic, (head[:4],)):
+            return pieces
+    return None
+
+
 def lay_out(file: BinaryIO) -> list[AudioPiece]:
     """The pieces of sound that a file holds, in order; every other byte of it is known to be none.
 
@@ -73,9 +98,8 @@ def lay_out(file: BinaryIO) -> list[AudioPiece]:
     while data.at(start, 3) == b"ID3" and (after := skip_tag(data, start)) > start:
         start = after
     head = data.at(start, 32)
-    for offset, magic, pieces in MAGIC:
-        if head[offset : offset + len(magic)] == magic and head[:4] in OUTER.get(magic, (head[:4],)):
-            return pieces(data, start)
+    if (known := _known(head)) is not None:
+        return known(data, start)
     if adts_frame(head) is not None:
         return adts_pieces(data, start)
     if mpeg_frame(head) is not None or start:

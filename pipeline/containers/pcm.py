@@ -26,9 +26,14 @@ W64_GUID_TAILS = tuple(
 AU_WIDTHS = {1: 1, 2: 1, 3: 2, 4: 3, 5: 4, 6: 4, 7: 8, 27: 1}
 
 
-def cut_short(stated: int, there: int) -> AudioError:
-    """The file ends before the bytes that its header states."""
-    return damaged(f"the file is cut short: its header promises {stated} bytes of samples, {there} are there")
+class CutShort(AudioError):
+    """The file ends before the bytes of samples that its header states."""
+
+
+def cut_short(stated: int, there: int) -> CutShort:
+    """Fewer bytes than `stated` are there."""
+    detail = f"the file is cut short: its header promises {stated} bytes of samples, {there} are there"
+    return CutShort("decode_error", detail)
 
 
 def is_unknown_length(length: int) -> bool:
@@ -89,7 +94,8 @@ def _wav_piece(data: ByteReader, start: int) -> tuple[AudioPiece, int | None]:
                 length = there
             elif length == 0 and there and not _is_chunk(data, body):
                 raise damaged(
-                    "the file was not finished by its writer: its header promises no samples, but bytes follow it"
+                    "the file was not finished by its writer: its header promises no samples, but bytes follow it, and nothing "
+                    "says where they end; if they are samples, have the header written anew: `ffmpeg -i IN -c copy OUT.wav`"
                 )
             sound = (body, length)
         elif not _is_chunk(data, place):

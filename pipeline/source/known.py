@@ -10,6 +10,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from pipeline.containers.layout import is_cut_short
 from pipeline.source.decode import header_seconds
 from pipeline.source.folder import SourceFolder, hash_stream
 from pipeline.source.partitions import is_sorted
@@ -126,10 +127,14 @@ class Ends(io.RawIOBase):
 
 
 def seconds_by_ends(head: bytes, tail: bytes, size: int) -> float | None:
-    """Duration as the header states it, of a file of which only both ends were fetched: a guess, by which work is planned."""
+    """Duration as the header states it, of a file of which only both ends were fetched: a guess, by which work is planned.
+
+    None where there is none, and where the file ends before the samples that its header states.
+    """
     if head[:4] == b"OggS" and tail:
         return _ogg_seconds(head, tail)
-    return header_seconds(io.BufferedReader(Ends(head, tail, size)))  # type: ignore[type-var,arg-type,unused-ignore]
+    ends = io.BufferedReader(Ends(head, tail, size))  # type: ignore[type-var,unused-ignore]
+    return None if is_cut_short(ends) else header_seconds(ends)  # type: ignore[arg-type,unused-ignore]
 
 
 def _ogg_seconds(head: bytes, tail: bytes) -> float | None:

@@ -10,8 +10,9 @@ import soundfile
 
 from pipeline.align.base import AlignError, Alignment, WordTiming
 from pipeline.align.belief import by_word, judge, loud_between, runs, uncovered_share
-from pipeline.align.ctc import CtcAligner, align_emissions
+from pipeline.align.ctc import CtcAligner, align_emissions, word_score
 from pipeline.align.ctc_model import Alphabet
+from pipeline.align.viterbi import TokenSpan
 from pipeline.text.tokens import tokenise
 from schemas.spec import CtcSpec
 
@@ -70,6 +71,55 @@ def test_a_word_is_doubtful_by_its_score_its_length_or_its_quiet(timing: WordTim
     audio = np.random.default_rng(0).normal(size=48_000).astype(np.float32) * 1e-4
     audio[16_000:28_800] *= 1e3  # loud from 1.0 to 1.8 s
     assert [item.timing for item in judge([timing], tokenise("cat"), audio, 0.1)] == [wanted]
+
+
+@pytest.mark.parametrize("timing", [word(1.0, 1.95), word(1.7, 2.2)], ids=["too long", "mostly quiet"])
+@pytest.mark.parametrize("bound", [0.1, 0.0])
+def test_a_doubtful_word_has_a_score_that_says_so(timing: WordTiming, bound: float) -> None:
+    audio = np.random.default_rng(0).normal(size=48_000).astype(np.float32) * 1e-4
+    audio[16_000:28_800] *= 1e3
+    (judged,) = judge([timing], tokenise("cat"), audio, bound)
+    assert judged.timing == "doubtful"
+    assert judged.score < bound or judged.score == bound == 0
+
+
+def judged_scores(scores: list[float]) -> list[WordTiming]:
+    timings = [word(0.3 * index, 0.3 * index + 0.3, score) for index, score in enumerate(scores)]
+    loud = np.ones(len(scores) * 4_800, np.float32)
+    return judge(timings, tokenise(" ".join(["cat"] * len(scores))), loud, 0.1)
+
+
+def test_beside_doubtful_words_a_word_is_believed_less() -> None:
+    heard = judged_scores([0.9] * 7 + [0.25])
+    assert [timing.timing for timing in heard] == ["aligned"] * 8
+    assert [timing.score for timing in heard] == [0.9] * 7 + [0.25]
+    mixed = judged_scores([0.9] * 4 + [0.01] * 3 + [0.25])
+    assert [timing.timing for timing in mixed] == ["aligned"] * 4 + ["doubtful"] * 4
+
+
+def test_the_label_is_the_score_against_the_bound() -> None:
+    rng = np.random.default_rng(0)
+    for _ in range(200):
+        for timing in judged_scores((rng.uniform(size=rng.integers(1, 20)) ** 3).tolist()):
+            assert 0 <= timing.score <= 1
+            assert (timing.timing == "doubtful") == (timing.score < 0.1)
+
+
+def test_a_wrong_beginning_costs_more_than_a_wrong_end() -> None:
+    whole, last, first = (
+        timing.score for frames in ("_ccaatt_", "_ccaaxx_", "_xxaatt_") if (timing := align(frames, "cat").timings[0])
+    )
+    assert whole == pytest.approx(1.0)
+    assert first < last < whole
+
+
+def test_a_wrong_letter_costs_more_the_longer_it_lasts() -> None:
+    def score(*frames: int) -> float:
+        logs = [0.0, -5.0, 0.0]
+        spans = [TokenSpan(start=0, stop=num, log_score=log) for num, log in zip(frames, logs, strict=True)]
+        return word_score(spans)
+
+    assert score(2, 6, 2) < score(2, 2, 2) < score(6, 2, 6) < 1
 
 
 def test_loud_stretches_without_a_word_are_counted_and_told_to_the_words_beside_them() -> None:

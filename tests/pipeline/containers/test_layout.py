@@ -167,6 +167,15 @@ def test_a_caf_that_was_written_to_a_pipe_is_read_to_its_end() -> None:
     np.testing.assert_array_equal(decode_file(bytes(file))[0][0], VOICE)
 
 
+def test_apple_lossless_as_ffmpeg_writes_it_to_a_caf_is_read_to_its_last_sample() -> None:
+    file = encode_libav(VOICE, "caf", "alac")
+    samples, info = decode_file(file)
+    assert info.codec.startswith("CAF/ALAC")
+    np.testing.assert_allclose(samples[0], VOICE, atol=1 / 32768)
+    with pytest.raises(AudioError):
+        decode_file(file[: len(file) // 2])
+
+
 @pytest.mark.parametrize("stated", [0, (1 << 64) - 1])
 def test_an_rf64_that_was_written_to_a_pipe_is_read_to_its_end(stated: int) -> None:
     file = bytearray(encode(VOICE, format="RF64"))

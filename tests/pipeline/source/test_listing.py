@@ -9,6 +9,7 @@ import unicodedata
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from pipeline.source.inventory import list_source, survey, unreadable
@@ -143,6 +144,19 @@ def test_files_that_cannot_be_read_are_known_before_anything_is_decoded(tmp_path
     problems = unreadable(source, list_source(source))
     assert sorted(problems) == ["empty.flac", "text.wav"]
     assert "zero bytes" in problems["empty.flac"]
+
+
+@pytest.mark.parametrize("format", ["WAV", "RF64", "W64", "AU", "AIFF", "CAF", "NIST"])
+def test_samples_that_a_header_promises_and_a_file_lacks_are_known_beforehand(tmp_path: Path, format: str) -> None:
+    whole = encode(np.sin(np.arange(320_000)) * 0.1, format=format)
+    (tmp_path / "whole.wav").write_bytes(whole)
+    (tmp_path / "cut.wav").write_bytes(whole[: len(whole) // 2])
+    source = Source(uri=str(tmp_path))
+    items = list_source(source)
+    assert [(item.uri, item.seconds) for item in items] == [("cut.wav", None), ("whole.wav", 20.0)]
+    problems = unreadable(source, items)
+    assert list(problems) == ["cut.wav"]
+    assert "cut short" in problems["cut.wav"]
 
 
 # manifests -------------------------------------------------------------------------------------------------------------
