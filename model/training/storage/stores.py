@@ -23,6 +23,7 @@ from model.training.storage.place import CHECKPOINTS, RunPlace
 from schemas.errors import DataError
 from schemas.files import sync
 from schemas.storage.cache import locked
+from schemas.storage.retry import asked_again
 
 FACTS = "checkpoint.json"
 NAME = re.compile(r"step-(\d{8})")
@@ -109,8 +110,16 @@ class LocalCheckpoints:
         return str(self.folder)
 
     def names(self) -> list[str]:
-        """See `Checkpoints`, as for all others."""
-        return sorted(path.name for path in self.folder.glob("step-*") if NAME.fullmatch(path.name))
+        """See `Checkpoints`, as for all others.
+
+        Raises:
+            OSError: the folder is there and cannot be listed. (`Path.glob` would find nothing in it, and the run begin anew.)
+        """
+        try:
+            there = asked_again(str(self.folder), lambda: os.listdir(self.folder))
+        except FileNotFoundError:
+            return []
+        return sorted(filter(NAME.fullmatch, there))
 
     def latest(self) -> str | None:
         """See `Checkpoints`."""

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import pickle
+import re
 import resource
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,6 +22,7 @@ from model.training.distributed import Ranks
 from model.training.storage.stores import CheckpointError, LocalCheckpoints, candidates
 from model.training.writer import Writer
 from schemas.config import ConfigError
+from schemas.storage import retry
 
 ALONE = Ranks(0, 1, torch.device("cpu"))
 
@@ -42,6 +46,34 @@ def test_what_is_saved_is_loaded(tmp_path: Path) -> None:
     assert all(torch.equal(target[name], tensor) for name, tensor in tensors(1.5).items())
     assert read_facts(latest(tmp_path))["step"] == 3
     assert (tmp_path / "latest").read_text() == "step-00000003\n"
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.EMFILE, errno.EACCES])
+def test_a_folder_that_cannot_be_listed_holds_no_run_that_begins_anew(
+    tmp_path: Path, number: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A shared file system that fails for a moment is asked again; what lasts is an error and no empty folder."""
+    assert LocalCheckpoints(tmp_path / "none").names() == []
+    save(tmp_path, 3, tensors(), {}, ALONE)
+    store, fails = LocalCheckpoints(tmp_path), 2
+
+    def failing(honest: Any) -> Any:
+        def call(path: Any = ".") -> Any:
+            nonlocal fails
+            if str(path) == str(tmp_path) and (fails := fails - 1) >= 0:
+                raise OSError(number, os.strerror(number), str(path))
+            return honest(path)
+
+        return call
+
+    for name in ("listdir", "scandir"):
+        monkeypatch.setattr(os, name, failing(getattr(os, name)))
+    monkeypatch.setattr(retry.time, "sleep", lambda seconds: None)
+    if number == errno.EIO:
+        assert candidates(store) == ["step-00000003"]
+    else:
+        with pytest.raises(OSError, match=re.escape(os.strerror(number))):
+            candidates(store)
 
 
 def test_nothing_in_a_checkpoint_is_a_pickle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
