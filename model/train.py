@@ -14,11 +14,13 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from schemas.commands.cli import Parser, begin, command
+from schemas.commands.processes import end_with_parent
 from schemas.commands.reference import as_help
 from schemas.errors import ConfigError
 
@@ -135,6 +137,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--room", type=float, metavar="GIB", help="with --dry-run: memory of a rank (default: the GPU's)"
     )
     given = parser.parse_args(arguments)
+    if "TORCHELASTIC_RUN_ID" in os.environ:  # torchrun dies of SIGUSR1 and SIGKILL without a word to its ranks; before
+        end_with_parent(
+            signal.SIGTERM
+        )  # torch is loaded, for a rank that did not notice waits for a store that is gone
     begin(f"training {given.config}")
     from model.training.config import load_train_config, on_shards
 

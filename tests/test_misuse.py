@@ -117,6 +117,7 @@ CASES: dict[str, tuple[str, int, str]] = {
     "a field that is none": ("configuration nosuchfield", 2, "no field has 'nosuchfield'"),
     "a sound under no known suffix": ("generate --checkpoint {}/run --prompt a --wav {}/out.xyz", 2, "name it .wav"),
     "nothing asked": ("sql {}/out ;", 2, "the query is empty"),
+    "no such port": ("demo {}/run --port 99999", 2, "99999 is no port"),
     "no such patching": ("generate --checkpoint {}/run --prompt a --patching words", 2, "words"),
 }
 

@@ -10,6 +10,8 @@ hears: what the microphone records becomes units as the training data did.
 
 from __future__ import annotations
 
+import argparse
+import socket
 import sys
 import threading
 import webbrowser
@@ -19,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from jobs.cluster.places import base_folder, resolve_spec
+from jobs.hearing.server import HOST
 from jobs.reporting.page import mp3
 from jobs.reporting.terminal import printable
 from model.inference.placement import add_placement
@@ -100,7 +103,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = make_parser().parse_args(arguments)
     from jobs.hearing.ear import Ear
     from jobs.hearing.report import open_speaker, run_facts
-    from jobs.hearing.server import HOST, make_server
+    from jobs.hearing.server import make_server
     from model.inference.sampling import Sampling
 
     speaker = open_speaker(given, given.run)
@@ -124,12 +127,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
+def port(text: str) -> int:
+    """A port that nobody listens on now: it is asked before a model is loaded; for `type=` of an option."""
+    number = int(text)
+    if not 0 <= number < 2**16:
+        raise argparse.ArgumentTypeError(f"{text} is no port: 0 to 65535")
+    with socket.socket() as trial:
+        trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            trial.bind((HOST, number))
+        except OSError as error:
+            raise argparse.ArgumentTypeError(f"port {text}: {error.strerror}; --port 0 takes a free one") from error
+    return number
+
+
 def make_parser() -> Parser:
     """Apart from `main`, for the reference of commands."""
     parser = Parser(__doc__)
     parser.add_argument("run", metavar="RUN", help="output_dir of a training run, or one of its checkpoints")
     parser.add_argument("--config", metavar="SPEC", help="the pipeline spec that made the shards, so that it can hear")
-    parser.add_argument("--port", type=int, default=8000, help="0: a free one (default: %(default)s)")
+    parser.add_argument("--port", type=port, default="8000", help="0: a free one (default: %(default)s)")
     parser.add_argument("--seconds", type=float, default=6.0, help="of new speech, at most (default: %(default)s)")
     parser.add_argument("--temperature", type=float, default=0.8, help="(default: %(default)s)")
     parser.add_argument("--open", action="store_true", help="show the page in the browser")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,7 +17,6 @@ from torch.distributed.distributed_c10d import _set_pg_timeout
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 
 from model.training.config import ShardingConfig, TimeoutConfig
-from schemas.commands.processes import end_with_parent
 from schemas.errors import ConfigError
 
 
@@ -79,8 +77,6 @@ def ranks(timeouts: TimeoutConfig) -> Iterator[Ranks]:
     Without those variables there is one process and no group. A group that exists already (Ray Train) is used and left alone.
     """
     world = int(os.environ.get("WORLD_SIZE", "1"))
-    if "TORCHELASTIC_RUN_ID" in os.environ:  # torchrun dies of SIGUSR1 and SIGKILL without a word to its ranks
-        end_with_parent(signal.SIGTERM)
     device = torch.device("cpu")
     if torch.cuda.is_available():
         device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))

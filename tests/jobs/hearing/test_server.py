@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from jobs.hearing.demo import make_parser
 from jobs.hearing.server import HOST, LARGEST, make_server
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -48,6 +49,14 @@ def ask(
 
 def test_it_listens_on_the_loopback_address(server: ThreadingHTTPServer) -> None:
     assert server.server_address[0] == "127.0.0.1"
+
+
+def test_a_port_that_is_taken_is_said_before_a_model_is_loaded(
+    server: ThreadingHTTPServer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        make_parser().parse_args(["run", "--port", str(server.server_port)])
+    assert "Address already in use; --port 0 takes a free one" in capsys.readouterr().err
 
 
 def test_a_prompt_is_continued(server: ThreadingHTTPServer) -> None:
