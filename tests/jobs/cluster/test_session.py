@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import ray
 
-from jobs.cluster.session import STARTS, keep_strangers_out, start_embedded
+from jobs.cluster.session import STARTS, keep_strangers_out, mute_reports, start_embedded
 
 LATE = "The current node timed out during startup. This could happen because ..."
 
@@ -82,3 +82,19 @@ def test_a_ray_of_our_own_has_a_secret_and_a_cluster_keeps_its_setting(monkeypat
     assert first["RAY_AUTH_TOKEN"] != second["RAY_AUTH_TOKEN"]
     assert after(RAY_ADDRESS="head:6379")["RAY_AUTH_MODE"] is None
     assert after(RAY_AUTH_MODE="disabled")["RAY_AUTH_TOKEN"] is None
+
+
+def test_what_rays_processes_report_is_not_printed(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """A lost node's raylet has 80 lines to say; the thread that hears them calls a function of this name, at each message."""
+    from ray._private import worker
+
+    assert "print_to_stdstream" in worker.listen_error_messages.__code__.co_names
+    monkeypatch.setattr(worker, "print_to_stdstream", worker.print_to_stdstream)
+    mute_reports()
+    worker.print_to_stdstream(
+        {"lines": ["Raylet is terminated."], "pid": "raylet", "is_err": False}, ignore_prefix=False
+    )
+    said = capfd.readouterr()
+    assert "Raylet" not in said.out + said.err
