@@ -247,6 +247,12 @@ def _of_file(error: OSError) -> tuple[ExitCode, str]:
         return ExitCode.TRY_AGAIN, f"{error}; run the same command again to go on"
     wrong = isinstance(error, FileNotFoundError | NotADirectoryError | IsADirectoryError | FileExistsError)
     code = ExitCode.CONFIGURATION if wrong else ExitCode.STORAGE
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):  # of a copy, the first name is what was read
+        name = error.filename2 or error.filename
+        return (
+            code,
+            f"{f'{name}: ' if name else ''}the disk that this is written to is full; make room, and run it again",
+        )
     where = f"{error.filename}: " if error.filename else ""
     return code, f"{where}{error.strerror or str(error).splitlines()[0]}"
 

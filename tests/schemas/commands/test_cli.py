@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
 import pickle
 import subprocess
@@ -77,7 +78,7 @@ CASES: list[tuple[BaseException, ExitCode, str]] = [
     (in_a_worker(PermissionError(13, "Permission denied", "/out")), ExitCode.STORAGE, "/out: Permission denied"),
     (while_an_actor_is_made(DataError("w.bin is damaged", "fetch it")), ExitCode.STORAGE, "w.bin is damaged: fetch it"),
     (FileNotFoundError(2, "No such file or directory", "x.yaml"), ExitCode.CONFIGURATION, "x.yaml: No such file"),
-    (OSError(28, "No space left on device", "/out/a"), ExitCode.STORAGE, "/out/a: No space left on device"),
+    (OSError(28, "No space left on device", "/out/a"), ExitCode.STORAGE, "/out/a: the disk that this is written to is full"),
     (UnicodeDecodeError("utf-8", b"a\xff", 1, 2, "invalid"), ExitCode.CONFIGURATION, "byte 1 is ff"),
     (
         ModuleNotFoundError("no", name="lm_eval.api"),
@@ -85,6 +86,8 @@ CASES: list[tuple[BaseException, ExitCode, str]] = [
         "uv pip install -c constraints.hashes.txt -e '.[lm-eval]'",
     ),
     (KeyboardInterrupt(), ExitCode.TRY_AGAIN, "stopped by SIGINT"),
+    (OSError(errno.ENOSPC, "No space left", "read", None, "written"), ExitCode.STORAGE, "written: the disk"),
+    (OSError(errno.ENOSPC, "No space left"), ExitCode.STORAGE, "the disk that this is written to is full"),
     (while_tidying_up(KeyboardInterrupt("SIGUSR1")), ExitCode.TRY_AGAIN, "stopped by SIGUSR1"),
     (while_a_class_is_made(KeyboardInterrupt("SIGTERM")), ExitCode.TRY_AGAIN, "stopped by SIGTERM"),
 ]
