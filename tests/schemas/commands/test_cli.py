@@ -78,7 +78,11 @@ CASES: list[tuple[BaseException, ExitCode, str]] = [
     (in_a_worker(PermissionError(13, "Permission denied", "/out")), ExitCode.STORAGE, "/out: Permission denied"),
     (while_an_actor_is_made(DataError("w.bin is damaged", "fetch it")), ExitCode.STORAGE, "w.bin is damaged: fetch it"),
     (FileNotFoundError(2, "No such file or directory", "x.yaml"), ExitCode.CONFIGURATION, "x.yaml: No such file"),
-    (OSError(28, "No space left on device", "/out/a"), ExitCode.STORAGE, "/out/a: the disk that this is written to is full"),
+    (
+        OSError(28, "No space left on device", "/out/a"),
+        ExitCode.STORAGE,
+        "/out/a: the disk that this is written to is full",
+    ),
     (UnicodeDecodeError("utf-8", b"a\xff", 1, 2, "invalid"), ExitCode.CONFIGURATION, "byte 1 is ff"),
     (
         ModuleNotFoundError("no", name="lm_eval.api"),
