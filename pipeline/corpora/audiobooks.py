@@ -9,7 +9,7 @@ from pathlib import PurePosixPath
 
 from pipeline.corpora.base import Corpus, CorpusRow
 from pipeline.corpora.manifests import broken_row
-from pipeline.corpora.tables import RowError, lines_of, read_bytes, read_text
+from pipeline.corpora.tables import RowError, lines_of, read_bytes, read_text, utterance_lines
 from schemas.config import ConfigError
 
 MLS_LANGUAGES = {
@@ -30,16 +30,14 @@ def librispeech(corpus: Corpus) -> Iterator[CorpusRow]:
     texts: dict[str, tuple[str, str]] = {}
     for name in corpus.names:
         if name.endswith(".trans.txt"):
-            for number, line in lines_of(corpus.files, name):
+            for number, line in utterance_lines(corpus.files, name):
                 if isinstance(line, RowError):
                     yield broken_row(line)
                     continue
-                identity, _, text = line.strip().replace("\t", " ").partition(" ")
+                identity, text = line
                 place = f"{name}:{number}"
-                first, where = texts.setdefault(
-                    posixpath.join(posixpath.dirname(name), identity), (text.strip(), place)
-                )
-                if first != text.strip():
+                first, where = texts.setdefault(posixpath.join(posixpath.dirname(name), identity), (text, place))
+                if first != text:
                     yield CorpusRow(audio="", place=place, problem=f"{identity} stands in {where} already")
     audio = corpus.audio()
     for name in audio:

@@ -78,6 +78,33 @@ def lines_of(files: CorpusFolder, name: str) -> Iterator[tuple[int, str | RowErr
             yield number, line
 
 
+def utterance_lines(files: CorpusFolder, name: str) -> Iterator[tuple[int, tuple[str, str] | RowError]]:
+    """(number, (identity, text)) of every line of a LibriSpeech *.trans.txt, whose identities are names of files beside it.
+
+    Raises:
+        ConfigError: the file cannot be opened.
+    """
+    for number, line in lines_of(files, name):
+        if isinstance(line, RowError):
+            yield number, line
+            continue
+        identity, *text = line.split(maxsplit=1)
+        if "\r" in line.strip():
+            yield (
+                number,
+                RowError(
+                    f"{name}:{number}", "a carriage return stands inside it: save the file with lines that end in \\n"
+                ),
+            )
+        elif "/" in identity or identity == "..":
+            yield (
+                number,
+                RowError(f"{name}:{number}", f"it names {identity!r}, but the files of a *.trans.txt lie beside it"),
+            )
+        else:
+            yield number, (identity, text[0].strip() if text else "")
+
+
 def read_table(
     files: CorpusFolder, name: str, kind: str | None = None
 ) -> Iterator[tuple[str, dict[str, Any] | RowError]]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import PurePosixPath
 from typing import Any
 
-from pipeline.corpora.tables import RowError, first_columns, lines_of, read_table, read_text
+from pipeline.corpora.tables import RowError, first_columns, read_table, read_text, utterance_lines
 from pipeline.source.folder import SourceFolder
 from pipeline.source.listing import Names
 from schemas.config import ConfigError
@@ -144,16 +144,16 @@ def read_sidecars(folder: SourceFolder, names: Sequence[str], audio: Sequence[st
         if name.endswith(".trans.txt"):
             found.used.add(name)
             try:
-                for number, line in lines_of(folder, name):
+                for number, line in utterance_lines(folder, name):
                     if isinstance(line, RowError):
                         found.problems.append(Problem(place=line.place, detail=line.detail))
                         continue
-                    stem, *text = line.split(maxsplit=1)
-                    key, said = str(PurePosixPath(name).with_name(stem)), text[0].strip() if text else ""
+                    stem, said = line
+                    key = str(PurePosixPath(name).with_name(stem))
                     if listed.setdefault(key, said) != said:
                         detail = f"it names {stem} for the second time, with another text: the first is used"
                         found.problems.append(Problem(place=f"{name}:{number}", detail=detail))
-            except (ConfigError, ValueError) as error:
+            except ConfigError as error:
                 found.problems.append(Problem(place=name, detail=str(error)))
     stems = Names(listed)
     for uri in audio:

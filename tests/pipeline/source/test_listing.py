@@ -305,6 +305,21 @@ def test_a_trans_txt_may_name_files_whole_and_says_one_thing_of_each(tmp_path: P
     assert "1-1 for the second time" in str(refused)
 
 
+@pytest.mark.parametrize("layout", ["folder", "librispeech"])
+@pytest.mark.parametrize(
+    "line, said",
+    [("1/1-0 one", "lie beside it"), ("..  one", "lie beside it"), ("1-0 one\r1-9 two", "carriage return")],
+)
+def test_a_line_of_a_trans_txt_that_cannot_be_used_costs_itself_alone(
+    tmp_path: Path, layout: str, line: str, said: str
+) -> None:
+    put_audio(tmp_path, "1/1/1-0.wav", "1/1/1-1.wav")
+    put(tmp_path / "1/1/1.trans.txt", f"{line}\n1-1 three\n")
+    items = by_uri(uri=str(tmp_path), layout=layout, **({"transcripts": "sidecar"} if layout == "folder" else {}))
+    assert (items["1/1/1-0.wav"].transcript, items["1/1/1-1.wav"].transcript) == (None, "three")
+    assert said in str(items["1/1/1.trans.txt:1"].detail)
+
+
 def test_a_sidecar_that_is_not_utf8_is_refused_alone(tmp_path: Path) -> None:
     put_audio(tmp_path, "a.wav", "b.wav")
     put(tmp_path / "a.txt", "gr\u00fcn".encode("latin-1"))
