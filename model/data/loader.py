@@ -240,7 +240,7 @@ def _as_tensors(values: dict[str, Any]) -> dict[str, Any]:
     return {name: torch.from_numpy(v) if isinstance(v, np.ndarray) else v for name, v in values.items()}
 
 
-def _as_it_is(item: Any) -> Any:
+def _unchanged(item: Any) -> Any:
     return item
 
 
@@ -281,7 +281,7 @@ class Loader:
         self._loader = DataLoader(
             _Items(stream, placement, list(self._states), first_step, finish),
             batch_size=None,
-            collate_fn=_as_it_is,
+            collate_fn=_unchanged,
             num_workers=placement.workers,
             prefetch_factor=8 if placement.workers else None,
             # Under a parent of forkserver's kind the loader would inherit that way, and each worker loads torch again.
