@@ -27,7 +27,7 @@ def count_parameters(config: ModelConfig) -> int:
 
 
 def plain_like(config: ModelConfig, num_layers: int | None = None) -> ModelConfig:
-    """The plain baseline with the blocks, vocabulary and head of an LST's global part."""
+    """The plain baseline with the blocks, vocabulary, head and n-gram embeddings of an LST's global part."""
     stack = config.global_transformer
     if num_layers is not None:
         stack = stack.with_updates(num_layers=num_layers)
@@ -38,6 +38,7 @@ def plain_like(config: ModelConfig, num_layers: int | None = None) -> ModelConfi
         norm_eps=config.norm_eps,
         attention=config.attention,
         vocabulary=config.vocabulary,
+        ngrams=config.ngrams,
     )
 
 

@@ -55,3 +55,11 @@ def test_prose_may_ask_for_what_other_seeds_would_give(brief: Brief) -> None:
     assert numbers[1][1] < numbers[2][1] < numbers[2][2] < numbers[1][2]
     assert "] % (3 seeds); " in shown
     assert shown.endswith("; -"), "one seed says nothing of others"
+
+
+def test_no_figure_of_the_first_screen_is_typed_by_hand(brief: Brief) -> None:
+    """What the study answers comes from its records, with interval and seeds; p and rates alone are written out."""
+    answer = re.sub(r"\{[^}]*\}|\([^)]*\.md\)", "", brief.notes["Answer"])
+    assert set(re.findall(r"\d+\.\d+(?!e)", answer)) <= {"0.01", "0.05"}
+    assert "[" not in re.sub(r"\[[A-Za-z0-9.-]*[A-Za-z][A-Za-z0-9.-]*\]", "", answer), "an interval typed by hand"
+    assert brief._filled("{static S->S each}").count(", ") == len(brief.figures.seeds("static")) - 1

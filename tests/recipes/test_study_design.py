@@ -169,6 +169,11 @@ def test_an_arm_may_differ_in_its_model_and_optimiser() -> None:
     assert changed.patch_decoder.num_layers == 3
     assert changed.patch_decoder.dim == MODEL["patch_decoder"]["dim"]
     assert changed.patch_encoder == study.model.patch_encoder
+    ngrams = {"ngrams": {"sizes": [3, 4], "buckets": 64}}
+    plain = Arm.model_validate({"kind": "plain", "patches": STATIC, "seeds": [1], "model": ngrams})
+    found = model_of(study, plain, mix)
+    assert found.ngrams is not None, "embeddings of n-grams are not LST's alone"
+    assert (found.kind, found.ngrams.sizes) == ("plain", (3, 4))
     wrong = arm.model_copy(update={"model": {"patch_decoder": {"num_layer": 3}}})
     with pytest.raises(ConfigError, match="num_layers"):
         model_of(study, wrong, mix)

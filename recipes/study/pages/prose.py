@@ -10,17 +10,17 @@ from recipes.study.pages.figures import LOSSES, Figures
 from recipes.study.pages.page import percent
 
 FIGURE = re.compile(
-    r"\{(?:([a-z-]+): )?([a-z-]+)(?: less ([a-z-]+))? (bits|text|[ST]->[ST])(?: ([a-z]+))?( over seeds)?\}"
+    r"\{(?:([a-z-]+): )?([a-z-]+)(?: less ([a-z-]+))? (bits|text|[ST]->[ST])(?: (?!each)([a-z]+))?( over seeds| each)?\}"
 )
-"""A figure asked for: of a study beside this one, of an arm, less another, of what, on a rung, over seeds too."""
+"""A figure asked for: of a study beside this one, of an arm, less another, of what, on a rung, over seeds too or of each."""
 
 
 def filled(prose: str, figures: Figures, config: str) -> str:
     """`prose` with its figures, each with what it rests on; one of an arm without a run is a dash.
 
     `{static S->T}`, `{static S->S person}` and `{static bits}` are an arm's own; `{static less plain S->T}` is on the seeds that
-    both have and holds for them; `{static less plain S->T over seeds}` takes all seeds of both as drawn; `{NAME: ...}` is of
-    the study NAME.yaml beside `config`.
+    both have and holds for them; `{static less plain S->T over seeds}` takes all seeds of both as drawn; `{static S->S each}`
+    are the seeds' own; `{NAME: ...}` is of the study NAME.yaml beside `config`.
     """
     others: dict[str, Figures] = {}
 
@@ -34,7 +34,7 @@ def filled(prose: str, figures: Figures, config: str) -> str:
 
 
 def _figure(figures: Figures, arm: str, base: str | None, what: str, rung: str | None, over: str | None) -> str:
-    if base is not None and over is not None:
+    if base is not None and over == " over seeds":
         found = figures.over_seeds(arm, base, what, rung)
         counts = sorted({len(figures.seeds(arm)), len(figures.seeds(base))}, reverse=True)
         unit = " %" if what in LOSSES else ""
@@ -42,6 +42,9 @@ def _figure(figures: Figures, arm: str, base: str | None, what: str, rung: str |
     seeds = [s for s in figures.seeds(arm) if base is None or (base, s) in figures.runs]
     if not seeds:
         return "-"
+    if over == " each":
+        own = [float(np.mean(list(figures.points(arm, [seed], what, rung).values()))) for seed in seeds]
+        return ", ".join(f"{100 * value:.1f}" for value in own)
     rests = f"{len(seeds)} seed{'s' if len(seeds) > 1 else ''}"
     if what in LOSSES:
         digits = 2 if what == "bits" else 4
