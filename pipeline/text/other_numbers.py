@@ -12,11 +12,14 @@ DECIMAL_POINT = {
     "ja", "ko", "zh", "yue", "th", "he", "hi", "bn", "ta", "te", "kn", "ml", "mr", "gu", "pa", "ur", "my", "km", "lo", "tl",
     "ms",
 }  # fmt: skip
-"""Languages that write 1,234.5; the others write 1.234,5 or 1 234,5."""
+"""Languages that write 1,234.5; the others write 1.234,5 or 1 234,5 or, in Switzerland, 1\u2019234,5."""
 MOST_DIGITS = 15
 """Longer digit strings are read digit by digit."""
 WITH_POINT = regex.compile(r"(?P<whole>\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.(?P<decimals>\d+))?")
-WITH_COMMA = regex.compile(r"(?P<whole>\d{1,3}(?:[.\u00a0\u202f]\d{3})+(?!\d)|\d+)(?:,(?P<decimals>\d+))?")
+WITH_COMMA = regex.compile(
+    r"(?P<whole>\d{1,3}(?:(?P<between>[.'\u2019\u00a0\u2009\u202f])\d{3})(?:(?P=between)\d{3})*(?!\d)|\d+)"
+    r"(?:,(?P<decimals>\d+))?"
+)
 WORD = regex.compile(r"\p{L}[\p{L}\p{M}'\u2019]*")
 
 

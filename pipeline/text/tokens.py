@@ -26,9 +26,13 @@ SYMBOLS = {
 SCRIPT_WITHOUT_SPACES = r"[\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]"
 """Kana and Han: a character is a token of its own, for no space says where a word ends."""
 
+IN_NUMBER = r"(?<=\d)[\u00a0\u2009\u202f](?=\d{3}(?!\d))"
+"""A space that does not break a line, before three digits: it groups a number (12\u202f345), and ends no word."""
 # A run without white space and dashes between words; a hyphen inside a word ("well-known") does not end it. Marks (a vowel of
 # Hindi, a dakuten) belong to the character before them.
-CHUNK = regex.compile(rf"{SCRIPT_WITHOUT_SPACES}\p{{M}}*|(?:(?!--|{SCRIPT_WITHOUT_SPACES})[^\s—\u2013…])+")
+CHUNK = regex.compile(
+    rf"{SCRIPT_WITHOUT_SPACES}\p{{M}}*|(?:(?!--|{SCRIPT_WITHOUT_SPACES})(?:[^\s—\u2013…]|{IN_NUMBER}))+"
+)
 UNSPOKEN = "\u00ad\u0640\u061c\u200b-\u200f\u202a-\u202e\u2060-\u2069\ufeff"
 """Soft hyphen, tatweel, joiners, marks of direction, byte order mark: written inside words and never said."""
 INNER = rf"[\p{{L}}\p{{M}}{UNSPOKEN}]"
