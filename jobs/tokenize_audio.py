@@ -79,11 +79,13 @@ def show_plan(spec: PipelineSpec, last: str) -> int:
     from jobs.runtime.plan import make_plan
     from jobs.store.records import has_inventory
     from jobs.store.store import Store
+    from schemas.tables import Recording
 
     recorded = has_inventory(Store(spec.output), spec.source)
     plan = make_plan(spec, until=last, recorded=recorded)
     print(format_plan(plan))
-    if not recorded and (problems := format_unreadable(plan)):
+    # Once every recording was looked into, the rejects say it, and better.
+    if not plan.done[Recording.TABLE].all() and (problems := format_unreadable(plan)):
         print(problems)
     for sentence in plan.damaged:
         print(f"- {sentence}")

@@ -13,6 +13,7 @@ from jobs.reporting.summary import format_plan, format_unreadable, too_many_reje
 from jobs.runtime.drive import prepare, run_in_process
 from jobs.runtime.plan import Plan, make_plan, refresh
 from jobs.runtime.rejects import SPEC, RejectRate, allowance, few_lines, is_too_high, read_rejects
+from jobs.tokenize_audio import show_plan
 from pipeline import words
 from schemas.spec import PipelineSpec
 from tests.jobs.runtime.test_plan import run_here
@@ -76,6 +77,17 @@ def test_a_dry_run_tells_what_cannot_be_read_as_far_as_headers_do(run: tuple[Pip
     said = format_unreadable(run[1])
     assert said.startswith("cannot be read: 2 of 8 files")
     assert "not listed" not in format_plan(run[1])
+
+
+def test_every_dry_run_tells_it_until_the_recordings_are_done(
+    run: tuple[PipelineSpec, Plan], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fresh = run[0].with_updates(output=str(tmp_path / "out"))
+    for _ in range(2):
+        assert show_plan(fresh, "shards") == 0
+        assert "cannot be read: 2 of 8 files" in capsys.readouterr().out
+    assert show_plan(run[0], "shards") == 0
+    assert "cannot be read" not in capsys.readouterr().out
 
 
 # ending early ----------------------------------------------------------------------------------------------------------
