@@ -38,6 +38,8 @@ from schemas.spec import STAGES, PipelineSpec
 HOURS = float(os.environ.get("HOURS", 10))
 MINUTES = float(os.environ.get("MINUTES", 30))
 """Per partition."""
+SPEECH = float(os.environ.get("SPEECH", 1.0))
+"""Share of speech, the rest is pauses. With a twentieth, ten hours take the time of one: enough to see memory that grows."""
 OUTPUT = Path(os.environ.get("OUTPUT", "runs/hours"))
 SAMPLE_SECONDS = 10.0
 RATE = 16_000
@@ -80,8 +82,9 @@ def _write(folder: Path, number: int, seconds: float) -> None:
     while length < seconds * RATE:
         piece, speed = speech[dice.integers(len(speech))], dice.uniform(0.95, 1.05)
         places = np.arange(0, len(piece) - 1, speed)
-        pieces += [np.interp(places, np.arange(len(piece)), piece) * dice.uniform(0.6, 1.0), np.zeros(RATE // 2)]
-        length += len(pieces[-2]) + len(pieces[-1])
+        pause = np.zeros(RATE // 2 + int(len(places) * (1 / SPEECH - 1)))
+        pieces += [np.interp(places, np.arange(len(piece)), piece) * dice.uniform(0.6, 1.0), pause]
+        length += len(places) + len(pause)
     audio = np.concatenate(pieces)[: int(seconds * RATE)]
     audio = audio + dice.normal(scale=3e-4, size=len(audio))
     begun = path.with_suffix(".begun")
