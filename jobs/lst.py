@@ -65,7 +65,8 @@ def enter() -> int:
     here = checkout_of(Path.cwd())
     if here is not None and here.resolve() != ROOT:
         os.execv(sys.executable, [sys.executable, str(here / "jobs" / "lst.py"), *sys.argv[1:]])
-    return main(_completed() or sys.argv[1:])
+    sys.argv[1:] = _completed() or sys.argv[1:]
+    return main()
 
 
 def _completed() -> list[str]:

@@ -22,7 +22,7 @@ from contextvars import ContextVar
 from pathlib import Path
 from typing import Any, NoReturn, Protocol
 
-from schemas.commands.signals import stopping
+from schemas.commands.signals import leave, stopping
 from schemas.errors import ExitCode, StorageError, UserError
 
 DEBUG = "--debug"
@@ -201,10 +201,10 @@ def run_command(main: Main, arguments: Sequence[str] | None = None) -> int:
     its traceback; `--debug` shows that of every error.
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
-    debug = DEBUG in words
+    stopped: list[float] = []
     try:
-        with stopping():
-            return main([word for word in words if word != DEBUG])
+        with stopping() as stopped:
+            code = main([word for word in words if word != DEBUG])
     except BrokenPipeError:  # `| head` has seen enough; nothing may be written to it at exit either
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return ExitCode.DONE
@@ -212,11 +212,13 @@ def run_command(main: Main, arguments: Sequence[str] | None = None) -> int:
         explained = explain(error)
         if explained is None:
             raise
-        if debug:
+        if DEBUG in words:
             traceback.print_exception(error)
         code, sentence = explained
         print(f"error: {sentence}", file=sys.stderr, flush=True)
-        return code
+    if stopped and arguments is None and code == ExitCode.TRY_AGAIN:  # the process is this command's
+        leave(code)
+    return code
 
 
 def explain(error: BaseException) -> tuple[ExitCode, str] | None:

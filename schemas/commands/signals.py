@@ -8,6 +8,7 @@ the process. So a thread hears the signal as it comes, no import is interrupted,
 
 from __future__ import annotations
 
+import atexit
 import os
 import signal
 import socket
@@ -17,7 +18,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
-from typing import Any
+from typing import Any, NoReturn
 
 from schemas.errors import ExitCode
 
@@ -46,12 +47,15 @@ class Stopped(KeyboardInterrupt):
 
 
 @contextmanager
-def stopping() -> Iterator[None]:
-    """Signals as `Stopped` in the main thread, where there is one to raise it in; a second one ends the process at once."""
-    if threading.current_thread() is not threading.main_thread() or _standing.is_set():
-        yield
-        return
+def stopping() -> Iterator[list[float]]:
+    """Signals as `Stopped` in the main thread, where there is one to raise it in; a second one ends the process at once.
+
+    Yields a list that is not empty once `Stopped` was raised.
+    """
     begun: list[float] = []
+    if threading.current_thread() is not threading.main_thread() or _standing.is_set():
+        yield begun
+        return
     held_up, ended = threading.Event(), threading.Event()
     at_work = threading.Lock()  # for sending again: nothing may come once the handlers from before are back
 
@@ -101,7 +105,7 @@ def stopping() -> Iterator[None]:
     _standing.set()
     try:
         with heard_at_once(watch):
-            yield
+            yield begun
     finally:
         with at_work:
             ended.set()
@@ -133,6 +137,17 @@ def heard_at_once(hear: Callable[[int], None]) -> Iterator[None]:
     finally:
         signal.set_wakeup_fd(before)
         writer.close()  # which ends the thread
+
+
+def leave(code: int) -> NoReturn:
+    """End the process that was interrupted, without taking Python itself down.
+
+    Native code that the exception came through may crash there (Ray's did), and under load it takes seconds.
+    """
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 def importing(frame: FrameType | None) -> bool:

@@ -164,3 +164,15 @@ def test_a_forked_child_is_not_heard_by_its_parent() -> None:
         assert run_command(main, []) == 0
         assert main() == 0
     assert not heard
+
+
+def test_an_interrupted_process_leaves_without_taking_python_down() -> None:
+    """What is registered for the exit runs, and what is said is written; native code is not asked to tidy up."""
+    code = (
+        "import atexit, signal, sys\nfrom schemas.commands.cli import run_command\n"
+        "class Crash:\n    def __del__(self):\n        import os; os.abort()\n"
+        "crash = Crash()\natexit.register(print, 'tidied up')\nsys.argv[1:] = []\n"
+        "run_command(lambda words: signal.raise_signal(signal.SIGTERM))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=30)
+    assert (done.returncode, done.stdout) == (75, "tidied up\n")
