@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import regex
 
 from pipeline.text.languages import language_code
-from pipeline.text.other_numbers import match_number, say_number_in
+from pipeline.text.other_numbers import match_number, match_ordinal, say_number_in, say_ordinal_in
 from pipeline.text.segmentation import NO_SPACES, words_of_run
 from pipeline.text.spoken_numbers import NUMBER, say_number
 
@@ -127,6 +127,9 @@ def _speak(word: str, language: str) -> list[str]:
         if english and (number := NUMBER.match(word, position)):
             spoken += say_number(number)
             position = number.end()
+        elif ordinal := match_ordinal(word, position, language):
+            spoken += say_ordinal_in(ordinal, language)
+            position = ordinal.end()
         elif not english and (number := match_number(word, position, language)):
             spoken += say_number_in(number, language)
             position = number.end()
