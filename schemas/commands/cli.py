@@ -15,6 +15,7 @@ import errno
 import functools
 import os
 import re
+import signal
 import sys
 import traceback
 from collections.abc import Callable, Sequence
@@ -22,7 +23,7 @@ from contextvars import ContextVar
 from pathlib import Path
 from typing import Any, NoReturn, Protocol
 
-from schemas.commands.signals import leave, stopping
+from schemas.commands.signals import Stopped, leave, stopping
 from schemas.errors import ExitCode, StorageError, UserError
 
 DEBUG = "--debug"
@@ -204,7 +205,12 @@ def run_command(main: Main, arguments: Sequence[str] | None = None) -> int:
     stopped: list[float] = []
     try:
         with stopping() as stopped:
-            code = main([word for word in words if word != DEBUG])
+            try:
+                code = main([word for word in words if word != DEBUG])
+            except SystemExit as ended:
+                if ended.code != signal.SIGTERM:
+                    raise
+                raise Stopped("SIGTERM") from ended  # by Ray's own handler, which stands from its start to the engine's
     except BrokenPipeError:  # `| head` has seen enough; nothing may be written to it at exit either
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return ExitCode.DONE

@@ -176,3 +176,12 @@ def test_an_interrupted_process_leaves_without_taking_python_down() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=30)
     assert (done.returncode, done.stdout) == (75, "tidied up\n")
+
+
+def test_the_exit_of_rays_own_handler_is_a_stop(capsys: pytest.CaptureFixture[str]) -> None:
+    """While Ray starts, SIGTERM is `sys.exit(15)`; other exits are whoever's they are."""
+    assert run_command(lambda words: sys.exit(signal.SIGTERM), []) == ExitCode.TRY_AGAIN
+    assert "stopped by SIGTERM" in capsys.readouterr().err
+    with pytest.raises(SystemExit) as ended:
+        run_command(lambda words: sys.exit(3), [])
+    assert ended.value.code == 3
