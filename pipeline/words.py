@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from pipeline.align.base import AlignError, BatchAligner, WordAligner
-from pipeline.align.belief import by_word, judge, loud_between, uncovered_share
+from pipeline.align.belief import by_word, judge, judge_beside_others, loud_between, uncovered_share
 from pipeline.align.place import place_words
 from pipeline.networks.ahead import made_ahead
 from pipeline.source.base import AudioReader
@@ -161,7 +161,9 @@ class WordsStage:
                 aligner=self._card_id,
                 uncovered=beside[index],
             )
-            for index, (token, timing) in enumerate(zip(tokens, timings, strict=True))
+            for index, (token, timing) in enumerate(
+                zip(tokens, judge_beside_others(timings, self._spec.min_word_score), strict=True)
+            )
         ]
 
 

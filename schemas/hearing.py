@@ -110,7 +110,7 @@ class CtcSpec(StrictModel):
     min_score: float = Field(default=0.2, ge=0, le=1)
     """A segment is rejected as `align_failed` when its letters are on average less than this times as probable as the likeliest
     label in their frames (geometric mean over letters)."""
-    min_word_score: MinWordScore = 0.1
+    min_word_score: MinWordScore = 0.15
     max_uncovered: MaxUncovered = 0.2
     window_seconds: float = Field(default=20.0, gt=0)
     """Segments up to window + 2 context go through whole; longer ones in windows."""

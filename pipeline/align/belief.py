@@ -19,10 +19,12 @@ LONGEST_WORD, LONGEST_LETTER = 0.5, 0.12
 """Seconds: what a word and each of its letters may last. No right word of 66 sentences and clips lasted longer."""
 QUIET = 0.6
 """A word of which a larger share is no louder than the pauses is doubtful; of 1,000 right words 99 % have 0.51 at most."""
-USUAL_DOUBT = 0.13
-"""How doubtful a word of a right transcript is on average, and so of how many words a segment expects it before they are seen."""
+USUAL_DOUBT = 0.05
+"""The share of doubtful words in a right transcript, and so what a segment expects before its own are seen."""
 EXPECTED_WORDS = 10
 """How many words' worth that expectation is beside the segment's own."""
+JUDGED = ("aligned", "doubtful")
+"""Timings of words that were heard letter by letter."""
 
 
 def loud_between(audio: np.ndarray, timings: Sequence[WordTiming]) -> list[tuple[int, int]]:
@@ -58,40 +60,37 @@ def judge(
 ) -> list[WordTiming]:
     """The timings, with scores that say how far each is to be believed; `doubtful` is what falls below `min_word_score`.
 
-    A word too long for its letters or mostly quiet has less than `min_word_score`, however well its letters fit. Beside
-    doubtful words every word of the segment is believed less (`_trust`). Only `aligned` words are judged.
+    A word too long for its letters or mostly quiet has less than `min_word_score`, however well its letters fit. Only
+    `aligned` words are judged.
     """
     loud = loud_steps(audio)
     judged = [index for index, timing in enumerate(timings) if timing.timing == "aligned"]
     fits = [min(_fit(timings[index], tokens[index]), _audible(timings[index], loud)) for index in judged]
     scores = np.array([timings[index].score for index in judged])
     capped = np.array([min_word_score * fit if fit < 1 else 1.0 for fit in fits])
-    scores = np.minimum(scores, capped)
-    scores = scores * _trust(scores, min_word_score)
     result = list(timings)
-    for index, score, fit in zip(judged, scores.tolist(), fits, strict=True):
+    for index, score, fit in zip(judged, np.minimum(scores, capped).tolist(), fits, strict=True):
         doubtful = fit < 1 or score < min_word_score
         result[index] = replace(timings[index], score=score, timing="doubtful" if doubtful else "aligned")
     return result
 
 
-def _trust(scores: np.ndarray, min_word_score: float) -> float:
-    """What the scores of a segment [n] are multiplied by, 1 at most: the odds that its words are right, beside the usual odds.
+def judge_beside_others(timings: Sequence[WordTiming], min_word_score: float) -> list[WordTiming]:
+    """What `judge` gave, each word believed less where more words of its segment are doubtful than usual.
 
-    A score s says that a word is wrong with probability b / (b + s), b the bound at which it is doubtful. The share of wrong
-    words is then estimated and the prior odds of each word moved with it, in turn until they agree: prior shift by EM
-    (Saerens et al. 2002), with `EXPECTED_WORDS` of `USUAL_DOUBT` as the prior of the share.
+    Scores are multiplied by the odds of a word being right, beside the usual odds; the share of doubtful words is estimated from
+    the segment's own, with `EXPECTED_WORDS` of `USUAL_DOUBT` as its prior. Once, and by the words below the bound alone: in
+    turns, or by every score's own odds, a voice that is heard less well throughout would lose all of its words.
     """
-    if min_word_score == 0 or not len(scores):
-        return 1.0
-    trust = 1.0
-    while True:
-        doubts = min_word_score / (min_word_score + trust * scores)
-        share = (EXPECTED_WORDS * USUAL_DOUBT + doubts.sum()) / (EXPECTED_WORDS + len(scores))
-        odds = (1 - share) / share * USUAL_DOUBT / (1 - USUAL_DOUBT)
-        if odds > 0.999 * trust:  # it only falls: less trust makes more doubt
-            return trust
-        trust = float(odds)
+    judged = [timing.timing == "doubtful" for timing in timings if timing.timing in JUDGED]
+    share = (EXPECTED_WORDS * USUAL_DOUBT + sum(judged)) / (EXPECTED_WORDS + len(judged))
+    trust = min(1.0, (1 - share) / share * USUAL_DOUBT / (1 - USUAL_DOUBT))
+
+    def beside_others(timing: WordTiming) -> WordTiming:
+        score = timing.score * trust
+        return replace(timing, score=score, timing="doubtful" if score < min_word_score else timing.timing)
+
+    return [beside_others(timing) if timing.timing in JUDGED else timing for timing in timings]
 
 
 def uncovered_share(
