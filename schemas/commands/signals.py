@@ -34,6 +34,8 @@ SOON = 0.05
 """Seconds until a signal is sent again that came during an import."""
 LOOK = 0.5
 """Seconds between two looks at whether the main thread has noticed; where it has not, the signal is sent again."""
+JOIN = 5.0
+"""Seconds that the listening thread has to end."""
 DROPPED = 3
 """Looks at which a main thread that was interrupted does not unwind: the exception was dropped."""
 
@@ -105,10 +107,12 @@ def stopping() -> Iterator[list[float]]:
     _standing.set()
     try:
         with heard_at_once(watch):
-            yield begun
+            try:
+                yield begun
+            finally:
+                with at_work:
+                    ended.set()
     finally:
-        with at_work:
-            ended.set()
         _standing.clear()
         sys.unraisablehook = tell
         for number, handler in before.items():
@@ -131,12 +135,20 @@ def heard_at_once(hear: Callable[[int], None]) -> Iterator[None]:
                     hear(number[0])
 
     before = signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
-    threading.Thread(target=listen, daemon=True, name="signals").start()
+    thread = threading.Thread(target=listen, daemon=True, name="signals")
+    thread.start()
     try:
         yield
     finally:
         signal.set_wakeup_fd(before)
-        writer.close()  # which ends the thread
+        with suppress(OSError):
+            writer.shutdown(
+                socket.SHUT_RDWR
+            )  # which ends the thread; closing would not, where a forked child has a copy
+        writer.close()
+        # A thread that still stands when Python goes down is ended there by pthread_exit, which aborts the process once torch is
+        # loaded ("terminate called without an active exception").
+        thread.join(JOIN)
 
 
 def leave(code: int) -> NoReturn:

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
@@ -187,3 +188,21 @@ def test_the_exit_of_rays_own_handler_is_a_stop(capsys: pytest.CaptureFixture[st
     with pytest.raises(SystemExit) as ended:
         run_command(lambda words: sys.exit(3), [])
     assert ended.value.code == 3
+
+
+def test_the_listening_thread_ends_with_the_command() -> None:
+    """Also where a forked child has a copy of what it listens to. One that stands when Python goes down aborts the process."""
+    children = []
+
+    def main(arguments: Sequence[str] | None = None) -> int:
+        children.append(os.fork())
+        if not children[0]:
+            time.sleep(30)
+            os._exit(0)
+        return 0
+
+    assert run_command(main, []) == 0
+    listening = [thread for thread in threading.enumerate() if thread.name == "signals"]
+    os.kill(children[0], signal.SIGKILL)
+    os.waitpid(children[0], 0)
+    assert not listening
