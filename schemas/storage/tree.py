@@ -26,15 +26,21 @@ def is_local(filesystem: Any) -> bool:
     return "file" in (filesystem.protocol if isinstance(filesystem.protocol, tuple) else (filesystem.protocol,))
 
 
-def local_files(folder: str, depth: int = ANY_DEPTH, prefix: str = "") -> Iterator[tuple[str, os.stat_result]]:
+def local_files(
+    folder: str, depth: int = ANY_DEPTH, prefix: str = "", above: tuple[tuple[int, int], ...] = ()
+) -> Iterator[tuple[str, os.stat_result]]:
     """(path relative to it, status) of each file of this machine's folder and, down to `depth`, of those in it.
 
-    What goes while it is listed is missing from the list, and nothing else with it.
+    What goes while it is listed is missing from the list, and nothing else with it. A link back to one of the folders `above`
+    (device, inode) is not followed.
 
     Raises:
         OSError: a folder that is there cannot be listed.
     """
     try:
+        at = os.stat(folder)
+        if (at.st_dev, at.st_ino) in above:
+            return
         entries = os.scandir(folder)
     except FileNotFoundError:
         return
@@ -45,7 +51,9 @@ def local_files(folder: str, depth: int = ANY_DEPTH, prefix: str = "") -> Iterat
             except FileNotFoundError:
                 continue
             if is_folder and depth > 1:
-                yield from local_files(entry.path, depth - 1, f"{prefix}{entry.name}/")
+                yield from local_files(
+                    entry.path, depth - 1, f"{prefix}{entry.name}/", (*above, (at.st_dev, at.st_ino))
+                )
             elif status is not None:
                 yield prefix + entry.name, status
 

@@ -101,3 +101,9 @@ def test_a_pattern_matches_the_files_that_fsspec_says_it_matches(folder: Path, p
     finally:
         memory.rm("/tree", recursive=True)
     assert found == [name.replace(str(folder), "/tree") for name in wanted]
+
+
+def test_a_link_back_to_a_folder_above_is_not_followed_and_another_is(folder: Path) -> None:
+    (folder / "commits/x/up").symlink_to(folder)
+    (folder / "beside").symlink_to(folder / "commits/y")
+    assert Files(str(folder)).find("") == sorted([*NAMES, "beside/3.json", "beside/deep/4.json"])
