@@ -11,14 +11,11 @@ Shape suffixes: S seeds, P pairs.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
 
 import numpy as np
+from scipy.stats import t as student
 
 from model.scoring.accuracy import CONFIDENCE
-
-ANGLES = 20_000
-"""Of the grid on which Student's distribution is summed up: four digits of a quantile."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,8 +56,8 @@ def over_seeds(mine_SP: np.ndarray, theirs_SP: np.ndarray) -> SeedInterval:
     spread = sum(part**2 / degrees for part, degrees in parts)
     degrees = float(variance**2 / spread) if spread > 0 else 1.0
     value, error = float(means_P.mean()), float(np.sqrt(variance))
-    reach = student_quantile((1 + CONFIDENCE) / 2, degrees) * error
-    p = 2 * (1 - student_cdf(abs(value) / error, degrees)) if error > 0 else float(value == 0)
+    reach = float(student.ppf((1 + CONFIDENCE) / 2, degrees)) * error
+    p = float(2 * student.sf(abs(value) / error, degrees)) if error > 0 else float(value == 0)
     return SeedInterval(value=value, low=value - reach, high=value + reach, p=p, degrees=degrees)
 
 
@@ -71,24 +68,3 @@ def _residual(arm_SP: np.ndarray) -> float:
     rest_SP = arm_SP - arm_SP.mean(0) - arm_SP.mean(1, keepdims=True) + arm_SP.mean()
     seeds, pairs = arm_SP.shape
     return float((rest_SP**2).sum() / ((seeds - 1) * (pairs - 1)))
-
-
-def student_quantile(share: float, degrees: float) -> float:
-    """Where Student's distribution of `degrees` >= 1 of freedom, a fraction too, has reached `share` >= 1/2."""
-    angles, reached = _student(round(degrees, 2))
-    return float(np.sqrt(degrees) * np.tan(np.interp(2 * share - 1, reached, angles)))
-
-
-def student_cdf(value: float, degrees: float) -> float:
-    """The share of Student's distribution below `value` >= 0."""
-    angles, reached = _student(round(degrees, 2))
-    return float(0.5 + 0.5 * np.interp(np.arctan(value / np.sqrt(degrees)), angles, reached))
-
-
-@lru_cache(maxsize=256)
-def _student(degrees: float) -> tuple[np.ndarray, np.ndarray]:
-    """Angles of t = sqrt(degrees) tan(angle), and the share of |t| below each: the density is cos(angle) ** (degrees - 1)."""
-    angles = np.linspace(0, np.pi / 2, ANGLES + 1)
-    density = np.cos(angles) ** (degrees - 1)
-    sums = np.concatenate([[0.0], np.cumsum((density[1:] + density[:-1]) / 2)])
-    return angles, sums / sums[-1]

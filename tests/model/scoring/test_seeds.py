@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from model.scoring.seeds import over_seeds, student_cdf, student_quantile
+from model.scoring.seeds import over_seeds
 
 TRUTH = 0.05
 
@@ -58,9 +58,13 @@ def test_arms_may_be_exchanged_and_losses_have_seeds_alone() -> None:
         over_seeds(mine, theirs[:, :5])
 
 
-@pytest.mark.parametrize(
-    ("share", "degrees", "value"), [(0.975, 1, 12.7062), (0.975, 2, 4.3027), (0.995, 4, 4.6041), (0.975, 30, 2.0423)]
-)
-def test_student_is_that_of_the_tables(share: float, degrees: float, value: float) -> None:
-    assert student_quantile(share, degrees) == pytest.approx(value, rel=1e-4)
-    assert student_cdf(value, degrees) == pytest.approx(share, abs=1e-5)
+@pytest.mark.parametrize(("seeds", "degrees", "quantile"), [(2, 2, 4.3027), (3, 4, 2.7764), (16, 30, 2.0423)])
+def test_the_interval_is_students_of_the_tables(seeds: int, degrees: int, quantile: float) -> None:
+    mine = np.random.default_rng(0).normal(size=(seeds, 1))
+    theirs = mine + 1  # as spread, so that the degrees of freedom of both arms add up
+    found = over_seeds(mine, theirs)
+    error = np.sqrt(2 * mine.var(ddof=1) / seeds)
+    assert (found.value, found.degrees) == pytest.approx((-1, degrees))
+    assert (found.high - found.low) / 2 == pytest.approx(quantile * error, rel=1e-4)
+    at_its_end = over_seeds(mine, mine + quantile * error)
+    assert at_its_end.p == pytest.approx(0.05, abs=1e-5)
