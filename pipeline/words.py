@@ -46,7 +46,7 @@ class WordsStage:
     """Aligns each segment's transcript to its audio. Rejects: align_failed, align_coverage."""
 
     name = Word.TABLE
-    version = 4
+    version = 5
     inputs: tuple[str, ...] = (Transcript.TABLE, Segment.TABLE, Recording.TABLE)
 
     def __init__(self, spec: AlignerSpec, aligner: WordAligner | None = None) -> None:

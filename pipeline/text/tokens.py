@@ -23,15 +23,19 @@ SYMBOLS = {
     "\u00a3": "pounds",
     "\u20ac": "euros",
 }
-SCRIPT_WITHOUT_SPACES = r"[\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]"
+SCRIPT_WITHOUT_SPACES = r"[\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\uff66-\uff9d\U00020000-\U0003ffff]"
 """Kana and Han: a character is a token of its own, for no space says where a word ends."""
+DAKUTEN = r"[\uff9e\uff9f]"
+"""Those of narrow kana, which are letters to Unicode and no marks."""
+DIVIDERS = r"\u1361-\u1368\u0964\u0965"
+"""Ethiopic's points, of which one stands between words instead of a space, and India's dandas, which no space need follow."""
 
 IN_NUMBER = r"(?<=\d)[\u00a0\u2009\u202f](?=\d{3}(?!\d))"
 """A space that does not break a line, before three digits: it groups a number (12\u202f345), and ends no word."""
 # A run without white space and dashes between words; a hyphen inside a word ("well-known") does not end it. Marks (a vowel of
 # Hindi, a dakuten) belong to the character before them.
 CHUNK = regex.compile(
-    rf"{SCRIPT_WITHOUT_SPACES}\p{{M}}*|(?:(?!--|{SCRIPT_WITHOUT_SPACES})(?:[^\s—\u2013…]|{IN_NUMBER}))+"
+    rf"{SCRIPT_WITHOUT_SPACES}{DAKUTEN}?\p{{M}}*|(?:(?!--|{SCRIPT_WITHOUT_SPACES})(?:[^\s—\u2013…{DIVIDERS}]|{IN_NUMBER}))+"
 )
 UNSPOKEN = "\u00ad\u0640\u061c\u200b-\u200f\u202a-\u202e\u2060-\u2069\ufeff"
 """Soft hyphen, tatweel, joiners, marks of direction, byte order mark: written inside words and never said."""
@@ -144,8 +148,10 @@ def _speak(word: str, language: str) -> list[str]:
             position += 1
         else:
             run = DIGITS.match(word, position)
-            if run:
-                spoken.append(run[0])
+            if (
+                run or word[position].isalnum()
+            ):  # a half, a square, a Roman number: no letters and no decimal digits, but said
+                spoken.append(run[0] if run else word[position])
             position = run.end() if run else position + 1
     if spoken and word[0] in "'\u2019" and not spoken[0].startswith("'"):
         spoken[0] = "'" + spoken[0]

@@ -189,3 +189,24 @@ def test_every_language_of_num2words_says_numbers_or_leaves_their_digits() -> No
         for text in ("1900s", "1984", "7", "3,5", "0.25", "100000000000000", "9" * 30):
             assert tokenise(text, language)[0].spoken
     assert tokenise("1984", "vi")[0].spoken[:3] == ("một", "nghìn", "chín")
+
+
+@pytest.mark.parametrize(
+    "language, text, words",
+    [
+        ("am", "\u1230\u120b\u1361\u120d\u12d1\u1362\u1290\u12cd", "\u1230\u120b \u120d\u12d1 \u1290\u12cd"),
+        ("hi", "\u0935\u0939 \u0939\u0948\u0964\u092f\u0939", "\u0935\u0939 \u0939\u0948 \u092f\u0939"),
+        ("ja", "\uff76\uff9e\uff77", "\uff76\uff9e \uff77"),
+    ],
+)  # fmt: skip
+def test_a_dividing_point_ends_a_word_without_a_space_and_narrow_kana_are_cut_as_wide_ones(
+    language: str, text: str, words: str
+) -> None:
+    assert [token.text for token in tokenise(text, language)] == words.split()
+
+
+@pytest.mark.parametrize(
+    "text, spoken", [("x\u00b2", ("x", "\u00b2")), ("2\u00bd", ("two", "\u00bd")), ("H\u2082O", ("h", "\u2082", "o"))]
+)
+def test_what_is_said_of_raised_numbers_and_fractions_is_kept_for_the_star(text: str, spoken: tuple[str, ...]) -> None:
+    assert tokenise(text)[0].spoken == spoken
