@@ -21,6 +21,7 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -113,12 +114,14 @@ def run() -> list[Measurement]:
     ]
 
 
-def bare_seconds(spec: Path, cores: int, most: int = 0) -> dict[str, dict[str, float]]:
+def bare_seconds(spec: Path, cores: int, numbers: Sequence[int] | None = None) -> dict[str, dict[str, float]]:
     """Stage -> partition -> core-seconds of a plain call, from one process per core, all at once.
 
-    `most`: partitions per process; 0: all.
+    `numbers`: of the partitions that are wanted; None: all.
     """
-    commands = [[sys.executable, "-c", BARE, str(spec), str(share), str(cores), str(most)] for share in range(cores)]
+    commands = [
+        [sys.executable, "-c", BARE, str(spec), str(share), str(cores), json.dumps(numbers)] for share in range(cores)
+    ]
     running = [subprocess.Popen(item, cwd=ROOT, stdout=subprocess.PIPE, text=True) for item in commands]
     bare: dict[str, dict[str, float]] = {}
     for process in running:
@@ -131,15 +134,16 @@ def bare_seconds(spec: Path, cores: int, most: int = 0) -> dict[str, dict[str, f
 
 
 BARE = """
-import sys
+import json, sys
 from benchmarks.pipeline import bare_calls
-bare_calls(sys.argv[1], *map(int, sys.argv[2:]))
+bare_calls(sys.argv[1], *map(json.loads, sys.argv[2:]))
 """
 """Run in a process of its own, so that its threads are set before torch is loaded and its memory is not ours."""
 
 
-def bare_calls(path: str, share: int, shares: int, most: int = 0) -> None:
-    """Print core-seconds per stage and partition, as JSON, of calling every stage in a plain loop over a share of the partitions.
+def bare_calls(path: str, share: int, shares: int, numbers: Sequence[int] | None) -> None:
+    """Print core-seconds per stage and partition, as JSON, of calling every stage in a plain loop over a share of the partitions
+    of these numbers (None: of all).
 
     Partitions go round by partition, all stages one after the other, as the job's are: so all processes do the same kind of work.
     """
@@ -159,8 +163,8 @@ def bare_calls(path: str, share: int, shares: int, most: int = 0) -> None:
         stage.open()
     spent: dict[str, dict[str, float]] = {name: {} for name in stages}
     plan = make_plan(spec)
-    numbers = range(share, len(plan.partitions), shares)
-    for number in numbers[: most or None]:
+    wanted = range(len(plan.partitions)) if numbers is None else numbers
+    for number in wanted[share::shares]:
         known: dict[str, Any] = {"inventory": list(plan.partitions[number].items)}
         for name, stage in stages.items():
             inputs = keep_common_segments({table: known[table] for table in stage.inputs})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import sys
 import threading
@@ -15,6 +16,9 @@ from schemas.tables import RejectCode
 
 LOOK_SECONDS = 0.25
 """How often a bound on memory is looked at."""
+RETURN_SECONDS = 60.0
+"""How often freed memory goes back to the system. Each time costs up to a quarter of a second, to clear the pages once more when
+they are needed: too much after every partition of a minute."""
 
 
 def limit_threads(count: int) -> None:
@@ -26,6 +30,24 @@ def limit_threads(count: int) -> None:
         os.environ[name] = str(count)
     if "torch" in sys.modules:
         sys.modules["torch"].set_num_threads(count)
+
+
+class FreedMemory:
+    """What this process has freed and glibc keeps for its next use, a share that grows for hours.
+
+    Rows and audio that outlive a call lie between the activations of models, which come in ever new sizes: the holes between them
+    fit fewer and fewer. After two hours of audio, 450 MiB in use stood in a heap of 1,090.
+    """
+
+    def __init__(self) -> None:
+        self._trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # other C libraries have none
+        self._returned = time.monotonic()
+
+    def give_back(self) -> None:
+        """To the system, unless that was done less than RETURN_SECONDS ago."""
+        if self._trim is not None and time.monotonic() - self._returned >= RETURN_SECONDS:
+            self._trim(0)
+            self._returned = time.monotonic()
 
 
 def _devices(spec: PipelineSpec) -> dict[str, str | None]:

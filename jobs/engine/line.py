@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Sequence
 
-from jobs.cluster.limits import limit_threads
+from jobs.cluster.limits import FreedMemory, limit_threads
 from jobs.monitoring.work import join_pool
 from jobs.runtime.job import AnyTask, Job
 from jobs.runtime.worker import StageWorker
@@ -24,6 +24,7 @@ class LineWorker:
         self._job, self._most_bytes = job, most_bytes
         self._lock, self._computing = threading.Lock(), threading.RLock()
         self._workers: dict[str, StageWorker] = {}
+        self._freed = FreedMemory()
         limit_threads(job.spec.resource(stages[0]).threads)
         self._audio = SourceAudio(job.spec.source.uri, node=NodeCache(job.run_id) if shares_audio else None)
 
@@ -37,6 +38,7 @@ class LineWorker:
         """The task after these stages."""
         for stage in stages:
             self._worker(stage).do(task)
+        self._freed.give_back()
         return task
 
     def _worker(self, stage: str) -> StageWorker:

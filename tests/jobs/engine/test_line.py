@@ -75,3 +75,18 @@ def test_a_device_waits_for_a_tenth_of_the_time_at_most(tmp_path: Path, monkeypa
     assert all(before[1] <= after[0] for before, after in zip(device.worked, device.worked[1:], strict=False))
     span = device.worked[-1][1] - device.worked[0][0]
     assert sum(end - begin for begin, end in device.worked) / span >= 0.9
+
+
+def test_a_worker_gives_freed_memory_back_after_every_partition(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: list[int] = []
+    monkeypatch.setattr(line_module, "join_pool", lambda *arguments: None)
+    monkeypatch.setattr(line_module.FreedMemory, "give_back", lambda self: given.append(len(given)))
+    plan = make_plan(make_spec(tmp_path))
+    prepare(plan)
+    make = TaskMaker(plan, ("recordings",))
+    worker = LineWorker(Job.of(plan, "run"), "line", ("recordings",))
+    for number in range(2):
+        worker.do(make.of_partition(number), ("recordings",))
+    assert given == [0, 1]
