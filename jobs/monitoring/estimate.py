@@ -68,6 +68,13 @@ class StageProgress:
         self.rejects.update(commit.rejects_by_code)
 
 
+def count_codes(rejects: Counter[str], most: int) -> str:
+    """The most frequent reject codes with their numbers, and how many there are of all others."""
+    said = [f"{count} {code}" for code, count in rejects.most_common(most)]
+    others = sum(count for _, count in rejects.most_common()[most:])
+    return ", ".join([*said, f"{others} of other codes"] if others else said)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Estimate:
     """What can be said of a run now; None where nothing was measured yet."""

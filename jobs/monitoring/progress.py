@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from tqdm import tqdm
 
-from jobs.monitoring.estimate import RECENT, Estimate, StageProgress, UnitHours, duration, estimate
+from jobs.monitoring.estimate import RECENT, Estimate, StageProgress, UnitHours, count_codes, duration, estimate
 from jobs.monitoring.logs import LOG
 from jobs.monitoring.metrics import show
 from jobs.monitoring.watch import CommitWatch
@@ -143,11 +143,14 @@ class Progress:
         counts = ", ".join(f"{name} {it.units_done}/{it.units}" for name, it in self.stages.items())
         rejects: Counter[str] = sum((stage.rejects for stage in self.stages.values()), Counter())
         pools = self._loads[-1][1] if self._loads else {}
-        busy = ", ".join(f"{pool} {share:.0%} of {pools[pool].workers}" for pool, share in self.busy_shares().items())
+        busy = ", ".join(
+            f"{pool} {share:.0%} of {pools[pool].workers}" if pools[pool].workers else f"{pool} (no worker just now)"
+            for pool, share in self.busy_shares().items()
+        )
         parts = [
             f"{done}{counts}",
             f"{now.rate:.1f} h of audio/h" if now.rate is not None else "",
-            "rejected " + (", ".join(f"{count} {code}" for code, count in rejects.most_common(5)) or "nothing"),
+            "rejected " + (count_codes(rejects, 5) or "nothing"),
             f"busy {busy}" if busy else "no worker was there lately",
             now.left,
         ]

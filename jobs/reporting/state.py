@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from jobs.engine.run import stage_progress
-from jobs.monitoring.estimate import RECENT, Estimate, StageProgress, duration, estimate
+from jobs.monitoring.estimate import RECENT, Estimate, StageProgress, count_codes, duration, estimate
 from jobs.reporting.timeline import receipts
 from jobs.runtime.plan import Plan, recorded_plan, refresh
 from jobs.store.lease import read_owner
@@ -127,7 +127,7 @@ def format_state(state: RunState) -> str:
         for stage in state.stages:
             recent = state.recent.get(stage.stage)
             rate, busy = (f"{recent.hours_per_hour:.1f}", f"{recent.busy_workers:.1f}") if recent else ("-", "-")
-            rejects = ", ".join(f"{count} {code}" for code, count in stage.rejects.most_common(4)) or "-"
+            rejects = count_codes(stage.rejects, 4) or "-"
             lines.append(
                 f"{stage.stage:<12} {stage.units_done:>9} {stage.units:>9} {stage.hours_left:>13.2f} "
                 f"{rate:>8} {busy:>6}   {rejects}"

@@ -2,6 +2,7 @@
 
 import logging
 import time
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 
 from jobs.monitoring import progress as module
-from jobs.monitoring.estimate import StageProgress, UnitHours, duration, estimate
+from jobs.monitoring.estimate import StageProgress, UnitHours, count_codes, duration, estimate
 from jobs.monitoring.progress import Load, Progress
 from jobs.monitoring.watch import CommitWatch
 from jobs.store.store import Store
@@ -78,6 +79,13 @@ def test_nothing_is_guessed_before_each_stage_was_measured() -> None:
     assert estimate([last], 1.0, 1.0).share_done == 0.99, "what is not through is not said to be"
     done = [stage("cheap", 10, 10, 1.0)]
     assert (estimate(done, 0, 0).seconds_left, estimate(done, 0, 0).share_done) == (0.0, 1.0)
+
+
+def test_rejects_of_codes_that_are_not_named_are_counted() -> None:
+    rejects = Counter({"too_short": 3, "silent": 2, "missing": 1, "timeout": 1})
+    assert count_codes(rejects, 2) == "3 too_short, 2 silent, 2 of other codes"
+    assert count_codes(rejects, 4) == "3 too_short, 2 silent, 1 missing, 1 timeout"
+    assert count_codes(Counter(), 4) == ""
 
 
 def test_durations_as_a_person_says_them() -> None:
@@ -151,6 +159,9 @@ def test_a_line_says_done_rate_rejects_busy_and_time_left(tmp_path: Path) -> Non
     assert "rejected 2 too_short" in line
     assert "busy cheap-pool 50% of 1, dear-pool 100% of 2" in line
     assert line.endswith("1 s left")
+    loads["cheap-pool"] = Load(workers=0, working=0)
+    shown._look()
+    assert "busy cheap-pool (no worker just now), dear-pool 100% of 2" in shown.line()
     assert "h of audio/h" in line
 
 
