@@ -63,3 +63,33 @@ def test_no_figure_of_the_first_screen_is_typed_by_hand(brief: Brief) -> None:
     assert set(re.findall(r"\d+\.\d+(?!e)", answer)) <= {"0.01", "0.05"}
     assert "[" not in re.sub(r"\[[A-Za-z0-9.-]*[A-Za-z][A-Za-z0-9.-]*\]", "", answer), "an interval typed by hand"
     assert brief._filled("{static S->S each}").count(", ") == len(brief.figures.seeds("static")) - 1
+
+
+def test_the_first_picture_climbs_over_the_studies_that_differ_in_operations(
+    brief: Brief, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Arms that all budgets have, each with its budgets in order and a dot for every seed of the records; under the answer."""
+    drawn = {}
+
+    def draw(found, out):
+        drawn.update(found)
+        return out
+
+    monkeypatch.setattr(f"{Brief.__module__}.draw_operations", draw)
+    (shown,) = brief._operations()
+    page = (ROOT / brief.study.page).read_text(encoding="utf-8")
+    assert (
+        page.index("the paper's headline")
+        < page.index("](study-ladder/operations.png)")
+        < page.index("## What the runs say")
+    )
+    assert "operations.png" in shown
+    for name, place in (("study-ladder-low", 0), ("study-ladder-twice", 1)):
+        record = brief.ledger.folder.parent / name / "runs"
+        for arm, budgets in drawn["S->S"].items():
+            seeds = len(list(record.glob(f"{arm}-s*-compute.json")))
+            assert len(budgets[place].seeds) == seeds > 0
+            assert budgets[place].interval.low <= np.mean(budgets[place].seeds) <= budgets[place].interval.high
+    assert list(drawn["S->S"]) == ["plain", "static", "learned-deep"]
+    low, twice = drawn["S->S"]["plain"]
+    assert 1.9 < twice.tflop / low.tflop < 2.1

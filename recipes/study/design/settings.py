@@ -131,6 +131,9 @@ class Study(StrictModel):
     page: str
     layout: Literal["tables", "brief"] = "tables"
     """Of the page: all tables in turn, or the answer first (for studies whose tasks have twins)."""
+    budgets: list[str] = []
+    """Studies beside this one (their file names without .yaml) that differ in their operations alone: the first picture of a
+    brief page shows what their arms prefer against operations."""
     data: StudyData
     model: str | ModelConfig
     """The LST; the plain arms have its global part."""

@@ -22,7 +22,7 @@ from recipes.study.pages.page import percent, read_notes, table
 from recipes.study.pages.prose import filled
 from recipes.study.records import paper
 from recipes.study.records.ledger import Ledger
-from recipes.study.records.preferences import draw_preferences
+from recipes.study.records.preferences import AtBudget, draw_operations, draw_preferences
 
 LIKELY = 0.05
 """Holm's p below which a cell is set in bold."""
@@ -42,12 +42,13 @@ class Brief:
 
     def text(self) -> str:
         """Markdown."""
-        picture = draw_preferences(self._pooled(), self.ledger.folder / "preferences.png")
-        folder = Path(self.study.page).parent
+        bars = draw_preferences(self._pooled(), self.ledger.folder / "preferences.png")
         parts = [
             f"# {self.study.name}",
             self._filled(self.notes.get("Answer", "")),
-            f"![preferences]({picture.relative_to(folder) if picture.is_relative_to(folder) else picture})",
+            *self._operations(),
+            *self._note("What the runs say"),
+            self._shown("preferences", bars),
             self._status(),
             self._answer(),
             "## Against the plain baseline, on the same seeds and pairs",
@@ -71,6 +72,22 @@ class Brief:
         ]
         return "\n\n".join(part for part in parts if part) + "\n"
 
+    def _shown(self, name: str, picture: Path) -> str:
+        folder = Path(self.study.page).parent
+        return f"![{name}]({picture.relative_to(folder) if picture.is_relative_to(folder) else picture})"
+
+    def _operations(self) -> list[str]:
+        """The picture over the studies that differ in their operations alone, of the arms that all of them have."""
+        if not self.study.budgets:
+            return []
+        studies = [self.figures.sibling(self.config, name) for name in self.study.budgets]
+        arms = [arm for arm in studies[0].begun() if all(study.seeds(arm) for study in studies)]
+        found: dict[str, dict[str, list[AtBudget]]] = {
+            direction: {arm: [study.at_budget(arm, direction) for study in studies] for arm in arms}
+            for direction in DIRECTIONS
+        }
+        return [self._shown("operations", draw_operations(found, self.ledger.folder / "operations.png"))]
+
     def _note(self, title: str) -> list[str]:
         return [f"## {title}", self._filled(self.notes[title])] if title in self.notes else []
 
@@ -79,19 +96,11 @@ class Brief:
 
     def _pooled(self) -> dict[str, dict[str, tuple[ConfidenceInterval, list[float]]]]:
         """direction -> arm -> preference over its seeds, and that of each seed."""
-        return {
-            direction: {
-                arm: (
-                    self.figures.preference(arm, self.figures.seeds(arm), direction),
-                    [
-                        float(np.mean(list(self.figures.points(arm, [seed], direction).values())))
-                        for seed in self.figures.seeds(arm)
-                    ],
-                )
-                for arm in self.figures.begun()
-            }
-            for direction in DIRECTIONS
-        }
+        found: dict[str, dict[str, tuple[ConfidenceInterval, list[float]]]] = {}
+        for direction in DIRECTIONS:
+            points = {arm: self.figures.at_budget(arm, direction) for arm in self.figures.begun()}
+            found[direction] = {arm: (point.interval, point.seeds) for arm, point in points.items()}
+        return found
 
     def _status(self) -> str:
         planned = [unit for unit in units(self.study, self.facts) if unit.kind == "runs"]

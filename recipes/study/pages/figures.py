@@ -15,6 +15,7 @@ from model.scoring.seeds import SeedInterval, over_seeds
 from recipes.study.design.settings import Study, load_study
 from recipes.study.records.choices import read_scored
 from recipes.study.records.ledger import Ledger
+from recipes.study.records.preferences import AtBudget
 
 LOSSES = {"bits": "speech_bits_per_second", "text": "text_nats_per_token"}
 
@@ -79,6 +80,13 @@ class Figures:
         """Of the seeds as they are, over pairs."""
         points = self.points(arm, seeds, direction, group)
         return bootstrap(list(points.values()), list(points), bounds=(0.0, 1.0))
+
+    def at_budget(self, arm: str, direction: str) -> AtBudget:
+        """Of all its seeds, with the operations of its first run."""
+        seeds = self.seeds(arm)
+        own = [float(np.mean(list(self.points(arm, [seed], direction).values()))) for seed in seeds]
+        tflop = self.runs[arm, seeds[0]]["consumed"]["flops"] / 1e12
+        return AtBudget(tflop=tflop, interval=self.preference(arm, seeds, direction), seeds=own)
 
     def difference(
         self, arm: str, base: str, seeds: Sequence[int], direction: str, group: str | None = None

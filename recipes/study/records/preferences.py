@@ -1,8 +1,9 @@
-"""The brief page's picture: twin preference of every arm, direction by direction."""
+"""The brief page's pictures: twin preference of every arm, direction by direction, and against operations."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from model.scoring.accuracy import ConfidenceInterval
@@ -28,4 +29,40 @@ def draw_preferences(found: Mapping[str, Mapping[str, tuple[ConfidenceInterval, 
         axis.grid(alpha=0.2, axis="x")
     axes[0].set_yticks(range(len(arms)), arms)
     axes[0].set_ylim(len(arms) - 0.4, -0.6)
+    return save(figure, plt, out)
+
+
+@dataclass(frozen=True)
+class AtBudget:
+    """An arm's preference in one direction at one budget."""
+
+    tflop: float
+    interval: ConfidenceInterval
+    """Over pairs, of the seeds as they are."""
+    seeds: list[float]
+    """Each seed's own."""
+
+
+def draw_operations(found: Mapping[str, Mapping[str, list[AtBudget]]], out: Path) -> Path:
+    """direction -> arm -> its budgets, as a line of means with intervals and dots for single seeds; chance dotted."""
+    plt = pyplot()
+    figure, axes = plt.subplots(1, len(found), figsize=(2.7 * len(found) + 0.6, 3.1), layout="constrained", sharey=True)
+    for axis, (direction, arms) in zip(axes, found.items(), strict=True):
+        for number, (arm, points) in enumerate(arms.items()):
+            colour = f"C{number}"
+            places = [point.tflop * (1 + 0.03 * (number - (len(arms) - 1) / 2)) for point in points]  # side by side
+            axis.plot(places, [100 * p.interval.value for p in points], "-", color=colour, linewidth=1.6, label=arm)
+            for place, point in zip(places, points, strict=True):
+                reach = [100 * point.interval.low, 100 * point.interval.high]
+                axis.plot([place, place], reach, color=colour, linewidth=5, alpha=0.35)
+                axis.plot([place] * len(point.seeds), [100 * s for s in point.seeds], ".", color=colour, markersize=5)
+        budgets = sorted({round(point.tflop) for points in arms.values() for point in points})
+        axis.axhline(50, color="0.5", linewidth=0.8, linestyle=":")
+        axis.set(xscale="log", xlabel="operations, TFLOP", xlim=(0.85 * budgets[0], 1.18 * budgets[-1]), ylim=(45, 101))
+        axis.minorticks_off()
+        axis.set_xticks(budgets, map(str, budgets))
+        axis.set_title(direction.replace("->", "→"), fontsize=10)
+        axis.grid(alpha=0.2, axis="y")
+    axes[0].set_ylabel("twin preference, %")
+    axes[-1].legend(frameon=False, fontsize=8, loc="lower right")
     return save(figure, plt, out)
