@@ -22,6 +22,7 @@ from model.monitor.profiling import StepProfiler
 from model.monitor.rows import LogRow
 from model.training.config import TrainConfig
 from model.training.distributed import Ranks, ranks
+from model.training.memory import steady_memory
 from model.training.optimisation.step import Pending
 from model.training.parts import keep_boundaries, keep_parts, with_known_boundaries, with_own_parts
 from model.training.run import NonFiniteError, Run
@@ -69,6 +70,8 @@ def train(config: TrainConfig, make_evaluator: MakeEvaluator | None = None) -> E
     if config.threads:
         torch.set_num_threads(config.threads)
     with ranks(config.timeouts) as group, collected_by_hand(), deterministic(config.deterministic):
+        if group.device.type == "cpu":
+            steady_memory()
         corpus = open_corpus(config, group, place)
         run = Run(_with_boundaries(config, corpus), corpus, group)
         try:

@@ -21,10 +21,10 @@ from model.network.config import ModelConfig
 from model.scoring.accuracy import accuracy, groups_of, select
 from model.scoring.scorer import score_task
 from model.training.config import BudgetConfig, TrainConfig
+from model.training.memory import steady_memory
 from recipes.study.design.arms import shared_folder
 from recipes.study.design.settings import Study, load_study
 from recipes.study.driver import Watch, advance, begin
-from recipes.study.memory import steady_memory
 from recipes.study.records.ledger import Ledger
 from recipes.study.records.readings import NORMALISATION
 from schemas.commands.cli import Parser, command

@@ -17,10 +17,10 @@ from typing import Any
 import torch
 
 from model.training.config import TrainConfig
+from model.training.memory import steady_memory
 from recipes.study.design.settings import Study, load_study
 from recipes.study.driver import Watch, advance, begin
 from recipes.study.measure import measure
-from recipes.study.memory import steady_memory
 from recipes.study.records.ledger import Ledger
 from recipes.study.records.readings import accuracy
 from schemas.commands.cli import Parser, command

@@ -25,6 +25,7 @@ from model.data.sources import TrainingData
 from model.monitor.rows import LogRow
 from model.training.checkpoint import latest
 from model.training.config import BudgetConfig, TrainConfig
+from model.training.memory import steady_memory
 from model.training.run import Run
 from recipes.study.crew import run_crew
 from recipes.study.design.arms import (
@@ -41,7 +42,6 @@ from recipes.study.design.settings import Arm, Control, Study, load_study
 from recipes.study.driver import OutOfTime, Watch, adopt, advance, begin, curve, leave_trunk
 from recipes.study.heldout import choice_of_rate, losses, open_held_out
 from recipes.study.measure import measure
-from recipes.study.memory import steady_memory
 from recipes.study.records.ledger import Ledger
 from schemas.commands.cli import Parser, command
 from schemas.config import ConfigError, parse_config

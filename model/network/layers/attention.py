@@ -206,7 +206,8 @@ class _TiledAttention(torch.autograd.Function):
         ctx: Any, q_QHK: torch.Tensor, k_MHK: torch.Tensor, v_MHK: torch.Tensor, tiles: list[Tile]
     ) -> torch.Tensor:
         out_QHK = torch.zeros_like(q_QHK, memory_format=torch.contiguous_format)
-        q_HQK, k_HMK, v_HMK, out_HQK = (x.transpose(0, 1) for x in (q_QHK, k_MHK, v_MHK, out_QHK))
+        q_HQK, k_HMK, v_HMK = (x.transpose(0, 1).contiguous() for x in (q_QHK, k_MHK, v_MHK))
+        out_HQK = out_QHK.transpose(0, 1)
         pairs = sum((tile.stop - tile.start) * (tile.key_stop - tile.key_start) for tile in tiles)
         keep = any(ctx.needs_input_grad) and pairs * len(q_HQK) * q_QHK.itemsize <= KEPT_BYTES
         kept: list[torch.Tensor] = []
@@ -218,7 +219,7 @@ class _TiledAttention(torch.autograd.Function):
             if tile.dead_C is not None:
                 out_HCK[:, tile.dead_C] = 0
             out_HQK[:, rows] = out_HCK
-        ctx.save_for_backward(q_QHK, k_MHK, v_MHK, out_QHK, *kept)
+        ctx.save_for_backward(q_HQK, k_HMK, v_HMK, out_QHK, *kept)
         ctx.tiles = tiles
         return out_QHK
 
@@ -226,10 +227,10 @@ class _TiledAttention(torch.autograd.Function):
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, grad_QHK: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, None]:
         saved, kept = (tensors := ctx.saved_tensors)[:4], tensors[4:]  # recomputation allows one reading
-        q_HQK, k_HMK, v_HMK, out_HQK = (x.transpose(0, 1) for x in saved)
-        grad_HQK = grad_QHK.transpose(0, 1)
-        dq_QHK, dk_MHK, dv_MHK = (torch.zeros_like(x, memory_format=torch.contiguous_format) for x in saved[:3])
-        dq_HQK, dk_HMK, dv_HMK = (x.transpose(0, 1) for x in (dq_QHK, dk_MHK, dv_MHK))
+        q_HQK, k_HMK, v_HMK, out_QHK = saved
+        mean_HQ1 = (grad_QHK * out_QHK).sum(-1, keepdim=True).transpose(0, 1)
+        grad_HQK = grad_QHK.transpose(0, 1).contiguous()
+        dq_HQK, dk_HMK, dv_HMK = (torch.zeros_like(x) for x in (q_HQK, k_HMK, v_HMK))
         scale = q_HQK.shape[-1] ** -0.5
         for index, tile in enumerate(ctx.tiles):
             rows, keys = slice(tile.start, tile.stop), slice(tile.key_start, tile.key_stop)
@@ -238,11 +239,10 @@ class _TiledAttention(torch.autograd.Function):
                 grad_HCK = grad_HCK.masked_fill(tile.dead_C[:, None], 0)
             p_HCM = kept[index] if kept else _probabilities(q_HQK[:, rows], k_HMK[:, keys], tile)
             dv_HMK[:, keys] += torch.bmm(p_HCM.transpose(1, 2), grad_HCK)
-            mean_HC1 = (grad_HCK * out_HQK[:, rows]).sum(-1, keepdim=True)
-            ds_HCM = torch.bmm(grad_HCK, v_HMK[:, keys].transpose(1, 2)).sub_(mean_HC1).mul_(p_HCM)
+            ds_HCM = torch.bmm(grad_HCK, v_HMK[:, keys].transpose(1, 2)).sub_(mean_HQ1[:, rows]).mul_(p_HCM)
             dq_HQK[:, rows] = torch.bmm(ds_HCM, k_HMK[:, keys]).mul_(scale)
             dk_HMK[:, keys] += torch.bmm(ds_HCM.transpose(1, 2), q_HQK[:, rows]).mul_(scale)
-        return dq_QHK, dk_MHK, dv_MHK, None
+        return dq_HQK.transpose(0, 1), dk_HMK.transpose(0, 1), dv_HMK.transpose(0, 1), None
 
 
 def _probabilities(q_HCK: torch.Tensor, k_HMK: torch.Tensor, tile: Tile) -> torch.Tensor:

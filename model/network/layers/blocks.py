@@ -42,7 +42,10 @@ class _Rotate(torch.autograd.Function):
 
 
 def _rotate(x_NHK: torch.Tensor, cos_N1K: torch.Tensor, sin_N1K: torch.Tensor) -> torch.Tensor:
-    out_NHK = torch.empty_like(x_NHK, memory_format=torch.contiguous_format)
+    rows, heads, width = x_NHK.shape
+    out_NHK = x_NHK.new_empty(heads, rows, width).transpose(
+        0, 1
+    )  # head by head in memory, as attention's tiles read it
     left, right = x_NHK.chunk(2, dim=-1)
     out_left, out_right = out_NHK.chunk(2, dim=-1)
     torch.mul(left, cos_N1K, out=out_left).addcmul_(right, sin_N1K, value=-1)
@@ -71,7 +74,7 @@ class _RMSNorm(torch.autograd.Function):
         norm_N1 = torch.linalg.vector_norm(x_ND, dim=-1, keepdim=True, dtype=wide)
         scale_N1 = (norm_N1.square() / x_ND.shape[-1] + eps).rsqrt()
         ctx.save_for_backward(x_ND, gain_D, scale_N1)
-        return F.rms_norm(x_ND, gain_D.shape, gain_D, eps)
+        return torch.mul(x_ND, scale_N1.to(x_ND.dtype)).mul_(gain_D)
 
     @staticmethod
     @torch.autograd.function.once_differentiable
