@@ -14,7 +14,7 @@ import numpy as np
 import soundfile
 
 from recipes.tiny_models import speech
-from recipes.tiny_models.settings import TRAIN_FLITE, UNSEEN_KOKORO, UNSEEN_REAL
+from recipes.tiny_models.settings import ACCENTS, TRAIN_FLITE, UNSEEN_KOKORO, UNSEEN_REAL
 from recipes.voices import flite, neural, texts
 from recipes.voices.phone_times import PhoneAligner
 from recipes.voices.settings import SEED, root
@@ -23,6 +23,8 @@ from schemas.commands.cli import Parser, command
 
 HELD_OUT_SENTENCES = 30
 """Per voice: two minutes."""
+ACCENT_SENTENCES = 10
+"""Per voice, each sentence by one voice alone: seven minutes in all."""
 SENTENCES_PER_PART = 80
 """Five minutes of speech or so: what an interruption can cost."""
 DEMO_SPEECH = Path(__file__).parents[2] / "data" / "demo"
@@ -119,6 +121,17 @@ def make_held_out() -> None:
             print(path.name, flush=True)
 
 
+def make_accents() -> None:
+    """Sentences of the test split that `speech.sentences` lacks, by voices of other languages; no times: for measuring belief."""
+    fresh = [text for text in texts.sentences("test") if text not in speech.sentences() and 30 < len(text) < 90]
+    for number, voice in enumerate(ACCENTS):
+        path = speech.accents(voice)
+        if not path.exists():
+            own = fresh[number * ACCENT_SENTENCES : (number + 1) * ACCENT_SENTENCES]
+            save(path, [neural.kokoro(sentence, voice) for sentence in own])
+            print(path.name, flush=True)
+
+
 def real_clips(*, unseen: bool) -> list[VoicedSentence]:
     """The demo clips of held-out readers, or of the others, with soundswallower's times."""
     aligner, found = PhoneAligner(), []
@@ -186,13 +199,15 @@ def _write_parts(
 @command
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = Parser(__doc__)
-    parser.add_argument("source", choices=["flite", "kokoro", "piper", "real", "held-out"])
+    parser.add_argument("source", choices=["flite", "kokoro", "piper", "real", "held-out", "accents"])
     parser.add_argument("--parts", type=int, default=12, help="parts of 80 sentences (4-5 minutes) per voice")
     given = parser.parse_args(arguments)
     if given.source == "real":
         make_real(copies=4)
     elif given.source == "held-out":
         make_held_out()
+    elif given.source == "accents":
+        make_accents()
     else:
         {"flite": make_flite, "kokoro": make_kokoro, "piper": make_piper}[given.source](given.parts)
     return 0

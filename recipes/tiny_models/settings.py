@@ -16,6 +16,11 @@ TRAIN_FLITE = ("slt", "awb", "kal16")
 UNSEEN_FLITE = "rms"
 """Never synthesised for training, of either model."""
 UNSEEN_KOKORO = ("af_heart", "am_michael", "bf_emma", "bm_george")
+ACCENTS = (
+    "ef_dora", "em_alex", "ff_siwis", "hf_alpha", "hm_omega", "if_sara",
+    "im_nicola", "jf_alpha", "jm_kumo", "pf_dora", "pm_alex", "zf_xiaobei",
+)  # fmt: skip
+"""Kokoro's voices of other languages, which speak English with an accent: no training hears them, no bound was set on them."""
 UNSEEN_REAL = ("jfk_inaugural_1961", "sense_and_sensibility")
 """File name prefixes of real readers kept out of training."""
 

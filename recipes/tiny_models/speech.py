@@ -33,6 +33,11 @@ def held_out_kokoro(voice: str) -> Path:
     return root() / "corpus" / "held-out" / f"{voice}.npz"
 
 
+def accents(voice: str) -> Path:
+    """Where `corpus accents` puts the sentences of a Kokoro voice of another language."""
+    return root() / "corpus" / "accents" / f"{voice}.npz"
+
+
 def held_out() -> dict[str, list[VoicedSentence]]:
     """`unseen`: the voice that no training heard; `seen`: the training voices with sentences that they never spoke.
 

@@ -33,7 +33,7 @@ def _library() -> Any:
 
 
 def speak(text: str, voice: str) -> np.ndarray:
-    """int16 [samples] at 16 kHz. `voice`: a language, and a variant if need be, such as en-us or en-gb+f2.
+    """int16 [samples] at 16 kHz. `voice`: a language, and a variant if need be, such as en-us or en+f2.
 
     The synthesiser keeps state: only what is spoken first in a process has the same bytes as in another process.
 
@@ -50,22 +50,28 @@ def speak(text: str, voice: str) -> np.ndarray:
 
     callback = _Callback(receive)
     espeak.espeak_SetSynthCallback(callback)
-    if espeak.espeak_SetVoiceByName(voice.encode()) != 0:
-        raise ValueError(f"eSpeak NG has no voice {voice!r}")
+    _set_voice(voice)
     content = text.encode()
     espeak.espeak_Synth(content, len(content) + 1, 0, 0, 0, _UTF8, None, None)
     wave: np.ndarray = soxr.resample(np.concatenate(pieces), _RATE, SAMPLE_RATE)
     return wave
 
 
+def _set_voice(voice: str) -> None:
+    """Raises ValueError where there is no such voice: the library would go on with the last one, or crash without one."""
+    if _library().espeak_SetVoiceByName(voice.encode()) != 0:
+        raise ValueError(f"eSpeak NG has no voice {voice!r}")
+
+
 def ipa(sentence: str, voice: str) -> str:
-    """The sentence in IPA with its commas kept; `voice` is en-us or en-gb.
+    """The sentence in IPA with its commas kept; `voice` is en-us, or en, which is British.
 
     Raises:
         OSError: the library is not under the packages folder.
+        ValueError: it has no such voice.
     """
     espeak = _library()
-    espeak.espeak_SetVoiceByName(voice.encode())
+    _set_voice(voice)
     clauses = []
     for clause in sentence.split(","):
         text, parts = ctypes.c_char_p(clause.strip().encode()), []

@@ -43,7 +43,7 @@ def _kokoro() -> tuple[Any, dict[str, int]]:
 def kokoro(sentence: str, voice: str) -> VoicedSentence:
     """A sentence by a Kokoro voice. Kokoro gives no times."""
     session, vocabulary = _kokoro()
-    phonemes = ipa(sentence, "en-us" if voice.startswith("a") else "en-gb").replace("r", "ɹ").replace("x", "k")
+    phonemes = ipa(sentence, "en" if voice.startswith("b") else "en-us").replace("r", "ɹ").replace("x", "k")
     tokens = [vocabulary[symbol] for symbol in phonemes if symbol in vocabulary]
     styles = np.fromfile(_kokoro_styles() / f"{voice}.bin", dtype=np.float32).reshape(-1, 1, 256)
     feeds = {

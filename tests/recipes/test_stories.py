@@ -4,6 +4,7 @@ import dataclasses
 import hashlib
 import re
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -20,6 +21,7 @@ from recipes.stories.problems import PROBLEMS
 from recipes.stories.splits import split_of
 from recipes.stories.voices import parse_voice
 from recipes.stories.world import Event, Impossible, replay, skeleton
+from recipes.voices import espeak
 from schemas.config import ConfigError
 
 MIX = dict.fromkeys(RUNGS, 1.0)
@@ -154,3 +156,10 @@ def test_voices_have_names(name: str) -> None:
 def test_unknown_voices_are_refused_with_the_known_ones(name: str) -> None:
     with pytest.raises(ConfigError, match=r"no voice: flite-slt|0\.7 to 1\.4"):
         parse_voice(name)
+
+
+def test_phones_by_a_voice_that_is_not_there_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """eSpeak NG would go on with the voice before, and crash where there was none."""
+    monkeypatch.setattr(espeak, "_library", lambda: SimpleNamespace(espeak_SetVoiceByName=lambda name: 2))
+    with pytest.raises(ValueError, match="no voice 'en-gb'"):
+        espeak.ipa("hello", "en-gb")
