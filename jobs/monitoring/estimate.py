@@ -91,7 +91,7 @@ class Estimate:
         if self.seconds_left is None:
             return "time left not known yet"
         if self.seconds_left < 1:
-            return "nearly through" if self.seconds_left else "nothing left"
+            return "nothing left" if self.share_done == 1.0 else "nearly through"  # what is left may hold no audio
         return f"{duration(self.seconds_left)} left"
 
 

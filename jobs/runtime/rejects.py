@@ -6,6 +6,7 @@ import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 import pyarrow.compute as pc
 
@@ -18,6 +19,8 @@ SPEC = "control/spec.json"
 """The spec of the last run, which `lst rejects OUTPUT` reads."""
 FIRST_FEW = 5
 """Sentences that are shown at once, besides the first of each code; `lst rejects` shows them all."""
+LOOKED_AT = 16
+"""Commits of a stage in which these are looked for."""
 DEVIATIONS = 3.0
 """A rate that is measured on some rows must lie this many standard deviations above the one that is allowed: it is looked at
 again and again, and at two about one look in forty would end a run for nothing, at three one in a thousand."""
@@ -39,12 +42,20 @@ def one_line(reject: Reject) -> str:
 
 
 def few_lines(plan: Plan, command: str) -> list[str]:
-    """The first sentences and the way to the rest; nothing where nothing was rejected."""
-    lines: list[str] = []
-    for reject in read_rejects(plan):
-        if len(lines) == FIRST_FEW:
-            break
-        lines.append(f"  {one_line(reject)}")
+    """A sentence of each code, then more as far as there is room, and the way to the rest; nothing where nothing was rejected.
+
+    Of each stage a few commits are looked at: a corpus may have millions.
+    """
+    of_code: dict[str, Reject] = {}
+    others: list[Reject] = []
+    for stage in plan.stages:
+        for commit in islice(plan.commits(stage, with_rejects=True), LOOKED_AT):
+            if len(of_code) + len(others) >= FIRST_FEW and commit.rejects_by_code.keys() <= of_code.keys():
+                continue
+            for reject in plan.store.read_table(Reject, commit.outputs["rejects"]):
+                if of_code.setdefault(reject.code, reject) is not reject and len(others) < FIRST_FEW:
+                    others.append(reject)
+    lines = [f"  {one_line(reject)}" for reject in [*of_code.values(), *others][:FIRST_FEW]]
     return [*lines, f"  all of them: {command}"] if lines else []
 
 

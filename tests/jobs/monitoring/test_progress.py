@@ -79,6 +79,13 @@ def test_nothing_is_guessed_before_each_stage_was_measured() -> None:
     assert estimate([last], 1.0, 1.0).share_done == 0.99, "what is not through is not said to be"
     done = [stage("cheap", 10, 10, 1.0)]
     assert (estimate(done, 0, 0).seconds_left, estimate(done, 0, 0).share_done) == (0.0, 1.0)
+    assert estimate(done, 0, 0).left == "nothing left"
+
+
+def test_a_partition_without_audio_is_still_something_left() -> None:
+    """All of its files are unreadable."""
+    almost = StageProgress(stage="recordings", units=2, hours=1.0, units_done=1, hours_done=1.0, busy_seconds=1.0)
+    assert estimate([almost], 1.0, 1.0).left == "nearly through"
 
 
 def test_rejects_of_codes_that_are_not_named_are_counted() -> None:

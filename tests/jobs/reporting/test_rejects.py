@@ -19,7 +19,7 @@ from schemas.spec import PipelineSpec
 from tests.jobs.runtime.test_plan import run_here
 from tests.jobs.small_corpus import make_spec, write_spec
 
-BROKEN = ("torn.flac", "text.flac", "nothing.flac")
+BROKEN = ("torn.flac", "text.flac", "void.flac")
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +46,7 @@ def test_every_reject_is_listed_with_its_sentence(
         assert len(lines) == len(list(read_rejects(plan))) == 3
         assert all(any(name in line for line in lines) for name in BROKEN)
     assert rejects_command.main([spec.output, "--code", "empty"]) == 0
-    assert capsys.readouterr().out.splitlines() == ["recordings empty: nothing.flac: the file has zero bytes"]
+    assert capsys.readouterr().out.splitlines() == ["recordings empty: void.flac: the file has zero bytes"]
     assert rejects_command.main([spec.output, "--stage", "words"]) == 0
     assert "nothing was rejected" in capsys.readouterr().out
 
@@ -61,6 +61,14 @@ def test_the_first_sentences_and_the_way_to_the_rest_are_shown(run: tuple[Pipeli
     lines = few_lines(run[1], "lst rejects HERE")
     assert len(lines) == 4
     assert lines[-1].endswith("all of them: lst rejects HERE")
+
+
+def test_a_sentence_of_each_code_comes_before_a_second_of_one(
+    run: tuple[PipelineSpec, Plan], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("jobs.runtime.rejects.FIRST_FEW", 2)
+    codes = [line.split(":")[0].split()[-1] for line in few_lines(run[1], "lst rejects HERE")[:-1]]
+    assert sorted(codes) == sorted({reject.code for reject in read_rejects(run[1])}) == ["decode_error", "empty"]
 
 
 def test_the_bound_says_what_it_means_for_few_rows(run: tuple[PipelineSpec, Plan]) -> None:
@@ -110,7 +118,7 @@ def test_workers_are_asked_to_stop_once_the_rate_is_passed(
     generous = make_plan(plan.spec.with_updates(max_reject_rate=0.5))
     assert RejectRate(strict, ["recordings"]).is_passed
     assert not RejectRate(generous, ["recordings", "words"]).is_passed
-    monkeypatch.setattr("jobs.runtime.rejects.FIRST_FEW", 2)
+    monkeypatch.setattr("jobs.runtime.rejects.FIRST_FEW", 1)
     commits = list(strict.commits("recordings"))
     strict.done["recordings"][:] = False  # as if this run were doing them
     rate = RejectRate(strict, ["recordings"])
