@@ -43,9 +43,7 @@ class _Rotate(torch.autograd.Function):
 
 def _rotate(x_NHK: torch.Tensor, cos_N1K: torch.Tensor, sin_N1K: torch.Tensor) -> torch.Tensor:
     rows, heads, width = x_NHK.shape
-    out_NHK = x_NHK.new_empty(heads, rows, width).transpose(
-        0, 1
-    )  # head by head in memory, as attention's tiles read it
+    out_NHK = x_NHK.new_empty(heads, rows, width).transpose(0, 1)  # as attention's tiles read it: head by head
     left, right = x_NHK.chunk(2, dim=-1)
     out_left, out_right = out_NHK.chunk(2, dim=-1)
     torch.mul(left, cos_N1K, out=out_left).addcmul_(right, sin_N1K, value=-1)
@@ -74,7 +72,7 @@ class _RMSNorm(torch.autograd.Function):
         norm_N1 = torch.linalg.vector_norm(x_ND, dim=-1, keepdim=True, dtype=wide)
         scale_N1 = (norm_N1.square() / x_ND.shape[-1] + eps).rsqrt()
         ctx.save_for_backward(x_ND, gain_D, scale_N1)
-        return torch.mul(x_ND, scale_N1.to(x_ND.dtype)).mul_(gain_D)
+        return F.rms_norm(x_ND, gain_D.shape, gain_D, eps)
 
     @staticmethod
     @torch.autograd.function.once_differentiable
