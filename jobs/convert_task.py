@@ -23,7 +23,7 @@ from typing import Any
 if not __package__:  # started as a script: the code beside it runs, wherever the environment was installed from
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from schemas.commands.cli import Parser, command
+from schemas.commands.cli import Parser, command, out_file
 from schemas.tasks import TaskError, TaskHeader, TaskItem, TaskSegment, json_lines, write_task
 
 EXAMPLES = """  python jobs/convert_task.py hellaswag hellaswag_val.jsonl hellaswag.jsonl
@@ -47,7 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = Parser(__doc__, EXAMPLES)
     parser.add_argument("layout", choices=list(CONVERTERS), help="of SOURCE; see above")
     parser.add_argument("source", type=Path, help="the public files")
-    parser.add_argument("out", type=Path, help="the task file to write")
+    parser.add_argument("out", type=out_file, help="the task file to write")
     parser.add_argument("--task", help="the task's name in tables (default: the layout)")
     given = parser.parse_args(arguments)
     items = list(CONVERTERS[given.layout](given.source, given.out.parent))

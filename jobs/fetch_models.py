@@ -17,7 +17,7 @@ if not __package__:  # started as a script: the code beside it runs, wherever th
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from pipeline.networks.registry import MODELS, FetchError, fetch
-from schemas.commands.cli import Parser, command
+from schemas.commands.cli import Parser, command, here
 from schemas.errors import ConfigError, CredentialsError, StorageError
 
 
@@ -27,7 +27,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = Parser(__doc__)
     parser.add_argument("models", nargs="*", metavar="MODEL", help=", ".join(sorted(MODELS)))
     parser.add_argument("--config", metavar="SPEC", help="every model of a pipeline spec or a training configuration")
-    parser.add_argument("--out", type=Path, default=Path("models"), help="the folder to put them in (default: models)")
+    parser.add_argument("--out", type=here, default=Path("models"), help="the folder to put them in (default: models)")
     given = parser.parse_args(arguments)
     if not given.models and given.config is None:
         raise ConfigError("nothing to fetch", f"name models ({', '.join(sorted(MODELS))}) or a --config")

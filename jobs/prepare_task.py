@@ -29,7 +29,7 @@ from jobs.store.lease import owned
 from pipeline.networks.model_files import torch_device
 from pipeline.source.inventory import list_files
 from schemas.arrow import RowType
-from schemas.commands.cli import Parser, command
+from schemas.commands.cli import Parser, command, out_file
 from schemas.errors import ExitCode
 from schemas.spec import PipelineSpec
 from schemas.tables import Patches, Recording, Reject, Segment, Units, Word
@@ -67,7 +67,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = Parser(__doc__, EXAMPLES)
     parser.add_argument("--config", required=True, help="the pipeline spec that the training data was made with")
     parser.add_argument("task", type=Path, help="a task file with audio")
-    parser.add_argument("out", type=Path, help="the task file to write")
+    parser.add_argument("out", type=out_file, help="the task file to write")
     parser.add_argument("--work", type=Path, help="where tables and commits are kept (default: OUT.work)")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="change a field of the spec")
     given = parser.parse_args(arguments)

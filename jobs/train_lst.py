@@ -21,7 +21,7 @@ if not __package__:  # started as a script: the code beside it runs, wherever th
 
 from jobs.cluster.places import base_folder, resolve
 from jobs.cluster.session import keep_strangers_out, start_embedded, this_checkout
-from schemas.commands.cli import Parser, command
+from schemas.commands.cli import Parser, command, count, natural, positive
 from schemas.errors import ConfigError, ExitCode, TryAgain
 
 if TYPE_CHECKING:
@@ -60,10 +60,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = Parser(__doc__)
     parser.add_argument("config", help="a file of configs/train/")
     parser.add_argument("overrides", nargs="*", metavar="a.b=c", help="fields to set, read as YAML")
-    parser.add_argument("--workers", type=int, required=True, help="ranks")
+    parser.add_argument("--workers", type=count, required=True, help="ranks")
     parser.add_argument("--gpu", action="store_true", help="one GPU per rank")
-    parser.add_argument("--cpus", type=float, default=1, help="CPUs per rank")
-    parser.add_argument("--retries", type=int, default=3, help="restarts after a worker has died")
+    parser.add_argument("--cpus", type=positive, default=1, help="CPUs per rank")
+    parser.add_argument("--retries", type=natural, default=3, help="restarts after a worker has died")
     given = parser.parse_args(arguments)
     from model.training.config import load_train_config
     from model.training.storage.place import RAY

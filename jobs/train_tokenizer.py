@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 if not __package__:  # started as a script: the code beside it runs, wherever the environment was installed from
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from schemas.commands.cli import Parser, command, here
+from schemas.commands.cli import Parser, command, count, out_file
 
 if TYPE_CHECKING:
     from model.data.sources import Samples
@@ -26,8 +26,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Train a BPE over the text of shards or files."""
     parser = Parser(__doc__)
     parser.add_argument("data", nargs="+", help="index.json of shards (path or URL), or .txt files")
-    parser.add_argument("--size", type=int, required=True, help="tokens; at least 256")
-    parser.add_argument("--out", type=here, required=True, help="the tokenizer.json to write")
+    parser.add_argument("--size", type=count, required=True, help="tokens; at least 256")
+    parser.add_argument("--out", type=out_file, required=True, help="the tokenizer.json to write")
     parser.add_argument("--cache-dir", help="local copies of remote shards")
     given = parser.parse_args(arguments)
     from model.data.shards import ShardCache, ShardSet

@@ -13,7 +13,7 @@ from pathlib import Path
 if not __package__:  # started as a script: the code beside it runs, wherever the environment was installed from
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from schemas.commands.cli import Parser, command, here
+from schemas.commands.cli import Parser, command, count, out_file
 from schemas.models.unit_bpe import UnitBpe
 from schemas.reading.shard_reader import read_index, unit_sequences
 
@@ -24,11 +24,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = Parser(__doc__)
     parser.add_argument("--shards", required=True, help="index.json of a set of speech shards")
     parser.add_argument(
-        "--out", type=here, required=True, help="where to write the tokenizer, such as unit-bpe-1k.json"
+        "--out", type=out_file, required=True, help="where to write the tokenizer, such as unit-bpe-1k.json"
     )
-    parser.add_argument("--size", type=int, default=1000, help="tokens, units included (default: %(default)s)")
+    parser.add_argument("--size", type=count, default=1000, help="tokens, units included (default: %(default)s)")
     parser.add_argument(
-        "--sequences", type=int, default=100_000, help="at most this many segments (default: %(default)s)"
+        "--sequences", type=count, default=100_000, help="at most this many segments (default: %(default)s)"
     )
     given = parser.parse_args(arguments)
     index = read_index(given.shards)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Literal
 import yaml
 from pydantic import Field
 
-from schemas.commands.cli import Parser, command
+from schemas.commands.cli import Parser, command, count, positive, share
 from schemas.config import StrictModel, load_config, parse_config
 
 if TYPE_CHECKING:
@@ -196,12 +196,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = Parser(__doc__)
     parser.add_argument("config", help="a YAML file of configs/model")
     parser.add_argument("overrides", nargs="*", help="such as patch_decoder.num_layers=6")
-    parser.add_argument("--interleaved", type=float, default=1 / 3, help="share of elements in interleaved documents")
-    parser.add_argument("--speech", type=float, default=0.58 / 0.75, help="share of units among interleaved elements")
-    parser.add_argument("--patch-size", type=float, default=4.0, help="mean units per patch")
-    parser.add_argument("--context", type=int, default=2048, help="elements per document")
-    parser.add_argument("--num-text", type=int, default=32000, help="text tokens, where the file gives no vocabulary")
-    parser.add_argument("--num-units", type=int, default=502, help="units, where the file gives no vocabulary")
+    parser.add_argument("--interleaved", type=share, default=1 / 3, help="share of elements in interleaved documents")
+    parser.add_argument("--speech", type=share, default=0.58 / 0.75, help="share of units among interleaved elements")
+    parser.add_argument("--patch-size", type=positive, default=4.0, help="mean units per patch")
+    parser.add_argument("--context", type=count, default=2048, help="elements per document")
+    parser.add_argument("--num-text", type=count, default=32000, help="text tokens, where the file gives no vocabulary")
+    parser.add_argument("--num-units", type=count, default=502, help="units, where the file gives no vocabulary")
     parser.add_argument(
         "--match", choices=("parameters", "flops"), help="print instead the YAML of the plain baseline that matches"
     )

@@ -24,7 +24,7 @@ import numpy as np
 
 from model.data.patching import AlignedConfig
 from model.inference.placement import add_placement, open_trained
-from schemas.commands.cli import Parser, begin, command, here
+from schemas.commands.cli import Parser, begin, command, count, here, natural
 from schemas.config import ConfigError
 
 if TYPE_CHECKING:
@@ -61,8 +61,8 @@ def spoken_words(shards: ShardSet, composer: Composer, voice: str = "") -> Itera
     wherever its patch is that word alone."""
     from model.data.compose import segments_of
 
-    for shard, count in enumerate(shards.counts):
-        for number in range(count):
+    for shard, members in enumerate(shards.counts):
+        for number in range(members):
             sample = shards.read(shard, number)
             if voice not in sample.meta.uri and voice not in sample.meta.key:
                 continue
@@ -245,9 +245,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--checkpoint", required=True, help="a run's output_dir, or one of its checkpoints")
     parser.add_argument("--shards", required=True, help="index.json of speech shards made with the model's units")
     parser.add_argument("--out", type=here, required=True, help="folder for embeddings.json and embeddings.png")
-    parser.add_argument("--words", type=int, default=25, help="at most so many words (default: %(default)s)")
-    parser.add_argument("--occurrences", type=int, default=30, help="patches of each (default: %(default)s)")
-    parser.add_argument("--letters", type=int, default=4, help="shorter words are left out (default: %(default)s)")
+    parser.add_argument("--words", type=count, default=25, help="at most so many words (default: %(default)s)")
+    parser.add_argument("--occurrences", type=count, default=30, help="patches of each (default: %(default)s)")
+    parser.add_argument("--letters", type=natural, default=4, help="shorter words are left out (default: %(default)s)")
     parser.add_argument("--voice", default="", metavar="NAME", help="only recordings with this in their path")
     add_placement(parser)
     given = parser.parse_args(arguments)

@@ -26,7 +26,7 @@ import numpy as np
 
 from model.inference.placement import add_placement, open_trained
 from model.voice.options import add_speaking_arguments, open_synthesiser
-from schemas.commands.cli import Parser, begin, command, count, out_file, utf8
+from schemas.commands.cli import Parser, amount, begin, command, count, natural, out_file, positive, share, utf8
 from schemas.config import ConfigError, parse_config
 from schemas.tasks import read_task
 
@@ -231,17 +231,19 @@ def make_parser() -> Parser:
         "--prompt", type=utf8, action="append", default=[], metavar="TEXT", help="a text to continue; may be repeated"
     )
     parser.add_argument("--speech", action="append", default=[], metavar="SOURCE", help="speech to continue; see above")
-    parser.add_argument("--prompt-seconds", type=float, metavar="S", help="only the beginning of the speech prompts")
+    parser.add_argument("--prompt-seconds", type=positive, metavar="S", help="only the beginning of the speech prompts")
     parser.add_argument("--to", choices=["text", "speech", "free"], default="free", help="(default: %(default)s)")
-    parser.add_argument("--temperature", type=float, default=1.0, help="0: greedy (default: %(default)s)")
-    parser.add_argument("--top-k", type=int, metavar="K", help="draw from the K likeliest alone")
-    parser.add_argument("--top-p", type=float, metavar="P", help="draw from the likeliest that make up P together")
-    parser.add_argument("--seed", type=int, default=0, help="(default: %(default)s)")
+    parser.add_argument("--temperature", type=amount, default=1.0, help="0: greedy (default: %(default)s)")
+    parser.add_argument("--top-k", type=count, metavar="K", help="draw from the K likeliest alone")
+    parser.add_argument("--top-p", type=share, metavar="P", help="draw from the likeliest that make up P together")
+    parser.add_argument("--seed", type=natural, default=0, help="(default: %(default)s)")
     parser.add_argument(
         "--batch", type=count, default=1, metavar="N", help="continuations of each prompt (default: %(default)s)"
     )
-    parser.add_argument("--max-units", type=int, default=250, help="new units of a row (default: %(default)s)")
-    parser.add_argument("--max-tokens", type=int, default=100, help="new text tokens of a row (default: %(default)s)")
+    parser.add_argument("--max-units", type=natural, default=250, help="new units of a row (default: %(default)s)")
+    parser.add_argument(
+        "--max-tokens", type=natural, default=100, help="new text tokens of a row (default: %(default)s)"
+    )
     parser.add_argument("--patching", default="auto", help="auto, static:4 or dynamic:2:8 (default: %(default)s)")
     parser.add_argument("--stream", action="store_true", help="print every element as it comes")
     parser.add_argument(

@@ -18,7 +18,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from schemas.commands.cli import Parser, command
+from schemas.commands.cli import Parser, command, positive
 
 TESTS = "tests/model/gpu"
 Result = dict[str, Any]
@@ -32,7 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--out", default="docs/results", help="the folder of gpu.json and gpu.md (default: %(default)s)"
     )
     parser.add_argument(
-        "--seconds", type=float, default=530, help="nothing new is begun after this (default: %(default)s)"
+        "--seconds", type=positive, default=530, help="nothing new is begun after this (default: %(default)s)"
     )
     parser.add_argument(
         "--only", nargs="*", metavar="NAME", help="measurements whose name contains one of these; no tests"

@@ -14,7 +14,7 @@ import sys
 from collections.abc import Sequence
 
 from model.inference.placement import DEVICE_HELP, checked_device
-from schemas.commands.cli import Parser, command, count, out_file
+from schemas.commands.cli import Parser, command, count, natural, out_file
 
 
 @command
@@ -25,7 +25,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--tasks", required=True, metavar="A,B", help="names of lm_eval tasks")
     parser.add_argument("--include-path", metavar="DIR", help="a folder with tasks of your own (YAML)")
     parser.add_argument(
-        "--num-fewshot", type=int, help="examples before each question; the task's own number otherwise"
+        "--num-fewshot", type=natural, help="examples before each question; the task's own number otherwise"
     )
     parser.add_argument("--limit", type=count, help="only the first N questions of each task")
     parser.add_argument("--dtype", choices=["fp64", "fp32"], default="fp64", help="fp32 on a GPU (default: fp64)")

@@ -1,4 +1,4 @@
-"""Loss curves of several runs in one PNG.
+"""Loss curves of several runs in one picture.
 
 python -m model.plots runs/train-tiny s3://bucket/other --out runs/losses.png
 """
@@ -10,12 +10,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from schemas.commands.cli import Parser, command, here
+from schemas.commands.cli import Parser, command, count, out_file
 from schemas.errors import ConfigError
 
 if TYPE_CHECKING:
     from model.monitor.rows import LogRow
 
+DRAWN = (".png", ".pdf", ".svg")
+"""Endings of pictures that are drawn."""
 PANELS = {"loss_text": "text: nats per token", "loss_speech": "speech: nats per unit"}
 
 
@@ -70,15 +72,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Draw the losses of the runs over one axis."""
     parser = Parser(__doc__)
     parser.add_argument("runs", nargs="+", help="output directories or metrics.jsonl files, or URLs of either")
-    parser.add_argument("--out", type=here, default=Path("runs/losses.png"), help="(default: %(default)s)")
+    parser.add_argument(
+        "--out", type=out_file, default=Path("runs/losses.png"), help="a .png, .pdf or .svg (default: %(default)s)"
+    )
     parser.add_argument(
         "--x",
         choices=("step", "elements", "latents", "flops", "seconds"),
         default="step",
         help="the axis (default: %(default)s)",
     )
-    parser.add_argument("--smooth", type=int, default=10, help="steps of the running mean")
+    parser.add_argument("--smooth", type=count, default=10, help="steps of the running mean")
     given = parser.parse_args(arguments)
+    if given.out.suffix not in DRAWN:
+        raise ConfigError(f"{given.out} has no ending of a picture", f"name it {', '.join(DRAWN)}")
     runs: dict[str, list[LogRow]] = {}
     for name in given.runs:
         folder = name.rstrip("/")

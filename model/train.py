@@ -19,7 +19,7 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from schemas.commands.cli import Parser, begin, command
+from schemas.commands.cli import Parser, begin, command, count, positive
 from schemas.commands.processes import end_with_parent
 from schemas.commands.reference import as_help
 from schemas.errors import ConfigError
@@ -131,10 +131,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--dry-run", action="store_true", help="print sizes, data and budget, and stop")
     parser.add_argument(
-        "--ranks", type=int, metavar="N", help="with --dry-run: plan memory for so many (default: WORLD_SIZE, or 1)"
+        "--ranks", type=count, metavar="N", help="with --dry-run: plan memory for so many (default: WORLD_SIZE, or 1)"
     )
     parser.add_argument(
-        "--room", type=float, metavar="GIB", help="with --dry-run: memory of a rank (default: the GPU's)"
+        "--room", type=positive, metavar="GIB", help="with --dry-run: memory of a rank (default: the GPU's)"
     )
     given = parser.parse_args(arguments)
     if "TORCHELASTIC_RUN_ID" in os.environ:  # torchrun dies of SIGUSR1 and SIGKILL without a word to its ranks; before

@@ -23,7 +23,7 @@ import numpy as np
 
 from model.inference.placement import add_placement, open_trained
 from model.voice.options import add_speaking_arguments, open_synthesiser
-from schemas.commands.cli import Parser, begin, command, count, out_file
+from schemas.commands.cli import Parser, amount, begin, command, count, natural, out_file, positive
 
 if TYPE_CHECKING:
     from model.data.examples import Example
@@ -306,7 +306,7 @@ def _parser() -> Parser:
     tune.add_argument("--shards", required=True, metavar="INDEX", help="the index.json of speech shards")
     tune.add_argument("--out", required=True, metavar="DIR", help="the new run's directory")
     tune.add_argument("--steps", type=count, required=True, help="optimiser steps")
-    tune.add_argument("--lr", type=float, default=2e-4, help="(default: %(default)s)")
+    tune.add_argument("--lr", type=positive, default=2e-4, help="(default: %(default)s)")
     for name, what in (("asr", "write what is said, and count the errors"), ("tts", "speak, and let Whisper listen")):
         command = commands.add_parser(name, help=what)
         command.add_argument("--checkpoint", required=True, help="a fine-tuned run, or one of its checkpoints")
@@ -322,9 +322,9 @@ def _parser() -> Parser:
             add_speaking_arguments(command)
             command.add_argument("--whisper", default="models/whisper-tiny.en", help="(default: %(default)s)")
             command.add_argument("--wav-dir", metavar="DIR", help="keep what was spoken")
-            command.add_argument("--temperature", type=float, default=0.0, help="0: greedy (default: %(default)s)")
+            command.add_argument("--temperature", type=amount, default=0.0, help="0: greedy (default: %(default)s)")
     for command in commands.choices.values():
-        command.add_argument("--seed", type=int, default=1, help="(default: %(default)s)")
+        command.add_argument("--seed", type=natural, default=1, help="(default: %(default)s)")
         command.add_argument(
             "--unit",
             choices=["segment", "passage"],

@@ -12,6 +12,8 @@ from typing import Any
 import pytest
 
 from jobs.lst import main
+from schemas.commands.cli import run_command
+from schemas.storage import retry
 from tests.jobs.small_corpus import document, make_centroids, make_corpus, write_spec
 from tests.jobs.synthetic_run import make_run
 from tests.model.training.training_runs import run_document, write_data, write_run
@@ -30,6 +32,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_data(folder / "data")
     run = run_document(folder / "data", folder / "run")
     assert main(["train", str(write_run(run, folder / "run.yaml")), "budget.steps=1"]) == 0
+    make_run(folder / "synthetic")
     (folder / "file").write_text("no folder")
     (folder / "latin.jsonl").write_bytes(b'{"task": "caf\xe9"}\n')
     (folder / "latin.txt").write_bytes(b"caf\xe9\n")
@@ -118,6 +121,26 @@ CASES: dict[str, tuple[str, int, str]] = {
     "a sound under no known suffix": ("generate --checkpoint {}/run --prompt a --wav {}/out.xyz", 2, "name it .wav"),
     "nothing asked": ("sql {}/out ;", 2, "the query is empty"),
     "no such port": ("demo {}/run --port 99999", 2, "99999 is no port"),
+    "a device of other machines": (
+        "score {}/task.jsonl --checkpoint {}/run --device mps",
+        2,
+        "--device mps: this machine",
+    ),
+    "fewer tokens than none": (
+        "generate --checkpoint {}/run --prompt a --max-tokens -3",
+        2,
+        "-3 is not a whole number",
+    ),
+    "a picture of no known kind": ("plots {}/run --out {}/p.xyz", 2, "name it .png, .pdf, .svg"),
+    "a folder for a page": ("listen {}/run --out {}/data", 2, "/data is a folder"),
+    "a tokenizer into a folder": ("train-tokenizer {}/latin.txt --size 300 --out {}/data", 2, "/data is a folder"),
+    "units that are none": ("import-units {}/empty.yaml --out {}/units", 4, "not one row became a sample"),
+    "text where units are wanted": (
+        "fit-boundaries --shards {}/data/text/index.json --out {}/b.npz",
+        2,
+        "is a set of text",
+    ),
+    "no SQL": ("sql {}/synthetic/out selct", 2, "DuckDB says: Parser Error: syntax error at or near"),
     "no such patching": ("generate --checkpoint {}/run --prompt a --patching words", 2, "words"),
 }
 
@@ -174,6 +197,22 @@ def test_a_flipped_bit_in_a_table_a_shard_and_a_checkpoint(
     code, complaint = told(capsys, "generate", "--checkpoint", str(tmp_path / "run"), "--prompt", "a")
     assert code == 3
     assert "cannot read the checkpoint" in complaint
+
+
+def test_a_name_that_steers_the_terminal_is_shown_escaped(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, complaint = told(capsys, "generate", "--prompt", "a", "--checkpoint", f"{place}/\x1b[31mred")
+    assert (code, "/\\x1b[31mred is neither" in complaint) == (2, True)
+    code, complaint = told(capsys, f"\x1b[31m{NOT_UTF8}")
+    assert (code, "\x1b" in complaint, complaint.isascii()) == (2, False, True)
+
+
+def test_a_variable_that_is_no_number_is_a_sentence(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LST_RETRY_SECONDS", "soon")
+    monkeypatch.setattr(retry, "RETRY_SECONDS", retry._seconds("soon"))
+    assert run_command(lambda words: retry.asked_again("a file", lambda: 0), []) == 2
+    assert capsys.readouterr().err == "error: LST_RETRY_SECONDS=soon: write a number of seconds, such as 240\n"
 
 
 def denied(path: Any, mode: int, **_: Any) -> bool:

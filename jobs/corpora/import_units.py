@@ -29,7 +29,7 @@ from schemas.audio import SAMPLE_RATE
 from schemas.cards import Card, CardKind, fingerprint
 from schemas.commands.cli import Parser, command, count
 from schemas.config import ConfigError
-from schemas.errors import ExitCode
+from schemas.errors import ExitCode, UserError
 from schemas.reading.shard_reader import read_index
 from schemas.shards import SHARD_FORMAT, SampleMeta, ShardEntry, ShardIndex
 from schemas.spec import PatchesSpec
@@ -61,7 +61,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         f"{index.totals['seconds']:.1f} s in {len(index.shards)} shards; {writer.means()}; rejected: {len(writer.rejects)}"
         + (f" ({given.out}/rejects.jsonl)" if writer.rejects else "")
     )
-    return ExitCode.DONE if index.totals["samples"] else ExitCode.NOT_ACCEPTED
+    if not index.totals["samples"]:
+        raise UserError(
+            "not one row became a sample", "see what was rejected, and the formats in --help", ExitCode.NOT_ACCEPTED
+        )
+    return ExitCode.DONE
 
 
 def _parser() -> argparse.ArgumentParser:

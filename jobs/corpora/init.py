@@ -14,7 +14,7 @@ from pipeline.corpora.base import Corpus
 from pipeline.corpora.guess import Guess, guess_layout
 from pipeline.source.folder import SourceFolder
 from pipeline.source.listing import find_files
-from schemas.commands.cli import Parser, command
+from schemas.commands.cli import Parser, command, here
 from schemas.config import ConfigError, load_config
 from schemas.errors import ExitCode
 from schemas.source import Source
@@ -31,7 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Guess a folder's layout and write a spec for it."""
     parser = Parser(__doc__, EXAMPLES)
     parser.add_argument("folder", help="a folder of audio, or of tars or Parquet with audio: a path or an fsspec URL")
-    parser.add_argument("--out", type=Path, help="the spec to write (default: NAME.yaml here)")
+    parser.add_argument("--out", type=here, help="the spec to write (default: NAME.yaml here)")
     parser.add_argument("--name", help="what to call the corpus (default: the folder's name)")
     given = parser.parse_args(arguments)
     uri = given.folder if "://" in given.folder else str(Path(given.folder).resolve())

@@ -26,7 +26,7 @@ from jobs.reporting.page import mp3
 from jobs.reporting.terminal import printable
 from model.inference.placement import add_placement
 from model.voice.options import add_speaking_arguments
-from schemas.commands.cli import Parser, command
+from schemas.commands.cli import Parser, amount, command, positive
 from schemas.config import ConfigError, load_config, parse_config
 from schemas.spec import PipelineSpec
 
@@ -147,8 +147,8 @@ def make_parser() -> Parser:
     parser.add_argument("run", metavar="RUN", help="output_dir of a training run, or one of its checkpoints")
     parser.add_argument("--config", metavar="SPEC", help="the pipeline spec that made the shards, so that it can hear")
     parser.add_argument("--port", type=port, default="8000", help="0: a free one (default: %(default)s)")
-    parser.add_argument("--seconds", type=float, default=6.0, help="of new speech, at most (default: %(default)s)")
-    parser.add_argument("--temperature", type=float, default=0.8, help="(default: %(default)s)")
+    parser.add_argument("--seconds", type=positive, default=6.0, help="of new speech, at most (default: %(default)s)")
+    parser.add_argument("--temperature", type=amount, default=0.8, help="(default: %(default)s)")
     parser.add_argument("--open", action="store_true", help="show the page in the browser")
     add_placement(parser)
     add_speaking_arguments(parser)

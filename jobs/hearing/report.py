@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from jobs.reporting.strips import unit_colours
 from model.inference.placement import add_placement
 from model.voice.options import add_speaking_arguments, open_synthesiser
-from schemas.commands.cli import Parser, command
+from schemas.commands.cli import Parser, amount, command, natural, out_file, positive, share
 from schemas.config import ConfigError, parse_config
 from schemas.files import whole_file
 
@@ -54,7 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         title="What it says: " + ", ".join(speaker.label for speaker in speakers),
         command=" ".join(["python -m jobs.hearing.report", *given.runs]),
     )
-    out = Path(given.out or speakers[0].trained.root / "report.html")
+    out = given.out or speakers[0].trained.root / "report.html"
     with whole_file(out) as partial:
         partial.write_text(page, encoding="utf-8")
     print(f"{out}: {len(page) / 1e6:.1f} MB")
@@ -175,15 +175,15 @@ def make_parser() -> Parser:
     parser = Parser(__doc__)
     parser.add_argument("runs", nargs="+", metavar="RUN", help="output_dir of a training run; several are compared")
     parser.add_argument("--shards", metavar="INDEX", help="where speech prompts come from (default: the training data)")
-    parser.add_argument("--prompts", type=int, default=3, help="speech prompts (default: %(default)s)")
-    parser.add_argument("--prompt-seconds", type=float, default=3.0, help="of each (default: %(default)s)")
+    parser.add_argument("--prompts", type=natural, default=3, help="speech prompts (default: %(default)s)")
+    parser.add_argument("--prompt-seconds", type=positive, default=3.0, help="of each (default: %(default)s)")
     parser.add_argument("--text", action="append", default=[], metavar="TEXT", help="a text prompt; may be repeated")
-    parser.add_argument("--seconds", type=float, default=5.0, help="of new speech, at most (default: %(default)s)")
-    parser.add_argument("--max-tokens", type=int, default=60, help="of new text, at most (default: %(default)s)")
-    parser.add_argument("--temperature", type=float, default=0.8, help="(default: %(default)s)")
-    parser.add_argument("--top-p", type=float, default=0.95, help="(default: %(default)s)")
-    parser.add_argument("--seed", type=int, default=0, help="(default: %(default)s)")
-    parser.add_argument("--out", metavar="FILE", help="the page (default: report.html in the first run)")
+    parser.add_argument("--seconds", type=positive, default=5.0, help="of new speech, at most (default: %(default)s)")
+    parser.add_argument("--max-tokens", type=natural, default=60, help="of new text, at most (default: %(default)s)")
+    parser.add_argument("--temperature", type=amount, default=0.8, help="(default: %(default)s)")
+    parser.add_argument("--top-p", type=share, default=0.95, help="(default: %(default)s)")
+    parser.add_argument("--seed", type=natural, default=0, help="(default: %(default)s)")
+    parser.add_argument("--out", type=out_file, metavar="FILE", help="the page (default: report.html in the first run)")
     parser.add_argument("--open", action="store_true", help="show it in the browser")
     add_placement(parser)
     add_speaking_arguments(parser)

@@ -45,7 +45,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         connection.execute(views(given.output.rstrip("/"), given.index, output.tables))
         result = connection.sql(given.query)
     except duckdb.Error as error:
-        raise ConfigError(f"DuckDB says: {error}") from error
+        lines = [line.strip() for line in str(error).splitlines()]
+        said = " ".join(line for line in lines if not line.startswith(("LINE ", "^")))  # those draw where in the query
+        raise ConfigError(f"DuckDB says: {said.strip()}") from error
     if result is not None:
         result.show(max_rows=1000, max_width=200)
     return 0

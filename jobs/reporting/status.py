@@ -16,7 +16,7 @@ from pathlib import Path
 if not __package__:  # started as a script: the code beside it runs, wherever the environment was installed from
     sys.path[0] = str(Path(__file__).resolve().parents[2])
 
-from schemas.commands.cli import Parser, command
+from schemas.commands.cli import Parser, command, positive
 from schemas.errors import ConfigError
 
 EXAMPLES = """  lst status runs/demo
@@ -34,7 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--as-json", action="store_true", help="as one line of JSON")
     parser.add_argument(
         "--watch",
-        type=float,
+        type=positive,
         nargs="?",
         const=10.0,
         metavar="SECONDS",

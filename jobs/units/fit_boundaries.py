@@ -19,7 +19,7 @@ import numpy as np
 if not __package__:  # started as a script: the code beside it runs, wherever the environment was installed from
     sys.path[0] = str(Path(__file__).resolve().parents[2])
 
-from schemas.commands.cli import Parser, command, here
+from schemas.commands.cli import Parser, command, count, natural, out_file, positive
 from schemas.errors import ConfigError
 from schemas.models.boundaries import BoundaryTable, fit, with_mean_length
 from schemas.reading.shard_reader import patched_sequences, read_index
@@ -83,25 +83,25 @@ def _widened(ends: np.ndarray) -> np.ndarray:
 def _parser() -> Parser:
     parser = Parser(__doc__)
     parser.add_argument("--shards", required=True, help="index.json of a set of speech shards")
-    parser.add_argument("--out", type=here, required=True, help="the file to write, such as boundaries.npz")
+    parser.add_argument("--out", type=out_file, required=True, help="the file to write, such as boundaries.npz")
     parser.add_argument(
         "--kind", choices=("words", "entropy"), default="words",
         help="words: taught where words and silences end; entropy: where the next unit is hard to guess (default: %(default)s)",
     )  # fmt: skip
     parser.add_argument(
-        "--mean-length", type=float, help="units a patch, on average (default: as long as words and silences are)"
+        "--mean-length", type=positive, help="units a patch, on average (default: as long as words and silences are)"
     )
-    parser.add_argument("--min-size", type=int, default=2, help="least units of a patch (default: %(default)s)")
-    parser.add_argument("--max-size", type=int, default=20, help="greatest units of a patch (default: %(default)s)")
-    parser.add_argument("--order", type=int, default=8, help="units of context at most (default: %(default)s)")
+    parser.add_argument("--min-size", type=count, default=2, help="least units of a patch (default: %(default)s)")
+    parser.add_argument("--max-size", type=count, default=20, help="greatest units of a patch (default: %(default)s)")
+    parser.add_argument("--order", type=natural, default=8, help="units of context at most (default: %(default)s)")
     parser.add_argument(
         "--min-count",
-        type=int,
+        type=natural,
         default=5,
         help="contexts seen less often are left to shorter ones (default: %(default)s)",
     )
     parser.add_argument(
-        "--sequences", type=int, default=200_000, help="at most this many segments (default: %(default)s)"
+        "--sequences", type=count, default=200_000, help="at most this many segments (default: %(default)s)"
     )
     return parser
 

@@ -6,6 +6,8 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -55,7 +57,11 @@ def load(folder: str | Path) -> SpeechTextModel:
 
 
 def write_weights(folder: Path, weights: dict[str, torch.Tensor], shard_bytes: int = 5 * 10**9) -> None:
-    """Write safetensors as the Hugging Face hub has them: one file, or shards of at most `shard_bytes` and their index."""
+    """Write safetensors as the Hugging Face hub has them: one file, or shards of at most `shard_bytes` and their index.
+
+    Raises:
+        OSError: the disk is full, or nothing can be written there.
+    """
     split = split_torch_state_dict_into_shards(
         weights, filename_pattern="model{suffix}.safetensors", max_shard_size=shard_bytes
     )
@@ -64,7 +70,12 @@ def write_weights(folder: Path, weights: dict[str, torch.Tensor], shard_bytes: i
         old.unlink()
     for file, names in split.filename_to_tensors.items():
         with whole_file(folder / file) as partial:
-            save_file({name: weights[name] for name in names}, partial, metadata={"format": "pt"})
+            try:
+                save_file({name: weights[name] for name in names}, partial, metadata={"format": "pt"})
+            except SafetensorError as error:  # which says a full disk in words, and is no OSError
+                if (number := re.search(r"\(os error (\d+)\)", str(error))) is None:
+                    raise
+                raise OSError(int(number[1]), os.strerror(int(number[1])), str(folder / file)) from error
     if split.is_sharded:
         write_json(folder / INDEX, {"metadata": split.metadata, "weight_map": split.tensor_to_filename})
 

@@ -55,4 +55,8 @@ def checked_device(name: str) -> torch.device:
         raise ConfigError(f"--device {name} is no device of torch", "say cpu, cuda or cuda:N") from error
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise ConfigError(f"--device {name}: this machine has {torch.cuda.device_count()} GPUs", "use --device cpu")
+    try:
+        torch.zeros(1, device=device).item()
+    except (RuntimeError, NotImplementedError) as error:  # torch knows the name, and this machine or build has none
+        raise ConfigError(f"--device {name}: this machine has no such device", "use --device cpu") from error
     return device

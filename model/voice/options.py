@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from schemas.commands.cli import natural
 from schemas.config import ConfigError
 from schemas.models.hub import folder_of
 
@@ -32,7 +33,7 @@ def add_speaking_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="DIR",
         help="a unit HiFi-GAN instead: a folder or a fetched hub name",
     )
-    group.add_argument("--speaker", type=int, default=0, help="of a vocoder with several (default: %(default)s)")
+    group.add_argument("--speaker", type=natural, default=0, help="of a vocoder with several (default: %(default)s)")
 
 
 def open_synthesiser(given: argparse.Namespace, trained: Trained) -> Synthesiser:

@@ -13,11 +13,14 @@ from __future__ import annotations
 import argparse
 import errno
 import functools
+import io
+import math
 import os
 import re
 import signal
 import sys
 import traceback
+import unicodedata
 from collections.abc import Callable, Sequence
 from contextvars import ContextVar
 from pathlib import Path
@@ -38,6 +41,8 @@ EXTRAS = {
     "uroman": "romanise",
 }
 """Package -> the extra of ours that brings it."""
+MOST = 1 << 63
+"""Whole numbers below it are what numpy and torch take."""
 Main = Callable[[Sequence[str] | None], int]
 
 
@@ -75,7 +80,8 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """One line and exit code 2."""
-        self.exit(ExitCode.CONFIGURATION, f"error: {message}; {self.prog} --help lists what there is\n")
+        sentence = shown(f"error: {message}; {self.prog} --help lists what there is")
+        self.exit(ExitCode.CONFIGURATION, f"{sentence}\n")
 
     def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
         """As argparse does it, but words of a list may stand on both sides of an option (`train CONFIG --dry-run seed=2`).
@@ -131,12 +137,26 @@ def begin(what: str) -> None:
         print(f"{what} ...", file=sys.stderr, flush=True)
 
 
-def count(text: str) -> int:
-    """A whole number from 1 on, for `type=` of an option."""
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not a whole number from 1 on")
-    return number
+def _number(kind: type[int] | type[float], words: str, holds: Callable[[Any], bool]) -> Callable[[str], Any]:
+    """A number for `type=` of an option, which says itself what it may be: `int` and `float` would take -3 and nan."""
+
+    def read(text: str) -> Any:
+        try:
+            number = kind(text)
+        except ValueError:
+            number = None
+        if number is None or not holds(number):
+            raise argparse.ArgumentTypeError(f"{text} is not {words}")
+        return number
+
+    return read
+
+
+count = _number(int, "a whole number from 1 on", lambda number: 1 <= number < MOST)
+natural = _number(int, "a whole number from 0 on", lambda number: 0 <= number < MOST)
+positive = _number(float, "a number above 0", lambda number: 0 < number < math.inf)
+amount = _number(float, "a number from 0 on", lambda number: 0 <= number < math.inf)
+share = _number(float, "a number between 0 and 1", lambda number: 0 <= number <= 1)
 
 
 def utf8(text: str) -> str:
@@ -203,6 +223,7 @@ def run_command(main: Main, arguments: Sequence[str] | None = None) -> int:
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
     stopped: list[float] = []
+    _print_anything()
     try:
         with stopping() as stopped:
             try:
@@ -221,10 +242,22 @@ def run_command(main: Main, arguments: Sequence[str] | None = None) -> int:
         if DEBUG in words:
             traceback.print_exception(error)
         code, sentence = explained
-        print(f"error: {sentence}", file=sys.stderr, flush=True)
+        print(shown(f"error: {sentence}"), file=sys.stderr, flush=True)
     if stopped and arguments is None and code == ExitCode.TRY_AGAIN:  # the process is this command's
         leave(code)
     return code
+
+
+def shown(text: str) -> str:
+    """The text with what steers a terminal escaped (a file's name may hold colours); line breaks stand between problems."""
+    steers = (char for char in set(text) if char != "\n" and unicodedata.category(char).startswith("C"))
+    return text.translate({ord(char): char.encode("unicode_escape").decode() for char in steers})
+
+
+def _print_anything() -> None:
+    """What the terminal's encoding lacks (Latin-1 an IPA sign; UTF-8 the bytes of a file's name) is escaped, and no error."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
 
 
 def explain(error: BaseException) -> tuple[ExitCode, str] | None:

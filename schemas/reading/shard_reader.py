@@ -99,7 +99,7 @@ def read_index(path: str) -> ShardIndex:
     except (OSError, ValueError) as error:
         raise DataError(f"cannot read the shard index {path}: {in_short(error)}") from error
     if index.kind != "speech":
-        raise ConfigError(f"{path} is a set of text: a unit BPE needs speech shards")
+        raise ConfigError(f"{path} is a set of text", "name the index of speech shards")
     return index
 
 

@@ -7,16 +7,27 @@ An object store answers 500, 503 or 409 for a while and is well again; a shared 
 from __future__ import annotations
 
 import errno
+import math
 import os
 import random
 import time
 from collections.abc import Callable
 from typing import TypeVar
 
-from schemas.errors import CredentialsError, StorageError
+from schemas.errors import ConfigError, CredentialsError, StorageError
 
 Result = TypeVar("Result")
-RETRY_SECONDS = float(os.environ.get("LST_RETRY_SECONDS", "240"))
+
+
+def _seconds(text: str) -> float:
+    """A number of seconds; nan for anything else, which is said once a storage is asked: nobody hears an error of an import."""
+    try:
+        return float(text)
+    except ValueError:
+        return math.nan
+
+
+RETRY_SECONDS = _seconds(os.environ.get("LST_RETRY_SECONDS", "240"))
 """How long one request is tried again."""
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 20.0
 """Seconds between tries, which double."""
@@ -39,10 +50,15 @@ def asked_again(named: str, call: Callable[[], Result]) -> Result:
     """The result of `call`, made again for minutes while the storage says that it cannot answer now. `named` is the file.
 
     Raises:
+        ConfigError: `LST_RETRY_SECONDS` is no number of seconds.
         CredentialsError: the credentials are missing or have expired.
         StorageError: it was tried for `RETRY_SECONDS`.
         OSError: anything that waiting does not mend, at once.
     """
+    if not RETRY_SECONDS >= 0:
+        raise ConfigError(
+            f"LST_RETRY_SECONDS={os.environ['LST_RETRY_SECONDS']}", "write a number of seconds, such as 240"
+        )
     deadline, pause = time.monotonic() + RETRY_SECONDS, FIRST_PAUSE
     while True:
         try:

@@ -59,3 +59,11 @@ def test_a_flag_takes_the_same_kind_of_value_everywhere() -> None:
         for option in action.option_strings:
             first = kinds.setdefault(option, (name, action.nargs == 0))
             assert first[1] == (action.nargs == 0), f"{option} takes a value in one of {first[0]}, {name}"
+
+
+def test_a_number_says_its_bounds() -> None:
+    """-3 tokens, a seed of 1.5 or a temperature that is nan are answered by the command line, not somewhere in the work."""
+    for name, action in ACTIONS:
+        assert action.type not in (int, float), (
+            f"{name} {action.dest}: name its bounds, as schemas.commands.cli.count does"
+        )

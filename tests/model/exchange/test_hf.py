@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import resource
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +12,7 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from model.exchange.hf import export, export_llama, init_from, load
+from model.exchange.hf import export, export_llama, init_from, load, write_weights
 from model.network.lst import build_model
 from model.network.vocabulary import NUM_SPECIAL, Vocabulary
 from tests.model.network.cases import VOCABULARY, document_of, make_batch, make_document, plain_config, small_config
@@ -157,3 +159,18 @@ def test_shards_of_a_checkpoint_are_found(tmp_path: Path) -> None:
     init_from(model, tmp_path)
     expected = llama.get_parameter("model.layers.1.self_attn.o_proj.weight")
     assert torch.equal(model.get_parameter("global_transformer.layers.1.attention.out.weight"), expected)
+
+
+def test_a_full_disk_is_an_error_of_the_disk(tmp_path: Path) -> None:
+    """safetensors says it in an exception of its own, which would end a command in a traceback. Nothing is left behind."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # as Python sets it; a native library may have changed that
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
+    try:
+        with pytest.raises(OSError, match="File too large") as raised:
+            write_weights(tmp_path, {"weight": torch.zeros(1000)})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, ignored)
+    assert raised.value.filename == str(tmp_path / "model.safetensors")
+    assert not list(tmp_path.iterdir())

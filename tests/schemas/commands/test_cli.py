@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import argparse
 import errno
 import importlib
+import os
 import pickle
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -12,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from schemas.commands.cli import Parser, count, run_command
+from schemas.commands.cli import Parser, amount, count, natural, positive, run_command, share
 from schemas.config import ConfigError as ConfigErrorOfConfig
 from schemas.errors import ConfigError, DataError, ExitCode, ModelError, TryAgain, UserError
 
@@ -140,6 +143,25 @@ def test_a_wrong_command_line_is_one_line(capsys: pytest.CaptureFixture[str]) ->
         assert said.count("\n") == 1
 
 
+@pytest.mark.parametrize(
+    "kind,takes,refuses",
+    [
+        (count, ["1", "250"], ["0", "-3", "1.5", "", "9223372036854775808"]),
+        (natural, ["0", "7"], ["-1", "nan"]),
+        (positive, ["0.5", "1e-4"], ["0", "-1", "nan", "inf", "1,5"]),
+        (amount, ["0", "0.8"], ["-0.1", "nan", "inf"]),
+        (share, ["0", "0.95", "1"], ["1.01", "-1", "nan"]),
+    ],
+)
+def test_numbers_of_the_command_line_have_bounds(
+    kind: Callable[[str], float], takes: list[str], refuses: list[str]
+) -> None:
+    assert [kind(text) for text in takes] == [float(text) for text in takes]
+    for text in refuses:
+        with pytest.raises(argparse.ArgumentTypeError, match=re.escape(f"{text} is not a ")):
+            kind(text)
+
+
 def test_a_reader_that_has_seen_enough_is_no_error() -> None:
     code = (
         "import sys; from schemas.commands.cli import run_command\n"
@@ -153,6 +175,14 @@ def test_a_reader_that_has_seen_enough_is_no_error() -> None:
         check=True,
     )
     assert (done.stdout, done.stderr) == ("0\n", "")
+
+
+def test_what_a_terminal_cannot_show_is_escaped() -> None:
+    code = "import sys; from schemas.commands.cli import run_command\nrun_command(lambda words: print('sɛd', '\\udce9') or 0, [])"
+    for encoding, said in (("latin-1", b"s\\u025bd \\udce9\n"), ("utf-8", "sɛd \\udce9\n".encode())):
+        environment = {**os.environ, "PYTHONIOENCODING": encoding}
+        done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, env=environment, check=True)
+        assert done.stdout == said
 
 
 @pytest.mark.parametrize(
