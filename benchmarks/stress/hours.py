@@ -26,7 +26,7 @@ import subprocess
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from multiprocessing import get_context
@@ -68,7 +68,8 @@ def run() -> list[Measurement]:
     document["stages"]["shards"]["minutes"] = 60.0
     spec.write_text(yaml.safe_dump(document), encoding="utf-8")
     watch(spec, OUTPUT / "memory.tsv", OUTPUT / "said")
-    return [*memory(), *efficiency(spec)]
+    numbers, hours = _partitions(spec)
+    return [*memory(hours), *efficiency(spec, numbers, hours)]
 
 
 def make_corpus(folder: Path, hours: float, longest: float = 900.0) -> None:
@@ -154,14 +155,14 @@ def read_samples() -> list[Sample]:
         ]
 
 
-def memory() -> list[Measurement]:
-    """Peaks after the warm-up and what the workers hold at least, early against late.
+def memory(hours: Mapping[str, float]) -> list[Measurement]:
+    """Peaks after the warm-up and what the workers hold at least, early against late. `hours`: of audio, by unit.
 
     Of the last run alone, where this output was ended and begun again.
     """
     commits = [item for item in committed(OUTPUT / "out") if item.stage == STAGES[-2]]
     samples = read_samples()
-    done = Measurement(name="audio done", value=len(commits) * MINUTES / 60, unit="h")
+    done = Measurement(name="audio done", value=sum(hours[item.partition] for item in commits), unit="h")
     last = max(sample.time for sample in samples if sample.role == "worker")
     workers = {str(sample.pid) for sample in samples if sample.role == "worker" and sample.time == last}
     ends = [[item.ended for item in commits if item.process == worker] for worker in workers]
@@ -204,8 +205,8 @@ def _against(
     )
 
 
-def efficiency(spec: Path) -> list[Measurement]:
-    """Bare calls against the wall and the processor seconds of the steady state.
+def efficiency(spec: Path, numbers: Mapping[str, int], hours: Mapping[str, float]) -> list[Measurement]:
+    """Bare calls against the wall and the processor seconds of the steady state. By unit: its partition, and hours of audio.
 
     Raises:
         RuntimeError: there is none.
@@ -217,7 +218,6 @@ def efficiency(spec: Path) -> list[Measurement]:
         raise RuntimeError(
             "a worker's first and last partition do not count: HOURS must hold three of MINUTES per core"
         )
-    numbers, hours = _partitions(spec)
     inside_of: dict[int, float] = defaultdict(float)
     for item in commits:
         if item.partition in numbers:
@@ -260,7 +260,7 @@ def _partitions(spec: Path) -> tuple[dict[str, int], dict[str, float]]:
     return numbers, hours
 
 
-def _bare(item: Committed, per_hour: dict[str, float], hours: dict[str, float]) -> float:
+def _bare(item: Committed, per_hour: Mapping[str, float], hours: Mapping[str, float]) -> float:
     return per_hour[item.stage] * hours[item.partition]
 
 
