@@ -3,25 +3,33 @@
     python -m model.gpu_check                              all of it; writes docs/results/gpu.json and docs/results/gpu.md
     python -m model.gpu_check --out /tmp/gpu --only 1b     some of the measurements, elsewhere
 
-Needs torch, pydantic, webdataset, tokenizers and safetensors, and pytest for the tests. Without a GPU the page says "not run".
+Needs torch, pydantic, webdataset, tokenizers and safetensors, with what they need, and for the tests pytest, hypothesis and
+soundfile. Each part is done apart, so that one which crashes or hangs loses nothing but itself, and the page is written after
+each. Without a GPU it says "not run".
 """
 
 from __future__ import annotations
 
 import importlib.util
 import json
-import subprocess
 import sys
+import tempfile
 import time
-import xml.etree.ElementTree as ElementTree
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from model.gpu.apart import Result, python, supervised, work_through
 from schemas.commands.cli import Parser, command, positive
 
 TESTS = "tests/model/gpu"
-Result = dict[str, Any]
+TESTS_NEED = ("pytest", "hypothesis", "soundfile")
+CARD = "the card"
+EACH = {"measurements": 120.0, "tests": 90.0}
+"""Seconds that one of them may take."""
+TESTS_UNTIL = 0.55
+"""Share of the time after which no test is begun: the figures are wanted too."""
 
 
 @command
@@ -32,7 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--out", default="docs/results", help="the folder of gpu.json and gpu.md (default: %(default)s)"
     )
     parser.add_argument(
-        "--seconds", type=positive, default=530, help="nothing new is begun after this (default: %(default)s)"
+        "--seconds", type=positive, default=530, help="everything is ended after this (default: %(default)s)"
     )
     parser.add_argument(
         "--only", nargs="*", metavar="NAME", help="measurements whose name contains one of these; no tests"
@@ -40,7 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = parser.parse_args(arguments)
     import torch
 
-    from model.gpu.speed import MEASUREMENTS, environment
+    from model.gpu.speed import MEASUREMENTS
     from model.training.checkpoint import versions
 
     folder = Path(given.out)
@@ -51,29 +59,60 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print("no GPU here: the page says so")
         return 0
     begun = time.monotonic()
-    report["device"] = environment()
+    names = [name for name in MEASUREMENTS if not given.only or any(part in name for part in given.only)]
 
     def keep(kind: str, result: Result) -> None:
-        report[kind].append(result)
+        if result["name"] == CARD and result["status"] == "passed":
+            report["device"] = {k: v for k, v in result.items() if k not in ("name", "status")}
+        else:
+            report[kind].append(result)
         report["seconds"] = time.monotonic() - begun
         write(folder, report)
         print(f"{report['seconds']:5.0f} s  {line(result)}", flush=True)
 
-    for name, measure in MEASUREMENTS.items():
-        if given.only and not any(part in name for part in given.only):
-            continue
-        if time.monotonic() - begun > given.seconds:
-            keep("measurements", {"name": name, "status": "not run", "why": "out of time"})
-        else:
-            keep("measurements", attempt(name, measure))
+    until = begun + given.seconds
+    for result in measured([CARD, *names[:1]], until):
+        keep("measurements", result)
     if not given.only:
-        for result in run_tests(given.seconds - (time.monotonic() - begun)):
+        for result in tested(begun + TESTS_UNTIL * given.seconds):
             keep("tests", result)
+    for result in measured(names[1:], until):
+        keep("measurements", result)
     failed = [
         result["name"] for kind in ("tests", "measurements") for result in report[kind] if result["status"] == "failed"
     ]
     print("failed: " + ", ".join(failed) if failed else "all passed")
     return 1 if failed else 0
+
+
+def measured(names: Sequence[str], until: float) -> Iterator[Result]:
+    """These measurements, in a process of their own, and in another one after each failure."""
+    with tempfile.TemporaryDirectory() as folder:
+        command = python("-m", "model.gpu.speed", *names)
+        done = set()
+        for result in supervised(command, Path(folder) / "record", each=EACH["measurements"], until=until):
+            done.add(result["name"])
+            yield result
+    yield from ({"name": name, "status": "not run", "why": "out of time"} for name in names if name not in done)
+
+
+def tested(until: float) -> Iterator[Result]:
+    """Every test marked gpu, likewise."""
+    missing = [name for name in TESTS_NEED if importlib.util.find_spec(name) is None]
+    if missing or not Path(TESTS).exists():
+        why = f"needs the repository and {', '.join(missing or TESTS_NEED)}"
+        yield {"name": TESTS, "status": "not run", "why": why}
+        return
+    options = ("-q", "-m", "gpu", "-p", "no:cacheprovider", "-p", "model.gpu.recorder", TESTS, "--record")
+    with tempfile.TemporaryDirectory() as folder:
+        yield from supervised(
+            python("-m", "pytest", *options), Path(folder) / "record", each=EACH["tests"], until=until
+        )
+
+
+def work(names: Sequence[str], measurements: dict[str, Callable[[], Result]], record: Path) -> int:
+    """What the process of `measured` does."""
+    return work_through(record, {name: partial(attempt, name, measurements[name]) for name in names})
 
 
 def attempt(name: str, measure: Callable[[], Result]) -> Result:
@@ -88,47 +127,9 @@ def attempt(name: str, measure: Callable[[], Result]) -> Result:
     finally:
         functorch.activation_memory_budget = 1.0
         torch.compiler.reset()
+    if torch.cuda.is_available():
         torch.cuda.empty_cache()
     return {"name": name, "status": "passed", **figures}
-
-
-def run_tests(seconds: float) -> list[Result]:
-    """Every test marked gpu, in a process of its own."""
-    if importlib.util.find_spec("pytest") is None or not Path(TESTS).exists():
-        return [{"name": TESTS, "status": "not run", "why": "needs pytest and the repository"}]
-    record = Path(TESTS).resolve() / "junit.xml"
-    command = [
-        sys.executable,
-        "-m",
-        "pytest",
-        "-q",
-        "-m",
-        "gpu",
-        "-p",
-        "no:cacheprovider",
-        f"--junit-xml={record}",
-        TESTS,
-    ]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=max(30.0, seconds), check=False)
-    except subprocess.TimeoutExpired:
-        return [{"name": TESTS, "status": "failed", "why": f"still running after {seconds:.0f} s"}]
-    if not record.exists():
-        return [{"name": TESTS, "status": "failed", "why": (done.stdout + done.stderr)[-600:]}]
-    results = [test_result(case) for case in ElementTree.parse(record).getroot().iter("testcase")]
-    record.unlink()
-    return results
-
-
-def test_result(case: ElementTree.Element) -> Result:
-    """A test of pytest's record."""
-    result: Result = {"name": case.get("name", "?"), "status": "passed", "seconds": float(case.get("time", 0))}
-    for kind in ("failure", "error", "skipped"):
-        found = case.find(kind)
-        if found is not None:
-            result["status"] = "not run" if kind == "skipped" else "failed"
-            result["why"] = (found.get("message") or "")[:400]
-    return result
 
 
 def line(result: Result) -> str:
@@ -155,9 +156,9 @@ def page(report: Result) -> str:
     """The report for people."""
     lines = ["# On a GPU", "", "Written by `python -m model.gpu_check`; nothing here is typed in by hand.", ""]
     device = report["device"]
-    if device is None:
+    if device is None and not (report["measurements"] or report["tests"]):
         return "\n".join([*lines, "**Not run**: there was no GPU."]) + "\n"
-    lines += [", ".join(f"{name} {shown(value)}" for name, value in device.items()), ""]
+    lines += [", ".join(f"{name} {shown(value)}" for name, value in (device or {}).items()), ""]
     lines += [f"torch {report['versions']['torch']}; {report['seconds']:.0f} s in all.", "", "## Speed and memory", ""]
     for result in report["measurements"]:
         lines += [f"### {result['name']}", ""]

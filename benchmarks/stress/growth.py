@@ -44,7 +44,7 @@ from pipeline.source.partitions import Inventory
 from schemas.commit import KINDS
 from schemas.config import parse_config
 from schemas.spec import STAGES, MfccSpec, PipelineSpec
-from schemas.storage.files import LISTING, Files
+from schemas.storage.files import Files
 from schemas.tables import InventoryItem, Reject
 
 MINUTES, FILES = 30.0, 512
@@ -53,6 +53,8 @@ PARTITIONS = int(os.environ.get("PARTITIONS", 1_000_000))
 """Of the bookkeeping: `PARTITIONS=100000 python -m benchmarks.stress.growth` takes a tenth of the time."""
 
 LISTINGS, CHUNK = "listings", 1 << 17
+LISTING = pa.schema([("name", pa.string()), ("bytes", pa.int64())])
+"""Columns of `Files.listing`."""
 
 
 def item(uri: str, seconds: float) -> InventoryItem:

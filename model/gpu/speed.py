@@ -5,10 +5,12 @@ Shape suffixes: Q queries, H heads, K head width.
 
 from __future__ import annotations
 
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -44,7 +46,7 @@ def environment() -> Figures:
     """The card, and its own rate."""
     size = 8192
     return {
-        "name": torch.cuda.get_device_name(),
+        "card": torch.cuda.get_device_name(),
         "memory_gib": torch.cuda.get_device_properties(0).total_memory / 2**30,
         "published_tflops_bf16": (published_peak(CUDA) or float("nan")) / 1e12,
         "product_8192_tflops_bf16": gemm_flops(CUDA, torch.bfloat16, size=size, seconds=0.5) / 1e12,
@@ -202,3 +204,14 @@ MEASUREMENTS: dict[str, Callable[[], Figures]] = {
     "generation, 20m, one row": partial(generation, "20m"),
     "generation, 1b, one row": partial(generation, "1b"),
 }
+
+
+def main(arguments: Sequence[str]) -> int:
+    """For `model.gpu_check`: names of measurements, then the file that takes the results."""
+    from model.gpu_check import CARD, work
+
+    return work(arguments[:-1], {CARD: environment, **MEASUREMENTS}, Path(arguments[-1]))
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

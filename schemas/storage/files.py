@@ -13,22 +13,23 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import fsspec
-import pyarrow as pa
 
 from schemas.config import ConfigError
 from schemas.files import whole_file
 from schemas.storage.retry import asked_again, status_of
 from schemas.storage.tree import is_local, local_files, remote_files
 
+if TYPE_CHECKING:
+    import pyarrow as pa
+
 Result = TypeVar("Result")
 DELETE_BATCH = 1000
 """What S3 takes in one request."""
 CHANGED = ("ETag", "etag", "mtime", "LastModified", "created")
 """What storages call the mark by which a change of a file is noticed, best first."""
-LISTING = pa.schema([("name", pa.string()), ("bytes", pa.int64())])
 
 
 def filesystem_of(url: str, **options: Any) -> tuple[Any, str]:
@@ -230,17 +231,20 @@ class Files:
 
     def names(self, folder: str) -> set[str]:
         """The names in a folder; empty if there is none."""
-        return set(self.listing(folder).column("name").to_pylist())
+        return {name for name, _ in self._entries(folder, self.path(folder))}
 
     def listing(self, folder: str) -> pa.Table:
-        """The files in a folder with their sizes, as columns (LISTING): a million of them are 60 MB."""
+        """The files in a folder with their sizes, as columns `name` and `bytes`: a million of them are 60 MB."""
+        import pyarrow as pa  # not above: training needs no tables, and a bare machine with a GPU has none
+
+        columns = pa.schema([("name", pa.string()), ("bytes", pa.int64())])
         path = self.path(folder)
         names: list[str] = []
         sizes: list[int] = []
         pieces: list[pa.Table] = []
 
         def flush() -> None:
-            pieces.append(pa.table([pa.array(names, pa.string()), pa.array(sizes, pa.int64())], schema=LISTING))
+            pieces.append(pa.table([pa.array(names, pa.string()), pa.array(sizes, pa.int64())], schema=columns))
             names.clear()
             sizes.clear()
 

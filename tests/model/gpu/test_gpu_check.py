@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import xml.etree.ElementTree as ElementTree
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -32,9 +32,22 @@ def test_a_measurement_that_raises_is_a_result() -> None:
     assert (result["status"], result["why"]) == ("failed", "RuntimeError: no such kernel")
 
 
-def test_pytests_record_is_read() -> None:
-    case = ElementTree.fromstring('<testcase name="a" time="1.5"><skipped message="needs bf16"/></testcase>')
-    assert gpu_check.test_result(case) == {"name": "a", "status": "not run", "seconds": 1.5, "why": "needs bf16"}
+def test_the_page_holds_what_there_is_when_the_card_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every measurement fails here, for want of a card: each is said, and none is lost."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(gpu_check, "tested", lambda until: iter([{"name": "a", "status": "passed", "seconds": 1.5}]))
+
+    def supervised(command: list[str], record: Path, **_: float) -> Iterator[dict[str, str]]:
+        for name in command[3:5]:
+            yield {"name": name, "status": "failed", "why": "no card"}
+
+    monkeypatch.setattr(gpu_check, "supervised", supervised)
+    assert gpu_check.main(["--out", str(tmp_path)]) == 1
+    page = (tmp_path / "gpu.md").read_text()
+    assert "Not run**: there" not in page
+    assert "**failed**: no card" in page
+    assert "**not run**: out of time" in page
+    assert "| a | passed  | 1.5 |" in page
 
 
 @pytest.mark.parametrize(
