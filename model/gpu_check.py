@@ -15,17 +15,15 @@ import json
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
-from functools import partial
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from model.gpu.apart import Result, python, supervised, work_through
+from model.gpu.apart import CARD, Result, python, supervised
 from schemas.commands.cli import Parser, command, positive
 
 TESTS = "tests/model/gpu"
 TESTS_NEED = ("pytest", "hypothesis", "soundfile")
-CARD = "the card"
 EACH = {"measurements": 120.0, "tests": 90.0}
 """Seconds that one of them may take."""
 TESTS_UNTIL = 0.55
@@ -108,28 +106,6 @@ def tested(until: float) -> Iterator[Result]:
         yield from supervised(
             python("-m", "pytest", *options), Path(folder) / "record", each=EACH["tests"], until=until
         )
-
-
-def work(names: Sequence[str], measurements: dict[str, Callable[[], Result]], record: Path) -> int:
-    """What the process of `measured` does."""
-    return work_through(record, {name: partial(attempt, name, measurements[name]) for name in names})
-
-
-def attempt(name: str, measure: Callable[[], Result]) -> Result:
-    """A measurement; what it raises is its result."""
-    import torch
-    from torch._functorch import config as functorch
-
-    try:
-        figures = measure()
-    except Exception as error:
-        return {"name": name, "status": "failed", "why": f"{type(error).__name__}: {error}"[:600]}
-    finally:
-        functorch.activation_memory_budget = 1.0
-        torch.compiler.reset()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
-    return {"name": name, "status": "passed", **figures}
 
 
 def line(result: Result) -> str:

@@ -18,6 +18,8 @@ from pathlib import Path
 from typing import Any
 
 Result = dict[str, Any]
+CARD = "the card"
+"""The name under which the card itself is described."""
 LOOKS_EVERY = 0.1
 """Seconds."""
 

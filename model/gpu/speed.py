@@ -16,12 +16,14 @@ from typing import Any
 import numpy as np
 import torch
 from torch import nn
+from torch._functorch import config as functorch
 from torch.profiler import ProfilerActivity, profile
 
 from model.cost.memory import MemoryPlan, memory_by_part
 from model.cost.presets import empty_model, plain_like
 from model.cost.synthetic import synthetic_batch
 from model.data.patching import StaticConfig
+from model.gpu.apart import CARD, work_through
 from model.inference.session import Session
 from model.monitor.metrics import gemm_flops, published_peak
 from model.network.config import ModelConfig
@@ -206,11 +208,26 @@ MEASUREMENTS: dict[str, Callable[[], Figures]] = {
 }
 
 
+def attempt(name: str, measure: Callable[[], Figures]) -> Figures:
+    """A measurement; what it raises is its result."""
+    try:
+        figures = measure()
+    except Exception as error:
+        return {"name": name, "status": "failed", "why": f"{type(error).__name__}: {error}"[:600]}
+    finally:
+        functorch.activation_memory_budget = 1.0
+        torch.compiler.reset()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    return {"name": name, "status": "passed", **figures}
+
+
 def main(arguments: Sequence[str]) -> int:
     """For `model.gpu_check`: names of measurements, then the file that takes the results."""
-    from model.gpu_check import CARD, work
-
-    return work(arguments[:-1], {CARD: environment, **MEASUREMENTS}, Path(arguments[-1]))
+    measurements = {CARD: environment, **MEASUREMENTS}
+    return work_through(
+        Path(arguments[-1]), {name: partial(attempt, name, measurements[name]) for name in arguments[:-1]}
+    )
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ from model import gpu_check
 from model.cost.memory import MemoryPlan, memory_by_part
 from model.cost.presets import count_parameters
 from model.cost.synthetic import synthetic_batch
+from model.gpu.speed import attempt
 from model.monitor.metrics import peak_of
 from model.network.config import ModelConfig
 from model.training.optimisation.step import Pending
@@ -28,7 +29,7 @@ def test_a_measurement_that_raises_is_a_result() -> None:
     def broken() -> dict[str, float]:
         raise RuntimeError("no such kernel")
 
-    result = gpu_check.attempt("name", broken)
+    result = attempt("name", broken)
     assert (result["status"], result["why"]) == ("failed", "RuntimeError: no such kernel")
 
 
