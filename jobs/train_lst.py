@@ -12,7 +12,8 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +21,8 @@ if not __package__:  # started as a script: the code beside it runs, wherever th
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from jobs.cluster.places import base_folder, resolve
-from jobs.cluster.session import keep_strangers_out, start_embedded, this_checkout
+from jobs.cluster.session import check_address, keep_strangers_out
+from jobs.cluster.starting import embedded, signals_stay_ours, this_checkout
 from schemas.commands.cli import Parser, command, count, natural, positive
 from schemas.errors import ConfigError, ExitCode, TryAgain
 
@@ -75,29 +77,41 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from ray.train import FailureConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchTrainer
 
-    if not ray.is_initialized():
-        # `ray job submit` sets the address; without it Ray is embedded, with just the CPUs that the ranks ask for
-        if "RAY_ADDRESS" in os.environ:
-            ray.init(**this_checkout())
-        else:
-            start_embedded(num_cpus=given.workers * given.cpus + 1)
-    needed = given.workers * (1 if given.gpu else given.cpus)
-    kind = "GPU" if given.gpu else "CPU"
-    there = ray.cluster_resources().get(kind, 0)
-    if there < needed:
-        raise ConfigError(f"{given.workers} workers need {needed:g} {kind}s, the cluster has {there:g}")
-    resources = {"CPU": given.cpus, **({"GPU": 1} if given.gpu else {})}
-    scaling = ScalingConfig(num_workers=given.workers, use_gpu=given.gpu, resources_per_worker=resources)
-    trainer = TorchTrainer(
-        train_worker,
-        train_loop_config=config.model_dump(mode="json"),
-        scaling_config=scaling,
-        run_config=RunConfig(
-            name=RAY, storage_path=config.output_dir, failure_config=FailureConfig(max_failures=given.retries)
-        ),
-    )
-    trainer.fit()
+    with ray_for(given.workers * given.cpus + 1):
+        needed = given.workers * (1 if given.gpu else given.cpus)
+        kind = "GPU" if given.gpu else "CPU"
+        there = ray.cluster_resources().get(kind, 0)
+        if there < needed:
+            raise ConfigError(f"{given.workers} workers need {needed:g} {kind}s, the cluster has {there:g}")
+        resources = {"CPU": given.cpus, **({"GPU": 1} if given.gpu else {})}
+        scaling = ScalingConfig(num_workers=given.workers, use_gpu=given.gpu, resources_per_worker=resources)
+        trainer = TorchTrainer(
+            train_worker,
+            train_loop_config=config.model_dump(mode="json"),
+            scaling_config=scaling,
+            run_config=RunConfig(
+                name=RAY, storage_path=config.output_dir, failure_config=FailureConfig(max_failures=given.retries)
+            ),
+        )
+        trainer.fit()
     return 0
+
+
+@contextmanager
+def ray_for(num_cpus: float) -> Iterator[None]:
+    """The cluster that `ray job submit` names; without one an embedded Ray with so many CPUs, what the ranks ask for."""
+    import ray
+
+    if ray.is_initialized():
+        yield
+    elif "RAY_ADDRESS" in os.environ:
+        check_address(os.environ["RAY_ADDRESS"])
+        with signals_stay_ours():
+            ray.init(**this_checkout())
+        yield
+    else:
+        with embedded(num_cpus=num_cpus):
+            yield
 
 
 if __name__ == "__main__":

@@ -28,8 +28,8 @@ AGAIN = 1.0
 """Seconds after which a second signal is one more, and not the first as a launcher passed it on."""
 PATIENCE = 10.0
 """Seconds that the main thread has to notice a signal; then the process ends without it."""
-IMPORT_PATIENCE = 3.0
-"""The same for an import: it has nothing to keep."""
+LITTLE_PATIENCE = 3.0
+"""The same where there is nothing to keep: in an import, and where the command says so."""
 SOON = 0.05
 """Seconds until a signal is sent again that came during an import."""
 LOOK = 0.5
@@ -40,6 +40,8 @@ DROPPED = 3
 """Looks at which a main thread that was interrupted does not unwind: the exception was dropped."""
 
 
+_not_kept: list[Callable[[], object]] = []
+"""What `nothing_to_keep` was given, by those that have entered it."""
 _standing = threading.Event()
 """`stopping` has been entered: a command that another one calls, as `lst` does, stands in its signals too."""
 
@@ -59,6 +61,7 @@ def stopping() -> Iterator[list[float]]:
         yield begun
         return
     held_up, ended = threading.Event(), threading.Event()
+    stderr = _copy_of_stderr()  # the main thread may have put another in its place, and not come to put it back
     at_work = threading.Lock()  # for sending again: nothing may come once the handlers from before are back
 
     def stop(number: int, frame: FrameType | None) -> None:
@@ -83,10 +86,8 @@ def stopping() -> Iterator[list[float]]:
             with at_work:
                 if begun or ended.is_set():
                     continue
-                if time.monotonic() - came > (IMPORT_PATIENCE if held_up.is_set() else PATIENCE):
-                    name = signal.Signals(number).name
-                    os.write(2, f"error: stopped by {name}; run it again to go on\n".encode())
-                    os._exit(ExitCode.TRY_AGAIN)
+                if time.monotonic() - came > (LITTLE_PATIENCE if held_up.is_set() or _not_kept else PATIENCE):
+                    _abandon(number, stderr)
                 os.kill(os.getpid(), number)
         with at_work:  # somebody else's handler looks after it from here on
             if held_up.is_set() and not begun and not ended.is_set():
@@ -114,9 +115,23 @@ def stopping() -> Iterator[list[float]]:
                     ended.set()
     finally:
         _standing.clear()
+        os.close(stderr)
         sys.unraisablehook = tell
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+@contextmanager
+def nothing_to_keep(end: Callable[[], object]) -> Iterator[None]:
+    """While it lasts, a signal that the main thread does not notice for `LITTLE_PATIENCE` ends the process.
+
+    `end` is called before, in another thread: for processes that would live on.
+    """
+    _not_kept.append(end)
+    try:
+        yield
+    finally:
+        _not_kept.remove(end)
 
 
 @contextmanager
@@ -160,6 +175,24 @@ def leave(code: int) -> NoReturn:
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)
+
+
+def _abandon(number: int, stderr: int) -> NoReturn:
+    """End the process without its main thread."""
+    try:
+        os.write(stderr, f"error: stopped by {signal.Signals(number).name}; run it again to go on\n".encode())
+        for end in _not_kept:
+            end()
+    finally:
+        os._exit(ExitCode.TRY_AGAIN)
+
+
+def _copy_of_stderr() -> int:
+    """A descriptor of stderr as it is now, of nothing where it is closed."""
+    try:
+        return os.dup(2)
+    except OSError:
+        return os.open(os.devnull, os.O_WRONLY)
 
 
 def importing(frame: FrameType | None) -> bool:

@@ -148,6 +148,22 @@ def test_foreign_code_that_does_not_come_back_is_ended() -> None:
     assert (done.returncode, done.stderr) == (75, "error: stopped by SIGTERM; run it again to go on\n")
 
 
+def test_where_nothing_is_kept_the_end_is_soon_and_takes_others_along() -> None:
+    """Also where stderr is not the one it was, as while Ray starts."""
+    code = STUCK + (
+        "import schemas.commands.signals as signals\nfrom schemas.commands.cli import run_command\n"
+        "signals.LITTLE_PATIENCE = 0.5\n"
+        "def main(words):\n"
+        "    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)\n"
+        "    with signals.nothing_to_keep(lambda: print('others ended', flush=True)):\n"
+        "        stick(signal.SIGTERM)\n"
+        "run_command(main, [])\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=30)
+    assert (done.returncode, done.stdout) == (75, "others ended\n")
+    assert done.stderr == "error: stopped by SIGTERM; run it again to go on\n"
+
+
 def test_a_forked_child_is_not_heard_by_its_parent() -> None:
     """Its handlers write into ears of nobody's."""
 
