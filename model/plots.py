@@ -62,9 +62,12 @@ def _rows(folder: str, file: str) -> list[LogRow]:
     from schemas.storage.files import Files
 
     try:
-        return parse_rows(Files(folder).read_bytes(file).decode("utf-8", "replace"))
+        rows = parse_rows(Files(folder).read_bytes(file).decode("utf-8", "replace"))
     except FileNotFoundError:
         raise ConfigError(f"{folder}/{file} does not exist: has that run written its first step?") from None
+    if not any(name in row for row in rows for name in PANELS):
+        raise ConfigError(f"{folder}/{file} holds no losses", "name a training run, or its metrics.jsonl")
+    return rows
 
 
 @command

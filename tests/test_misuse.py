@@ -131,6 +131,7 @@ CASES: dict[str, tuple[str, int, str]] = {
         2,
         "-3 is not a whole number",
     ),
+    "lines that are no losses": ("plots {}/task.jsonl --out {}/p.png", 2, "task.jsonl holds no losses"),
     "a picture of no known kind": ("plots {}/run --out {}/p.xyz", 2, "name it .png, .pdf, .svg"),
     "a folder for a page": ("listen {}/run --out {}/data", 2, "/data is a folder"),
     "a tokenizer into a folder": ("train-tokenizer {}/latin.txt --size 300 --out {}/data", 2, "/data is a folder"),
