@@ -34,7 +34,7 @@ def embedded(**options: Any) -> Iterator[None]:
     variables = this_checkout().get("runtime_env", {}).get("env_vars", {})
     os.environ.update(
         variables
-    )  # the processes of this Ray inherit it; a runtime_env costs each of them a start of its own
+    )  # inherited by all of this Ray; a runtime_env costs each of its processes a start of its own
     before = set(psutil.Process().children(recursive=True))
     for attempt in range(1, STARTS + 1):
         try:
@@ -106,7 +106,10 @@ def signals_stay_ours() -> Iterator[None]:
         install(None, True)
         with suppress(ValueError):  # not in the main thread: Ray leaves SIGTERM's handler of Python alone there, too
             signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGTERM))
-    before = utils.set_sigterm_handler
+    before = getattr(utils, "set_sigterm_handler", None)
+    if before is None:
+        yield
+        return
     utils.set_sigterm_handler = lambda handler: None
     try:
         yield
@@ -120,7 +123,10 @@ def groups_of_their_own() -> Iterator[None]:
     means the command, which needs its Ray until it has ended. The kernel ends them with the command, whatever ends that."""
     from ray._private import services
 
-    before = services.ConsolePopen
+    before = getattr(services, "ConsolePopen", None)  # by another name in other versions: they are started as ever
+    if before is None:
+        yield
+        return
     services.ConsolePopen = functools.partial(before, process_group=0)
     try:
         yield
