@@ -32,9 +32,8 @@ def embedded(**options: Any) -> Iterator[None]:
     import ray
 
     variables = this_checkout().get("runtime_env", {}).get("env_vars", {})
-    os.environ.update(
-        variables
-    )  # inherited by all of this Ray; a runtime_env costs each of its processes a start of its own
+    # Inherited by all processes of this Ray; a runtime_env would cost each of them a start of its own.
+    os.environ.update(variables)
     before = set(psutil.Process().children(recursive=True))
     for attempt in range(1, STARTS + 1):
         try:
