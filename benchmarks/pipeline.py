@@ -55,7 +55,7 @@ def run() -> list[Measurement]:
         if code != 0:
             raise RuntimeError(f"the job ended with {code}")
         wall = time.time() - begin
-        commits = committed(Path(folder) / "out")
+        commits = committed(spec)
         bare = bare_seconds(spec, cores)
     totals = {stage: sum(calls.values()) for stage, calls in bare.items()}
     first, last = min(commit.begun for commit in commits), commits[-1].ended
@@ -212,20 +212,24 @@ class Committed:
         return max(min(self.ended, stop) - max(self.begun, start), 0.0) / max(self.ended - self.begun, 1e-6)
 
 
-def committed(output: Path) -> list[Committed]:
-    """The commits of a run in the order of their writing."""
+def committed(spec: Path) -> list[Committed]:
+    """The commits of a run, in the order in which they ended."""
+    from jobs.runtime.plan import make_plan
+    from schemas.config import load_config
+    from schemas.spec import PipelineSpec
+
+    plan = make_plan(load_config(PipelineSpec, spec))
     found = []
     for stage in STAGES:
-        for path in output.glob(f"commits/{stage}/*/*.json"):
-            document = json.loads(path.read_text(encoding="utf-8"))
-            said = document["provenance"]
+        for commit in plan.commits(stage):
+            said = commit.provenance
             begun, ended = (datetime.fromisoformat(said[name]).timestamp() for name in ("begun", "ended"))
             found.append(
                 Committed(
                     stage=stage,
-                    partition=document["partition"],
+                    partition=commit.partition,
                     process=said["process"],
-                    begun=max(begun, ended - float(document["seconds_busy"])),
+                    begun=max(begun, ended - commit.seconds_busy),
                     ended=ended,
                 )
             )

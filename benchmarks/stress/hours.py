@@ -69,7 +69,8 @@ def run() -> list[Measurement]:
     spec.write_text(yaml.safe_dump(document), encoding="utf-8")
     watch(spec, OUTPUT / "memory.tsv", OUTPUT / "said")
     numbers, hours = _partitions(spec)
-    return [*memory(hours), *efficiency(spec, numbers, hours)]
+    commits = committed(spec)
+    return [*memory(commits, hours), *efficiency(spec, commits, numbers, hours)]
 
 
 def make_corpus(folder: Path, hours: float, longest: float = 900.0) -> None:
@@ -155,12 +156,12 @@ def read_samples() -> list[Sample]:
         ]
 
 
-def memory(hours: Mapping[str, float]) -> list[Measurement]:
+def memory(run_commits: Sequence[Committed], hours: Mapping[str, float]) -> list[Measurement]:
     """Peaks after the warm-up and what the workers hold at least, early against late. `hours`: of audio, by unit.
 
     Of the last run alone, where this output was ended and begun again.
     """
-    commits = [item for item in committed(OUTPUT / "out") if item.stage == STAGES[-2]]
+    commits = [item for item in run_commits if item.stage == STAGES[-2]]
     samples = read_samples()
     done = Measurement(name="audio done", value=sum(hours[item.partition] for item in commits), unit="h")
     last = max(sample.time for sample in samples if sample.role == "worker")
@@ -205,14 +206,15 @@ def _against(
     )
 
 
-def efficiency(spec: Path, numbers: Mapping[str, int], hours: Mapping[str, float]) -> list[Measurement]:
+def efficiency(
+    spec: Path, commits: list[Committed], numbers: Mapping[str, int], hours: Mapping[str, float]
+) -> list[Measurement]:
     """Bare calls against the wall and the processor seconds of the steady state. By unit: its partition, and hours of audio.
 
     Raises:
         RuntimeError: there is none.
     """
     cores = os.cpu_count() or 1
-    commits = committed(OUTPUT / "out")
     _, start, stop = steady_state(commits)
     if stop <= start:
         raise RuntimeError(
