@@ -162,10 +162,13 @@ def test_the_generate_command(base: Path, tmp_path: Path, capsys: pytest.Capture
         assert 0 <= row["latents"] - row["global_steps"] <= 1
     for bad, message in (
         (["--speech", f"{index}#nobody"], "no speech sample"), (["--patching", "aligned"], "needs words"),
-        (["--top-p", "2"], "top_p"), (["--wav", "o.wav"], "carries no audio"),
+        (["--wav", "o.wav"], "carries no audio"),
     ):  # fmt: skip
         assert generate.main([*common, *bad]) == 2
         assert message in capsys.readouterr().err
+    with pytest.raises(SystemExit, match="2"):
+        generate.main([*common, "--top-p", "2"])
+    assert "--top-p: 2 is not a number between 0 and 1" in capsys.readouterr().err
 
 
 def test_a_prompt_of_text_is_what_training_saw(trained: Trained) -> None:
