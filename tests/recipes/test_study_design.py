@@ -148,9 +148,13 @@ def test_points_come_back_from_rounded_log_likelihoods(
     facts = json.loads(json.dumps(task_facts(scored)))
     ledger.write("tasks/t", facts)
     measures = {"tasks": {"t": points_of(scored)}, "choices": {"t": log_probs(scored, facts)}}
-    written = ledger.write("runs/r", {"measures": measures}).read_text()
-    assert json.loads(written)["measures"]["tasks"] == {}
+    path = ledger.write("runs/r", {"measures": measures})
+    written = json.loads(path.read_text())["measures"]
+    assert (written["tasks"], written["choices"]) == ({}, "r.choices.json.gz"), "what is large lies beside it"
     assert ledger.read("runs/r")["measures"] == ledger.all("runs")["r"]["measures"] == measures
+    assert ledger.all("runs", points=False)["r"]["measures"]["choices"] == measures["choices"]
+    path.write_text(json.dumps({"measures": {**written, "choices": measures["choices"]}}))
+    assert ledger.read("runs/r")["measures"] == measures, "as records were kept before"
 
 
 def test_an_arm_may_differ_in_its_model_and_optimiser() -> None:

@@ -1,7 +1,12 @@
-"""Records: one small JSON for each finished unit of work, written last and whole. A unit that has one is not run again."""
+"""Records: one small JSON for each finished unit of work, written last and whole. A unit that has one is not run again.
+
+Log-likelihoods, six sevenths of a run's record, lie compressed beside it (`NAME.choices.json.gz`); whoever reads a record here
+has them back in `measures.choices`. Records that hold them in themselves are read alike.
+"""
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
 import platform
@@ -14,8 +19,11 @@ from model.scoring.scorer import Scored
 from model.training.checkpoint import versions
 from recipes.study.records.choices import read_scored
 from recipes.study.records.points import departures, points_with
+from schemas.files import whole_file
 
 FORMAT = 1
+UNHIDDEN = "[!.]*.json"
+"""Not those that another process is writing."""
 Record = dict[str, Any]
 
 
@@ -35,26 +43,36 @@ class Ledger:
 
     def read(self, unit: str) -> Record:
         """The record of a finished unit of work."""
-        return self._unpacked(json.loads(self.path(unit).read_text(encoding="utf-8")))
+        return self._unpacked(self._load(unit))
+
+    def _load(self, unit: str) -> Record:
+        """A record with its log-likelihoods."""
+        record: Record = json.loads(self.path(unit).read_text(encoding="utf-8"))
+        measures = record.get("measures", {})
+        if isinstance(measures.get("choices"), str):  # the name of the file beside it
+            measures["choices"] = json.loads(
+                gzip.decompress(self.path(unit).with_name(measures["choices"]).read_bytes())
+            )
+        return record
 
     def write(self, unit: str, record: Record) -> Path:
         """Publish a record: it is there whole or not at all. What its log-likelihoods give is not written, but read back."""
         path = self.path(unit)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_suffix(f".{os.getpid()}.part")
         document = {"format": FORMAT, "unit": unit, **record, "versions": versions(), "machine": machine()}
-        partial.write_text(
-            json.dumps(_short(self._packed(document)), separators=(",", ":"), ensure_ascii=False) + "\n",
-            encoding="utf-8",
-        )
-        os.replace(partial, path)
+        document = _short(self._packed(document))
+        if document.get("measures", {}).get("choices"):
+            beside = path.with_name(f"{path.stem}.choices.json.gz")
+            with whole_file(beside) as partial:
+                partial.write_bytes(gzip.compress(_encoded(document["measures"]["choices"]), mtime=0))
+            document["measures"] = {**document["measures"], "choices": beside.name}
+        with whole_file(path) as partial:
+            partial.write_bytes(_encoded(document))
         return path
 
     def all(self, kind: str, points: bool = True) -> dict[str, Record]:
         """The records of a kind (`runs`, `rates`, `asr`), by name; without `points`, as they are kept: a quarter of a second less
         for each run, and nothing in `measures.tasks` of what log-likelihoods give."""
-        found = {path.stem: path.read_text(encoding="utf-8") for path in sorted((self.folder / kind).glob("*.json"))}
-        records = {name: json.loads(text) for name, text in found.items()}
+        records = {path.stem: self._load(f"{kind}/{path.stem}") for path in sorted((self.folder / kind).glob(UNHIDDEN))}
         return {name: self._unpacked(record) for name, record in records.items()} if points else records
 
     def _packed(self, record: Record) -> Record:
@@ -80,6 +98,10 @@ class Ledger:
     def _kept(self, measures: Record, task: str) -> list[Scored]:
         facts = json.loads(self.path(f"tasks/{task}").read_text(encoding="utf-8"))
         return read_scored(facts, measures["choices"][task])
+
+
+def _encoded(document: Any) -> bytes:
+    return (json.dumps(document, separators=(",", ":"), ensure_ascii=False) + "\n").encode()
 
 
 def machine() -> dict[str, str | float]:
