@@ -148,9 +148,7 @@ def _speak(word: str, language: str) -> list[str]:
             position += 1
         else:
             run = DIGITS.match(word, position)
-            if (
-                run or word[position].isalnum()
-            ):  # a half, a square, a Roman number: no letters and no decimal digits, but said
+            if run or word[position].isalnum():  # a half, a square: no letters, no decimal digits, but said
                 spoken.append(run[0] if run else word[position])
             position = run.end() if run else position + 1
     if spoken and word[0] in "'\u2019" and not spoken[0].startswith("'"):
