@@ -146,7 +146,7 @@ def test_points_come_back_from_rounded_log_likelihoods(
     ]  # fmt: skip
     ledger = Ledger(tmp_path_factory.mktemp("ledger"))
     facts = json.loads(json.dumps(task_facts(scored)))
-    ledger.write("tasks/t", facts)
+    assert ledger.write("tasks/t", facts).name == "t.json.gz"
     measures = {"tasks": {"t": points_of(scored)}, "choices": {"t": log_probs(scored, facts)}}
     path = ledger.write("runs/r", {"measures": measures})
     written = json.loads(path.read_text())["measures"]

@@ -1,7 +1,8 @@
 """Records: one small JSON for each finished unit of work, written last and whole. A unit that has one is not run again.
 
-Log-likelihoods, six sevenths of a run's record, lie compressed beside it (`NAME.choices.json.gz`); whoever reads a record here
-has them back in `measures.choices`. Records that hold them in themselves are read alike.
+What is large and read by nobody is compressed: log-likelihoods, six sevenths of a run's record, beside it
+(`NAME.choices.json.gz`), and what a task's items are, the whole record (`tasks/NAME.json.gz`). Whoever reads a record here has
+the first back in `measures.choices`. Records that hold them in themselves are read alike.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ class Ledger:
 
     def path(self, unit: str) -> Path:
         """Where the record of `unit` (such as `runs/static-s1-compute`) is or will be."""
-        return self.folder / f"{unit}.json"
+        return self.folder / f"{unit}.json{'.gz' if unit.startswith('tasks/') else ''}"
 
     def has(self, unit: str) -> bool:
         """Whether the unit of work is finished."""
@@ -47,12 +48,10 @@ class Ledger:
 
     def _load(self, unit: str) -> Record:
         """A record with its log-likelihoods."""
-        record: Record = json.loads(self.path(unit).read_text(encoding="utf-8"))
+        record: Record = _decoded(self.path(unit))
         measures = record.get("measures", {})
         if isinstance(measures.get("choices"), str):  # the name of the file beside it
-            measures["choices"] = json.loads(
-                gzip.decompress(self.path(unit).with_name(measures["choices"]).read_bytes())
-            )
+            measures["choices"] = _decoded(self.path(unit).with_name(measures["choices"]))
         return record
 
     def write(self, unit: str, record: Record) -> Path:
@@ -62,11 +61,9 @@ class Ledger:
         document = _short(self._packed(document))
         if document.get("measures", {}).get("choices"):
             beside = path.with_name(f"{path.stem}.choices.json.gz")
-            with whole_file(beside) as partial:
-                partial.write_bytes(gzip.compress(_encoded(document["measures"]["choices"]), mtime=0))
+            _write(beside, document["measures"]["choices"])
             document["measures"] = {**document["measures"], "choices": beside.name}
-        with whole_file(path) as partial:
-            partial.write_bytes(_encoded(document))
+        _write(path, document)
         return path
 
     def all(self, kind: str, points: bool = True) -> dict[str, Record]:
@@ -96,12 +93,17 @@ class Ledger:
         return {**record, "measures": {**measures, "tasks": {**found, **measures["tasks"]}}}
 
     def _kept(self, measures: Record, task: str) -> list[Scored]:
-        facts = json.loads(self.path(f"tasks/{task}").read_text(encoding="utf-8"))
-        return read_scored(facts, measures["choices"][task])
+        return read_scored(_decoded(self.path(f"tasks/{task}")), measures["choices"][task])
 
 
-def _encoded(document: Any) -> bytes:
-    return (json.dumps(document, separators=(",", ":"), ensure_ascii=False) + "\n").encode()
+def _write(path: Path, document: Any) -> None:
+    content = (json.dumps(document, separators=(",", ":"), ensure_ascii=False) + "\n").encode()
+    with whole_file(path) as partial:
+        partial.write_bytes(gzip.compress(content, mtime=0) if path.suffix == ".gz" else content)
+
+
+def _decoded(path: Path) -> Any:
+    return json.loads(gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes())
 
 
 def machine() -> dict[str, str | float]:
