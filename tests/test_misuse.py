@@ -105,6 +105,17 @@ CASES: dict[str, tuple[str, int, str]] = {
         2,
         "s4://bucket/audio",
     ),
+    "a bucket that was forgotten": ("tokenize --config {}/spec.yaml source.uri=s3:///audio", 2, "names no bucket"),
+    "an output without a bucket": (
+        "tokenize --config {}/spec.yaml output=s3:// --dry-run",
+        2,
+        "write s3://NAME/folder",
+    ),
+    "one stroke too few": ("tokenize --config {}/spec.yaml output=s3:/bucket/out", 2, "s3:/bucket/out names no bucket"),
+    "a run without a bucket": ("train {}/run.yaml output_dir=s3://", 2, "s3:// names no bucket"),
+    "units without a bucket": ("import-units {}/empty.yaml --out s3://", 2, "s3:// names no bucket"),
+    "a corpus without a bucket": ("init s3:/corpus --out {}/new.yaml", 2, "s3:/corpus names no bucket"),
+    "texts of no host": ("text-shards https:///x.txt --out {}/texts", 2, "names no host"),
     "a field of either type as neither": (
         "tokenize --config {}/spec.yaml resources.words.gpus=many",
         2,

@@ -10,6 +10,7 @@ from urllib.parse import unquote, urlparse
 
 from schemas.config import ConfigError
 from schemas.spec import PipelineSpec
+from schemas.storage.files import check_bucket
 
 COPY = "_ray_pkg_"
 """In the name of the folder that `ray job submit --working-dir` copies a checkout to."""
@@ -41,7 +42,12 @@ def base_folder() -> Path:
 
 
 def resolve(path: str, base: Path) -> str:
-    """`path` made absolute from `base`; URLs such as s3://bucket/x stay as they are."""
+    """`path` made absolute from `base`; URLs such as s3://bucket/x stay as they are.
+
+    Raises:
+        ConfigError: a URL names no bucket.
+    """
+    check_bucket(path)
     return path if "://" in path else str((base / path).resolve())
 
 

@@ -19,6 +19,7 @@ from typing import Any
 
 from tqdm import tqdm
 
+from jobs.cluster.places import resolve
 from jobs.exports.card import data_card
 from jobs.store.store import Store
 from pipeline.corpora.tables import RowError, json_row
@@ -48,7 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Read unit rows in any of their formats and write shards without audio."""
     given = _parser().parse_args(arguments)
     tokenizer, hop, num_units = _tokenizer(given)
-    store = Store(given.out if "://" in given.out else str(Path(given.out).resolve()))
+    store = Store(resolve(given.out, Path.cwd()))
     store.check_writable()
     writer = _Writer(store, given, tokenizer, hop, num_units)
     for place, row in tqdm(_rows(given.files), desc="rows", unit="row", disable=not sys.stderr.isatty()):

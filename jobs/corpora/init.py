@@ -10,6 +10,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from jobs.cluster.places import resolve
 from pipeline.corpora.base import Corpus
 from pipeline.corpora.guess import Guess, guess_layout
 from pipeline.source.folder import SourceFolder
@@ -19,6 +20,7 @@ from schemas.config import ConfigError, load_config
 from schemas.errors import ExitCode
 from schemas.source import Source
 from schemas.spec import PipelineSpec
+from schemas.storage.tree import is_folder
 
 EXAMPLES = """  lst init /data/LibriSpeech/dev-clean
   lst init s3://bucket/emilia --out emilia.yaml
@@ -34,7 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", type=here, help="the spec to write (default: NAME.yaml here)")
     parser.add_argument("--name", help="what to call the corpus (default: the folder's name)")
     given = parser.parse_args(arguments)
-    uri = given.folder if "://" in given.folder else str(Path(given.folder).resolve())
+    uri = resolve(given.folder, Path.cwd())
     name = given.name or re.sub(r"[^\w.-]+", "-", uri.rstrip("/").rpartition("/")[2]).strip("-.") or "corpus"
     out: Path = given.out or Path(f"{name}.yaml")
     if out.exists():
@@ -55,7 +57,7 @@ def look(uri: str) -> Guess:
         ConfigError: it is no folder, or holds no audio.
     """
     folder = SourceFolder(uri)
-    if not folder.filesystem.isdir(folder.root):
+    if not is_folder(folder.filesystem, folder.root):
         raise ConfigError(f"{uri} is not a folder")
     found = find_files(folder.filesystem, folder.root, local=folder.is_local)
     return guess_layout(Corpus(files=folder, names=found.names, source=Source(uri=uri)))

@@ -16,7 +16,8 @@ from schemas.cards import fingerprint
 from schemas.config import ConfigError, in_short
 from schemas.errors import DataError
 from schemas.storage.files import filesystem_of
-from schemas.storage.tree import matching_files
+from schemas.storage.retry import asked_again
+from schemas.storage.tree import is_folder, matching_files
 
 Form = Literal["txt", "jsonl", "parquet", "arrow"]
 SUFFIXES: dict[str, Form] = {
@@ -78,10 +79,10 @@ def list_files(source: str) -> list[str]:
     files, path = filesystem_of(source)
     if any(sign in path for sign in "*?["):
         names = matching_files(files, path)
-    elif files.isdir(path):
+    elif is_folder(files, path):
         names = matching_files(files, f"{path.rstrip('/')}/**")
     else:
-        names = [path] if files.exists(path) else []
+        names = [path] if asked_again(path, lambda: files.exists(path)) else []
     if not names:
         raise ConfigError(f"there is no {source}", "name a file, a folder or a pattern of text files")
     single = len(names) == 1 and names[0].rstrip("/") == path.rstrip("/")

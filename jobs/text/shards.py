@@ -17,6 +17,7 @@ from typing import Any
 
 from tqdm import tqdm
 
+from jobs.cluster.places import resolve
 from jobs.cluster.session import ray_session
 from jobs.exports.card import data_card
 from jobs.store.store import Store
@@ -47,7 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "tokenizer": given.tokenizer and str(Path(given.tokenizer).resolve()),
     }
     spec = parse_config(TextSpec, settings, origin="the command line")
-    root = given.out if "://" in given.out else str(Path(given.out).resolve())
+    root = resolve(given.out, Path.cwd())
     store = Store(root)
     items = plan_items([_absolute(source) for source in given.sources], spec.fields, given.item_mb * 1_000_000)
     copies = len(items) - len(items := list({item.name: item for item in items}.values()))

@@ -28,6 +28,7 @@ from pipeline.source.probe import PROBE_THREADS, LookMany, Probe, look_at, refus
 from schemas.arrow import to_rows
 from schemas.config import ConfigError
 from schemas.spec import Source
+from schemas.storage.tree import is_folder
 from schemas.tables import InventoryItem
 
 
@@ -65,7 +66,7 @@ def survey(source: Source, known: Known | None = None, look_many: LookMany | Non
         ConfigError: the folder is missing or holds no audio, or nothing of the manifest can be used.
     """
     folder = SourceFolder(source.uri)
-    if not folder.filesystem.isdir(folder.root):
+    if not is_folder(folder.filesystem, folder.root):
         raise ConfigError(f"the source {source.uri} is not a folder: set source.uri to the folder that holds the audio")
     found = find_files(folder.filesystem, folder.root, local=folder.is_local)
     probe = Probe(folder, found, Known() if known is None else known, look_many or look_at)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import shutil
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -31,13 +32,24 @@ DELETE_BATCH = 1000
 CHANGED = ("ETag", "etag", "mtime", "LastModified", "created")
 """What storages call the mark by which a change of a file is noticed, best first."""
 
+NO_BUCKET = re.compile(r"(s3a?|gcs|gs|az|abfss?|oss|https?):(?!//[^/]|:)")
+"""A URL whose bucket was forgotten (s3://, s3:///x, s3:/bucket): fsspec takes some for folders of this machine."""
+
+
+def check_bucket(url: str) -> None:
+    """Raises ConfigError where a URL names no bucket or host."""
+    if (scheme := NO_BUCKET.match(url)) is not None:
+        missing = "host" if scheme[1].startswith("http") else "bucket"
+        raise ConfigError(f"{url} names no {missing}", f"write {scheme[1]}://NAME/folder")
+
 
 def filesystem_of(url: str, **options: Any) -> tuple[Any, str]:
     """The fsspec filesystem of a path or URL, and the path as it wants it.
 
     Raises:
-        ConfigError: the URL's protocol is not known, or the package that speaks it is not installed.
+        ConfigError: the URL's protocol is not known or the package that speaks it not installed, or it names no bucket or host.
     """
+    check_bucket(url)
     try:
         filesystem, path = fsspec.core.url_to_fs(url, **options)
     except ImportError as error:

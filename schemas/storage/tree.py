@@ -26,6 +26,15 @@ def is_local(filesystem: Any) -> bool:
     return "file" in (filesystem.protocol if isinstance(filesystem.protocol, tuple) else (filesystem.protocol,))
 
 
+def is_folder(filesystem: Any, path: str) -> bool:
+    """Whether a folder is there; a storage that cannot answer now is asked again.
+
+    Raises:
+        OSError: a StorageError where the storage did not answer for minutes.
+    """
+    return bool(asked_again(path, lambda: filesystem.isdir(path)))
+
+
 def local_files(
     folder: str, depth: int = ANY_DEPTH, prefix: str = "", above: tuple[tuple[int, int], ...] = ()
 ) -> Iterator[tuple[str, os.stat_result]]:

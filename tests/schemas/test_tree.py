@@ -13,7 +13,7 @@ import pytest
 from schemas.errors import StorageError
 from schemas.storage import retry
 from schemas.storage.files import Files
-from schemas.storage.tree import matching_files, remote_files
+from schemas.storage.tree import is_folder, matching_files, remote_files
 
 NAMES = ["a.txt", "commits/x/1.json", "commits/x/2.json", "commits/y/3.json", "commits/y/deep/4.json"]
 
@@ -87,6 +87,21 @@ def test_elsewhere_too_and_what_passes_is_asked_again(folder: Path, monkeypatch:
     walked.fails = FileNotFoundError(errno.ENOENT, "gone meanwhile")
     left = sorted(name for name, _ in remote_files(walked, f"{folder}/commits"))
     assert left == [f"{folder}/{name}" for name in NAMES[1:3]]
+
+
+def test_whether_a_folder_is_there_is_asked_again(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(retry, "FIRST_PAUSE", 0.0)
+    answers = [TimeoutError("no answer"), True]
+
+    def isdir(path: str) -> bool:
+        answer = answers.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    walked = Walked()
+    monkeypatch.setattr(walked, "isdir", isdir)
+    assert is_folder(walked, str(folder))
 
 
 @pytest.mark.parametrize("pattern", ["*.txt", "commits/*/*.json", "commits/**/*.json", "**", "commits/[xz]/?.json"])

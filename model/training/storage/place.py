@@ -8,7 +8,7 @@ from pathlib import Path
 
 from schemas.files import whole_file
 from schemas.storage.cache import cache_of, locked
-from schemas.storage.files import Files
+from schemas.storage.files import Files, check_bucket
 
 CHECKPOINTS = "checkpoints"
 RAY = "ray-train"
@@ -22,6 +22,8 @@ class RunPlace:
     """The place of a run. Whatever is not a checkpoint is written to `folder` as if there were nothing else."""
 
     def __init__(self, output_dir: str) -> None:
+        """Raises ConfigError where it is a URL without a bucket."""
+        check_bucket(output_dir)
         output_dir = output_dir.removeprefix("file://")
         self.url = output_dir.rstrip("/") if "://" in output_dir else None
         self.folder = Path(output_dir) if self.url is None else cache_of("training", self.url)

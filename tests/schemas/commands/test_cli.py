@@ -68,6 +68,11 @@ def while_an_actor_is_made(error: Exception) -> Exception:
     return ActorDiedError(RayTaskError("StageWorker.__init__", text, error))
 
 
+def of_a_client(name: str) -> Exception:
+    """An exception of botocore, which wraps none of it in an OSError."""
+    return type(name, (Exception,), {"__module__": "botocore.exceptions"})("Unable to go on")  # type: ignore[no-any-return]
+
+
 CASES: list[tuple[BaseException, ExitCode, str]] = [
     (
         ConfigError("there is no stage 'word'", "write 'words'"),
@@ -95,6 +100,8 @@ CASES: list[tuple[BaseException, ExitCode, str]] = [
     (KeyboardInterrupt(), ExitCode.TRY_AGAIN, "stopped by SIGINT"),
     (OSError(errno.ENOSPC, "No space left", "read", None, "written"), ExitCode.STORAGE, "written: the disk"),
     (OSError(errno.ENOSPC, "No space left"), ExitCode.STORAGE, "the disk that this is written to is full"),
+    (of_a_client("NoCredentialsError"), ExitCode.STORAGE, "no usable credentials for the storage: Unable"),
+    (of_a_client("EndpointConnectionError"), ExitCode.TRY_AGAIN, "gave no answer: Unable to go on; run the same"),
     (while_tidying_up(KeyboardInterrupt("SIGUSR1")), ExitCode.TRY_AGAIN, "stopped by SIGUSR1"),
     (while_a_class_is_made(KeyboardInterrupt("SIGTERM")), ExitCode.TRY_AGAIN, "stopped by SIGTERM"),
 ]
@@ -175,6 +182,17 @@ def test_a_reader_that_has_seen_enough_is_no_error() -> None:
         check=True,
     )
     assert (done.stdout, done.stderr) == ("0\n", "")
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="only Linux has a disk that is always full")
+@pytest.mark.parametrize("words", [["--help"], ["convert-task", "--help"], ["configuration", "kmeans"]])
+def test_what_cannot_be_printed_is_an_error(words: list[str]) -> None:
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "jobs.lst", *words], cwd=ROOT, stdout=full, stderr=subprocess.PIPE, text=True
+        )
+    said = "error: the disk that this is written to is full; make room, and run it again\n"
+    assert (done.returncode, done.stderr) == (ExitCode.STORAGE, said)
 
 
 def test_what_a_terminal_cannot_show_is_escaped() -> None:
