@@ -83,7 +83,7 @@ verify: $(STAMP) ## re-hash every file and check every invariant
 	@$(PY) jobs/verify_dataset.py --config $(CONFIG)
 
 gpu-check: $(STAMP) ## on a machine with a GPU: tests, speed and memory; refreshes docs/results/gpu.md
-	@$(PY) -m model.gpu_check
+	@$(PY) -m jobs.gpu.check
 
 bench: models ## every benchmark that fits in 15 minutes; refreshes docs/results/bench.md
 	@$(PY) -m benchmarks.run_all

@@ -34,7 +34,7 @@ COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
         "train": ("model.train", "a model, in this process or under torchrun"),
         "train-on-ray": ("jobs.train_lst", "the same on a Ray cluster"),
         "plots": ("model.plots", "loss curves of several runs"),
-        "gpu-check": ("model.gpu_check", "what one GPU makes of this code: tests, speed, memory"),
+        "gpu-check": ("jobs.gpu.check", "what one GPU makes of this code: tests, speed, memory"),
         "describe": ("model.describe", "parameters, operations and caches of a model"),
         "export-model": ("model.export", "a run as a folder that others load, or on a hub"),
     },

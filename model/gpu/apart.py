@@ -13,7 +13,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -41,8 +41,11 @@ def finished(record: Path) -> set[str]:
     return {entry["name"] for entry in notes(record) if "name" in entry}
 
 
-def work_through(record: Path, work: dict[str, Callable[[], Result]]) -> int:
-    """Do what has no result yet, in order; 1 after a failure, since the device may be of no more use to this process."""
+def work_through(record: Path, work: dict[str, Callable[[], Result]], *, anew: Collection[str] = ()) -> int:
+    """Do what has no result yet, in order; 1 after a failure, since the device may be of no more use to this process.
+
+    `anew`: what leaves the process in a state that would change the figures of the next; 1 after these too.
+    """
     done = finished(record)
     for name, call in work.items():
         if name in done:
@@ -50,7 +53,7 @@ def work_through(record: Path, work: dict[str, Callable[[], Result]]) -> int:
         note(record, {"begun": name})
         result = call()
         note(record, result)
-        if result["status"] == "failed":
+        if result["status"] == "failed" or (name in anew and result["status"] == "passed"):
             return 1
     return 0
 

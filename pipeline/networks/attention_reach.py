@@ -9,7 +9,7 @@ FIELD = "attention_reach"
 
 
 def limit_attention(model: Any, reach: int) -> None:
-    """Let every layer of a HubertModel attend to the frames at most `reach` away (and to itself)."""
+    """Let every layer of a HubertModel attend to the frames at most `reach` away (and to itself), and to no padding."""
     bands: dict[int, Any] = {}
 
     def band(length: int, device: Any) -> Any:
@@ -26,7 +26,21 @@ def limit_attention(model: Any, reach: int) -> None:
         _layer: Any, inputs: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> tuple[tuple[Any, ...], dict[str, Any]]:
         (hidden,) = inputs
-        return inputs, {**kwargs, "attention_mask": band(hidden.shape[1], hidden.device)}
+        mask, padding = band(hidden.shape[1], hidden.device), kwargs.get("attention_mask")
+        if padding is not None:
+            mask = _both(mask, padding)
+        return inputs, {**kwargs, "attention_mask": mask}
 
     for layer in model.encoder.layers:
         layer.register_forward_pre_hook(add_mask, with_kwargs=True)
+
+
+def _both(band: Any, padding: Any) -> Any:
+    """What both masks allow; `padding` is bool [B, 1, 1 or T, T], as scaled dot product attention takes it.
+
+    Padded frames far from the audio may attend to themselves: without any key they would be NaN, and NaN times 0 reaches all.
+    """
+    import torch
+
+    assert padding.dtype == torch.bool, "the mask of another implementation of attention"
+    return (band & padding) | torch.eye(band.shape[-1], dtype=torch.bool, device=band.device)

@@ -70,6 +70,21 @@ def test_what_dies_hangs_or_raises_loses_nothing_but_itself(tmp_path: Path) -> N
     assert by_name["first"]["process"] == by_name["second"]["process"] != by_name["after"]["process"]
 
 
+def test_what_changes_its_process_is_the_last_thing_there(tmp_path: Path) -> None:
+    code = PIECES.replace(
+        "work_through(Path(sys.argv[1]), work)", "work_through(Path(sys.argv[1]), work, anew={'first'})"
+    )
+    code = code.replace('"dies"', '"dies_not"').replace("os.kill(os.getpid(), signal.SIGSEGV)", "passes('dies_not')()")
+    code = (
+        code.replace('"hangs": hangs,', "")
+        .replace('"raises": lambda', '"raises_not": lambda')
+        .replace("failed", "passed")
+    )
+    results = list(supervised(python("-c", code), tmp_path / "record", each=20.0, until=time.monotonic() + 60))
+    first, second, third, *_ = [result.get("process") for result in results]
+    assert first != second == third
+
+
 def test_nothing_goes_on_past_the_end(tmp_path: Path) -> None:
     begun = time.monotonic()
     code = PIECES.replace('"first": passes("first")', '"first": hangs')

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -12,7 +14,7 @@ from model import gpu_check
 from model.cost.memory import MemoryPlan, memory_by_part
 from model.cost.presets import count_parameters
 from model.cost.synthetic import synthetic_batch
-from model.gpu.speed import attempt
+from model.gpu.speed import MEASUREMENTS, attempt
 from model.monitor.metrics import peak_of
 from model.network.config import ModelConfig
 from model.training.optimisation.step import Pending
@@ -22,7 +24,34 @@ from schemas.config import load_config
 def test_without_a_gpu_the_page_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert gpu_check.main(["--out", str(tmp_path)]) == 0
-    assert "**Not run**" in (tmp_path / "gpu.md").read_text()
+    page = (tmp_path / "gpu.md").read_text()
+    assert "**Not run**: there was no GPU" in page
+    assert all(f"* {name}: **not run**" in page for name in MEASUREMENTS)
+    assert "`lst gpu-check` measures them" in page, "what this command leaves out is said"
+
+
+def test_the_pipelines_part_has_its_share_and_a_process_of_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Begun after the tests, within its share of the time whatever came before; the other figures have what it leaves."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(gpu_check, "tested", lambda until: iter([{"name": "a", "status": "passed", "seconds": 1.5}]))
+    begun, calls = time.monotonic(), []
+
+    def supervised(command: list[str], record: Path, each: float, until: float) -> Iterator[dict[str, Any]]:
+        calls.append((command[0], command[-1], until - begun))
+        yield {"name": command[-1], "status": "not run", "why": "no weights"}
+
+    monkeypatch.setattr(gpu_check, "supervised", supervised)
+    pipeline = gpu_check.Pipeline(command=["work"], names=["HuBERT", "Whisper"])
+    options = gpu_check.make_parser("").parse_args(["--out", str(tmp_path), "--seconds", "100"])
+    assert gpu_check.check(options, pipeline) == 0
+    (_, _, first), (command, last, share), (_, _, rest) = calls
+    assert (command, last) == ("work", "Whisper")
+    assert share == pytest.approx(15, abs=3)
+    assert first == pytest.approx(100, abs=3)
+    assert rest == pytest.approx(100, abs=3)
+    assert "| HuBERT | **not run**: out of time |" in (tmp_path / "gpu.md").read_text()
 
 
 def test_a_measurement_that_raises_is_a_result() -> None:

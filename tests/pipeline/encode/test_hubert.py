@@ -148,6 +148,15 @@ def test_where_attention_ends_windows_with_that_much_context_equal_the_whole(nea
     assert np.abs(encode(0.5, 0.1) - whole).max() > 0.01, "with less context they do not"
 
 
+def test_where_attention_ends_no_padding_is_attended_to(near_sighted):
+    """Clips of a batch keep their own features to their last frame, also beside one that is longer by more than the reach."""
+    encoder = build_encoder(HubertSpec(model=near_sighted, layer=3, device="cpu"))
+    encoder.open()
+    clips = [AUDIO[:40_000], AUDIO[:9_600], AUDIO[5_000:35_000]]
+    for clip, features in zip(clips, encoder.encode_batch(clips), strict=True):
+        np.testing.assert_allclose(features, encoder.encode(clip), atol=3e-4)
+
+
 def test_a_reach_that_is_no_number_of_frames_is_a_sentence(near_sighted, tmp_path):
     shutil.copytree(near_sighted, tmp_path / "bad")
     config = json.loads((tmp_path / "bad" / "config.json").read_text())
