@@ -6,7 +6,7 @@ import re
 from dataclasses import replace
 
 from pipeline.containers.base import AudioError, AudioPiece, ByteReader, check_rest, damaged
-from pipeline.containers.pcm import check_rate, cut_short, is_unknown_length
+from pipeline.containers.pcm import check_rate, cut_short, is_unknown_length, unfinished
 
 AIFF_WIDTHS = {b"NONE": None, b"sowt": None, b"twos": None, b"fl32": 4, b"FL32": 4, b"fl64": 8, b"FL64": 8,
                b"ulaw": 1, b"ULAW": 1, b"alaw": 1, b"ALAW": 1, b"in24": 3, b"in32": 4, b"raw ": 1, b"23ni": 4}  # fmt: skip
@@ -38,6 +38,8 @@ def aiff_pieces(data: ByteReader, start: int) -> list[AudioPiece]:
                     if not is_unknown_length(length):
                         raise cut_short(length - 8, there - 8)
                     sound = length = there
+                elif length == 0 and there > 8 and not _is_printable(data.at(place + 8, 4)):
+                    raise unfinished("aiff")
             elif length > there:
                 if sound is None:
                     raise damaged("the file is cut short inside its header")

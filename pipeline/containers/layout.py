@@ -8,6 +8,7 @@ from typing import BinaryIO
 from pipeline.containers.apple import aiff_pieces, caf_pieces
 from pipeline.containers.base import AudioError, AudioPiece, ByteReader, damaged, skip_tag
 from pipeline.containers.flac import flac_pieces
+from pipeline.containers.foreign import LOOK, refuse_foreign, refuse_utf16
 from pipeline.containers.mpeg import adts_frame, adts_pieces, amr_pieces, first_frame, mpeg_frame, mpeg_pieces
 from pipeline.containers.nested import asf_pieces, avi_pieces, ebml_pieces, mp4_pieces
 from pipeline.containers.ogg import ogg_pieces
@@ -39,25 +40,6 @@ OUTER = {b"WAVE": RIFF_NAMES, b"AVI ": (b"RIFF",), b"AIFF": (b"FORM",), b"AIFC":
 """What a file whose name is at 8 begins with."""
 STATED = {wav_pieces, aiff_pieces, au_pieces, sphere_pieces, caf_pieces, w64_pieces}
 """Containers whose first bytes state how many bytes of samples follow."""
-OTHER = (
-    (0, b"wvpk", "WavPack"),
-    (0, b"RIFX", "a WAV with the bytes of each number turned round (RIFX)"),
-    (0, b"MAC ", "Monkey's Audio"),
-    (0, b"TTA1", "True Audio"),
-    (0, b"ajkg", "Shorten"),
-    (0, b".RMF", "RealMedia"),
-    (0, b"FLV\x01", "Flash video"),
-    (0, b"\x0b\x77", "AC-3"),
-    (0, b"Creative Voice File", "VOC"),
-    (0, b"\x64\xa3", "IRCAM"),
-    (0, b"PVF1", "PVF"),
-    (0, b"\x47", "an MPEG transport stream"),
-    (0, b"\0\0\x01\xba", "an MPEG program stream"),
-    (8, b"8SVX", "8SVX"),
-    (0, b"MThd", "MIDI"),
-)
-"""What is audio, but is not read: nobody here can say whether all of it was."""
-APPLE_DOUBLE = b"\0\x05\x16\x07"
 FAR = 64 * 1024
 """Bytes at the head in which a first MPEG frame is looked for, where nothing else is known of a file."""
 
@@ -100,26 +82,18 @@ def lay_out(file: BinaryIO) -> list[AudioPiece]:
     head = data.at(start, 32)
     if (known := _known(head)) is not None:
         return known(data, start)
+    refuse_utf16(data.at(start, LOOK))  # its byte order mark looks like the head of an MPEG frame
     if adts_frame(head) is not None:
         return adts_pieces(data, start)
     if mpeg_frame(head) is not None or start:
         return mpeg_pieces(data, start)
-    if head[:4] == APPLE_DOUBLE:
-        raise AudioError(
-            "unsupported",
-            "it is what a Mac notes of the file whose name lacks the `._` (AppleDouble) and holds no sound: delete it, with all "
-            "of them by `find SOURCE -name '._*' -delete`",
-        )
-    for offset, magic, name in OTHER:
-        if head[offset : offset + len(magic)] == magic:
-            raise AudioError(
-                "unsupported",
-                f"{name} is not read here (docs/pipeline.md lists what is): convert it, for example with "
-                "`ffmpeg -i IN OUT.flac`",
-            )
+    refuse_foreign(data.at(start, LOOK))
     if (first := data.zeros_until(0, min(data.size, FAR))) and mpeg_frame(data.at(first, 4)) is not None:
         return mpeg_pieces(data, first)
     for read_head, pieces in ((mpeg_frame, mpeg_pieces), (adts_frame, adts_pieces)):
         if (first := first_frame(data, 0, read_head)) > 0:
             return pieces(data, first)
-    raise damaged("the file cannot be read as audio: no known container begins with its first bytes")
+    raise damaged(
+        "the file cannot be read as audio: no known container begins with its first bytes; if ffmpeg knows it, convert it: "
+        "`ffmpeg -i IN OUT.flac`"
+    )

@@ -6,6 +6,7 @@ Their outer boxes must fill the file to its last byte. What is in them is for li
 from __future__ import annotations
 
 from pipeline.containers.base import AudioPiece, ByteReader, check_rest, damaged, end_of_audio
+from pipeline.containers.pcm import is_unknown_length
 
 EBML_HEAD = 0x1A45DFA3
 EBML_SEGMENT = 0x18538067
@@ -180,6 +181,11 @@ def avi_pieces(data: ByteReader, start: int) -> list[AudioPiece]:
         if data.at(place + 8, 4) == b"AVI ":
             firsts.append(place)
         length = data.number(place + 4, 4, "little")
+        if is_unknown_length(length):
+            raise damaged(
+                "it was written to a pipe, so that nothing says where it ends: have its lists written anew by "
+                "`ffmpeg -i IN -c copy OUT.avi`"
+            )
         if place + 8 + length > data.size:
             raise damaged(f"the file is cut short: a list has {length} bytes, {data.size - place - 8} are there")
         place += 8 + length + (length & 1)

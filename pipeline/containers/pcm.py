@@ -36,6 +36,14 @@ def cut_short(stated: int, there: int) -> CutShort:
     return CutShort("decode_error", detail)
 
 
+def unfinished(suffix: str) -> AudioError:
+    """The writer of the file was killed, or wrote to a pipe and left zeros for the lengths."""
+    return damaged(
+        "the file was not finished by its writer: its header promises no samples, but bytes follow it, and nothing "
+        f"says where they end; if they are samples, have the header written anew: `ffmpeg -i IN -c copy OUT.{suffix}`"
+    )
+
+
 def is_unknown_length(length: int) -> bool:
     """Whether a 32-bit length is what writers to a pipe leave, who cannot know it: the largest there is, less a header.
 
@@ -93,10 +101,7 @@ def _wav_piece(data: ByteReader, start: int) -> tuple[AudioPiece, int | None]:
                     raise cut_short(length, there)
                 length = there
             elif length == 0 and there and not _is_chunk(data, body):
-                raise damaged(
-                    "the file was not finished by its writer: its header promises no samples, but bytes follow it, and nothing "
-                    "says where they end; if they are samples, have the header written anew: `ffmpeg -i IN -c copy OUT.wav`"
-                )
+                raise unfinished("wav")
             sound = (body, length)
         elif not _is_chunk(data, place):
             break

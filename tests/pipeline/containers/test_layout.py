@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import struct
+import tarfile
+import zipfile
 from collections.abc import Callable
 
 import numpy as np
@@ -309,3 +312,29 @@ def test_several_streams_of_sound_are_a_reject_with_the_remedy() -> None:
     two = encode_libav(VOICE, "matroska", "flac", streams=2)
     assert rejected(two).code == "unsupported"
     assert "2 streams of sound" in rejected(two).detail
+
+
+def test_what_is_no_audio_is_named_with_its_remedy() -> None:
+    """By its bytes: the names are those of audio, and a text may begin as other containers do (G, a byte order mark)."""
+    wav = encode(VOICE, format="WAV")
+    archive, packed = io.BytesIO(), io.BytesIO()
+    with zipfile.ZipFile(archive, "w") as file:
+        file.writestr("a.wav", wav)
+    with tarfile.open(fileobj=packed, mode="w") as tar:
+        tar.addfile(tarfile.TarInfo("a.wav"))
+    kinds = {
+        b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n": "run `git lfs pull`",
+        b"<!DOCTYPE html>\n<html><body>404 Not Found</body></html>": "text and no audio, .* begins with '<!DOCTYPE html>",
+        b"Good morning. This is a letter.\n" * 40: "text and no audio",
+        "Voil\u00e0, \U0001f600 un texte.\r\n".encode() * 40: "text and no audio",
+        "This is a text.\r\n".encode("utf-16") * 40: r"text \(UTF-16\)",
+        archive.getvalue(): "a zip archive: unpack it",
+        packed.getvalue(): "a tar archive: unpack it",
+        gzip.compress(wav): "compressed by gzip: unpack it",
+        b"\x02\x01" * 500: "if ffmpeg knows it, convert it",
+        encode_libav(VOICE, "avi", "pcm_s16le", piped=True): "-c copy OUT.avi`",
+        encode_libav(VOICE, "aiff", "pcm_s16be", piped=True): "-c copy OUT.aiff`",
+    }
+    for content, sentence in kinds.items():
+        with pytest.raises(AudioError, match=sentence):
+            scan_file(io.BytesIO(content))
