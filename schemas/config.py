@@ -179,7 +179,8 @@ def json_object(line: str) -> dict[str, Any]:
     except _TwiceError:
         raise
     except ValueError as error:
-        raise ValueError(f"it is not JSON: {error}") from error
+        reason = str(error).partition("; use sys.")[0]  # of a number of thousands of digits: no advice for who wrote it
+        raise ValueError(f"it is not JSON: {reason}") from error
     except RecursionError as error:
         raise ValueError("it is nested too deeply to be read") from error
     if not isinstance(row, dict):

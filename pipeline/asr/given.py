@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Sequence
 from itertools import groupby
 
@@ -67,7 +68,12 @@ class GivenTranscripts:
         if text is None and given.words:
             text = " ".join(word[0] for word in words_of(given.words, segment))
         if text is not None and text.strip():
-            return Heard(text=" ".join(text.split()), language=language_code(language))
+            words = " ".join(text.split())
+            if (steering := next((char for char in words if unicodedata.category(char) == "Cc"), None)) is not None:
+                place = utterance.place if utterance is not None else recording.uri
+                detail = f"the text of {place} holds the control character U+{ord(steering):04X}: mend what holds it"
+                return Unusable(code="bad_row", detail=detail)
+            return Heard(text=words, language=language_code(language))
         if utterance is not None:
             return Unusable(code="empty_transcript", detail=f"{utterance.place} gives no text")
         if given.segments:

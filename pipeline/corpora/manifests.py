@@ -10,7 +10,7 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from pipeline.corpora.base import Corpus, CorpusRow, audio_uri, to_decimal, to_samples
-from pipeline.corpora.tables import TABLE_SUFFIXES, RowError, first_columns, lines_of, read_table
+from pipeline.corpora.tables import TABLE_SUFFIXES, RowError, first_columns, lines_of, read_table, rows_with
 from schemas.config import ConfigError
 
 AUDIO = ("audio_filepath", "file", "file_name", "path", "filename", "audio_path", "wav_filename", "wav", "audio")
@@ -141,15 +141,9 @@ def rows_with_audio(corpus: Corpus, name: str) -> Iterator[CorpusRow | tuple[str
     Raises:
         ConfigError: no column names the audio; the message lists what was looked for and what there is.
     """
-    known = False
-    for place, row in read_table(corpus.files, name):
-        if isinstance(row, RowError):
-            yield broken_row(row)
-            continue
-        known = known or any(column in row for column in AUDIO)
-        if not known:
-            raise unknown_columns(name, row, "the audio", AUDIO)
-        yield place, row
+    rows = rows_with(AUDIO, read_table(corpus.files, name), lambda row: unknown_columns(name, row, "the audio", AUDIO))
+    for place, row in rows:
+        yield broken_row(row) if isinstance(row, RowError) else (place, row)
 
 
 def table_rows(corpus: Corpus, name: str, base: str) -> Iterator[CorpusRow]:

@@ -8,7 +8,7 @@ import io
 import zlib
 from codecs import BOM_UTF8
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -20,6 +20,9 @@ from schemas.config import ConfigError, json_object
 from schemas.errors import StorageError
 
 TABLE_SUFFIXES = (".tsv", ".csv", ".jsonl", ".json", ".parquet")
+AS_UTF8 = "save the file as UTF-8"
+MOST_WITHOUT = 100
+"""Rows at the beginning of a table that may lack what it is read for, before it is taken for a table of something else."""
 
 
 class RowError(ValueError):
@@ -58,7 +61,7 @@ def read_text(files: CorpusFolder, name: str) -> str:
     try:
         return read_bytes(files, name).decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise ConfigError(f"{name} is not UTF-8: {error.reason} at byte {error.start}") from error
+        raise ConfigError(f"{name} is not UTF-8: {error.reason} at byte {error.start}: {AS_UTF8}") from error
 
 
 def lines_of(files: CorpusFolder, name: str) -> Iterator[tuple[int, str | RowError]]:
@@ -73,7 +76,8 @@ def lines_of(files: CorpusFolder, name: str) -> Iterator[tuple[int, str | RowErr
         try:
             line: str | RowError = data.removesuffix(b"\r").decode("utf-8")
         except UnicodeDecodeError as error:
-            line = RowError(f"{name}:{number}", f"it is not UTF-8: {error.reason} at byte {error.start} of the line")
+            detail = f"it is not UTF-8: {error.reason} at byte {error.start} of the line: {AS_UTF8}"
+            line = RowError(f"{name}:{number}", detail)
         if isinstance(line, RowError) or line.strip():
             yield number, line
 
@@ -139,6 +143,31 @@ def read_table(
         raise ConfigError(f"{name}: a table ends in {', '.join(TABLE_SUFFIXES)}, or in one of these and .gz")
 
 
+def rows_with(
+    columns: Collection[str],
+    rows: Iterable[tuple[str, dict[str, Any] | RowError]],
+    refuse: Callable[[Mapping[str, Any]], ConfigError],
+) -> Iterator[tuple[str, dict[str, Any] | RowError]]:
+    """(place, row) of a table, where a row without any of `columns` is a RowError: lines of JSON have names each of their own.
+
+    Raises:
+        ConfigError: none of the first `MOST_WITHOUT` rows has one; it is what `refuse` makes of the first.
+    """
+    without: list[tuple[str, dict[str, Any]]] = []
+    known = False
+    for place, row in rows:
+        if not isinstance(row, RowError) and not any(column in row for column in columns):
+            without += [] if known else [(place, row)]
+            if len(without) == MOST_WITHOUT and not known:
+                break
+            row = RowError(place, f"it has none of {', '.join(columns)}; it has {first_columns(row)}")
+        elif not isinstance(row, RowError):
+            known = True
+        yield place, row
+    if without and not known:
+        raise refuse(without[0][1])
+
+
 def _separated(
     name: str, rows: Iterable[tuple[int, list[str] | RowError]]
 ) -> Iterator[tuple[str, dict[str, Any] | RowError]]:
@@ -147,7 +176,7 @@ def _separated(
         place = f"{name}:{number}"
         if header is None:
             if isinstance(row, RowError):
-                raise ConfigError(f"{name}: {row.detail}: save the file as UTF-8")
+                raise ConfigError(f"{name}: {row.detail}")
             header = [column.strip() for column in row]
             if twice := [column for column, count in Counter(header).items() if column and count > 1]:
                 raise ConfigError(f"{name} has the column {twice[0]!r} twice: which of them is meant?")

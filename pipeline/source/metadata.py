@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import PurePosixPath
 from typing import Any
 
-from pipeline.corpora.tables import RowError, first_columns, read_table, read_text, utterance_lines
+from pipeline.corpora.tables import RowError, first_columns, read_table, read_text, rows_with, utterance_lines
 from pipeline.source.folder import SourceFolder
 from pipeline.source.listing import Names
 from schemas.config import ConfigError
@@ -67,12 +67,10 @@ def read_manifest(folder: SourceFolder, name: str, audio: Sequence[str], *, with
     except ValueError as error:
         raise ConfigError(f"source.manifest: {error}") from error
     names, read, named_by = Names(audio), Read(), dict[str, str]()
-    for place, row in read_table(folder, name):
+    for place, row in rows_with(("file",), read_table(folder, name), lambda row: _without_file(name, row)):
         if isinstance(row, RowError):
             read.problems.append(Problem(place=place, detail=row.detail))
             continue
-        if "file" not in row:
-            raise ConfigError(f"{name} needs a column `file` with a path in every row; found {first_columns(row)}")
         try:
             path = _check_inside(str(row["file"] or ""))
             uri = names.find(path)
@@ -96,6 +94,10 @@ def read_manifest(folder: SourceFolder, name: str, audio: Sequence[str], *, with
         first = read.problems[0]
         raise ConfigError(f"not one row of {name} can be used; {first.place}: {first.detail}")
     return read
+
+
+def _without_file(name: str, row: Mapping[str, Any]) -> ConfigError:
+    return ConfigError(f"{name} needs a column `file` with a path in every row; found {first_columns(row)}")
 
 
 def _row_facts(row: Mapping[str, Any], with_transcripts: bool) -> FileFacts:

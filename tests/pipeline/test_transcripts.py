@@ -119,6 +119,16 @@ def test_a_recording_without_text_is_an_empty_transcript(demo: DemoTables) -> No
     assert not result.rows
 
 
+def test_a_text_with_a_control_character_is_a_reject(demo: DemoTables) -> None:
+    """NUL and the like: no model reads them, and the label beside a training sample would carry them on."""
+    steered = [row.with_updates(transcript=f"{row.transcript}\0\n") for row in demo.recordings]
+    result = TranscriptsStage(TranscriptSpec()).run({"segments": demo.segments, "recordings": steered}, demo.audio)
+    assert not result.rows
+    said = [reject.detail for reject in result.rejects if reject.code == "bad_row"]
+    assert len(said) == 6
+    assert all("the control character U+0000" in detail for detail in said)
+
+
 def test_given_text_has_the_manifests_language(demo: DemoTables) -> None:
     german = [row.with_updates(language_hint="de") for row in demo.recordings]
     stage = TranscriptsStage(TranscriptSpec(language="fr"))

@@ -193,6 +193,8 @@ def test_jsonl_ends_its_lines_at_newlines_alone(tmp_path: Path, separator: str) 
         ('{"file": "a.wav"}', "for the second time, after m.jsonl:1"),
         ('{"file": "nowhere.wav"}', "not among the audio"),
         ('{"file": null}', "names no file"),
+        ('{"path": "b.wav", "text": "x"}', "it has none of file; it has path, text"),
+        (f'{{"file": "b.wav", "text": {"9" * 5000}}}', "value has 5000 digits"),
     ],
 )
 def test_a_row_that_cannot_be_read_is_refused_with_its_line_and_the_rest_is_read(
@@ -204,6 +206,19 @@ def test_a_row_that_cannot_be_read_is_refused_with_its_line_and_the_rest_is_read
     assert (items["a.wav"].transcript, items["c.wav"].transcript) == ("one", "three")
     assert said in (items["m.jsonl:2"].detail or "")
     assert items["m.jsonl:2"].refused in ("bad_row", "missing")
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"manifest": "manifest.json"}, {"manifest": "manifest.json", "layout": "nemo"}],
+    ids=["manifest", "nemo"],
+)
+def test_a_first_row_that_names_no_audio_does_not_speak_for_the_others(tmp_path: Path, options: dict[str, str]) -> None:
+    put_audio(tmp_path, "a.wav")
+    put(tmp_path / "manifest.json", '{"note": "made by hand"}\n{"file": "a.wav", "text": "one"}\n')
+    items = by_uri(uri=str(tmp_path), transcripts="manifest", **options)
+    assert items["a.wav"].transcript == "one"
+    assert "it has note" in (items["manifest.json:1"].detail or "")
 
 
 @pytest.mark.parametrize(
