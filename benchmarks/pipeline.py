@@ -147,7 +147,7 @@ def bare_calls(path: str, share: int, shares: int, numbers: Sequence[int] | None
 
     Partitions go round by partition, all stages one after the other, as the job's are: so all processes do the same kind of work.
     """
-    from jobs.cluster.limits import limit_threads
+    from jobs.cluster.limits import limit_libraries
     from jobs.runtime.accounting import keep_common_segments
     from jobs.runtime.plan import make_plan
     from jobs.runtime.stages import build_stage
@@ -155,7 +155,7 @@ def bare_calls(path: str, share: int, shares: int, numbers: Sequence[int] | None
     from schemas.config import load_config
     from schemas.spec import PipelineSpec
 
-    limit_threads(1)
+    limit_libraries(1)
     spec = resolve_spec(load_config(PipelineSpec, path), ROOT)
     audio = SourceAudio(spec.source.uri)
     stages = {name: build_stage(name, spec) for name in STAGES[:-1]}

@@ -1,4 +1,4 @@
-"""Bounds on a worker process: how many threads its libraries start, and how long a call may take."""
+"""Bounds on a worker process: what its libraries take, how long a call may last, and how much memory it may hold."""
 
 from __future__ import annotations
 
@@ -19,24 +19,30 @@ LOOK_SECONDS = 0.25
 RETURN_SECONDS = 60.0
 """How often freed memory goes back to the system. Each time costs up to a quarter of a second, to clear the pages once more when
 they are needed: too much after every partition of a minute."""
+KEPT_OPERATIONS = 64
+"""Of each shape, which oneDNN keeps for the next of that shape: more than the 30 to 40 of one pass through a network, so that
+windows of one length find all of theirs. It would keep 1,024, of ever new lengths of segments, and each lies between activations
+that are freed around it: after half an hour of speech 1.1 GiB of holes that the next activations do not fit."""
 
 
-def limit_threads(count: int) -> None:
-    """Set the number of threads of the BLAS libraries and of torch, which read it when they are loaded.
+def limit_libraries(threads: int) -> None:
+    """Set the number of threads of the BLAS libraries and of torch, and how many of its operations oneDNN keeps: both are read
+    when the libraries are loaded or first called. What the environment says of oneDNN stands.
 
     torch is not loaded for it: most stages do without, and it takes seconds and half a gigabyte.
     """
     for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
-        os.environ[name] = str(count)
+        os.environ[name] = str(threads)
+    os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", str(KEPT_OPERATIONS))
     if "torch" in sys.modules:
-        sys.modules["torch"].set_num_threads(count)
+        sys.modules["torch"].set_num_threads(threads)
 
 
 class FreedMemory:
     """What this process has freed and glibc keeps for its next use, a share that grows for hours.
 
-    Rows and audio that outlive a call lie between the activations of models, which come in ever new sizes: the holes between them
-    fit fewer and fewer. After two hours of audio, 450 MiB in use stood in a heap of 1,090.
+    Rows, audio and operations that outlive a call lie between the activations of models, which come in ever new sizes: the holes
+    between them fit fewer and fewer.
     """
 
     def __init__(self) -> None:

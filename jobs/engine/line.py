@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Sequence
 
-from jobs.cluster.limits import FreedMemory, limit_threads
+from jobs.cluster.limits import FreedMemory, limit_libraries
 from jobs.monitoring.work import join_pool
 from jobs.runtime.job import AnyTask, Job
 from jobs.runtime.worker import StageWorker
@@ -25,7 +25,7 @@ class LineWorker:
         self._lock, self._computing = threading.Lock(), threading.RLock()
         self._workers: dict[str, StageWorker] = {}
         self._freed = FreedMemory()
-        limit_threads(job.spec.resource(stages[0]).threads)
+        limit_libraries(job.spec.resource(stages[0]).threads)
         self._audio = SourceAudio(job.spec.source.uri, node=NodeCache(job.run_id) if shares_audio else None)
 
     def where(self) -> str:

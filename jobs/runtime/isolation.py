@@ -16,7 +16,7 @@ from typing import Any, Self
 
 import psutil
 
-from jobs.cluster.limits import LOOK_SECONDS, limit_threads
+from jobs.cluster.limits import LOOK_SECONDS, limit_libraries
 from jobs.runtime.accounting import key_of, place_of, samples_by_key
 from jobs.runtime.stages import build_stage
 from pipeline.source.audio import SourceAudio
@@ -282,7 +282,7 @@ def _portable(error: Exception) -> Exception:
 
 
 def _open_stage(spec: PipelineSpec, name: str, build: Callable[[str, PipelineSpec], Stage]) -> Work:
-    limit_threads(spec.resource(name).threads)
+    limit_libraries(spec.resource(name).threads)
     stage = build(name, spec)
     stage.open()
     audio = SourceAudio(spec.source.uri)

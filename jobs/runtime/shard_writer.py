@@ -10,7 +10,7 @@ from dataclasses import replace
 from itertools import groupby
 from typing import TYPE_CHECKING, Self
 
-from jobs.cluster.limits import Guard, limit_threads
+from jobs.cluster.limits import Guard, limit_libraries
 from jobs.runtime.accounting import place_of
 from jobs.runtime.isolation import Child, DiedError, Limits, failure
 from jobs.runtime.stages import unit_tokenizer_of
@@ -148,7 +148,7 @@ def open_maker(
     spec: PipelineSpec, hop: int, cards: Mapping[CardKind, str], audio: AudioReader | None = None
 ) -> Callable[[Passage], Sample]:
     """What makes a sample of a passage; it reads the audio by itself where no reader is given."""
-    limit_threads(spec.resource(SHARDS).threads)
+    limit_libraries(spec.resource(SHARDS).threads)
     reader = SourceAudio(spec.source.uri) if audio is None else audio
     return lambda passage: build_sample(passage, spec.stages.shards, hop, cards, reader)
 

@@ -14,7 +14,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from importlib import import_module
 
-from jobs.cluster.limits import Guard, limit_threads
+from jobs.cluster.limits import Guard, limit_libraries
 from jobs.monitoring.logs import LOG
 from jobs.monitoring.work import receipt, tell, unit_of_work
 from jobs.runtime.accounting import (
@@ -66,7 +66,7 @@ class StageWorker:
         self.plan = job.stages[stage]
         self.store = Store(job.spec.output)
         self.labels = members_read(job.spec)[stage]
-        limit_threads(job.spec.resource(stage).threads)
+        limit_libraries(job.spec.resource(stage).threads)
         self._computing = nullcontext() if computing is None else computing
         self._make_room = self.close if make_room is None else make_room
         self._most_bytes = most_bytes

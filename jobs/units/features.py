@@ -133,9 +133,9 @@ class FeatureSampler:
     """Encodes the recordings of a partition and writes a bounded sample of frames of each."""
 
     def __init__(self, spec: PipelineSpec, limit: int) -> None:
-        from jobs.cluster.limits import limit_threads
+        from jobs.cluster.limits import limit_libraries
 
-        limit_threads(spec.resource(Units.TABLE).threads)
+        limit_libraries(spec.resource(Units.TABLE).threads)
         self.spec, self.limit = spec, limit
         self.store = Store(spec.output)
         self.encoder = build_encoder(spec.stages.units.encoder)
