@@ -1,5 +1,8 @@
 """A file is published whole or not at all."""
 
+import os
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
@@ -27,6 +30,34 @@ def test_an_exception_leaves_what_was_there(tmp_path: Path) -> None:
         partial.write_text("half \ud800", encoding="utf-8")
     assert path.read_text() == "before"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_pipe_is_written_to_and_stays_one(tmp_path: Path) -> None:
+    """As /dev/null does, which a rename replaced where the user was root."""
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    heard: list[str] = []
+    reader = threading.Thread(target=lambda: heard.append(pipe.read_text()), daemon=True)
+    reader.start()
+    with whole_file(pipe) as partial:
+        partial.write_text("whole")
+    reader.join(10)
+    assert heard == ["whole"]
+    assert pipe.is_fifo()
+    assert list(tmp_path.iterdir()) == [pipe]
+
+
+def test_what_goes_to_stdout_joins_what_is_there(tmp_path: Path) -> None:
+    code = (
+        "from schemas.files import whole_file\n"
+        "print('before', flush=True)\n"
+        "with whole_file('/proc/self/fd/1') as partial: partial.write_text('whole')\n"
+    )
+    log = tmp_path / "log"
+    log.write_text("of old\n")
+    with log.open("a") as out:
+        subprocess.run([sys.executable, "-c", code], stdout=out, check=True)
+    assert log.read_text() == "of old\nbefore\nwhole"
 
 
 def test_a_file_that_goes_while_its_folder_is_listed_takes_no_other_from_the_list(tmp_path: Path) -> None:
