@@ -55,7 +55,7 @@ example: train ## runs/example.html: a plain transformer beside that LST, traine
 	@$(PY) -m recipes.pictures.example
 
 test: models ## the tests that fit in CI
-	@$(PY) -m pytest -m "not slow and not gpu" -n 2 --dist loadgroup
+	@$(PY) -m pytest -m "not slow and not gpu" -n 2 --dist loadgroup --durations=40
 
 test-all: models ## every test this machine can run
 	@$(PY) -m pytest

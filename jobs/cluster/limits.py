@@ -20,7 +20,7 @@ RETURN_SECONDS = 60.0
 """How often freed memory goes back to the system. Each time costs up to a quarter of a second, to clear the pages once more when
 they are needed: too much after every partition of a minute."""
 KEPT_OPERATIONS = 64
-"""Of each shape, which oneDNN keeps for the next of that shape: more than the 30 to 40 of one pass through a network, so that
+"""How many oneDNN keeps, each for the next input of its shape: more than the 30 to 40 of one pass through a network, so that
 windows of one length find all of theirs. It would keep 1,024, of ever new lengths of segments, and each lies between activations
 that are freed around it: after half an hour of speech 1.1 GiB of holes that the next activations do not fit."""
 

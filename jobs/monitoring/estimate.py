@@ -89,7 +89,9 @@ class Estimate:
     def left(self) -> str:
         """The time that is left, in words."""
         if self.seconds_left is None:
-            return "time left not known yet"
+            if self.share_done is None:
+                return "time left not known yet: first each stage must finish a partition"
+            return f"time left not known now: nothing was finished in the last {duration(RECENT)}"
         if self.seconds_left < 1:
             return "nothing left" if self.share_done == 1.0 else "nearly through"  # what is left may hold no audio
         return f"{duration(self.seconds_left)} left"

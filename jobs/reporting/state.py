@@ -49,6 +49,7 @@ class RunState:
     """Records of other slices or settings."""
     stages: list[StageProgress] = field(default_factory=list)
     recent: dict[str, Recent] = field(default_factory=dict)
+    """Of the stages that finished something lately. What the others are at is not in the log of commits."""
     estimate: Estimate = NOTHING_KNOWN
 
     def as_json(self) -> dict[str, Any]:
@@ -110,7 +111,8 @@ def _lately(plan: Plan, now: float | None) -> tuple[dict[str, Recent], float, fl
         busy = pc.sum(table.column("seconds_busy")).as_py() or 0.0
         hours = (pc.sum(table.column("samples_in")).as_py() or 0) / SAMPLE_RATE / 3600
         work += busy
-        recent[stage] = Recent(hours_per_hour=hours / seconds * 3600, busy_workers=busy / seconds)
+        if table.num_rows:
+            recent[stage] = Recent(hours_per_hour=hours / seconds * 3600, busy_workers=busy / seconds)
     return recent, work, seconds
 
 

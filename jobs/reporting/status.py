@@ -1,8 +1,8 @@
 """How a run stands: stages, rate, rejects, time left, its owner's heartbeat. From any machine that reaches the output.
 
 Reads the log of commits and the lease alone: no model, no audio, no Ray. OUTPUT is a folder or a URL such as s3://bucket/run.
-Of the last ten minutes: `h/h` is the hours of audio that went through a stage in an hour, `busy` how many workers were at it on
-average.
+Of the partitions that ended in the last ten minutes: `h/h` is the hours of audio that went through a stage in an hour, `busy` how
+many workers were at it on average; `-` where none ended, though one may be at work.
 """
 
 from __future__ import annotations

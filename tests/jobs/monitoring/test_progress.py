@@ -77,6 +77,8 @@ def test_nothing_is_guessed_before_each_stage_was_measured() -> None:
     assert estimate([stage("cheap", 10, 5, 1.0), packs], 1.0, 1.0).seconds_left == pytest.approx(1.0)
     last = stage("cheap", 1000, 999, 1.0)
     assert estimate([last], 1.0, 1.0).share_done == 0.99, "what is not through is not said to be"
+    dear = [stage("dear", 10, 5, 100.0)]
+    assert "nothing was finished in the last 10 min" in estimate(dear, 0.0, 600.0).left, "it was known a while ago"
     done = [stage("cheap", 10, 10, 1.0)]
     assert (estimate(done, 0, 0).seconds_left, estimate(done, 0, 0).share_done) == (0.0, 1.0)
     assert estimate(done, 0, 0).left == "nothing left"
@@ -158,7 +160,7 @@ def test_a_line_says_done_rate_rejects_busy_and_time_left(tmp_path: Path) -> Non
     shown._look()
     store.publish(commit("cheap", "a", 0.5, {"too_short": 2}))
     shown.heard([commit("cheap", "a", 0.5, {"too_short": 2})])
-    assert "time left not known yet" in shown.line()
+    assert "time left not known yet: first each stage must finish a partition" in shown.line()
     shown.heard([commit("dear", "a", 1.5)])
     shown._since = time.monotonic() - 1.0
     line = shown.line()
