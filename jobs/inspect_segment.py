@@ -24,7 +24,7 @@ from jobs.store.records import has_inventory
 from jobs.store.store import Store
 from schemas.arrow import RowType
 from schemas.audio import PATCH_FILLER, PATCH_SILENCE, PATCH_WORD, SAMPLE_RATE
-from schemas.commands.cli import command
+from schemas.commands.cli import command, on_one_line
 from schemas.config import ConfigError
 from schemas.spec import STAGES
 from schemas.tables import Patches, Recording, Reject, Segment, Transcript, Units, Word
@@ -103,7 +103,8 @@ def list_segments(plan: Plan, width: int) -> Iterator[str]:
             text = texts.get(segment.segment_id, "(no transcript yet)")
             if reject := rejects.get(segment.segment_id):
                 text = f"[{reject.code}] {texts.get(segment.segment_id, '')}"
-            line = f"{segment.segment_id}  {span(segment.start, segment.end)}  {uris[segment.recording_id]}  {printable(text)}"
+            uri = on_one_line(uris[segment.recording_id])
+            line = f"{segment.segment_id}  {span(segment.start, segment.end)}  {uri}  {printable(text)}"
             yield cut(line, width)
 
 

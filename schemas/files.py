@@ -28,7 +28,8 @@ def whole_file(path: str | Path, *, durable: bool = False) -> Iterator[Path]:
                 shutil.copyfileobj(written, stream)
         return
     target.parent.mkdir(parents=True, exist_ok=True)
-    partial = target.with_name(f".{target.stem}.{uuid.uuid4().hex[:12]}.part{target.suffix}")
+    begin = target.stem[:32]  # a file system takes names of 255 bytes
+    partial = target.with_name(f".{begin}.{uuid.uuid4().hex[:12]}.part{target.suffix}")
     try:
         yield partial
         if durable:

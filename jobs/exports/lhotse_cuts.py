@@ -10,10 +10,14 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from jobs.exports.source_audio import whole_audio
 from jobs.exports.spoken import SpokenSegment, tracks_of
 from model.data.shards import ShardSet
 from schemas.audio import SAMPLE_RATE
 from schemas.config import ConfigError
+
+NO_LENGTH = 1 << 62
+"""Where libsndfile's count of samples begins to mean that a header states none, as in a FLAC that was written to a pipe."""
 
 
 def export(shards: ShardSet, out: Path, audio: Path | None) -> str:
@@ -85,6 +89,7 @@ def cut_of(segment: SpokenSegment, recording: Any) -> Any:
 def _recording(track: Sequence[SpokenSegment], audio: Path | None) -> Any:
     """The recording of a track. Without the audio it has no source, and ends where its last segment does."""
     from lhotse import Recording
+    from lhotse.audio.utils import AudioLoadingError
 
     first, end = track[0], max(segment.end for segment in track)
     if audio is None:
@@ -99,4 +104,22 @@ def _recording(track: Sequence[SpokenSegment], audio: Path | None) -> Any:
     path = audio / first.uri
     if not path.is_file():
         raise ConfigError(f"{path} is missing, and the shards name {first.uri}: --audio must be the source's folder")
-    return Recording.from_file(path, recording_id=first.recording_id)
+    try:
+        recording = Recording.from_file(path, recording_id=first.recording_id)
+    except AudioLoadingError:  # without ffmpeg's and sph2pipe's programs lhotse reads no M4A, WebM or SPHERE
+        return _decoded(path, first.recording_id)
+    return recording if recording.num_samples < NO_LENGTH else _decoded(path, first.recording_id)
+
+
+def _decoded(path: Path, recording_id: str) -> Any:
+    """The recording as our own decoders read it."""
+    from lhotse import AudioSource, Recording
+
+    info = whole_audio(path)
+    return Recording(
+        id=recording_id,
+        sources=[AudioSource(type="file", channels=list(range(info.channels)), source=str(path))],
+        sampling_rate=info.sample_rate,
+        num_samples=info.num_samples,
+        duration=info.num_samples / info.sample_rate,
+    )

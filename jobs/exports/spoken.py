@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections import Counter
 from collections.abc import Iterator
@@ -16,6 +17,8 @@ from schemas.audio import SAMPLE_RATE
 from schemas.files import whole_file
 from schemas.shards import TIMING_CODES
 
+LONGEST_STEM = 240
+"""Bytes of a name to which a suffix such as .TextGrid is added: file systems take 255."""
 TIMINGS = {code: name for name, code in TIMING_CODES.items()}
 
 
@@ -157,7 +160,8 @@ def _channel(segment_id: str, recording_id: str) -> int | None:
 class FileNames:
     """Relative paths without suffix for files about tracks, after their audio: `a/b.flac` gives `a/b`.
 
-    What would leave the folder (a URL, an absolute path, `..`), and what another track is called already, goes by its track.
+    What would leave the folder (a URL, an absolute path, `..`), what is too long for a name with another suffix, and what
+    another track is called already, goes by its track.
     """
 
     def __init__(self) -> None:
@@ -170,7 +174,8 @@ class FileNames:
             "://" in segment.uri or "::" in segment.uri or path.is_absolute() or ".." in path.parts or not path.name
         )
         stem = str(path.with_suffix("")) + ("" if segment.channel is None else f"-c{segment.channel}")
-        if outside or self._taken.setdefault(stem, segment.track) != segment.track:
+        too_long = len(os.fsencode(PurePosixPath(stem).name)) > LONGEST_STEM
+        if outside or too_long or self._taken.setdefault(stem, segment.track) != segment.track:
             return segment.track
         return stem
 

@@ -16,6 +16,7 @@ from jobs.runtime.shard_index import belief
 from jobs.store.provenance import provenance
 from pipeline.source.inventory import unreadable
 from schemas.arrow import to_rows
+from schemas.commands.cli import on_one_line
 from schemas.commit import SHARDS
 from schemas.tables import (
     AudioQuality,
@@ -71,9 +72,9 @@ def format_unreadable(plan: Plan) -> str:
     problems = unreadable(plan.spec.source, to_rows(InventoryItem, odd))
     if not problems:
         return ""
-    shown = [f"  {uri}: {why}" for uri, why in list(problems.items())[:FIRST_FEW]]
+    few = [f"  {on_one_line(f'{uri}: {why}')}" for uri, why in list(problems.items())[:FIRST_FEW]]
     rest = [f"  and {len(problems) - FIRST_FEW} more"] if len(problems) > FIRST_FEW else []
-    return "\n".join([f"cannot be read: {len(problems)} of {table.num_rows} files", *shown, *rest])
+    return "\n".join([f"cannot be read: {len(problems)} of {table.num_rows} files", *few, *rest])
 
 
 def format_estimate(plan: Plan) -> list[str]:

@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 
 from jobs.monitoring.logs import LOG
 from jobs.runtime.plan import Plan
+from schemas.commands.cli import on_one_line
 from schemas.commit import KINDS, Commit
 from schemas.tables import Reject
 
@@ -38,7 +39,7 @@ def read_rejects(plan: Plan, stages: Sequence[str] | None = None) -> Iterator[Re
 def one_line(reject: Reject) -> str:
     """Stage, code and sentence; the sentence names the file or the segment."""
     named = reject.detail if reject.id in reject.detail else f"{reject.id}: {reject.detail}"
-    return f"{reject.stage} {reject.code}: {named}"
+    return on_one_line(f"{reject.stage} {reject.code}: {named}")
 
 
 def few_lines(plan: Plan, command: str) -> list[str]:

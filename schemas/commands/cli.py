@@ -31,6 +31,8 @@ from schemas.commands.signals import Stopped, leave, stopping
 from schemas.errors import ExitCode
 
 DEBUG = "--debug"
+DIRECTING = ("LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI")
+"""Unicode's names for signs that turn the direction of what follows."""
 MOST = 1 << 63
 """Whole numbers below it are what numpy and torch take."""
 Main = Callable[[Sequence[str] | None], int]
@@ -268,6 +270,16 @@ def _give_up_output() -> None:
     """What cannot be written is not tried once more at Python's exit, which would end with a code of its own."""
     with suppress(io.UnsupportedOperation):  # a test's own stdout
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def on_one_line(text: str) -> str:
+    """The text with what steers a terminal escaped, and line breaks: a file's name may hold both. What joins letters stays."""
+    steers = (
+        char
+        for char in set(text)
+        if unicodedata.category(char) in ("Cc", "Cs", "Zl", "Zp") or unicodedata.bidirectional(char) in DIRECTING
+    )
+    return text.translate({ord(char): char.encode("unicode_escape").decode() for char in steers})
 
 
 def shown(text: str) -> str:

@@ -32,6 +32,13 @@ def test_an_exception_leaves_what_was_there(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [path]
 
 
+def test_a_name_may_be_as_long_as_names_may_be(tmp_path: Path) -> None:
+    path = tmp_path / ("\u00e9" * 125 + ".json")
+    with whole_file(path) as partial:
+        partial.write_text("whole")
+    assert path.read_text() == "whole"
+
+
 def test_a_pipe_is_written_to_and_stays_one(tmp_path: Path) -> None:
     """As /dev/null does, which a rename replaced where the user was root."""
     pipe = tmp_path / "pipe"

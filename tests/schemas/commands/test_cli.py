@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from schemas.commands.cli import Parser, amount, count, natural, positive, run_command, share
+from schemas.commands.cli import Parser, amount, count, natural, on_one_line, positive, run_command, share
 from schemas.config import ConfigError as ConfigErrorOfConfig
 from schemas.errors import ConfigError, DataError, ExitCode, ModelError, TryAgain, UserError
 
@@ -193,6 +193,12 @@ def test_what_cannot_be_printed_is_an_error(words: list[str]) -> None:
         )
     said = "error: the disk that this is written to is full; make room, and run it again\n"
     assert (done.returncode, done.stderr) == (ExitCode.STORAGE, said)
+
+
+def test_a_name_cannot_steer_a_terminal_or_begin_a_line() -> None:
+    assert on_one_line("a\nb\x1b[31m\u202ec\u2028.flac") == "a\\nb\\x1b[31m\\u202ec\\u2028.flac"
+    persian = "\u0645\u06cc\u200c\u062e\u0648\u0627\u0647\u0645"
+    assert on_one_line(persian) == persian
 
 
 def test_what_a_terminal_cannot_show_is_escaped() -> None:
