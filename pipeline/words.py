@@ -6,18 +6,19 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from pipeline.align.base import AlignError, BatchAligner, WordAligner
-from pipeline.align.belief import by_word, judge, judge_beside_others, loud_between, uncovered_share
+from pipeline.align.base import AlignError, Alignment, BatchAligner, SecondWitness, WordAligner
+from pipeline.align.belief import by_word, judge, judge_beside_others, loud_between, uncovered_share, witnessed
 from pipeline.align.place import place_words
 from pipeline.networks.ahead import made_ahead
 from pipeline.source.base import AudioReader
 from pipeline.stage import StageResult, refuse, rows_of
-from pipeline.text.tokens import tokenise
+from pipeline.text.tokens import Token, tokenise
 from schemas.arrow import Row
 from schemas.cards import Card
 from schemas.spec import CtcSpec, QwenAlignSpec, SoundSwallowerSpec, WhisperXAlignSpec
 from schemas.tables import Recording, Reject, RejectCode, Segment, Transcript, Word
 
+_Aligned = tuple[Sequence[Token], Alignment]
 AlignerSpec = SoundSwallowerSpec | CtcSpec | QwenAlignSpec | WhisperXAlignSpec
 CHUNK_BATCHES = 8
 """Batches that are read at once, to be sorted by length."""
@@ -46,7 +47,7 @@ class WordsStage:
     """Aligns each segment's transcript to its audio. Rejects: align_failed, align_coverage."""
 
     name = Word.TABLE
-    version = 5
+    version = 6
     inputs: tuple[str, ...] = (Transcript.TABLE, Segment.TABLE, Recording.TABLE)
 
     def __init__(self, spec: AlignerSpec, aligner: WordAligner | None = None) -> None:
@@ -93,9 +94,10 @@ class WordsStage:
             return [audio.read(recordings[cut.recording_id], cut.channel)[cut.start : cut.end].copy() for cut in cuts]
 
         for chunk, clips in zip(chunks, made_ahead(read, chunks, ahead=size > 1), strict=True):
-            for transcript, samples, heard in zip(chunk, clips, self._hear(clips, size), strict=True):
+            aligned = [self._aligned(*clip) for clip in zip(chunk, clips, self._hear(clips, size), strict=True)]
+            for transcript, samples, found in zip(chunk, clips, self._asked(aligned), strict=True):
                 try:
-                    rows += self._words(transcript, samples, heard)
+                    rows += self._words(transcript, samples, found)
                 except _Rejected as error:
                     segment = segments[transcript.segment_id]
                     rejects.append(
@@ -116,16 +118,33 @@ class WordsStage:
             heard |= zip(places, self._aligner.hear([clips[place] for place in places]), strict=True)
         return [heard[place] for place in range(len(clips))]
 
-    def _words(self, transcript: Transcript, samples: np.ndarray, heard: np.ndarray | None) -> list[Word]:
+    def _aligned(self, transcript: Transcript, samples: np.ndarray, heard: np.ndarray | None) -> _Aligned | _Rejected:
         tokens = tokenise(transcript.text, transcript.language)
         if not tokens:
-            raise _Rejected("align_failed", f"the transcript {transcript.text!r} holds no word that can be spoken")
+            return _Rejected("align_failed", f"the transcript {transcript.text!r} holds no word that can be spoken")
         try:
             if heard is not None and isinstance(self._aligner, BatchAligner):
                 alignment = self._aligner.align_heard(heard, samples, tokens)
             else:
                 alignment = self._aligner.align(samples, tokens, transcript.language)
-            assert len(alignment.timings) == len(tokens), "an aligner returns one timing per token"
+        except AlignError as error:
+            return _Rejected("align_failed", str(error))
+        assert len(alignment.timings) == len(tokens), "an aligner returns one timing per token"
+        return tokens, alignment
+
+    def _asked(self, aligned: Sequence[_Aligned | _Rejected]) -> list[_Aligned | _Rejected]:
+        """The same with what the aligner's second witness says of them: all that were aligned in one step."""
+        asked = [item for item in aligned if not isinstance(item, _Rejected)]
+        if not isinstance(self._aligner, SecondWitness) or not asked:
+            return list(aligned)
+        answers = iter(self._aligner.ask(asked))
+        return [item if isinstance(item, _Rejected) else (item[0], next(answers)) for item in aligned]
+
+    def _words(self, transcript: Transcript, samples: np.ndarray, aligned: _Aligned | _Rejected) -> list[Word]:
+        if isinstance(aligned, _Rejected):
+            raise aligned
+        tokens, alignment = aligned
+        try:
             placed = place_words(alignment.timings, [len(token.text) for token in tokens], len(samples))
         except AlignError as error:
             raise _Rejected("align_failed", str(error)) from error
@@ -139,7 +158,8 @@ class WordsStage:
                 f"{self._spec.max_uncovered:.0%}",
             )
         beside = by_word(uncovered, timings)
-        coverage = sum(timing.timing == "aligned" for timing in timings) / len(timings)
+        heard = [witnessed(timing, self._spec.min_word_score).timing == "aligned" for timing in timings]
+        coverage = sum(heard) / len(heard)
         if coverage < self._spec.min_coverage:
             raise _Rejected(
                 "align_coverage",

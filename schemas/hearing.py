@@ -106,6 +106,9 @@ class CtcSpec(StrictModel):
     """See `format`."""
     encoder: Annotated[str | None, BY_CONTENT] = None
     """With `format: whisper`: the Whisper directory whose encoder the head reads, mostly that of `transcripts`."""
+    ask_decoder: bool = True
+    """With `format: whisper` on an English Whisper: its decoder, told the text, is a second witness of each word, in the word's
+    score. Others have letters alone, and so has English speech with `false`."""
     min_coverage: MinCoverage = 0.5
     min_score: float = Field(default=0.2, ge=0, le=1)
     """A segment is rejected as `align_failed` when its letters are on average less than this times as probable as the likeliest

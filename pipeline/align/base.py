@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -25,6 +25,8 @@ class WordTiming:
     doubtful: placed, but its sounds are others, or far too long for its letters, or mostly quiet."""
     char_times: tuple[int, ...] = ()
     """The start of each character of the token's text, or nothing."""
+    told: float | None = None
+    """What a second witness says of the word: nats that go to the logarithm of its score; None where none was asked."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +37,8 @@ class Alignment:
     """One per token, ordered and without overlap; None where the aligner has no way to hear the token."""
     uncovered: Sequence[tuple[int, int]] | None = None
     """Speech between the words that none of them covers, [start, end) in samples; None where the aligner does not say."""
+    sound: Any = None
+    """What the aligner's `ask` needs, in its own form; None where there is nothing to ask."""
 
 
 class AlignError(Exception):
@@ -83,4 +87,13 @@ class BatchAligner(Protocol):
 
     def align_heard(self, emissions: np.ndarray, audio: np.ndarray, tokens: Sequence[Token]) -> Alignment:
         """`WordAligner.align` from there on."""
+        ...
+
+
+@runtime_checkable
+class SecondWitness(Protocol):
+    """An aligner that asks another model about the words that it has placed, several segments at a time."""
+
+    def ask(self, segments: Sequence[tuple[Sequence[Token], Alignment]]) -> list[Alignment]:
+        """The alignments, each with what the other model says of its words in their `told`."""
         ...

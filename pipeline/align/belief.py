@@ -5,6 +5,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import replace
+from math import exp
 
 import numpy as np
 
@@ -23,6 +24,9 @@ USUAL_DOUBT = 0.05
 """The share of doubtful words in a right transcript, and so what a segment expects before its own are seen."""
 EXPECTED_WORDS = 10
 """How many words' worth that expectation is beside the segment's own."""
+TOGETHER = 0.6
+"""Exponent of what letters and a second witness make of a word together, so that `min_word_score` doubts as many right words
+as with letters alone."""
 JUDGED = ("aligned", "doubtful")
 """Timings of words that were heard letter by letter."""
 
@@ -71,8 +75,20 @@ def judge(
     result = list(timings)
     for index, score, fit in zip(judged, np.minimum(scores, capped).tolist(), fits, strict=True):
         doubtful = fit < 1 or score < min_word_score
-        result[index] = replace(timings[index], score=score, timing="doubtful" if doubtful else "aligned")
+        told = timings[index].told if fit == 1 else None  # it did not hear how long the word is
+        result[index] = replace(timings[index], score=score, timing="doubtful" if doubtful else "aligned", told=told)
     return result
+
+
+def witnessed(timing: WordTiming, min_word_score: float, trust: float = 1.0) -> WordTiming:
+    """The timing with the score, times `trust`, that its letters and its second witness, where it has one, make together."""
+    if timing.timing not in JUDGED:
+        return timing
+    score = timing.score * trust
+    if timing.told is None:
+        return replace(timing, score=score, timing="doubtful" if score < min_word_score else timing.timing)
+    score = min(1.0, (score * exp(timing.told)) ** TOGETHER)
+    return replace(timing, score=score, timing="doubtful" if score < min_word_score else "aligned")
 
 
 def judge_beside_others(timings: Sequence[WordTiming], min_word_score: float) -> list[WordTiming]:
@@ -80,17 +96,13 @@ def judge_beside_others(timings: Sequence[WordTiming], min_word_score: float) ->
 
     Scores are multiplied by the odds of a word being right, beside the usual odds; the share of doubtful words is estimated from
     the segment's own, with `EXPECTED_WORDS` of `USUAL_DOUBT` as its prior. Once, and by the words below the bound alone: in
-    turns, or by every score's own odds, a voice that is heard less well throughout would lose all of its words.
+    turns, or by every score's own odds, a voice that is heard less well throughout would lose all of its words. By letters
+    alone: what a second witness says goes to each word's own score afterwards, for it knows a segment's other words.
     """
     judged = [timing.timing == "doubtful" for timing in timings if timing.timing in JUDGED]
     share = (EXPECTED_WORDS * USUAL_DOUBT + sum(judged)) / (EXPECTED_WORDS + len(judged))
     trust = min(1.0, (1 - share) / share * USUAL_DOUBT / (1 - USUAL_DOUBT))
-
-    def beside_others(timing: WordTiming) -> WordTiming:
-        score = timing.score * trust
-        return replace(timing, score=score, timing="doubtful" if score < min_word_score else timing.timing)
-
-    return [beside_others(timing) if timing.timing in JUDGED else timing for timing in timings]
+    return [witnessed(timing, min_word_score, trust) for timing in timings]
 
 
 def uncovered_share(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from pipeline.align.parakeet import ParakeetPieces
 from pipeline.align.viterbi import TokenSpan, TooShort, token_spans, viterbi, with_star
 from pipeline.align.whisper_letters import WhisperLetters
 from pipeline.networks.resolver import ctc_model, licence_notes
+from pipeline.text.languages import language_code
 from pipeline.text.romanise import check_romaniser, is_romanised, romanised
 from pipeline.text.tokens import Token
 from schemas.cards import Card
@@ -78,7 +80,16 @@ class CtcAligner:
         Raises:
             AlignError: too short for its letters, or they are not what is heard (the message says the score).
         """
-        return self.align_heard(self._model.log_probs(audio), audio, tokens)
+        if not isinstance(self._model, WhisperLetters):
+            return self.align_heard(self._model.log_probs(audio), audio, tokens)
+        emissions, sound = self._model.listen(audio)
+        english = language_code(language) == "en"
+        return replace(self.align_heard(emissions, audio, tokens), sound=sound if english else None)
+
+    def ask(self, segments: Sequence[tuple[Sequence[Token], Alignment]]) -> list[Alignment]:
+        """See `SecondWitness`: by the decoder, where the model has one that is asked."""
+        witness = self._model.witness if isinstance(self._model, WhisperLetters) else None
+        return [alignment for _, alignment in segments] if witness is None else witness.ask(segments)
 
     @property
     def batch_size(self) -> int:

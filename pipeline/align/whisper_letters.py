@@ -15,9 +15,11 @@ import numpy as np
 from pydantic import Field, ValidationError
 
 from pipeline.align.ctc_model import PRIORS, Alphabet, read_alphabet, read_log_priors
+from pipeline.align.whisper_witness import RULES, Sound, WhisperWitness
+from pipeline.asr.whisperx import file_hashes
 from pipeline.asr.whisperx import model_directory as whisper_directory
 from pipeline.networks.model_files import model_directory, read_json, torch_device, torch_dtype, weight_hashes
-from pipeline.networks.windows import ConvGrid, plan_windows
+from pipeline.networks.windows import ConvGrid, Window, plan_windows
 from schemas.audio import SAMPLE_RATE
 from schemas.cards import hash_directory
 from schemas.config import ConfigError, StrictModel
@@ -34,7 +36,7 @@ class HeadConfig(StrictModel):
     encoder: str
     """The Whisper that it was trained on, by name."""
     encoder_sha256: str
-    """`whisper_encoder.hash_tensors` of that Whisper's encoder: on another one the head hears nothing."""
+    """`encoder.hash_tensors` of that Whisper's encoder: on another one the head hears nothing."""
     hidden: int
     num_convolutions: int
     pad_token_id: int = 0
@@ -52,6 +54,8 @@ class WhisperLetters:
         self.grid = ConvGrid(hop=HOP, field=400)
         self._encoder: Any = None
         self._head: Any = None
+        self.witness: WhisperWitness | None = None
+        """The decoder, once open, where it is asked and the Whisper is an English one."""
         self._log_priors: np.ndarray | None = None
         self._device = "cpu"
         self._dtype: Any = None
@@ -67,9 +71,12 @@ class WhisperLetters:
         head = model_directory(self.spec.model, "words.model")
         if not (head / "vocab.json").is_file():
             raise ConfigError(f"{head} has no vocab.json: the letters of its head are not known")
-        self._encoder_directory()
+        encoder = self._encoder_directory()
         hashes = {**weight_hashes(head), **hash_directory(head, ("vocab.json", PRIORS))}
-        return {**hashes, "encoder": self._config(head).encoder_sha256}
+        hashes["encoder"] = self._config(head).encoder_sha256
+        if self.spec.ask_decoder:
+            hashes |= {"decoder": file_hashes(str(encoder.resolve()))["model.bin"], "decoder rules": RULES}
+        return hashes
 
     def open(self) -> None:
         """Load encoder and head.
@@ -80,7 +87,7 @@ class WhisperLetters:
         from safetensors.torch import load_file
 
         from pipeline.networks.letter_head import LetterHead
-        from pipeline.networks.whisper_encoder import WhisperEncoder, hash_tensors, read_ctranslate2
+        from pipeline.networks.whisper.encoder import WhisperEncoder, hash_tensors, read_ctranslate2
 
         if self._window()[0] < 1:
             raise ConfigError("words.context_seconds leaves no window: a Whisper encoder hears 30 s, context included")
@@ -108,22 +115,29 @@ class WhisperLetters:
         except RuntimeError as error:
             raise ConfigError(f"the weights in {folder} cannot be loaded: {str(error).splitlines()[0]}") from error
         self._encoder, self._head = (module.eval().requires_grad_(False).to(self._device) for module in (encoder, head))
+        if self.spec.ask_decoder:
+            self.witness = WhisperWitness.load(self._encoder_directory(), tensors, self._device)
         if (folder / PRIORS).is_file():
             self._log_priors = read_log_priors(folder / PRIORS, self.alphabet.labels)
 
     def close(self) -> None:
         """Release the models."""
-        self._encoder = self._head = None
+        self._encoder = self._head = self.witness = None
 
     def log_probs(self, audio: np.ndarray) -> np.ndarray:
         """Log probabilities of float32 [n] samples at 16 kHz: float32 [n // 320, labels]; windows where it is long."""
+        return self.listen(audio)[0]
+
+    def listen(self, audio: np.ndarray) -> tuple[np.ndarray, Sound | None]:
+        """`log_probs`, and what the second witness hears where there is one."""
         assert self._encoder is not None, "open() comes before log_probs()"
         import torch
 
         num_frames = len(audio) // HOP
         emissions = np.empty((num_frames, len(self.alphabet.labels)), np.float32)
         if not num_frames:
-            return emissions
+            return emissions, None
+        heard: list[tuple[Window, Any]] = []
         with torch.inference_mode():
             wave = torch.from_numpy(np.ascontiguousarray(audio, np.float32)).to(self._device)
             mel = self._encoder.log_mel(wave[None])  # of the whole audio: loudness is relative to its loudest moment
@@ -131,13 +145,15 @@ class WhisperLetters:
                 with torch.autocast(self._device, self._dtype, enabled=self.spec.dtype != "float32"):
                     states = self._encoder(mel[..., 2 * window.start : 2 * window.stop])
                     logits = self._head(states)[0]
+                if self.witness is not None:
+                    heard.append((window, self.witness.hear(states[-1].float())))
                 log_probs = torch.log_softmax(logits.float(), dim=-1)
                 if self._log_priors is not None:
                     priors = torch.from_numpy(self._log_priors).to(self._device)
                     log_probs = torch.log_softmax(log_probs - priors, dim=-1)
                 kept = slice(window.keep_start - window.start, window.keep_stop - window.start)
                 emissions[window.keep_start : window.keep_stop] = log_probs[kept].cpu().numpy()
-        return emissions
+        return emissions, Sound(windows=heard) if heard else None
 
     def log_probs_batch(self, clips: Sequence[np.ndarray]) -> list[np.ndarray]:
         """`log_probs` of each clip: they go one by one, for this encoder masks nothing."""

@@ -68,7 +68,7 @@ class WhisperXRecogniser:
         return Card(
             kind="asr",
             name=Path(self._spec.model).name,
-            facts=_hashes(str(folder.resolve())),
+            facts=file_hashes(str(folder.resolve())),
             notes=licence_notes(Wanted(field="transcripts.model", form="ctranslate2", name=self._spec.model)),
         )
 
@@ -191,5 +191,6 @@ def model_directory(model: str, key: str = "transcripts.model") -> Path:
 
 
 @lru_cache(maxsize=4)
-def _hashes(folder: str) -> dict[str, str]:
+def file_hashes(folder: str) -> dict[str, str]:
+    """The sha256 of each file of a Whisper directory that this process has not yet hashed, once."""
     return hash_directory(folder, FILES)

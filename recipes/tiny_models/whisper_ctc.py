@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from model.inference.placement import DEVICE_HELP, checked_device
 from pipeline.networks.letter_head import LetterHead
-from pipeline.networks.whisper_encoder import WhisperEncoder, hash_tensors, read_ctranslate2
+from pipeline.networks.whisper.encoder import WhisperEncoder, hash_tensors, read_ctranslate2
 from recipes.tiny_models import letters
 from recipes.tiny_models.batches import Share, cosine, load_corpus, save_checkpoint
 from recipes.tiny_models.degrade import degrade

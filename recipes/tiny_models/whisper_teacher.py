@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from pipeline.networks.whisper_encoder import WhisperEncoder, read_ctranslate2
+from pipeline.networks.whisper.encoder import WhisperEncoder, read_ctranslate2
 from recipes.voices.settings import packages
 
 

@@ -17,7 +17,7 @@ from transformers import WhisperConfig, WhisperModel
 from pipeline.align.ctc import CtcAligner
 from pipeline.align.whisper_letters import WhisperLetters
 from pipeline.networks.letter_head import LetterHead
-from pipeline.networks.whisper_encoder import WhisperEncoder, hash_tensors, read_ctranslate2
+from pipeline.networks.whisper.encoder import WhisperEncoder, hash_tensors, read_ctranslate2
 from pipeline.text.tokens import tokenise
 from schemas.config import ConfigError
 from schemas.errors import ModelError

@@ -13,6 +13,7 @@ import mmap
 import struct
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -32,11 +33,11 @@ _DTYPES = {0: "<f4", 1: "<i1", 2: "<i2", 3: "<i4", 4: "<f2"}
 """Numbers of CTranslate2's data types."""
 
 
-def read_ctranslate2(path: Path) -> dict[str, np.ndarray]:
-    """The encoder's tensors of a CTranslate2 model file (binary version 6), by their names without "encoder/".
+def read_ctranslate2(path: Path, part: Literal["encoder", "decoder"] = "encoder") -> dict[str, np.ndarray]:
+    """The tensors of a part of a CTranslate2 model file (binary version 6), by their names without the part's.
 
     Raises:
-        ConfigError: the file is no such file, or its encoder is quantised to integers.
+        ConfigError: the file is no such file, or this part of it is quantised to integers.
     """
     with open(path, "rb") as file:
         data = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
@@ -64,11 +65,11 @@ def read_ctranslate2(path: Path) -> dict[str, np.ndarray]:
             name = take_name()
             shape = [take("I") for _ in range(take("B"))]
             dtype, size = _DTYPES[take("B")], take("I")
-            if name.startswith("encoder/"):
+            if name.startswith(f"{part}/"):
                 array = np.frombuffer(data[position : position + size], dtype).reshape(shape)
                 if shape and array.dtype.kind == "i" and array.dtype.itemsize < 4:
                     raise ConfigError(f"{path} is quantised to integers; a file in float16 or float32 is needed")
-                tensors[name.removeprefix("encoder/")] = array
+                tensors[name.removeprefix(f"{part}/")] = array
             position += size
     except (struct.error, KeyError, UnicodeDecodeError, ValueError) as error:
         raise ConfigError(f"{path} is no CTranslate2 model, or it is incomplete: fetch it again") from error
