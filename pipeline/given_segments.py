@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 
+import numpy as np
+
 from pipeline.source.base import AudioReader
 from pipeline.stage import StageResult, WithoutModel, refuse, rows_of
 from schemas.arrow import Row
@@ -16,6 +18,8 @@ from schemas.tables import Recording, Reject, RejectCode, Segment, segment_id
 
 TOLERANCE = 640
 """Samples (40 ms) by which an utterance may end after its recording: corpora round to hundredths. It is cut there."""
+TICK = 160
+"""Samples (10 ms): how finely is counted which audio rejects have lost."""
 
 
 class GivenSegmentsStage(WithoutModel):
@@ -54,7 +58,7 @@ class GivenSegmentsStage(WithoutModel):
         elif whole:
             given = Given(segments=[GivenSegment(place=recording.uri, start=0, end=None)])
         rows: list[Segment] = []
-        parts: list[Reject] = []
+        refused: list[tuple[GivenSegment, Reject]] = []
         last: dict[int, tuple[Segment, str]] = {}
         for utterance in given.segments:
             outcome = self._segment(recording, utterance, whole)
@@ -64,7 +68,8 @@ class GivenSegmentsStage(WithoutModel):
                 rows.append(outcome)
                 last[outcome.channel] = outcome, utterance.place
             else:
-                parts.append(_part(recording, *outcome))
+                refused.append((utterance, _part(recording, *outcome)))
+        parts = _counted_once(recording.num_samples_16k, rows, refused)
         if rows:
             return rows, parts
         if whole:
@@ -93,7 +98,7 @@ class GivenSegmentsStage(WithoutModel):
         channel = channel_of(utterance.channel, recording.channels)
 
         def refuse(code: RejectCode, detail: str) -> tuple[RejectCode, GivenProblem]:
-            return code, GivenProblem(place=utterance.place, detail=detail, seconds=seconds)
+            return code, GivenProblem(place=utterance.place, detail=detail)
 
         if end <= start and utterance.end is not None:
             return refuse("bad_row", f"it begins at {start / SAMPLE_RATE:.3f} s and ends at {end / SAMPLE_RATE:.3f} s")
@@ -121,6 +126,28 @@ class GivenSegmentsStage(WithoutModel):
             speech_prob=1.0,
             cut_reason="whole" if whole else "given",
         )
+
+
+def _counted_once(
+    num_samples: int, rows: Sequence[Segment], refused: Sequence[tuple[GivenSegment, Reject]]
+) -> list[Reject]:
+    """The rejects, each with the seconds of audio that are lost with it: those that its row states, the recording has, and no
+    segment and no reject before it holds. A row may state hours, which must not outweigh what came in.
+    """
+    if not refused:
+        return []
+    is_counted = np.zeros(-(-num_samples // TICK), dtype=bool)
+    for row in rows:
+        is_counted[row.start // TICK : -(-row.end // TICK)] = True
+    rejects = []
+    for utterance, reject in refused:
+        end = num_samples if utterance.end is None else min(utterance.end, num_samples)
+        stated = is_counted[utterance.start // TICK : -(-end // TICK)]
+        lost = int(np.count_nonzero(~stated)) * TICK
+        stated[:] = True
+        seconds = max(0, min(lost, end - utterance.start)) / SAMPLE_RATE
+        rejects.append(reject.model_copy(update={"seconds": seconds}))
+    return rejects
 
 
 def between_words(words: Sequence[GivenWord], num_samples: int, most: int) -> list[tuple[int, int]]:
@@ -154,14 +181,13 @@ def _after(
     if segment.start >= before.end:
         return segment
     begin, until = segment.start / SAMPLE_RATE, before.end / SAMPLE_RATE
-    seconds = (segment.end - segment.start) / SAMPLE_RATE
     detail = f"it begins at {begin:.3f} s, within the utterance of {place}, which lasts until {until:.3f} s"
-    return "bad_row", GivenProblem(place=utterance.place, detail=detail, seconds=seconds)
+    return "bad_row", GivenProblem(place=utterance.place, detail=detail)
 
 
 def _part(recording: Recording, code: RejectCode, problem: GivenProblem) -> Reject:
     detail = f"{problem.place}: {problem.detail}"
-    return refuse(recording, GivenSegmentsStage.name, code, detail, part=problem.place, seconds=problem.seconds)
+    return refuse(recording, GivenSegmentsStage.name, code, detail, part=problem.place, seconds=0.0)
 
 
 def _none_left(recording: Recording, given: Given) -> Reject:

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-import json
 import tarfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, BinaryIO
 
 from pipeline.corpora.base import Corpus, CorpusFolder, CorpusRow, is_audio, to_samples
 from pipeline.corpora.manifests import facts_of, manifest_names
+from pipeline.corpora.tables import AS_UTF8
+from schemas.config import json_object
 from schemas.storage.retry import asked_again, time_mends
 
 MAX_SIDECAR = 1 << 24
 """Bytes: no transcript is longer, and a member that claims to be is not read."""
 SIDECARS = (".json", ".txt")
+PIECE = 1 << 16
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,6 +70,10 @@ def _members(files: CorpusFolder, tar: str) -> Iterator[TarMember | Damage]:
                         file.seek(info.offset_data)
                         content = file.read(info.size)
                     yield TarMember(name=name, offset=info.offset_data, size=info.size, content=content)
+            if why := _after_the_last(file, opened.offset, size):
+                yield Damage(
+                    name="", detail=f"{tar} {why} after {count} members: what else it holds is lost; fetch it again"
+                )
     except tarfile.TarError as error:
         what = f"{tar} is damaged or cut short after {count} members: fetch it again ({error})"
         if count == 0:
@@ -76,6 +83,20 @@ def _members(files: CorpusFolder, tar: str) -> Iterator[TarMember | Damage]:
         if not files.is_local and time_mends(tar, error):
             raise
         yield Damage(name="", detail=f"{tar} cannot be read: {error}")
+
+
+def _after_the_last(file: BinaryIO, end: int, size: int) -> str:
+    """What is wrong with a tar behind the last member that tarfile reads, which stops in silence at whatever is no header."""
+    file.seek(end)
+    block = file.read(tarfile.BLOCKSIZE)
+    if not block:
+        return "" if end > size else "is cut short: no blocks of zeros end it"
+    if any(block):
+        return "is damaged: no header begins"
+    while piece := file.read(PIECE):
+        if any(piece):
+            return "has another tar joined to it, or is damaged: bytes follow the blocks that end it"
+    return ""
 
 
 @dataclass
@@ -109,13 +130,22 @@ def _take(corpus: Corpus, samples: dict[str, list[_Sample]], member: TarMember) 
             found.append(_Sample(facts=found[-1].facts, problem=found[-1].problem))
         found[-1].audio = member
     elif member.content is not None and member.name.lower().endswith(".txt"):
-        found[-1].facts.setdefault("text", member.content.decode("utf-8-sig", "replace"))
+        with _noted(found[-1], member):
+            found[-1].facts.setdefault("text", member.content.decode("utf-8-sig"))
     elif member.content is not None:
-        try:
-            facts = json.loads(member.content)
-            found[-1].facts.update(facts if isinstance(facts, dict) else {})
-        except ValueError as error:
-            found[-1].problem = f"{member.name} is not JSON: {error}"
+        with _noted(found[-1], member):
+            found[-1].facts.update(json_object(member.content.decode("utf-8-sig")))
+
+
+@contextmanager
+def _noted(sample: _Sample, member: TarMember) -> Iterator[None]:
+    """A sidecar that cannot be read is a problem of its sample, whose audio goes on."""
+    try:
+        yield
+    except UnicodeDecodeError as error:
+        sample.problem = f"{member.name} is not UTF-8: {error.reason} at byte {error.start}: {AS_UTF8}"
+    except ValueError as error:
+        sample.problem = f"{member.name}: {error}"
 
 
 def _rows(tar: str, sample: _Sample) -> Iterator[CorpusRow]:

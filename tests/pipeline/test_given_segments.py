@@ -71,6 +71,8 @@ def test_every_row_is_a_segment_at_its_own_times_or_a_reject_with_its_place(
         assert segment.end in (item.end, milliseconds * 16)
         assert item.end - segment.end <= 640
         assert item.place not in parts
+    lost = sum(reject.seconds for reject in rejects)
+    assert lost <= milliseconds / 1000 + 0.01 * len(parts), "no more is lost than came in"
     for one, other in pairwise(segments):
         assert one.channel != other.channel or one.end <= other.start
 
@@ -94,3 +96,16 @@ def test_an_end_that_is_rounded_up_is_cut_at_the_end_of_the_recording() -> None:
     segments, rejects = stage(recording(SECOND, Given(segments=came)))
     assert not segments
     assert [reject.part for reject in rejects] == ["a:1", ""]
+
+
+def test_a_row_that_states_hours_loses_the_audio_that_is_there_and_in_no_segment() -> None:
+    """One lying row among good ones must not make the share of rejected audio 100 % and end the run."""
+    came = [
+        GivenSegment(place="a:1", start=0, end=5 * SECOND, text="x"),
+        GivenSegment(place="a:2", start=4 * SECOND, end=1000 * 3600 * SECOND, text="y"),
+        GivenSegment(place="a:3", start=7 * SECOND, end=99 * SECOND, text="z"),
+        GivenSegment(place="a:4", start=2 * SECOND, end=4 * SECOND, text="within the first"),
+    ]
+    segments, rejects = stage(recording(10 * SECOND, Given(segments=came)))
+    assert [(row.start, row.end) for row in segments] == [(0, 5 * SECOND)]
+    assert {reject.part: reject.seconds for reject in rejects} == {"a:2": 5.0, "a:3": 0.0, "a:4": 0.0}

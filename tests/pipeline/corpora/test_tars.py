@@ -1,0 +1,41 @@
+"""Tars of audio: what is damaged, joined or cut is said, and sidecars are read strictly."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from schemas.spec import Source
+from tests.pipeline.corpora.fixtures import spoken, write_tar
+from tests.pipeline.corpora.test_layouts import first_stages
+
+
+def test_what_tarfile_would_pass_over_in_silence_is_a_reject_of_the_tar(tmp_path: Path) -> None:
+    """It ends at the first block that is no header, whatever follows: damage, another tar behind the end, a file cut between."""
+    for name, number in (("whole", 1), ("other", 4)):
+        write_tar(tmp_path / f"{name}.tar", [(f"{name}-{n}.flac", spoken(number + n)) for n in range(2)])
+    whole, other = ((tmp_path / f"{name}.tar").read_bytes() for name in ("whole", "other"))
+    second = whole.index(b"whole-1.flac")
+    damaged = whole[:second] + bytes(4) + whole[second + 4 :]
+    end = whole.rindex(whole.rstrip(b"\0")[-8:]) + 8
+    for name, content in {
+        "damaged": damaged,
+        "joined": whole + other,
+        "cut": whole[: -(-end // 512) * 512],
+    }.items():
+        (tmp_path / f"{name}.tar").write_bytes(content)
+    _, _, _, rejects = first_stages(Source(uri=str(tmp_path), layout="webdataset"))
+    said = {reject.id: reject.detail for reject in rejects if reject.code == "decode_error"}
+    assert said.keys() == {"damaged.tar", "joined.tar", "cut.tar"}
+    assert "no header begins after 1 members" in said["damaged.tar"]
+    assert "another tar joined to it" in said["joined.tar"]
+    assert "no blocks of zeros end it after 2 members" in said["cut.tar"]
+
+
+@pytest.mark.parametrize("name,content", [("a.txt", b"caf\xe9"), ("a.json", b'{"text": "x", "text": "y"}')])
+def test_a_sidecar_in_a_tar_is_read_as_strictly_as_one_beside_a_file(tmp_path: Path, name: str, content: bytes) -> None:
+    write_tar(tmp_path / "a.tar", [("a.flac", spoken(1)), (name, content)])
+    (recording,), _, _, rejects = first_stages(Source(uri=str(tmp_path), layout="webdataset"))
+    assert recording.transcript is None
+    assert any(reject.code == "bad_row" and name in reject.detail for reject in rejects)
