@@ -38,6 +38,8 @@ ARCHIVES = (
     (0, b"Rar!", "a rar archive"),
     (257, b"ustar", "a tar archive"),
 )
+MOSTLY = 0.8
+"""The share of the letters of a wide text that are of the West, at least, where no byte order mark says what it is."""
 LFS_POINTER = b"version https://git-lfs"
 BYTE_ORDER_MARKS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
@@ -52,6 +54,8 @@ def refuse_foreign(head: bytes) -> None:
         )
     if head.startswith(LFS_POINTER):
         raise damaged("it is a pointer of Git LFS to the file, and not the file: run `git lfs pull`")
+    if encoding := _wide_encoding(head):
+        raise damaged(f"it is text ({encoding}) and no audio")
     if is_text(head, "utf-8"):
         raise damaged(f"it is text and no audio, perhaps what a server said instead: fetch it again; {_begins(head)}")
     if name := _named(AUDIO, head):
@@ -67,6 +71,17 @@ def refuse_utf16(head: bytes) -> None:
     """Raises AudioError where a text in UTF-16 begins with its byte order mark."""
     if head.startswith(BYTE_ORDER_MARKS) and is_text(head, "utf-16"):
         raise damaged("it is text (UTF-16) and no audio")
+
+
+def _wide_encoding(head: bytes) -> str | None:
+    """UTF-16 or UTF-32 without a mark that says so, by its zeros: most letters of the West have one in every place but one."""
+    for name, width in (("UTF-32", 4), ("UTF-16", 2)):
+        for place, order in ((0, "le"), (width - 1, "be")):
+            letters = len(head[place::width])
+            zeros = head.count(0) - head[place::width].count(0)
+            if zeros >= MOSTLY * letters * (width - 1) and is_text(head, f"{name}-{order}"):
+                return name
+    return None
 
 
 def is_text(head: bytes, encoding: str) -> bool:

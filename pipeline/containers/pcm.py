@@ -105,6 +105,11 @@ def _wav_piece(data: ByteReader, start: int) -> tuple[AudioPiece, int | None]:
             sound = (body, length)
         elif not _is_chunk(data, place):
             break
+        elif name == b"LIST" and data.at(body, 4) == b"wavl":
+            raise AudioError(
+                "unsupported",
+                "its samples lie in a list of stretches and silences (`wavl`), which is not read: write it anew as one block",
+            )
         elif length > there:
             if sound is None:
                 raise damaged("the file is cut short inside its header")

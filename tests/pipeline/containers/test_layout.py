@@ -328,6 +328,15 @@ def test_what_is_no_audio_is_named_with_its_remedy() -> None:
         b"Good morning. This is a letter.\n" * 40: "text and no audio",
         "Voil\u00e0, \U0001f600 un texte.\r\n".encode() * 40: "text and no audio",
         "This is a text.\r\n".encode("utf-16") * 40: r"text \(UTF-16\)",
+        **{
+            "This is a text, d\u00e9j\u00e0 vu.\r\n".encode(encoding): rf"text \({encoding[:6].upper()}\)"
+            for encoding in ("utf-16-le", "utf-16-be", "utf-32-le", "utf-32-be")
+        },
+        b"RIFF\x4c\0\0\0WAVEfmt "
+        + wav[16:36]
+        + b"LIST\x2c\0\0\0wavl"
+        + b"data\x20\0\0\0"
+        + wav[4000:4032]: "one block",
         archive.getvalue(): "a zip archive: unpack it",
         packed.getvalue(): "a tar archive: unpack it",
         gzip.compress(wav): "compressed by gzip: unpack it",
