@@ -97,6 +97,7 @@ def planned_memory(config: TrainConfig, corpus: TrainingData, ranks: int, room_g
         shards=min(config.sharding.group or ranks, ranks),
         muon=config.optimiser.kind == "muon",
         keeps_gathered=config.sharding.after_forward == "keep",
+        narrow=config.sharding.gather == "bf16",
     )
     parts = {
         name: size / 2**30

@@ -1,6 +1,7 @@
 """The process that measures batches, for `jobs.gpu.check`, which starts it as often as needed.
 
-CTranslate2 keeps memory that it has freed, so that the next network would seem to take less: a new process after each Whisper.
+CTranslate2 keeps memory that it has freed, and so does glibc, so that the next network would seem to take less: a new process
+after each Whisper, and after each network on a processor.
 """
 
 from __future__ import annotations
@@ -51,9 +52,8 @@ def main(arguments: Sequence[str]) -> int:
     work: dict[str, Callable[[], dict[str, Any]]] = {
         name: partial(attempt, pieces[name], Path(record).parent) for name in names
     }
-    return work_through(
-        Path(record), work, anew={name for name in names if isinstance(pieces[name].spec, WhisperXSpec)}
-    )
+    anew = {name for name in names if given.device == "cpu" or isinstance(pieces[name].spec, WhisperXSpec)}
+    return work_through(Path(record), work, anew=anew)
 
 
 if __name__ == "__main__":

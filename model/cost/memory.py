@@ -34,6 +34,8 @@ class MemoryPlan:
     muon: bool
     keeps_gathered: bool
     """Whether a layer's gathered weights stay until the backward pass."""
+    narrow: bool = False
+    """Whether weights of layers travel between ranks as bf16."""
 
 
 def memory_by_part(config: ModelConfig, plan: MemoryPlan) -> dict[str, float]:
@@ -45,15 +47,19 @@ def memory_by_part(config: ModelConfig, plan: MemoryPlan) -> dict[str, float]:
     largest = max(sum(p.numel() for p in layer.parameters()) for layer in layers)
     moments = 2 * size - (hidden if plan.muon else 0)
     width = BF16 if plan.bf16 else FP32
-    copies = size if plan.shards == 1 or plan.keeps_gathered else largest * 2 + (size - hidden)
-    whole = plan.shards == 1
+    if plan.shards == 1:
+        copies = BF16 * size if plan.bf16 else 0
+    else:  # what is outside layers stays; a layer's weights as they come and as they are used, its whole gradients as they go
+        travels = BF16 if plan.narrow else FP32
+        gathered = travels * (hidden + largest if plan.keeps_gathered else 2 * largest) + FP32 * (size - hidden)
+        copies = gathered + FP32 * largest + (BF16 * largest if plan.bf16 and not plan.narrow else 0)
     rows = config.vocabulary.size if config.vocabulary else 0
     logits = min(CHUNK, rows * plan.elements) * (2 * FP32 + width)
     return {
         "weights": FP32 * size / plan.shards,
         "gradients": FP32 * size / plan.shards,
         "optimiser": FP32 * moments / plan.shards,
-        "weights as the products take them": (0 if whole and not plan.bf16 else width * copies),
+        "weights as the products take them": copies,
         "activations": _activations(config, plan),
         "head": logits + 2 * FP32 * rows * _head_dim(config),
     }

@@ -19,6 +19,7 @@ from torch import nn
 from torch._functorch import config as functorch
 from torch.profiler import ProfilerActivity, profile
 
+from model.cost.flops import count_batch, training_flops
 from model.cost.memory import MemoryPlan, memory_by_part
 from model.cost.presets import empty_model, plain_like
 from model.cost.synthetic import synthetic_batch
@@ -85,7 +86,7 @@ def training(
         synthetic_batch(config.data_vocabulary, ELEMENTS, ELEMENTS if plain else LATENTS, seed=seed)
         for seed in range(micro)
     ]
-    flops = sum(empty_model(config).training_flops(batch) for batch in batches)
+    flops = sum(training_flops(empty_model(config), count_batch(batch, config)) for batch in batches)
     targets = float(sum(int(batch.loss_mask_N.sum()) for batch in batches))
     elements = sum(int((batch.doc_id_N >= 0).sum()) for batch in batches)
     latents = sum(int(batch.latent_id_N.max()) + 1 for batch in batches)

@@ -25,11 +25,13 @@ def accumulate(
     then nats by source and kind of target where the batches name their S sources: fp64 [4 + 3 S]."""
     device = batches[0].ids_N.device
     kinds = KINDS * batches[0].num_sources
+    sharded = isinstance(module, FSDPModule)
     totals = torch.zeros(4 + kinds, dtype=torch.float64, device=device)
     for number, batch in enumerate(batches, start=1):
-        if isinstance(module, FSDPModule):  # gradients are summed over ranks once a step, with its last micro-batch
+        if sharded:  # gradients are summed over ranks once a step, with its last micro-batch
             module.set_requires_gradient_sync(number == len(batches))
-        with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
+        # autocast's cache would keep a copy of all gathered weights until the forward pass ends
+        with torch.autocast(device.type, torch.bfloat16, enabled=bf16, cache_enabled=not sharded):
             sums = module(batch, True) if z_loss else module(batch)
         loss = sums.nll_text + sums.nll_unit
         if sums.squares is not None:
