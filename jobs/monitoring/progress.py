@@ -138,7 +138,8 @@ class Progress:
             waited = duration(time.monotonic() - self._begun)
             here = sum(load.workers for load in self._pools().values())
             at = f"{here} workers are at their first partitions" if here else "workers are starting"
-            return f"nothing is committed yet: {at} ({waited})"
+            new = "new " if any(stage.units_done for stage in self.stages.values()) else ""  # a run that goes on
+            return f"nothing {new}is committed yet: {at} ({waited})"
         done = "" if now.share_done is None else f"{now.share_done:.0%} done: "
         counts = ", ".join(f"{name} {it.units_done}/{it.units}" for name, it in self.stages.items())
         rejects: Counter[str] = sum((stage.rejects for stage in self.stages.values()), Counter())

@@ -155,6 +155,9 @@ def test_a_line_says_done_rate_rejects_busy_and_time_left(tmp_path: Path) -> Non
     assert "nothing is committed yet: workers are starting" in shown.line()
     loads |= {"cheap-pool": Load(workers=1, working=1), "dear-pool": Load(workers=2, working=2)}
     assert "nothing is committed yet: 3 workers are at their first partitions" in shown.line()
+    shown.stages["cheap"].units_done = 1  # of the run before
+    assert "nothing new is committed yet: 3 workers" in shown.line()
+    shown.stages["cheap"].units_done = 0
     shown._look()
     loads["cheap-pool"] = Load(workers=1, working=0)
     shown._look()
