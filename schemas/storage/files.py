@@ -131,10 +131,14 @@ class Files:
     def _write_temporary(target: str, data: bytes) -> str:
         temporary = f"{target}.{uuid.uuid4().hex}.tmp"
         os.makedirs(os.path.dirname(target), exist_ok=True)
-        with open(temporary, "xb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
+        try:
+            with open(temporary, "xb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError:  # on a full disk half a file is in the way of what is tried next
+            Path(temporary).unlink(missing_ok=True)
+            raise
         return temporary
 
     def read_bytes(self, relative: str) -> bytes:

@@ -1,5 +1,6 @@
 """A file is published whole or not at all."""
 
+import errno
 import os
 import subprocess
 import sys
@@ -65,6 +66,16 @@ def test_what_goes_to_stdout_joins_what_is_there(tmp_path: Path) -> None:
     with log.open("a") as out:
         subprocess.run([sys.executable, "-c", code], stdout=out, check=True)
     assert log.read_text() == "of old\nbefore\nwhole"
+
+
+def test_a_disk_that_is_full_is_not_left_fuller(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space left"):
+        Files(str(tmp_path)).write_bytes("folder/a.json", b"{}")
+    assert list((tmp_path / "folder").iterdir()) == []
 
 
 def test_a_file_that_goes_while_its_folder_is_listed_takes_no_other_from_the_list(tmp_path: Path) -> None:
