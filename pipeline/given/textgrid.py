@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from praatio.utilities.errors import PraatioException
 from praatio.utilities.textgrid_io import parseTextgridStr
 
 from pipeline.corpora.base import to_samples
@@ -64,6 +65,6 @@ def _tiers(text: str) -> list[tuple[str, list[tuple[int, int, str]]]]:
             if not intervals or intervals[-1][1] < to_samples(tier["xmax"]) - 16:
                 raise ValueError(f"its tier {tier['name']} ends before its time: the file is cut short")
             found.append((str(tier["name"]), [row for row in intervals if row[2].lower() not in SILENCE]))
-    except (IndexError, KeyError, TypeError) as error:
+    except (PraatioException, IndexError, KeyError, TypeError) as error:
         raise ValueError(f"it cannot be read as a TextGrid: {error}") from error
     return found

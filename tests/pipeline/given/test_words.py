@@ -136,7 +136,7 @@ def test_official_rows_and_slamkit_rows_give_words_on_the_units_clock(tmp_path: 
 
 def test_what_cannot_be_used_costs_its_own_recording(tmp_path: Path) -> None:
     """An empty tier, a file cut short, no tier of words, words of another file, lines that are none: a sentence each."""
-    names = ("good", "empty", "cut", "tierless", "none", "overlap")
+    names = ("good", "empty", "cut", "tierless", "none", "untimed", "overlap")
     for number, name in enumerate(names):
         voice(tmp_path / f"{name}.flac", number)
         save_textgrid(tmp_path / f"{name}.TextGrid", [(0.1, 0.2, "yes")], 0.5)
@@ -145,6 +145,7 @@ def test_what_cannot_be_used_costs_its_own_recording(tmp_path: Path) -> None:
     (tmp_path / "cut.TextGrid").write_text(whole[: whole.index('"yes"') + 6])
     (tmp_path / "tierless.TextGrid").write_text(whole.replace('"words"', '"letters"'))
     (tmp_path / "none.TextGrid").write_text("not a TextGrid")
+    (tmp_path / "untimed.TextGrid").write_text(whole.replace("xmin = 0.1", "xmin = soon"))
     (tmp_path / "overlap.TextGrid").unlink()
     rows = "overlap 1 0.1 0.2 yes\noverlap 1 0.2 0.2 no\nother 1 0 1 a\nother 1 1 1 b\ngood 1 soon 1 c\ngood 1 0\n"
     text(tmp_path / "x.ctm", rows)
@@ -163,6 +164,7 @@ def test_what_cannot_be_used_costs_its_own_recording(tmp_path: Path) -> None:
     assert "cut.TextGrid" in said["cut.flac"]
     assert "it has letters" in said["tierless.flac"]
     assert "no TextGrid" in said["none.flac"]
+    assert "cannot be read as a TextGrid" in said["untimed.flac"]
     assert "overlap" in said["overlap.flac"]
 
 
