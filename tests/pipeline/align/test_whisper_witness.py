@@ -112,7 +112,7 @@ def test_no_witness_lifts_a_word_that_is_too_long_for_its_letters() -> None:
     """It hears which words are said, not how long each of them is."""
     audio = np.random.default_rng(0).normal(0, 0.1, 16_000 * 5).astype(np.float32)
     token = Token(text="on", char_start=0, char_end=2, spoken=("on",))
-    (judged,) = judge([timing(0.9, 1.0, seconds=4.0)], [token], audio, 0.15)
+    (judged,) = judge([timing(0.9, 3.0, seconds=4.0)], [token], audio, 0.15)
     (final,) = judge_beside_others([judged], 0.15)
     assert final.timing == "doubtful"
     assert final.score < 0.15
