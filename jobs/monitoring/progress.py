@@ -137,7 +137,9 @@ class Progress:
         if self._since is None:
             waited = duration(time.monotonic() - self._begun)
             here = sum(load.workers for load in self._pools().values())
-            at = f"{here} workers are at their first partitions" if here else "workers are starting"
+            gone = bool(self.busy_shares())  # there were workers, a while ago
+            nobody = "no worker is left" if gone else "workers are starting"
+            at = f"{here} workers are at their first partitions" if here else nobody
             new = "new " if any(stage.units_done for stage in self.stages.values()) else ""  # a run that goes on
             return f"nothing {new}is committed yet: {at} ({waited})"
         done = "" if now.share_done is None else f"{now.share_done:.0%} done: "

@@ -177,6 +177,14 @@ def test_a_line_says_done_rate_rejects_busy_and_time_left(tmp_path: Path) -> Non
     assert "h of audio/h" in line
 
 
+def test_a_run_that_is_ended_before_its_first_commit_does_not_say_that_workers_are_starting(tmp_path: Path) -> None:
+    loads = {"cheap-pool": Load(workers=2, working=2)}
+    _, shown = make(tmp_path, loads)
+    shown._look()
+    loads.clear()
+    assert "nothing is committed yet: no worker is left" in shown.line()
+
+
 def test_without_a_terminal_lines_come_by_themselves_and_show_what_no_worker_brought_back(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
