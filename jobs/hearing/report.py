@@ -109,7 +109,7 @@ def answered(
 
 
 def open_speaker(given: argparse.Namespace, run: str) -> SpeakingModel:
-    """The run's newest model, and a voice for it where it has units.
+    """The run's newest model, and a voice for it where it has units: its evaluations' own unless another is asked for.
 
     Raises:
         ConfigError, CheckpointError, ShardError: one of them cannot be had.
@@ -119,6 +119,9 @@ def open_speaker(given: argparse.Namespace, run: str) -> SpeakingModel:
     from model.inference.placement import open_trained
 
     trained = open_trained(run, given.device, given.dtype)
+    evaluation = trained.config.evaluation
+    if evaluation is not None and not any(getattr(given, name) for name in dict(evaluation.voice)):
+        given = argparse.Namespace(**{**vars(given), **dict(evaluation.voice)})
     voice = open_synthesiser(given, trained) if trained.units is not None else None
     return SpeakingModel(label=Path(run).name, trained=trained, generator=Generator.of(trained), synthesise=voice)
 

@@ -6,11 +6,14 @@ import math
 import re
 from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 import soundfile
 
+from jobs.hearing import report
 from jobs.hearing.curves import POINTS, curve_of
 from jobs.hearing.listening import DemoPrompt, Said, patches_of
 from jobs.hearing.progress_page import spread
@@ -24,7 +27,12 @@ from model.evaluation.records import (
     folder_of_step,
     write_evaluation,
 )
+from model.inference import placement
+from model.inference.continuation import Generator
 from model.inference.expectation import speech_expectation
+from model.training.config import EvaluationConfig, VoiceConfig
+from model.voice.options import add_speaking_arguments
+from schemas.commands.cli import Parser
 
 ROWS = [{"step": step, "loss_text": 9.0 / step, "loss_speech": 4.0 / step} for step in range(1, 4)]
 
@@ -132,3 +140,21 @@ def test_evaluations_become_curves_tables_and_sounds(tmp_path: Path) -> None:
     assert "Source asr, text" in html
     assert "<of>" not in html
     assert spread(list(range(1, 101)), 6) == [1, 21, 41, 60, 80, 100]
+
+
+@pytest.mark.parametrize("asked, voice", [([], "recordings"), (["--audio-root", "elsewhere"], "elsewhere")])
+def test_a_run_speaks_by_its_evaluations_voice_unless_another_is_asked_for(
+    asked: list[str], voice: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So that `lst report RUN` needs no option where training needed none."""
+    evaluation = EvaluationConfig(every_steps=1, voice=VoiceConfig(audio_root="recordings"))
+    trained = SimpleNamespace(config=SimpleNamespace(evaluation=evaluation), units=object())
+    monkeypatch.setattr(placement, "open_trained", lambda *_: trained)
+    monkeypatch.setattr(report, "open_synthesiser", lambda given, _: given.audio_root)
+    monkeypatch.setattr(Generator, "of", lambda _: None)
+    parser = Parser("")
+    add_speaking_arguments(parser)
+    given = parser.parse_args(asked)
+    given.device = given.dtype = "auto"
+    synthesise: Any = report.open_speaker(given, "run").synthesise
+    assert synthesise == voice
