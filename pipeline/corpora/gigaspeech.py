@@ -70,5 +70,5 @@ def plain_text(tagged: str) -> str | None:
     return TAG.sub(lambda match: PUNCTUATION.get(match[1], " "), tagged).strip()
 
 
-def _code(language: str | None) -> str | None:
-    return language.lower()[:2] if language else None
+def _code(language: object) -> str | None:
+    return language.lower()[:2] if isinstance(language, str) and language else None

@@ -67,7 +67,7 @@ class _Directory:
     def _utterances(self, audio: dict[str, tuple[str, str]]) -> dict[str, _Utterance]:
         found: dict[str, _Utterance] = {}
         for identity, (value, place) in self._read("segments").items():
-            recording, *times = value.split()
+            recording, *times = value.split() or [""]
             pair = (times[0], times[1]) if len(times) in (2, 3) else ("", "")
             found[identity] = _Utterance(recording=recording, place=place, times=pair)
         if self._path("segments") is None:

@@ -47,6 +47,14 @@ def lhotse(corpus: Corpus) -> Iterator[CorpusRow]:
     )
 
 
+TYPES: dict[str, tuple[type, ...]] = {
+    **dict.fromkeys(("id", "recording_id", "speaker", "language", "text", "type"), (str,)),
+    **dict.fromkeys(("channel", "channels"), (int,)),
+    **dict.fromkeys(("start", "duration"), (int, float)),
+}
+"""What lhotse's attributes are, where they are at all; of channels there may be lists."""
+
+
 class _Unusable(ValueError):
     """Why an item cannot be used, and the reject code."""
 
@@ -87,9 +95,12 @@ class _Reader:
                 yield place, row
                 continue
             try:
-                yield place, self.parse(dict(row))
+                item = self.parse(dict(row))
+                _check_types(item)
             except (AttributeError, AssertionError, KeyError, TypeError, ValueError) as error:
                 yield place, _Unusable(f"lhotse cannot read it: {error}")
+            else:
+                yield place, item
 
     def cuts(self, name: str) -> Iterator[CorpusRow]:
         """The supervisions of each cut; a cut without any is a stretch without a text."""
@@ -107,6 +118,7 @@ class _Reader:
                     )
                 stretches = cut.supervisions or [cut]
                 files = [self._audio_of(cut, tar, stretch.channel) for stretch in stretches]
+                begin = to_decimal(cut.start)
             except ValueError as error:
                 yield CorpusRow(audio="", place=place, problem=str(error), code=getattr(error, "code", "bad_row"))
                 continue
@@ -114,7 +126,7 @@ class _Reader:
                 if stretch is cut:
                     yield from self._rows(audio, place, cut, Decimal(0), None)
                 else:
-                    yield from self._rows(audio, place, stretch, to_decimal(cut.start), stretch)
+                    yield from self._rows(audio, place, stretch, begin, stretch)
 
     def supervised(self, recordings: list[str], supervisions: list[str]) -> Iterator[CorpusRow]:
         """Every recording, and the supervisions on its clock."""
@@ -180,7 +192,7 @@ class _Reader:
                 "save it as it should be"
             )
         if not recording.sources or any(source.type not in ("file", "url") for source in recording.sources):
-            kinds = ", ".join(source.type for source in recording.sources) or "nothing"
+            kinds = ", ".join(str(source.type) for source in recording.sources) or "nothing"
             raise _Unusable(f"its recording comes from {kinds}: only files and URLs are read, and no command is run")
         return [
             _Audio(
@@ -221,7 +233,7 @@ class _Reader:
         words: list[GivenWord] = []
         try:
             words = _words(said, start, end, offset)
-        except (ArithmeticError, ValueError) as error:  # the utterance goes on without them
+        except (ArithmeticError, AttributeError, TypeError, ValueError) as error:  # the utterance goes on without them
             yield CorpusRow(audio=audio.uri, member=audio.member, place=place, problem=str(error))
         yield CorpusRow(
             audio=audio.uri,
@@ -280,3 +292,20 @@ def _shar_tar(corpus: Corpus, cuts: str) -> str | None:
     number = name.removesuffix(".gz").removesuffix(".jsonl").partition(".")[2]
     tar = posixpath.join(folder, f"recording.{number}.tar")
     return tar if number and tar in set(corpus.names) else None
+
+
+def _check_types(item: Any) -> None:
+    """Raises ValueError where a value is of another type than lhotse says that it is: lhotse itself takes any."""
+    recording = getattr(item, "recording", None) or item
+    sources = getattr(recording, "sources", None) or ()
+    if any(not isinstance(source.channels, list) for source in sources):
+        raise ValueError("its recording does not list the channels of a file")
+    owners = [item, recording, *sources, *(getattr(item, "supervisions", None) or ())]
+    if any(getattr(owner, "channel", 0) is None for owner in owners):
+        raise ValueError("it names no channel")
+    for owner in owners:
+        for name, kinds in TYPES.items():
+            value = getattr(owner, name, None)
+            values = value if isinstance(value, list) and name.startswith("channel") else [value]
+            if any(each is not None and (not isinstance(each, kinds) or isinstance(each, bool)) for each in values):
+                raise ValueError(f"its {name} is {value!r}")

@@ -94,7 +94,7 @@ def peoples_speech(corpus: Corpus) -> Iterator[CorpusRow]:
             data = row.get("training_data")
             if (
                 not isinstance(data, dict)
-                or not {"name", "label"} <= data.keys()
+                or not all(isinstance(data.get(column), list) for column in ("name", "label"))
                 or len(data["name"]) != len(data["label"])
             ):
                 found = first_columns(data if isinstance(data, dict) else row)
