@@ -10,7 +10,7 @@ from urllib.parse import unquote, urlparse
 
 from schemas.config import ConfigError
 from schemas.spec import PipelineSpec
-from schemas.storage.files import check_bucket
+from schemas.storage.urls import check_bucket
 
 COPY = "_ray_pkg_"
 """In the name of the folder that `ray job submit --working-dir` copies a checkout to."""

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import re
 import shutil
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -22,6 +21,7 @@ from schemas.config import ConfigError
 from schemas.files import whole_file
 from schemas.storage.retry import asked_again, status_of
 from schemas.storage.tree import is_local, local_files, remote_files
+from schemas.storage.urls import check_bucket
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -31,16 +31,6 @@ DELETE_BATCH = 1000
 """What S3 takes in one request."""
 CHANGED = ("ETag", "etag", "mtime", "LastModified", "created")
 """What storages call the mark by which a change of a file is noticed, best first."""
-
-NO_BUCKET = re.compile(r"(s3a?|gcs|gs|az|abfss?|oss|https?):(?!//[^/]|:)")
-"""A URL whose bucket was forgotten (s3://, s3:///x, s3:/bucket): fsspec takes some for folders of this machine."""
-
-
-def check_bucket(url: str) -> None:
-    """Raises ConfigError where a URL names no bucket or host."""
-    if (scheme := NO_BUCKET.match(url)) is not None:
-        missing = "host" if scheme[1].startswith("http") else "bucket"
-        raise ConfigError(f"{url} names no {missing}", f"write {scheme[1]}://NAME/folder")
 
 
 def filesystem_of(url: str, **options: Any) -> tuple[Any, str]:

@@ -8,7 +8,8 @@ from pathlib import Path
 
 from schemas.files import whole_file
 from schemas.storage.cache import cache_of, locked
-from schemas.storage.files import Files, check_bucket
+from schemas.storage.files import Files
+from schemas.storage.urls import check_bucket
 
 CHECKPOINTS = "checkpoints"
 RAY = "ray-train"
