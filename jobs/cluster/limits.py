@@ -16,9 +16,9 @@ from schemas.tables import RejectCode
 
 LOOK_SECONDS = 0.25
 """How often a bound on memory is looked at."""
-RETURN_SECONDS = 60.0
+RETURN_SECONDS = 20.0
 """How often freed memory goes back to the system. Each time costs up to a quarter of a second, to clear the pages once more when
-they are needed: too much after every partition of a minute."""
+they are needed: too much after every partition of some seconds."""
 KEPT_OPERATIONS = 64
 """How many oneDNN keeps, each for the next input of its shape: more than the 30 to 40 of one pass through a network, so that
 windows of one length find all of theirs. It would keep 1,024, of ever new lengths of segments, and each lies between activations
