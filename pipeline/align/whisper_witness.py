@@ -70,7 +70,7 @@ class WhisperWitness:
             lambda word: tokenizer.encode(" " + word, add_special_tokens=False).ids
         )
         with torch.inference_mode():
-            self._common = self._decoder.embeddings.weight[:COMMON].T.contiguous()
+            self._common = self._decoder.embedded(torch.arange(COMMON, device=device)).T.contiguous()
 
     @classmethod
     def load(cls, folder: Path, encoder: Mapping[str, np.ndarray], device: str) -> WhisperWitness | None:
@@ -153,7 +153,7 @@ class WhisperWitness:
             alike = [self._alike[token] for telling in tellings for token in telling.ids[len(self._prompt) :]]
             rows = np.repeat(np.arange(len(alike)), [len(tokens) for tokens in alike])
             columns = np.concatenate(alike)
-            weights = self._decoder.embeddings.weight[torch.from_numpy(columns).to(self._device)]
+            weights = self._decoder.embedded(torch.from_numpy(columns).to(self._device))
             logits = (asked[torch.from_numpy(rows).to(self._device)] * weights).sum(dim=1).double().cpu().numpy()
         rare = columns >= COMMON
         np.logaddexp.at(total, rows[rare], logits[rare])

@@ -75,7 +75,8 @@ class WhisperDecoder(nn.Module):
 
     @classmethod
     def load(cls, encoder: Mapping[str, np.ndarray], decoder: Mapping[str, np.ndarray]) -> WhisperDecoder:
-        """The decoder in float32 with the weights of `read_ctranslate2`, of both parts.
+        """The decoder in float32 with the weights of `read_ctranslate2`, of both parts. Embeddings, half of all, stay in the
+        file's precision: float16 is widened exactly when a token is looked up.
 
         Raises:
             KeyError: a tensor is missing.
@@ -96,8 +97,15 @@ class WhisperDecoder(nn.Module):
         }
         for index in range(len(made.blocks)):
             state |= _layer(decoder, f"layer_{index}/", f"blocks.{index}.")
+        if decoder["embeddings/weight"].dtype == np.float16:
+            made.embeddings.half()
         made.load_state_dict({name: torch.from_numpy(value.astype(np.float32)) for name, value in state.items()})
         return made
+
+    def embedded(self, tokens_N: Tensor) -> Tensor:
+        """Embeddings float32 [N, D] of tokens int64."""
+        found: Tensor = self.embeddings(tokens_N)
+        return found.float()
 
     def heard(self, states_TD: Tensor) -> Tensor:
         """The encoder's last states [T, D] as the layers look at them: [ceil(T / 2), D], means of two frames.
@@ -111,7 +119,7 @@ class WhisperDecoder(nn.Module):
         """The tokens int64 of each clip and what is `heard` of it -> [N, D]: by each, the next token is told."""
         lengths = [len(text) for text in texts]
         places = torch.cat([self.positions[:length] for length in lengths])
-        x_ND = self.embeddings(torch.cat(list(texts))) + places
+        x_ND = self.embedded(torch.cat(list(texts))) + places
         for block in self.blocks:
             x_ND = block(x_ND, lengths, sounds)
         last: Tensor = self.norm(x_ND)
