@@ -148,7 +148,7 @@ def _aligners(items: list[VoicedSentence]) -> dict[str, Align]:
 
     def oracle(item: VoicedSentence, tokens: Sequence[Token]) -> Sequence[WordTiming | None]:
         emissions = np.log(np.maximum(letters.frame_targets(item, table), 1e-5))
-        return align_emissions(emissions, alphabet, FRAME, _floats(item), tokens, 0.0, letters_fill_sound=True).timings
+        return align_emissions(emissions, alphabet, FRAME, _floats(item), tokens, letters_fill_sound=True).timings
 
     return {**aligners, ORACLE: oracle}
 

@@ -102,7 +102,7 @@ def oracle_rows() -> list[Measurement]:
             np.float32
         )
         emissions = np.log(0.98 * shares + 0.02 / len(labels)).astype(np.float32)
-        timings = align_emissions(emissions, alphabet, HOP, audio, tokenise(" ".join(words)), 0.1).timings
+        timings = align_emissions(emissions, alphabet, HOP, audio, tokenise(" ".join(words))).timings
         for timing, (begin, end) in zip(timings, truth, strict=True):
             assert timing is not None
             starts.append(abs(timing.start - begin) / 16)

@@ -47,7 +47,7 @@ class WordsStage:
     """Aligns each segment's transcript to its audio. Rejects: align_failed, align_coverage."""
 
     name = Word.TABLE
-    version = 6
+    version = 7
     inputs: tuple[str, ...] = (Transcript.TABLE, Segment.TABLE, Recording.TABLE)
 
     def __init__(self, spec: AlignerSpec, aligner: WordAligner | None = None) -> None:
@@ -138,7 +138,7 @@ class WordsStage:
         if not isinstance(self._aligner, SecondWitness) or not asked:
             return list(aligned)
         answers = iter(self._aligner.ask(asked))
-        return [item if isinstance(item, _Rejected) else (item[0], next(answers)) for item in aligned]
+        return [item if isinstance(item, _Rejected) else _answered(item[0], next(answers)) for item in aligned]
 
     def _words(self, transcript: Transcript, samples: np.ndarray, aligned: _Aligned | _Rejected) -> list[Word]:
         if isinstance(aligned, _Rejected):
@@ -158,7 +158,8 @@ class WordsStage:
                 f"{self._spec.max_uncovered:.0%}",
             )
         beside = by_word(uncovered, timings)
-        heard = [witnessed(timing, self._spec.min_word_score).timing == "aligned" for timing in timings]
+        bound = self._spec.min_word_score
+        heard = [witnessed(*pair, bound).timing == "aligned" for pair in zip(timings, tokens, strict=True)]
         coverage = sum(heard) / len(heard)
         if coverage < self._spec.min_coverage:
             raise _Rejected(
@@ -182,9 +183,13 @@ class WordsStage:
                 uncovered=beside[index],
             )
             for index, (token, timing) in enumerate(
-                zip(tokens, judge_beside_others(timings, self._spec.min_word_score), strict=True)
+                zip(tokens, judge_beside_others(timings, tokens, bound), strict=True)
             )
         ]
+
+
+def _answered(tokens: Sequence[Token], answer: Alignment | AlignError) -> _Aligned | _Rejected:
+    return _Rejected("align_failed", str(answer)) if isinstance(answer, AlignError) else (tokens, answer)
 
 
 class _Rejected(Exception):

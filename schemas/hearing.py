@@ -112,7 +112,7 @@ class CtcSpec(StrictModel):
     min_coverage: MinCoverage = 0.5
     min_score: float = Field(default=0.2, ge=0, le=1)
     """A segment is rejected as `align_failed` when its letters are on average less than this times as probable as the likeliest
-    label in their frames (geometric mean over letters)."""
+    label in their frames (geometric mean over letters). With a second witness (`ask_decoder`) by both together."""
     min_word_score: MinWordScore = 0.15
     max_uncovered: MaxUncovered = 0.2
     window_seconds: float = Field(default=20.0, gt=0)

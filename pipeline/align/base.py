@@ -26,7 +26,7 @@ class WordTiming:
     char_times: tuple[int, ...] = ()
     """The start of each character of the token's text, or nothing."""
     told: float | None = None
-    """What a second witness says of the word: nats that go to the logarithm of its score; None where none was asked."""
+    """What a second witness says of the word: how probable it finds it, in nats; None where none was asked."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +37,8 @@ class Alignment:
     """One per token, ordered and without overlap; None where the aligner has no way to hear the token."""
     uncovered: Sequence[tuple[int, int]] | None = None
     """Speech between the words that none of them covers, [start, end) in samples; None where the aligner does not say."""
+    fit: float | None = None
+    """How well the letters of the whole text are heard, in [0, 1]; None where the aligner does not say."""
     sound: Any = None
     """What the aligner's `ask` needs, in its own form; None where there is nothing to ask."""
 
@@ -94,6 +96,7 @@ class BatchAligner(Protocol):
 class SecondWitness(Protocol):
     """An aligner that asks another model about the words that it has placed, several segments at a time."""
 
-    def ask(self, segments: Sequence[tuple[Sequence[Token], Alignment]]) -> list[Alignment]:
-        """The alignments, each with what the other model says of its words in their `told`."""
+    def ask(self, segments: Sequence[tuple[Sequence[Token], Alignment]]) -> list[Alignment | AlignError]:
+        """The alignments, each with what the other model says of its words in their `told`; an error in place of one whose
+        text and audio do not belong together by both."""
         ...

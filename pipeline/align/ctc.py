@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.align.base import AlignError, Alignment, WordTiming
-from pipeline.align.belief import loud_between, runs, united
+from pipeline.align.belief import least_fit, loud_between, runs, united
 from pipeline.align.ctc_model import Alphabet, CtcModel
 from pipeline.align.loudness import loud_steps, offset, onset
 from pipeline.align.parakeet import ParakeetPieces
@@ -83,13 +83,17 @@ class CtcAligner:
         if not isinstance(self._model, WhisperLetters):
             return self.align_heard(self._model.log_probs(audio), audio, tokens)
         emissions, sound = self._model.listen(audio)
-        english = language_code(language) == "en"
-        return replace(self.align_heard(emissions, audio, tokens), sound=sound if english else None)
+        if sound is None or language_code(language) != "en":
+            return self.align_heard(emissions, audio, tokens)
+        # What the letters alone would refuse the decoder may lift: `ask` decides.
+        return replace(self._align(emissions, audio, tokens, least_fit(self._spec.min_score)), sound=sound)
 
-    def ask(self, segments: Sequence[tuple[Sequence[Token], Alignment]]) -> list[Alignment]:
+    def ask(self, segments: Sequence[tuple[Sequence[Token], Alignment]]) -> list[Alignment | AlignError]:
         """See `SecondWitness`: by the decoder, where the model has one that is asked."""
         witness = self._model.witness if isinstance(self._model, WhisperLetters) else None
-        return [alignment for _, alignment in segments] if witness is None else witness.ask(segments)
+        if witness is None:
+            return [alignment for _, alignment in segments]
+        return witness.ask(segments, self._spec.min_score)
 
     @property
     def batch_size(self) -> int:
@@ -106,16 +110,19 @@ class CtcAligner:
 
     def align_heard(self, emissions: np.ndarray, audio: np.ndarray, tokens: Sequence[Token]) -> Alignment:
         """See `BatchAligner`."""
+        return self._align(emissions, audio, tokens, self._spec.min_score)
+
+    def _align(self, emissions: np.ndarray, audio: np.ndarray, tokens: Sequence[Token], least: float) -> Alignment:
         spoken = [romanised(token) for token in tokens] if is_romanised(self._spec) else tokens
-        return align_emissions(
-            emissions,
-            self._model.alphabet,
-            self._model.grid.hop,
-            audio,
-            spoken,
-            self._spec.min_score,
-            self._model.letters_fill_sound,
+        alignment = align_emissions(
+            emissions, self._model.alphabet, self._model.grid.hop, audio, spoken, self._model.letters_fill_sound
         )
+        if alignment.fit is not None and alignment.fit < least:
+            raise AlignError(
+                f"the letters of the transcript are {alignment.fit:.3f} times as probable as what is heard in their place, "
+                f"and words.min_score is {self._spec.min_score:g}: text and audio do not belong together"
+            )
+        return alignment
 
 
 def align_emissions(
@@ -124,7 +131,6 @@ def align_emissions(
     hop: int,
     audio: np.ndarray,
     tokens: Sequence[Token],
-    min_score: float,
     letters_fill_sound: bool = False,
 ) -> Alignment:
     """`CtcAligner.align` from float32 [T, labels] log probabilities on.
@@ -133,7 +139,7 @@ def align_emissions(
     begin and end. Otherwise the loudness of the `audio` tells, as far as it can.
 
     Raises:
-        AlignError: as `CtcAligner.align`.
+        AlignError: too short for its letters, or the alphabet lacks most of them.
     """
     targets, owners = _targets(tokens, alphabet)
     if not (owners >= 0).any():
@@ -146,7 +152,6 @@ def align_emissions(
         raise AlignError(f"the segment is too short for its transcript: {str(error).partition(': ')[2]}") from error
     # Beside the best label of each frame, so that a score means the same for a sharp model and for an unsure one.
     spans = token_spans(path, starred - starred[:, :-1].max(axis=1, keepdims=True), targets)
-    _check_score(spans, targets, owners, alphabet, min_score)
     words = [[spans[index] for index in np.flatnonzero(owners == word)] for word in range(len(tokens))]
     columns = [[int(targets[index]) for index in np.flatnonzero(owners == word)] for word in range(len(tokens))]
     starts = [
@@ -193,7 +198,7 @@ def align_emissions(
         )
     if not letters_fill_sound:  # a model that hears each letter for a frame or two does not hear all of what is said
         uncovered = united(uncovered, loud_between(audio, [timing for timing in timings if timing is not None]))
-    return Alignment(timings=timings, uncovered=uncovered)
+    return Alignment(timings=timings, uncovered=uncovered, fit=_fit(spans, targets, owners, alphabet))
 
 
 def _targets(tokens: Sequence[Token], alphabet: Alphabet) -> tuple[np.ndarray, np.ndarray]:
@@ -270,16 +275,10 @@ def _path(
             emissions[stretch, -1] = emissions[stretch, alphabet.blank]
 
 
-def _check_score(
-    spans: list[TokenSpan], targets: np.ndarray, owners: np.ndarray, alphabet: Alphabet, min_score: float
-) -> None:
+def _fit(spans: list[TokenSpan], targets: np.ndarray, owners: np.ndarray, alphabet: Alphabet) -> float | None:
+    """`Alignment.fit`; None where no letter is heard as itself."""
     heard = [spans[index].log_score for index in np.flatnonzero((owners >= 0) & (targets != alphabet.star))]
-    score = float(np.exp(np.mean(heard))) if heard else 0.0
-    if heard and score < min_score:
-        raise AlignError(
-            f"the letters of the transcript are {score:.3f} times as probable as what is heard in their place, and "
-            f"words.min_score is {min_score:g}: text and audio do not belong together"
-        )
+    return float(np.exp(np.mean(heard))) if heard else None
 
 
 def word_score(letters: Sequence[TokenSpan]) -> float:

@@ -13,16 +13,15 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.align.base import Alignment, WordTiming
+from pipeline.align.base import AlignError, Alignment, WordTiming
+from pipeline.align.belief import text_score
 from pipeline.networks.windows import Window
 from pipeline.text.tokens import Token
 from schemas.config import ConfigError
 
-RULES = "whisper-decoder-1"
+RULES = "whisper-decoder-2"
 ENGLISH = 51_864
 """The size of the vocabulary of every Whisper that knows English alone: one less than of those that ask for a language."""
-WEIGHT = 0.3
-"""What the log probability of a word's least likely token counts beside the logarithm of its letters' score."""
 RARITY, FREQUENT = 2 / 3, 100
 """Tokens are numbered by frequency, and the decoder finds what is rare improbable even where it is said: a log probability is
 taken beside this share of log(1 + number / 100). Otherwise names would be doubtful, one after another."""
@@ -97,8 +96,11 @@ class WhisperWitness:
         """What the decoder hears of the encoder's last state [1, T, D]."""
         return self._decoder.heard(state[0])
 
-    def ask(self, segments: Sequence[tuple[Sequence[Token], Alignment]]) -> list[Alignment]:
-        """The alignments with `WordTiming.told` of each word that the decoder was told of."""
+    def ask(
+        self, segments: Sequence[tuple[Sequence[Token], Alignment]], min_score: float
+    ) -> list[Alignment | AlignError]:
+        """The alignments with `WordTiming.told` of each word that the decoder was told of; an error in place of one whose
+        `text_score` is below `min_score`."""
         tellings = [
             telling
             for index, (tokens, alignment) in enumerate(segments)
@@ -110,10 +112,13 @@ class WhisperWitness:
             for telling, found in zip(tellings, self._log_probs(tellings), strict=True):
                 for word, kept, log_prob in zip(telling.words, telling.kept, found.tolist(), strict=True):
                     if kept:
-                        told[telling.segment][word] = WEIGHT * log_prob
+                        told[telling.segment][word] = log_prob
         return [
-            replace(
-                alignment, timings=[_with(*pair) for pair in zip(alignment.timings, found, strict=True)], sound=None
+            _believed(
+                replace(
+                    alignment, timings=[_with(*pair) for pair in zip(alignment.timings, found, strict=True)], sound=None
+                ),
+                min_score,
             )
             for (_, alignment), found in zip(segments, told, strict=True)
         ]
@@ -164,6 +169,18 @@ class WhisperWitness:
         return [
             np.minimum.reduceat(tokens, telling.starts) for tokens, telling in zip(by_telling, tellings, strict=True)
         ]
+
+
+def _believed(alignment: Alignment, min_score: float) -> Alignment | AlignError:
+    if alignment.fit is None:  # no letter was heard as itself
+        return alignment
+    score = text_score(alignment.fit, [timing.told for timing in alignment.timings if timing is not None])
+    if score >= min_score:
+        return alignment
+    return AlignError(
+        f"the letters of the transcript are {alignment.fit:.3f} times as probable as what is heard in their place, the "
+        f"Whisper's decoder makes {score:.3f} of it, and words.min_score is {min_score:g}: text and audio do not belong together"
+    )
 
 
 def _with(timing: WordTiming | None, told: float | None) -> WordTiming | None:

@@ -265,3 +265,21 @@ def test_any_aligner_fits_and_only_certain_words_are_coverage(demo: DemoTables) 
     ]
     _, rejects = run(WordsStage(SoundSwallowerSpec(max_uncovered=1), Fake("star")), demo, [text])
     assert "align_coverage: 0% of 3 words" in rejects[segment.segment_id]
+
+
+class FakeWitness(Fake):
+    """Asked, it refuses the text that begins with "two"."""
+
+    def ask(self, segments: Sequence[tuple[Sequence[Token], Alignment]]) -> list[Alignment | AlignError]:
+        return [AlignError("not said") if tokens[0].text == "two" else alignment for tokens, alignment in segments]
+
+
+def test_what_a_second_witness_refuses_is_a_reject_and_its_neighbours_are_words(demo: DemoTables) -> None:
+    texts = [
+        transcript(segment, f"{word} three")
+        for segment, word in zip(demo.segments[:3], ("one", "two", "four"), strict=True)
+    ]
+    rows, rejects = run(WordsStage(SoundSwallowerSpec(max_uncovered=1), FakeWitness("aligned")), demo, texts)
+    assert [row.text for row in rows] == ["one", "three", "four", "three"]
+    assert list(rejects) == [texts[1].segment_id]
+    assert rejects[texts[1].segment_id].startswith("align_failed: not said")

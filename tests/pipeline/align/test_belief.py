@@ -9,7 +9,16 @@ import pytest
 import soundfile
 
 from pipeline.align.base import AlignError, Alignment, WordTiming
-from pipeline.align.belief import by_word, judge, judge_beside_others, loud_between, runs, uncovered_share
+from pipeline.align.belief import (
+    by_word,
+    judge,
+    judge_beside_others,
+    least_fit,
+    loud_between,
+    runs,
+    text_score,
+    uncovered_share,
+)
 from pipeline.align.ctc import CtcAligner, align_emissions, word_score
 from pipeline.align.ctc_model import Alphabet
 from pipeline.align.viterbi import TokenSpan
@@ -35,7 +44,7 @@ def emissions(frames: str) -> np.ndarray:
 
 def align(frames: str, text: str) -> Alignment:
     matrix = emissions(frames)
-    return align_emissions(matrix, ALPHABET, HOP, np.zeros(len(frames) * HOP, np.float32), tokenise(text), 0.0, True)
+    return align_emissions(matrix, ALPHABET, HOP, np.zeros(len(frames) * HOP, np.float32), tokenise(text), True)
 
 
 def test_speech_that_the_transcript_lacks_stays_out_of_its_words() -> None:
@@ -86,7 +95,8 @@ def test_a_doubtful_word_has_a_score_that_says_so(timing: WordTiming, bound: flo
 def judged_scores(scores: list[float]) -> list[WordTiming]:
     timings = [word(0.3 * index, 0.3 * index + 0.3, score) for index, score in enumerate(scores)]
     loud = np.ones(len(scores) * 4_800, np.float32)
-    return judge_beside_others(judge(timings, tokenise(" ".join(["cat"] * len(scores))), loud, 0.1), 0.1)
+    tokens = tokenise(" ".join(["cat"] * len(scores)))
+    return judge_beside_others(judge(timings, tokens, loud, 0.1), tokens, 0.1)
 
 
 def test_beside_doubtful_words_a_word_is_believed_less() -> None:
@@ -136,6 +146,16 @@ def test_loud_stretches_without_a_word_are_counted_and_told_to_the_words_beside_
     assert spans == [(16_000, 32_000), (36_000, 40_000)]
     assert by_word(spans, timings) == [[], [16_000, 32_000, 36_000, 40_000]]
     assert uncovered_share(timings, tokenise("cat egg"), spans) == pytest.approx(1.25 / 2)
+
+
+def test_a_witness_lifts_a_text_by_a_bounded_share_and_lowers_it_without_bound() -> None:
+    assert text_score(0.15, []) == text_score(0.15, [None]) == 0.15, "letters alone are as they were"
+    believed = text_score(0.15, [0.1, None, -0.1])
+    assert believed > 0.2
+    assert text_score(0.15, [0.0, -0.2]) > text_score(0.15, [-3.0, -3.0]) > text_score(0.15, [-9.0, -3.0])
+    assert text_score(0.5, [-9.0]) < 0.2, "well heard letters that it finds absurd"
+    assert text_score(least_fit(0.2), [5.0]) == pytest.approx(0.2), "what it finds probable lifts no letters from below"
+    assert text_score(0.9 * least_fit(0.2), [5.0, 5.0]) < 0.2
 
 
 def test_runs_go_on_over_short_breaks() -> None:

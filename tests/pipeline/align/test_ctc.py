@@ -8,9 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.align.base import AlignError
-from pipeline.align.ctc import align_emissions
+from pipeline.align.ctc import CtcAligner, align_emissions
 from pipeline.align.ctc_model import Alphabet
 from pipeline.text.tokens import tokenise
+from schemas.spec import CtcSpec
 
 HOP = 320
 LABELS = ("<pad>", "<unk>", "|", "'", *"abcdefghijklmnopqrstuvwxyz")
@@ -69,7 +70,7 @@ def test_oracle_emissions_give_boundaries_within_half_a_frame(data, words):
     emissions, audio, truth = oracle(
         words, durations, pauses, data.draw(st.integers(0, 5_000)), data.draw(st.integers(HOP, 9_000))
     )
-    timings = align_emissions(emissions, ALPHABET, HOP, audio, tokenise(" ".join(words)), 0.1).timings
+    timings = align_emissions(emissions, ALPHABET, HOP, audio, tokenise(" ".join(words))).timings
     for timing, (start, end) in zip(timings, truth, strict=True):
         assert abs(timing.start - start) <= HOP / 2 + 20
         assert abs(timing.end - end) <= HOP + 160
@@ -81,12 +82,12 @@ def test_a_word_after_a_pause_starts_with_its_sound_and_not_with_its_letter():
     emissions, audio, truth = oracle(["cat", "egg"], [1_920] * 6, [6_400], 3_200, 3_200)
     for shift in (1, -1):
         shifted = np.roll(emissions, shift, axis=0)
-        timings = align_emissions(shifted, ALPHABET, HOP, audio, tokenise("cat egg"), 0.1).timings
+        timings = align_emissions(shifted, ALPHABET, HOP, audio, tokenise("cat egg")).timings
         assert [abs(timing.start - start) <= 160 for timing, (start, _) in zip(timings, truth, strict=True)] == [
             True,
             True,
         ]
-    far = align_emissions(np.roll(emissions, 5, axis=0), ALPHABET, HOP, audio, tokenise("cat egg"), 0.1).timings
+    far = align_emissions(np.roll(emissions, 5, axis=0), ALPHABET, HOP, audio, tokenise("cat egg")).timings
     assert far[1].start - truth[1][0] >= 480
 
 
@@ -94,7 +95,7 @@ def test_starts_are_placed_within_the_frame():
     """Where probabilities are shares of the frame's time, a start is known to a fraction of the 20 ms of a frame."""
     letters = [int(length) for length in GENERATOR.integers(3 * HOP, 2_400, 80)]
     emissions, audio, truth = oracle(["cat", "hello", "zoo", "egg", "it's"] * 4, letters, [2_000] * 19, 1_000, 2_000)
-    timings = align_emissions(emissions, ALPHABET, HOP, audio, tokenise("cat hello zoo egg it's " * 4), 0.1).timings
+    timings = align_emissions(emissions, ALPHABET, HOP, audio, tokenise("cat hello zoo egg it's " * 4)).timings
     errors = [abs(timing.start - start) for timing, (start, _) in zip(timings, truth, strict=True)]
     assert np.mean(errors) < HOP / 10
 
@@ -102,7 +103,7 @@ def test_starts_are_placed_within_the_frame():
 def test_trailing_silence_does_not_stretch_the_last_word():
     for tail in (HOP, 8_000, 160_000):
         emissions, audio, truth = oracle(["hello"], [1_600] * 5, [], 1_600, tail)
-        (timing,) = align_emissions(emissions, ALPHABET, HOP, audio, tokenise("hello"), 0.1).timings
+        (timing,) = align_emissions(emissions, ALPHABET, HOP, audio, tokenise("hello")).timings
         assert abs(timing.end - truth[0][1]) <= HOP
 
 
@@ -111,7 +112,7 @@ def test_a_delimiter_after_the_last_word_does_not_drag_the_word_to_it():
     quiet = int(truth[1][1]) // HOP + 1
     for frame in (2, quiet + 20, len(emissions) - 1):
         emissions[frame, [0, 2]] = np.log([0.02, 0.95])
-    timings = align_emissions(emissions, ALPHABET, HOP, audio, tokenise("hello cat"), 0.1).timings
+    timings = align_emissions(emissions, ALPHABET, HOP, audio, tokenise("hello cat")).timings
     for timing, (start, end) in zip(timings, truth, strict=True):
         assert abs(timing.start - start) <= HOP
         assert abs(timing.end - end) <= HOP
@@ -124,7 +125,7 @@ def test_a_peaky_model_still_gets_the_end_of_the_sound():
     log_probs[:, 0] = np.log(0.9)
     for place, letter in enumerate("cat"):
         log_probs[(1_600 + 1_920 * place) // HOP + 1, [0, LABELS.index(letter)]] = np.log([0.001, 0.9])
-    (timing,) = align_emissions(log_probs, ALPHABET, HOP, audio, tokenise("cat"), 0.1).timings
+    (timing,) = align_emissions(log_probs, ALPHABET, HOP, audio, tokenise("cat")).timings
     assert abs(timing.end - truth[0][1]) <= 320
 
 
@@ -134,7 +135,7 @@ def test_words_point_back_into_the_text_and_characters_have_times():
     letters = sum(map(len, spoken))
     emissions, audio, _ = oracle(spoken, [1_600] * letters, [3_200] * (len(spoken) - 1), 800, 1_600)
     tokens = tokenise(text)
-    timings = align_emissions(emissions, ALPHABET, HOP, audio, tokens, 0.1).timings
+    timings = align_emissions(emissions, ALPHABET, HOP, audio, tokens).timings
     assert [text[token.char_start : token.char_end] for token in tokens] == [token.text for token in tokens]
     for token, timing in zip(tokens, timings, strict=True):
         assert len(timing.char_times) == len(token.text)
@@ -148,7 +149,7 @@ def test_words_point_back_into_the_text_and_characters_have_times():
 def test_characters_that_the_model_lacks_are_stars_and_say_so():
     tokens = tokenise("cat 7 egg", language="xx")  # no rules speak digits in this language
     emissions, audio, truth = oracle(["cat", "q", "egg"], [1_600] * 7, [3_200] * 2, 1_600, 1_600)
-    timings = align_emissions(emissions, ALPHABET, HOP, audio, tokens, 0.1).timings
+    timings = align_emissions(emissions, ALPHABET, HOP, audio, tokens).timings
     assert [timing.timing for timing in timings] == ["aligned", "star", "aligned"]
     for timing, (start, _) in zip(timings, truth, strict=True):
         assert abs(timing.start - start) <= HOP
@@ -163,9 +164,12 @@ def test_accents_and_case_fall_back_to_the_models_letters():
 
 def test_another_text_is_rejected_with_its_score():
     emissions, audio, _ = oracle(["hello", "cat"], [1_600] * 8, [1_600], 1_600, 1_600)
+    aligner = CtcAligner(CtcSpec(model="unused", min_score=0.1))
+    aligner._model.alphabet = ALPHABET
+    assert aligner.align_heard(emissions, audio, tokenise("hello cat")).fit == pytest.approx(1, abs=0.1)
     with pytest.raises(
         AlignError, match=r"are 0\.0\d+ times as probable as what is heard in their place, and words\.min_score is 0\.1"
     ):
-        align_emissions(emissions, ALPHABET, HOP, audio, tokenise("dry wind"), 0.1)
+        aligner.align_heard(emissions, audio, tokenise("dry wind"))
     with pytest.raises(AlignError, match=r"too short for its transcript: 30 tokens need \d+ frames and there are 10"):
-        align_emissions(emissions[:10], ALPHABET, HOP, audio[:3_200], tokenise("abcdefghij" * 3), 0.1)
+        align_emissions(emissions[:10], ALPHABET, HOP, audio[:3_200], tokenise("abcdefghij" * 3))

@@ -33,13 +33,13 @@ def emissions(frames: int = 200) -> np.ndarray:
 def test_another_script_is_refused_with_the_remedy(language: str) -> None:
     tokens = tokenise(TEXTS[language], language)
     with pytest.raises(AlignError, match=r"no letters for .* script"):
-        align_emissions(emissions(), LATIN, 320, np.zeros(64_000, np.float32), tokens, 0.0)
+        align_emissions(emissions(), LATIN, 320, np.zeros(64_000, np.float32), tokens)
 
 
 def test_accents_and_digits_are_no_other_script() -> None:
     for text, language in (("buenos d\u00edas", "es"), ("\u00fcber 12", "xx"), ("1984", "xx")):
         tokens = tokenise(text, language)
-        assert align_emissions(emissions(), LATIN, 320, np.zeros(64_000, np.float32), tokens, 0.0).timings
+        assert align_emissions(emissions(), LATIN, 320, np.zeros(64_000, np.float32), tokens).timings
 
 
 @pytest.mark.skipif(importlib.util.find_spec("uroman") is None, reason="needs the extra `romanise`")
@@ -47,7 +47,7 @@ def test_accents_and_digits_are_no_other_script() -> None:
 def test_romanised_text_has_letters(language: str) -> None:
     tokens = [romanised(token) for token in tokenise(TEXTS[language], language)]
     assert all(word.isascii() and word.isalpha() for token in tokens for word in token.spoken)
-    timings = align_emissions(emissions(), LATIN, 320, np.zeros(64_000, np.float32), tokens, 0.0).timings
+    timings = align_emissions(emissions(), LATIN, 320, np.zeros(64_000, np.float32), tokens).timings
     assert {timing.timing for timing in timings if timing is not None} == {"aligned"}
 
 

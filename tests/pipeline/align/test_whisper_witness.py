@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import soundfile
 import torch
 from transformers import WhisperConfig, WhisperModel
 
-from pipeline.align.base import Alignment, WordTiming
+from pipeline.align.base import AlignError, Alignment, WordTiming
 from pipeline.align.belief import judge, judge_beside_others, witnessed
 from pipeline.align.ctc import CtcAligner
 from pipeline.networks.whisper.decoder import WhisperDecoder
@@ -95,17 +96,30 @@ def timing(score: float, told: float | None, seconds: float = 0.4, start: int = 
     return WordTiming(start=start, end=start + round(seconds * 16_000), score=score, timing="aligned", told=told)
 
 
+def cat(letters: int = 3) -> Token:
+    word = ("cat" * letters)[:letters]
+    return Token(text=word, char_start=0, char_end=letters, spoken=(word,))
+
+
 def test_a_second_witness_lowers_and_lifts_a_word_and_nothing_else_changes() -> None:
-    alone = witnessed(timing(0.1, None), 0.15)
+    alone = witnessed(timing(0.1, None), cat(), 0.15)
     assert (alone.score, alone.timing) == (0.1, "doubtful")
-    lifted, lowered = witnessed(timing(0.1, 0.0), 0.15), witnessed(timing(0.6, -4.0), 0.15)
+    lifted, lowered = witnessed(timing(0.1, 0.0), cat(), 0.15), witnessed(timing(0.6, -9.0), cat(), 0.15)
     assert (lifted.timing, lowered.timing) == ("aligned", "doubtful")
-    scores = [witnessed(timing(0.5, told), 0.15).score for told in (-3.0, -1.0, 0.0, 1.0, 5.0)]
+    scores = [witnessed(timing(0.5, told), cat(), 0.15).score for told in (-9.0, -3.0, 0.0, 3.0)]
     assert scores == sorted(scores)
     assert scores[0] >= 0
     assert scores[-1] == 1
     star = replace(timing(0.1, -9.0), timing="star")
-    assert witnessed(star, 0.15) == star
+    assert witnessed(star, cat(), 0.15) == star
+
+
+def test_few_letters_are_believed_less_than_many() -> None:
+    heard = timing(0.3, -5.0)
+    short, long = (witnessed(heard, cat(letters), 0.15) for letters in (2, 9))
+    assert (short.timing, long.timing) == ("doubtful", "aligned")
+    alone = [witnessed(replace(heard, told=None), cat(letters), 0.15).score for letters in (2, 9)]
+    assert alone == [0.3, 0.3], "letters alone are as they were"
 
 
 def test_no_witness_lifts_a_word_that_is_too_long_for_its_letters() -> None:
@@ -113,7 +127,7 @@ def test_no_witness_lifts_a_word_that_is_too_long_for_its_letters() -> None:
     audio = np.random.default_rng(0).normal(0, 0.1, 16_000 * 5).astype(np.float32)
     token = Token(text="on", char_start=0, char_end=2, spoken=("on",))
     (judged,) = judge([timing(0.9, 3.0, seconds=4.0)], [token], audio, 0.15)
-    (final,) = judge_beside_others([judged], 0.15)
+    (final,) = judge_beside_others([judged], [token], 0.15)
     assert final.timing == "doubtful"
     assert final.score < 0.15
 
@@ -149,6 +163,7 @@ def told_of(aligner: CtcAligner, clips: list[tuple[np.ndarray, str]]) -> list[di
         asked.append((tokens, aligner.align(audio, tokens, "en")))
     result = []
     for (tokens, before), after in zip(asked, aligner.ask(asked), strict=True):
+        assert isinstance(after, Alignment)
         result.append({})
         for place, (token, was, now) in enumerate(zip(tokens, before.timings, after.timings, strict=True)):
             assert was is not None
@@ -188,4 +203,22 @@ def test_it_is_not_asked_in_other_languages_nor_where_the_spec_says_so(kennedy: 
     asked.open()
     for aligner, language in ((silent, "en"), (asked, "de")):
         (alignment,) = aligner.ask([(tokens, aligner.align(kennedy, tokens, language))])
+        assert isinstance(alignment, Alignment)
         assert all(item is not None and item.told is None for item in alignment.timings)
+
+
+@needs_whisper
+def test_a_text_is_refused_by_letters_and_decoder_together(kennedy: np.ndarray) -> None:
+    right, wrong = tokenise(KENNEDY), tokenise(KENNEDY.replace("you", "the"))
+
+    def answer(tokens: list[Token], min_score: float) -> Alignment | AlignError:
+        aligner = aligner_of(min_score=min_score)
+        aligner.open()
+        with pytest.raises(AlignError, match="do not belong together"):
+            aligner.align(kennedy, tokens, "de")  # by its letters alone
+        return aligner.ask([(tokens, aligner.align(kennedy, tokens, "en"))])[0]
+
+    assert isinstance(answer(right, 0.65), Alignment)
+    refused = answer(wrong, 0.35)
+    assert isinstance(refused, AlignError)
+    assert re.search(r"are 0\.25\d .* decoder makes 0\.32\d of it, and words\.min_score is 0\.35", str(refused))

@@ -110,7 +110,7 @@ def test_oracle_pieces_give_words_and_characters_their_times() -> None:
         for offset, column in enumerate(alphabet.columns(word)):
             frames[place + 2 * offset] = column
     audio = np.random.default_rng(0).normal(scale=1e-4, size=30 * HOP).astype(np.float32)
-    found = align_emissions(emissions_of(frames), alphabet, HOP, audio, words, 0.0).timings
+    found = align_emissions(emissions_of(frames), alphabet, HOP, audio, words).timings
     for token, timing in zip(words, found, strict=True):
         assert timing is not None
         if token.text.lower() in places:
