@@ -108,6 +108,13 @@ _context.set_forkserver_preload(
 )
 
 
+def start_process(target: Callable[..., None], *arguments: Any) -> multiprocessing.process.BaseProcess:
+    """A process that runs `target(*arguments)`, with torch and the trainer imported already."""
+    process = _context.Process(target=target, args=arguments)
+    process.start()
+    return process
+
+
 def _rank(rank: int, world: int, port: int, arguments: list[str], output: str, environment: dict[str, str]) -> None:
     os.environ.update(environment)  # the server that forks knows that of the first test alone
     if world > 1:
