@@ -36,7 +36,7 @@ def ray_session() -> Iterator[Any]:
     common = {"logging_level": logging.WARNING, "configure_logging": True}
     if is_embedded():
         os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # its notes on Ray Data's own actors only alarm
-        # How long Ray's agents look for a killed driver's session before they end: a minute and more by default.
+        # How long the rest of a killed driver's session looks for it before it ends (Ray: a minute); its two agents take one.
         os.environ.setdefault("RAY_gcs_rpc_server_reconnect_timeout_s", "10")
         with few_processes(), embedded(log_to_driver=False, include_dashboard=False, **common):
             yield ray
