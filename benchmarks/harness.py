@@ -4,13 +4,20 @@ from __future__ import annotations
 
 import json
 import statistics
+import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from schemas.commands.cli import Parser, run_command
+
+ROOT = Path(__file__).resolve().parents[1]
+PATIENCE = 60.0
+"""Seconds that a command has to finish what is in flight when its benchmark is stopped."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,6 +31,23 @@ class Measurement:
     rival_value: float | None = None
     goal: str = ""
     holds: bool | None = None
+
+
+@contextmanager
+def child(command: Sequence[str], **options: Any) -> Iterator[subprocess.Popen[str]]:
+    """A command, run from the checkout, that does not outlive the body: where a signal to the benchmark or an error ends that
+    first, it gets SIGTERM, and after PATIENCE seconds SIGKILL. `options`: of `subprocess.Popen`."""
+    process: subprocess.Popen[str] = subprocess.Popen(command, cwd=ROOT, text=True, **options)
+    try:
+        yield process
+    finally:
+        if process.poll() is None:
+            process.terminate()
+            try:
+                process.wait(PATIENCE)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
 
 
 def seconds_per_call(call: Callable[[], object], repeats: int = 5, warmup: int = 1) -> float:

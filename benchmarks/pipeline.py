@@ -22,6 +22,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -32,12 +33,11 @@ import psutil
 import soundfile
 import yaml
 
-from benchmarks.harness import Measurement, main
+from benchmarks.harness import ROOT, Measurement, child, main
 from jobs.cluster.places import resolve_spec
 from schemas.commit import SHARDS
 from schemas.spec import STAGES
 
-ROOT = Path(__file__).resolve().parents[1]
 COPIES = 12
 
 
@@ -49,8 +49,7 @@ def run() -> list[Measurement]:
         cores = os.cpu_count() or 1
         begin, watch = time.time(), MemoryWatch()
         command = [sys.executable, "jobs/tokenize_audio.py", "--config", str(spec), "--no-progress"]
-        process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL)
-        with watch.watching(process.pid):
+        with child(command, stdout=subprocess.DEVNULL) as process, watch.watching(process.pid):
             code = process.wait()
         if code != 0:
             raise RuntimeError(f"the job ended with {code}")
@@ -122,14 +121,15 @@ def bare_seconds(spec: Path, cores: int, numbers: Sequence[int] | None = None) -
     commands = [
         [sys.executable, "-c", BARE, str(spec), str(share), str(cores), json.dumps(numbers)] for share in range(cores)
     ]
-    running = [subprocess.Popen(item, cwd=ROOT, stdout=subprocess.PIPE, text=True) for item in commands]
     bare: dict[str, dict[str, float]] = {}
-    for process in running:
-        output, _ = process.communicate()
-        if process.returncode != 0:
-            raise RuntimeError(f"the bare calls ended with {process.returncode}")
-        for stage, calls in json.loads(output.splitlines()[-1]).items():
-            bare.setdefault(stage, {}).update(calls)
+    with ExitStack() as running:
+        processes = [running.enter_context(child(item, stdout=subprocess.PIPE)) for item in commands]
+        for process in processes:
+            output, _ = process.communicate()
+            if process.returncode != 0:
+                raise RuntimeError(f"the bare calls ended with {process.returncode}")
+            for stage, calls in json.loads(output.splitlines()[-1]).items():
+                bare.setdefault(stage, {}).update(calls)
     return bare
 
 

@@ -22,7 +22,6 @@ from __future__ import annotations
 import csv
 import math
 import os
-import subprocess
 import sys
 import time
 from collections import defaultdict
@@ -37,8 +36,8 @@ import psutil
 import soundfile
 import yaml
 
-from benchmarks.harness import Measurement, main
-from benchmarks.pipeline import ROOT, Committed, bare_seconds, committed, steady_state, write_spec
+from benchmarks.harness import ROOT, Measurement, child, main
+from benchmarks.pipeline import Committed, bare_seconds, committed, steady_state, write_spec
 from jobs.runtime.plan import make_plan
 from schemas.config import load_config
 from schemas.spec import STAGES, PipelineSpec
@@ -107,8 +106,11 @@ def _write(folder: Path, number: int, seconds: float) -> None:
 def watch(spec: Path, samples: Path, said: Path) -> None:
     """Run the line and write memory and processor seconds of all its processes while it lasts."""
     command = [sys.executable, "jobs/tokenize_audio.py", "--config", str(spec), "--no-progress"]
-    with open(samples, "a", encoding="utf-8") as file, open(said, "a", encoding="utf-8") as log:
-        process = subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=log)
+    with (
+        open(samples, "a", encoding="utf-8") as file,
+        open(said, "a", encoding="utf-8") as log,
+        child(command, stdout=log, stderr=log) as process,
+    ):
         while process.poll() is None:
             time.sleep(SAMPLE_SECONDS)
             machine = psutil.cpu_times()

@@ -1,13 +1,14 @@
 """Every benchmark prints one table and writes the same rows as JSON."""
 
 import json
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from benchmarks.harness import Measurement, format_table, main
+from benchmarks.harness import Measurement, child, format_table, main
 
 ROOT = Path(__file__).resolve().parents[2]
 ROWS = [
@@ -49,3 +50,18 @@ def test_an_unknown_benchmark_is_one_sentence() -> None:
     )
     assert result.returncode == 2
     assert "no such benchmark: absent; there are" in result.stderr
+
+
+def test_a_command_does_not_outlive_its_benchmark() -> None:
+    with pytest.raises(RuntimeError), child([sys.executable, "-c", "import time; time.sleep(60)"]) as process:
+        raise RuntimeError("the benchmark was stopped")
+    assert process.returncode == -signal.SIGTERM
+
+
+def test_a_command_that_is_deaf_to_sigterm_is_killed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("benchmarks.harness.PATIENCE", 0.5)
+    deaf = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print(flush=True); time.sleep(60)"
+    with child([sys.executable, "-c", deaf], stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+    assert process.returncode == -signal.SIGKILL
