@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import itertools
 import multiprocessing
-import signal
+import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, NamedTuple
 
@@ -27,14 +26,12 @@ from model.data.shards import ShardError
 from model.data.sources import DocumentStream
 from model.network.batch import Batch, Selections
 from schemas.commands.processes import end_with_parent, obey_the_parent_alone
-from schemas.commands.signals import STOPPING
+from schemas.commands.signals import blocked_signals
 from schemas.config import ConfigError
-from schemas.errors import ExitCode
+from schemas.errors import ExitCode, UserError
 
 Patcher = Callable[[Document, int, np.random.Generator], tuple[np.ndarray, np.ndarray]]
 """(document, step, generator) -> (latent_id int [n], closed bool [n])."""
-
-
 Finish = Callable[[Batch], tuple[Batch, Any]]
 """What is done to a batch where it was made: the batch for the trainer, and a note (counts) to go with it."""
 
@@ -249,16 +246,6 @@ def _begin_worker(_: int) -> None:
     obey_the_parent_alone()
 
 
-@contextmanager
-def _signals_blocked() -> Iterator[None]:
-    """A signal that comes while workers are forked waits: a worker would meet it with the trainer's handlers."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING)
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
 class Loader:
     """A rank's view of the sequence, step by step."""
 
@@ -269,8 +256,10 @@ class Loader:
         first_step: int = 0,
         states: Sequence[LaneState] | None = None,
         finish: Finish | None = None,
+        patience: float = 1800,
     ) -> None:
-        """
+        """`patience`: seconds in which some worker has to give a batch.
+
         Raises:
             ConfigError: see `Placement.check`.
         """
@@ -284,6 +273,7 @@ class Loader:
             collate_fn=_unchanged,
             num_workers=placement.workers,
             prefetch_factor=8 if placement.workers else None,
+            timeout=patience if placement.workers else 0,
             # Under a parent of forkserver's kind the loader would inherit that way, and each worker loads torch again.
             multiprocessing_context="fork" if placement.workers else None,
             worker_init_fn=_begin_worker,
@@ -294,7 +284,7 @@ class Loader:
         self.waiting = False
         """Whether `step` is waiting for data, so that breaking it off leaves everything as it was before."""
         others = set(multiprocessing.active_children())
-        with _signals_blocked():
+        with blocked_signals():  # which a worker would meet with the trainer's handlers
             self._items = iter(self._loader)
         self._workers = set(multiprocessing.active_children()) - others
 
@@ -303,12 +293,13 @@ class Loader:
 
         Raises:
             ShardError: a shard is missing, truncated or damaged.
+            UserError: a worker ended, or none gave anything in time.
         """
         batches, notes, states = [], [], {}
         self.waiting = True
         try:
             for _ in range(self.placement.batches // self.placement.world):
-                item = next(self._items)
+                item = self._next()
                 if isinstance(item, _Failed):
                     raise ShardError(item.message, code=item.code)
                 lane, arrays, note, state = item
@@ -322,6 +313,17 @@ class Loader:
         self.notes = notes
         return batches
 
+    def _next(self) -> Any:
+        try:
+            return next(self._items)
+        except RuntimeError as error:
+            happened = str(error)
+            if not happened.startswith("DataLoader "):  # one that a worker hands over
+                raise
+        # Outside the handler, so that no traceback keeps DataLoader's iterator alive, which `close` ends.
+        said = f"no batch came from the loader's processes ({happened.strip().rstrip('.')})"
+        raise UserError(said, "run the same command to go on", ExitCode.TRY_AGAIN)
+
     def states(self) -> dict[int, dict[str, Any]]:
         """The states of this rank's lanes after the steps taken, ready for JSON."""
         owned = range(self.placement.rank, self.placement.lanes, self.placement.world)
@@ -331,7 +333,13 @@ class Loader:
         """End the workers; a second time nothing happens."""
         for worker in self._workers:
             worker.terminate()  # else DataLoader waits for each until it has finished what it is loading
+        if self._workers and hasattr(self._items, "_workers_done_event"):
+            # A worker may have ended while it held this event's lock, and DataLoader, which sets it, would wait for ever.
+            self._items._workers_done_event = threading.Event()
         self._items = iter(())
+        for worker in self._workers:
+            worker.kill()  # one that was stuck before it could hear SIGTERM
+            worker.join()
 
 
 def fixed_batches(stream: Stream, count: int, step: int) -> list[Batch]:

@@ -311,7 +311,8 @@ class Run:
             self.ranks.rank, self.ranks.world, self.config.global_microbatches, data.lanes, data.workers
         )
         finish = finisher(BatchCounter(self._shape, self.corpus, self.config.packing), self.ranks.device)
-        self._loader = Loader(make_stream(self.config, self.corpus, "train"), placement, self.steps, states, finish)
+        stream, patience = make_stream(self.config, self.corpus, "train"), self.config.timeouts.start
+        self._loader = Loader(stream, placement, self.steps, states, finish, patience)
         self._feed = Feed(self._loader, self.ranks.device)
 
     def _tensors(self) -> dict[str, torch.Tensor]:

@@ -122,6 +122,16 @@ def stopping() -> Iterator[list[float]]:
 
 
 @contextmanager
+def blocked_signals() -> Iterator[None]:
+    """A signal that comes while it lasts waits until its end."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+@contextmanager
 def nothing_to_keep(end: Callable[[], object]) -> Iterator[None]:
     """While it lasts, a signal that the main thread does not notice for `LITTLE_PATIENCE` ends the process.
 

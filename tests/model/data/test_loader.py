@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import itertools
 import json
+import multiprocessing
+import os
+import threading
+import time
 import tracemalloc
 from collections import Counter
 from dataclasses import asdict, replace
@@ -21,6 +26,7 @@ from model.training.config import TrainConfig
 from model.training.distributed import Ranks
 from model.training.stream import make_stream
 from schemas.config import ConfigError
+from schemas.errors import ExitCode, UserError
 from tests.model.training.training_runs import parsed, run_document, write_data
 
 MICRO = 8
@@ -192,6 +198,55 @@ def test_memory_is_flat_over_ten_epochs(stream: Stream) -> None:
 def test_a_placement_that_would_share_lanes_is_refused(stream: Stream, world: int, workers: int, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         Loader(stream, Placement(0, world, MICRO, stream.lanes, workers))
+
+
+def _end_holding(lock: Any) -> None:
+    lock.acquire()
+    os._exit(0)
+
+
+def test_a_worker_that_ended_with_a_lock_holds_nobody_up(stream: Stream) -> None:
+    """A signal ends a worker anywhere, also while it asks whether DataLoader is done; the trainer still comes to its end."""
+    loader = Loader(stream, Placement(0, 1, MICRO, stream.lanes, 1))
+    loader.step()
+    dead = multiprocessing.get_context("fork").Process(
+        target=_end_holding, args=(loader._items._workers_done_event._cond._lock,)
+    )
+    dead.start()
+    dead.join()
+    closing = threading.Thread(target=loader.close, daemon=True)
+    closing.start()
+    closing.join(10)
+    assert not closing.is_alive()
+
+
+@pytest.mark.parametrize("stuck", ["at its start", "in a batch"])
+def test_a_worker_that_gives_nothing_ends_with_a_sentence(stuck: str, stream: Stream, monkeypatch: Any) -> None:
+    """Whether it hears SIGTERM or not: to be tried again, and no process stays."""
+    if stuck == "at its start":  # where signals are still blocked
+        monkeypatch.setattr("model.data.loader._begin_worker", lambda _: time.sleep(600))
+    else:
+        stream = replace(stream, patcher=lambda *_: time.sleep(600))  # type: ignore[arg-type,return-value]
+    monkeypatch.setattr("torch.utils.data._utils.MP_STATUS_CHECK_INTERVAL", 0.5)
+    before = set(multiprocessing.active_children())
+    loader = Loader(stream, Placement(0, 1, MICRO, stream.lanes, 1), patience=1)
+    with pytest.raises(UserError, match=r"no batch came .*timed out after 1 seconds.*run the same command") as raised:
+        loader.step()
+    loader.close()
+    assert raised.value.code == ExitCode.TRY_AGAIN
+    assert set(multiprocessing.active_children()) == before
+
+
+def test_a_worker_that_was_killed_is_named(stream: Stream) -> None:
+    """As the kernel does where memory runs out."""
+    loader = Loader(stream, Placement(0, 1, MICRO, stream.lanes, 1), patience=1)
+    [worker] = loader._workers
+    with contextlib.suppress(RuntimeError):  # DataLoader's handler of SIGCHLD, if it comes that early
+        worker.kill()
+        worker.join()
+    with pytest.raises(UserError, match=rf"no batch came .*{worker.pid}.* run the same command to go on"):
+        loader.step()
+    loader.close()
 
 
 def test_a_lane_state_survives_json() -> None:
