@@ -47,7 +47,7 @@ class WordsStage:
     """Aligns each segment's transcript to its audio. Rejects: align_failed, align_coverage."""
 
     name = Word.TABLE
-    version = 7
+    version = 8
     inputs: tuple[str, ...] = (Transcript.TABLE, Segment.TABLE, Recording.TABLE)
 
     def __init__(self, spec: AlignerSpec, aligner: WordAligner | None = None) -> None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import regex
 
+from pipeline.text.abbreviations import say_abbreviation
 from pipeline.text.languages import language_code
 from pipeline.text.other_numbers import match_number, match_ordinal, say_number_in, say_ordinal_in
 from pipeline.text.segmentation import NO_SPACES, words_of_run
@@ -62,16 +63,16 @@ def tokenise(text: str, language: str = "en") -> list[Token]:
     """The words of a transcript in order, without the punctuation around them.
 
     Every letter and digit of `text` is in exactly one token, with the marks on it. Scripts without spaces are cut by
-    character (Han, kana), by syllable (Tibetan) or by ICU's dictionaries (Thai, Lao, Khmer, Burmese). Symbols are spoken
-    out in English alone, numbers in the languages that num2words knows.
+    character (Han, kana), by syllable (Tibetan) or by ICU's dictionaries (Thai, Lao, Khmer, Burmese). Symbols and
+    abbreviations are spoken out in English alone, numbers in the languages that num2words knows.
     """
     language = language_code(language)
+    spans = [(start, end) for chunk in _chunks(text) for start, end in [_trim(text, *chunk)] if start < end]
+    words = [text[start:end] for start, end in spans]
     tokens = []
-    for first, stop in _chunks(text):
-        start, end = _trim(text, first, stop)
-        if start < end:
-            spoken = _speak(text[start:end], language)
-            tokens.append(Token(text=text[start:end], char_start=start, char_end=end, spoken=tuple(spoken)))
+    for (start, end), word, before, after in zip(spans, words, ["", *words], [*words[1:], ""], strict=False):
+        short = say_abbreviation(word, text.startswith(".", end), before, after) if language == "en" else None
+        tokens.append(Token(text=word, char_start=start, char_end=end, spoken=tuple(short or _speak(word, language))))
     return tokens
 
 

@@ -57,6 +57,15 @@ def test_english_is_spoken_in_letters_and_apostrophes_alone(text: str) -> None:
         ("B2B", "b two b"),
         ("caf\u00e9 na\u00efve", "caf\u00e9 na\u00efve"),
         ("... - \u266a !", ""),
+        ("Dr. Lee and Mr. Poe vs. the dr of Elm Dr. in", "doctor lee and mister poe versus the doctor of elm drive in"),
+        ("St. John's on Main St. and St", "saint john's on main street and st"),
+        ("St John, the prof. JR and Poe Jr. said no. 5", "saint john the prof jr and poe junior said no five"),
+        ("Gen. Grant, Gen Z, the gen. idea, Black & Co. etc.", "general grant gen z the gen idea black and company et cetera"),
+        ("No. 5, no. No 5. Fig. 2", "number five no no five figure two"),
+        ("on Jan. 5th, 5 Dec. 1961. A jan. may", "on january fifth five december nineteen sixty one a jan may"),
+        ("3 km and 60 mph, a km", "three kilometers and sixty miles per hour a km"),
+        ("Louis XIV, Chapter XXIII, WAR II", "louis the fourteenth chapter twenty three war two"),
+        ("an IV, Henry V, MIX IIII", "an iv henry v mix iiii"),
     ],
 )  # fmt: skip
 def test_english_is_said_as_people_say_it(text: str, spoken: str) -> None:
