@@ -8,6 +8,7 @@ audio, units), so that one file serves S->S, T->T, S->T and T->S. Whoever makes 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import pairwise
@@ -210,6 +211,10 @@ def json_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
                 except ValueError as error:
                     raise TaskError(f"{path}:{number}: {error}") from error
     except OSError as error:
+        if url := re.match(r"([a-z][a-z0-9+.]+):/+(.+)", str(path)):  # a Path has lost one of its slashes
+            raise TaskError(
+                f"{url[1]}://{url[2]} is not on this machine, and tasks are read from its disk: copy it here"
+            ) from error
         raise TaskError(f"cannot read {path}: {error.strerror}") from error
     except UnicodeDecodeError as error:
         raise TaskError(f"{path} is not UTF-8: {error}") from error

@@ -330,7 +330,8 @@ def read_index(url: str) -> ShardIndex:
         hint = " (has `make shards` finished? the index is written last)" if missing else ""
         if not url.endswith(".json"):
             hint = "; name the index of a shard set, such as runs/demo/shards/index.json"
-        code = ExitCode.CONFIGURATION if missing or isinstance(error, IsADirectoryError) else None
+        wrong = missing or isinstance(error, NotADirectoryError | IsADirectoryError)
+        code = ExitCode.CONFIGURATION if wrong else None
         raise ShardError(f"cannot read the shard index {url}: {in_short(error)}{hint}", code=code) from error
     if index.format != SHARD_FORMAT:
         raise ShardError(f"the shard index {url} has format {index.format}; this code reads {SHARD_FORMAT}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import posixpath
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import ROUND_HALF_EVEN, Decimal, InvalidOperation
@@ -45,6 +46,8 @@ class Corpus:
     files: CorpusFolder
     names: Sequence[str]
     source: Source
+    passed_over: Counter[str] = field(default_factory=Counter)
+    """What a layout came upon and gives no row for, by what it is: it is counted as not listed."""
 
     def audio(self) -> list[str]:
         """The names that end as audio does."""
@@ -102,6 +105,11 @@ class Layout(Protocol):
 def is_audio(name: str, source: Source) -> bool:
     """Whether a name ends in one of the source's suffixes, in any case."""
     return PurePosixPath(name).suffix.lower() in {suffix.lower() for suffix in source.suffixes}
+
+
+def suffix_of(name: str) -> str:
+    """How a file is counted that is not listed: by its suffix in small letters."""
+    return PurePosixPath(name).suffix.lower() or "without a suffix"
 
 
 def to_decimal(seconds: object) -> Decimal:

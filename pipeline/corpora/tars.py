@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, BinaryIO
 
-from pipeline.corpora.base import Corpus, CorpusFolder, CorpusRow, is_audio, to_samples
+from pipeline.corpora.base import Corpus, CorpusFolder, CorpusRow, is_audio, suffix_of, to_samples
 from pipeline.corpora.manifests import facts_of, manifest_names
 from pipeline.corpora.tables import AS_UTF8
 from schemas.config import json_object
@@ -102,6 +102,7 @@ def _after_the_last(file: BinaryIO, end: int, size: int) -> str:
 @dataclass
 class _Sample:
     audio: TarMember | None = None
+    sidecars: list[str] = field(default_factory=list)
     facts: dict[str, Any] = field(default_factory=dict)
     problem: str = ""
 
@@ -118,6 +119,8 @@ def webdataset(corpus: Corpus) -> Iterator[CorpusRow]:
             _take(corpus, samples, member)
         for found in samples.values():
             for sample in found:
+                if sample.audio is None:
+                    corpus.passed_over.update(f"{suffix_of(name)} in tars without audio" for name in sample.sidecars)
                 yield from _rows(tar, sample)
 
 
@@ -129,10 +132,14 @@ def _take(corpus: Corpus, samples: dict[str, list[_Sample]], member: TarMember) 
         if found[-1].audio is not None:  # several channels or qualities under one key: each is a recording
             found.append(_Sample(facts=found[-1].facts, problem=found[-1].problem))
         found[-1].audio = member
-    elif member.content is not None and member.name.lower().endswith(".txt"):
+    elif member.content is None:
+        corpus.passed_over[f"{suffix_of(member.name)} in tars"] += 1
+    elif member.name.lower().endswith(".txt"):
+        found[-1].sidecars.append(member.name)
         with _noted(found[-1], member):
             found[-1].facts.setdefault("text", member.content.decode("utf-8-sig"))
-    elif member.content is not None:
+    else:
+        found[-1].sidecars.append(member.name)
         with _noted(found[-1], member):
             found[-1].facts.update(json_object(member.content.decode("utf-8-sig")))
 

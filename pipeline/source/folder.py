@@ -18,6 +18,9 @@ from schemas.storage.retry import asked_again
 RANGE = 65_536
 """Bytes that are fetched at once where a container's headers are read: a tar has one every few hundred thousand."""
 
+LONGEST_HOLE = 1 << 34
+"""Bytes of a local file that were never written in one stretch: a day of CD sound as digital silence; it is no audio beyond."""
+
 ENDS = 32_768
 """Bytes read at each end of a file to know it and to read its header: 64 KiB together."""
 
@@ -68,13 +71,15 @@ class SourceFolder:
         `size` spares a question where a listing has told it.
 
         Raises:
-            OSError: the file cannot be opened.
+            OSError: the file cannot be opened, or most of it was never written (nothing of it is read then).
         """
         name = container_of(uri, member)
         is_plain = member is None and not (name.startswith("/") or "://" in name)
         if self.is_local or not is_plain:
             with self.open(uri, member) as file:
                 size = file.seek(0, io.SEEK_END)
+                if member is None and size > LONGEST_HOLE and isinstance(file, io.BufferedReader):
+                    _refuse_holes(file.fileno(), size)
                 file.seek(0)
                 head = file.read(2 * ENDS if size <= 2 * ENDS else ENDS)
                 file.seek(max(len(head), size - ENDS))
@@ -98,6 +103,26 @@ class SourceFolder:
             return open(path, "rb")
         file: BinaryIO = self.filesystem.open(path, "rb", block_size=RANGE)
         return file
+
+
+def _refuse_holes(descriptor: int, size: int) -> None:
+    """Reading a hole costs as long as reading bytes: a sparse file of a terabyte would hold a worker up for minutes.
+
+    Raises:
+        OSError: a stretch of more than LONGEST_HOLE was never written.
+    """
+    place = 0
+    while place < size and hasattr(os, "SEEK_HOLE"):
+        hole = os.lseek(descriptor, place, os.SEEK_HOLE)
+        try:
+            place = os.lseek(descriptor, hole, os.SEEK_DATA)
+        except OSError:  # no data behind it
+            place = size
+        if place - hole > LONGEST_HOLE:
+            never = (
+                f"{(place - hole) >> 30:,} GiB of its {size >> 30:,} GiB were never written (a copy that did not end?)"
+            )
+            raise OSError(f"{never}: fetch it again")
 
 
 def _protocols(filesystem: fsspec.AbstractFileSystem) -> tuple[str, ...]:

@@ -13,14 +13,14 @@ from fsspec.utils import glob_translate
 
 from pipeline.containers.base import AudioError
 from pipeline.containers.layout import lay_out
-from pipeline.corpora.base import Corpus, is_audio
+from pipeline.corpora.base import Corpus, is_audio, suffix_of
 from pipeline.corpora.guess import with_advice
 from pipeline.corpora.manifests import matching
 from pipeline.corpora.read import read_corpus
 from pipeline.source.alignments import with_alignments
 from pipeline.source.folder import SourceFolder
 from pipeline.source.known import Known
-from pipeline.source.listing import Found, find_files, suffix_of
+from pipeline.source.listing import Found, find_files
 from pipeline.source.members import container_of
 from pipeline.source.metadata import FileFacts, Problem, read_manifest, read_sidecars
 from pipeline.source.partitions import ITEM
@@ -102,7 +102,8 @@ def _survey_folder(folder: SourceFolder, source: Source, found: Found, probe: Pr
 def _survey_corpus(folder: SourceFolder, source: Source, found: Found, probe: Probe) -> Listing:
     """What the corpus's own tables name; `source.pattern` chooses among it. Audio that no table names is counted."""
     matches = re.compile(glob_translate(source.pattern)).match
-    rows = read_corpus(Corpus(files=folder, names=found.names, source=source))
+    corpus = Corpus(files=folder, names=found.names, source=source)
+    rows = read_corpus(corpus)
     entries = [entry for entry in rows if matches(container_of(entry.uri, entry.member))]
     if not entries:
         raise ConfigError(
@@ -115,7 +116,7 @@ def _survey_corpus(folder: SourceFolder, source: Source, found: Found, probe: Pr
     not_listed["outside source.pattern"] += len(rows) - len(entries)
     with ThreadPoolExecutor(PROBE_THREADS) as pool:
         table = probe.snapshot(list(pool.map(probe.entry, entries)))
-    return Listing(table=table, not_listed=+(not_listed + found.passed_over))
+    return Listing(table=table, not_listed=+(not_listed + corpus.passed_over + found.passed_over))
 
 
 def unreadable(source: Source, items: Sequence[InventoryItem]) -> dict[str, str]:

@@ -190,11 +190,6 @@ class Names:
         return alike[0] if len(alike) == 1 else None
 
 
-def suffix_of(name: str) -> str:
-    """How a file is counted that is not listed: by its suffix in small letters."""
-    return PurePosixPath(name).suffix.lower() or "without a suffix"
-
-
 def describe(counts: Counter[str]) -> str:
     """Such as "4 .webm, 2 .aiff"; at most eight kinds are named."""
     named = sorted(counts.items(), key=lambda pair: (-pair[1], pair[0]))

@@ -94,7 +94,7 @@ def read_index(path: str) -> ShardIndex:
     """
     try:
         index = load_index(path)
-    except FileNotFoundError as error:
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:
         raise ConfigError(f"cannot read the shard index {path}: {in_short(error)}") from error
     except (OSError, ValueError) as error:
         raise DataError(f"cannot read the shard index {path}: {in_short(error)}") from error

@@ -82,3 +82,9 @@ def test_a_link_out_of_the_folder_is_refused(tmp_path: Path) -> None:
     task: Task = read_task(path)
     with pytest.raises(TaskError, match="leads out"):
         task.audio_path(task.items[0].prompt)
+
+
+@pytest.mark.parametrize("path", ["s3://bucket/tasks/a.jsonl", Path("s3://bucket/tasks/a.jsonl")])
+def test_a_task_on_another_storage_is_named_as_it_was_given(path: str | Path) -> None:
+    with pytest.raises(TaskError, match=r"^s3://bucket/tasks/a.jsonl is not on this machine.*copy it here$"):
+        read_task(path)

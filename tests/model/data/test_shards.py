@@ -18,7 +18,9 @@ from fsspec.implementations.memory import MemoryFileSystem
 from model.data import shards as shards_module
 from model.data.shards import ShardCache, ShardError, ShardSet
 from model.data.sources import DataConfig, DocumentStream
+from schemas.config import ConfigError
 from schemas.errors import ExitCode
+from schemas.reading.shard_reader import read_index
 from schemas.shards import ShardEntry
 from schemas.storage import retry
 from tests.synthetic_shards import write_speech_shards, write_text_shards
@@ -110,6 +112,17 @@ def test_an_index_that_lies_is_found_out(index: Path) -> None:
         ShardSet(str(index))
     with pytest.raises(ShardError, match=r"name the index of a shard set, such as .*index\.json"):
         ShardSet(str(index.parent))
+
+
+def test_an_index_within_a_file_is_a_wrong_path_everywhere(tmp_path: Path) -> None:
+    """Exit code 2 of whatever reads shards, not 3: no storage has failed."""
+    (tmp_path / "x.wav").write_bytes(b"RIFF")
+    path = str(tmp_path / "x.wav" / "index.json")
+    with pytest.raises(ShardError) as training:
+        ShardSet(path)
+    with pytest.raises(ConfigError, match=r"x\.wav/index\.json"):
+        read_index(path)
+    assert training.value.code == ExitCode.CONFIGURATION
 
 
 def rewrite(index: Path, shard: int, change: Callable[[str, bytes], bytes]) -> None:

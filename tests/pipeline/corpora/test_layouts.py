@@ -20,7 +20,7 @@ from pipeline.given_segments import GivenSegmentsStage
 from pipeline.recordings import RecordingsStage
 from pipeline.source.audio import SourceAudio
 from pipeline.source.folder import SourceFolder
-from pipeline.source.inventory import list_source
+from pipeline.source.inventory import list_source, survey
 from pipeline.transcripts import TranscriptsStage
 from schemas.config import ConfigError
 from schemas.given import load_given
@@ -281,6 +281,15 @@ def test_a_parquet_file_without_audio_is_one_sentence(tmp_path: Path) -> None:
         ConfigError, match=r"looked for a struct with `bytes` .* it has file \(string\), text \(string\)"
     ):
         list_source(Source(uri=str(tmp_path), layout="parquet"))
+
+
+def test_a_table_without_audio_beside_tables_with_it_is_counted(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"audio": [spoken(1)], "text": ["x"]}), tmp_path / "b.parquet")
+    for name in ("a.parquet", "speakers.parquet"):
+        pq.write_table(pa.table({"speaker": ["ann"]}), tmp_path / name)
+    listing = survey(Source(uri=str(tmp_path), layout="parquet"))
+    assert [(item.uri, item.transcript) for item in listing.items] == [("b.parquet#00000000", "x")]
+    assert listing.not_listed == {".parquet without a column of audio": 2}
 
 
 def test_nemos_tarred_data_are_read_by_their_manifest(tmp_path: Path) -> None:

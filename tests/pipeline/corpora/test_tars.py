@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.source.inventory import survey
 from schemas.spec import Source
 from tests.pipeline.corpora.fixtures import spoken, write_tar
 from tests.pipeline.corpora.test_layouts import first_stages
@@ -31,6 +32,18 @@ def test_what_tarfile_would_pass_over_in_silence_is_a_reject_of_the_tar(tmp_path
     assert "no header begins after 1 members" in said["damaged.tar"]
     assert "another tar joined to it" in said["joined.tar"]
     assert "no blocks of zeros end it after 2 members" in said["cut.tar"]
+
+
+def test_members_that_are_not_read_are_counted(tmp_path: Path) -> None:
+    """Neither audio nor text, or a text whose audio is not there: nothing of a tar goes without a word."""
+    rest = [("a.npy", b"1"), ("b/c.NPY", b"2"), ("README", b"3"), ("d.json", b"{}"), ("e.txt", b"so"), ("a.cls", b"4")]
+    write_tar(tmp_path / "a.tar", [("a.flac", spoken(1)), ("a.txt", b"said"), *rest])
+    listing = survey(Source(uri=str(tmp_path), layout="webdataset"))
+    assert [item.uri for item in listing.items] == ["a.tar#a.flac"]
+    assert listing.not_listed == {
+        ".npy in tars": 2, "without a suffix in tars": 1, ".cls in tars": 1,
+        ".json in tars without audio": 1, ".txt in tars without audio": 1,
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize("name,content", [("a.txt", b"caf\xe9"), ("a.json", b'{"text": "x", "text": "y"}')])

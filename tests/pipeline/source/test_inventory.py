@@ -276,3 +276,19 @@ def test_a_name_that_is_not_utf8_is_refused_with_its_name(tmp_path: Path) -> Non
     assert (plain.uri, plain.refused) == ("a.flac", None)
     assert (odd.uri, odd.refused) == ("caf\\udce9.flac", "missing")
     assert "not UTF-8" in (odd.detail or "")
+
+
+def test_a_file_that_was_mostly_never_written_is_refused_without_reading_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A sparse terabyte, alone or twice, would be hashed for a quarter of an hour; a hole that silence could be is read."""
+    sound = encode(speech()[:8000], format="WAV", subtype="PCM_16")
+    for name, size in (("a.wav", 1 << 40), ("b.wav", 1 << 40)):
+        (tmp_path / name).write_bytes(sound if name == "b.wav" else b"")
+        os.truncate(tmp_path / name, size)
+    (tmp_path / "c.wav").write_bytes(sound)
+    os.truncate(tmp_path / "c.wav", len(sound) + (1 << 20))
+    monkeypatch.setattr(known, "hash_stream", lambda file: pytest.fail("it was read"))
+    items = {item.uri: item for item in list_source(Source(uri=str(tmp_path)))}
+    assert [items[name].refused for name in ("a.wav", "b.wav", "c.wav")] == ["missing", "missing", None]
+    assert "1,023 GiB of its 1,024 GiB were never written" in str(items["b.wav"].detail)
