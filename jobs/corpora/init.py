@@ -76,6 +76,11 @@ def describe(guess: Guess) -> str:
         lines.append(f"{guess.texts} of {guess.recordings} recordings have a text beside them")
     if guess.patterns:
         lines.append(f"alignments: {', '.join(guess.patterns)}")
+    if guess.unnamed:
+        lines.append(
+            f"{guess.unnamed} audio files are not named in {guess.manifest} and would be left out; for all of them, without "
+            "its texts, set source.layout to folder, take source.manifest out, and see configs/demo.yaml for the stages"
+        )
     if guess.refused:
         lines.append(f"{len(guess.refused)} rows cannot be used and will be rejects:")
         lines += [f"  {sentence}" for sentence in guess.refused[:SHOWN]]
@@ -95,6 +100,10 @@ def spec_text(uri: str, name: str, guess: Guess) -> str:
         f"  name: {_quoted(name)}",
         f"  layout: {guess.layout}" + (f" # by {guess.sign}" if guess.sign else " # every audio file of the folder"),
     ]
+    if guess.manifest is not None:
+        lines.append(
+            f"  manifest: {_quoted(guess.manifest)} # a row for each recording, or for each utterance with its times"
+        )
     if any("source.roots" in sentence for sentence in guess.refused):
         lines.append("  roots: [] # the corpus names audio outside of uri: list its folders here")
     if guess.transcripts == "sidecar":

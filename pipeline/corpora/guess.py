@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import PurePosixPath
 
 from pipeline.corpora.base import Corpus, is_audio
 from pipeline.corpora.manifests import matching
 from pipeline.corpora.read import Entry, read_corpus
+from pipeline.corpora.tables import TABLE_SUFFIXES
 from schemas.config import ConfigError
 from schemas.given import load_given
 from schemas.source import Layout, Source
@@ -56,6 +58,10 @@ class Guess:
     transcripts: str = "none"
     patterns: tuple[str, ...] = ()
     """Alignment files that `source.words` would read."""
+    manifest: str | None = None
+    """A table of the folder's own that is not called as usual: `source.manifest`."""
+    unnamed: int = 0
+    """Audio files of the folder that `manifest` does not name."""
 
 
 def guess_layout(corpus: Corpus) -> Guess:
@@ -72,18 +78,16 @@ def guess_layout(corpus: Corpus) -> Guess:
         found = [name for name in corpus.names if any(matching(name, sign) for sign in signs)]
         if not found or (layout in ("webdataset", "parquet") and audio):
             continue
-        try:
-            source = corpus.source.with_updates(layout=layout)
-            entries = read_corpus(Corpus(files=corpus.files, names=corpus.names, source=source))
-        except ConfigError:
-            continue
-        present, named = set(corpus.names), [entry for entry in entries if entry.refused is None]
-        there = [entry for entry in named if entry.member is not None or entry.uri in present or entry.uri[:1] == "/"]
-        enough = (
-            bool(there) and len(there) * 2 >= len(named) and (layout != "librilight" or _librilight(there, present))
-        )
+        entries, enough = _entries(corpus, corpus.source.with_updates(layout=layout))
         if enough or (layout in UNMISTAKABLE and entries):
             return _counted(layout, found[0], entries, patterns)
+    for name in corpus.names if audio else ():
+        if "/" in name or PurePosixPath(name).suffix not in TABLE_SUFFIXES:
+            continue
+        entries, enough = _entries(corpus, corpus.source.with_updates(layout="manifest", manifest=name))
+        if enough:
+            unnamed = len(set(audio) - {entry.uri for entry in entries})
+            return replace(_counted("manifest", name, entries, patterns), manifest=name, unnamed=unnamed)
     if not audio:
         raise ConfigError(
             f"{corpus.source.uri} holds no audio and no corpus that is known: docs/corpora.md lists the layouts"
@@ -99,6 +103,18 @@ def guess_layout(corpus: Corpus) -> Guess:
         transcripts="sidecar" if beside else "none",
         patterns=patterns,
     )
+
+
+def _entries(corpus: Corpus, source: Source) -> tuple[list[Entry], bool]:
+    """What a layout reads in the folder (nothing where it is none of that layout), and whether half of that audio is there."""
+    try:
+        entries = read_corpus(Corpus(files=corpus.files, names=corpus.names, source=source))
+    except ConfigError:
+        return [], False
+    present, named = set(corpus.names), [entry for entry in entries if entry.refused is None]
+    there = [entry for entry in named if entry.member is not None or entry.uri in present or entry.uri[:1] == "/"]
+    enough = bool(there) and len(there) * 2 >= len(named)
+    return entries, enough and (source.layout != "librilight" or _librilight(there, present))
 
 
 def _librilight(entries: Sequence[Entry], present: set[str]) -> bool:

@@ -97,7 +97,10 @@ def read_manifest(folder: SourceFolder, name: str, audio: Sequence[str], *, with
 
 
 def _without_file(name: str, row: Mapping[str, Any]) -> ConfigError:
-    return ConfigError(f"{name} needs a column `file` with a path in every row; found {first_columns(row)}")
+    return ConfigError(
+        f"{name} needs a column `file` with a path in every row; found {first_columns(row)}",
+        "rename the column, or set source.layout: manifest, which knows other names for it (docs/corpora.md)",
+    )
 
 
 def _row_facts(row: Mapping[str, Any], with_transcripts: bool) -> FileFacts:

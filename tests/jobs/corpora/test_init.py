@@ -83,3 +83,27 @@ def test_utterances_without_texts_are_as_long_as_whisper_hears(tmp_path: Path) -
     assert isinstance(spec.stages.transcripts, WhisperXSpec)
     with pytest.raises(ConfigError, match="Whisper hears 30 s at once"):
         load_config(PipelineSpec, tmp_path / "s.yaml", ["stages.segments.max_seconds=31"])
+
+
+def test_a_table_of_any_name_that_names_the_recordings_is_taken(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Texts in transcripts.tsv are not passed over for its name; what the table leaves out is said; a table of else is none."""
+    for number in range(3):
+        voice(tmp_path / f"corpus/some where/{number}.wav", number, format="WAV")
+    text(tmp_path / "corpus/a list.csv", "date,weather\n1,fine\n")
+    spec_path = tmp_path / "plain.yaml"
+    assert main([str(tmp_path / "corpus"), "--out", str(spec_path)]) == 0
+    assert load_config(PipelineSpec, spec_path).source.layout == "folder"
+    rows = "".join(f"some where/{number}.wav\tso it is\tann\n" for number in range(2))
+    text(tmp_path / "corpus/transcripts.tsv", f"path\tsentence\tspeaker\n{rows}")
+    capsys.readouterr()
+    assert main([str(tmp_path / "corpus"), "--out", str(tmp_path / "s.yaml")]) == 0
+    told = capsys.readouterr().out
+    assert "layout manifest, by transcripts.tsv: 2 recordings, 2 texts" in told
+    assert "1 audio files are not named in transcripts.tsv and would be left out" in told
+    spec = load_config(PipelineSpec, tmp_path / "s.yaml")
+    assert isinstance(spec.stages.transcripts, TranscriptSpec)
+    assert [(item.uri, item.transcript) for item in list_source(spec.source)] == [
+        (f"some where/{number}.wav", "so it is") for number in range(2)
+    ]
