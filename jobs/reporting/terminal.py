@@ -33,9 +33,15 @@ def columns(text: str) -> int:
 
 def cut(text: str, size: int) -> str:
     """A text of at most `size` terminal columns, with an ellipsis where it was longer."""
-    while columns(text) > size:
-        text = text[:-2] + "…"
-    return text
+    if columns(text) <= size:
+        return text
+    kept, room = "", size - 1
+    for char in text:
+        room -= columns(char)
+        if room < 0:
+            break
+        kept += char
+    return kept + "…" if size > 0 else ""
 
 
 def pad(text: str, size: int) -> str:

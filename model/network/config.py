@@ -30,14 +30,17 @@ class StackConfig(StrictModel):
 
     @property
     def kv_heads(self) -> int:
+        """Heads of keys and values."""
         return self.num_kv_heads or self.num_heads
 
     @property
     def ffn_dim(self) -> int:
+        """Width of the feed-forward."""
         return self.hidden_dim or -(-8 * self.dim // (3 * 256)) * 256
 
     @property
     def head_dim(self) -> int:
+        """Width of a head."""
         return self.dim // self.num_heads
 
     @model_validator(mode="after")

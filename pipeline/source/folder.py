@@ -14,6 +14,7 @@ from pipeline.containers.base import Slice
 from pipeline.source.members import ParquetCells, container_of, tar_slice
 from schemas.storage.files import filesystem_of
 from schemas.storage.retry import asked_again
+from schemas.storage.tree import is_local
 
 RANGE = 65_536
 """Bytes that are fetched at once where a container's headers are read: a tar has one every few hundred thousand."""
@@ -32,7 +33,7 @@ class SourceFolder:
         self.filesystem, root = filesystem_of(uri)
         self.uri = uri
         self.root = str(root).rstrip("/")
-        self.is_local = "file" in _protocols(self.filesystem)
+        self.is_local = is_local(self.filesystem)
         self._cells = ParquetCells()
         self._lock = threading.Lock()
 
@@ -48,7 +49,7 @@ class SourceFolder:
         filesystem, path = self.filesystem, f"{self.root}/{name}"
         if name.startswith("/") or "://" in name:
             filesystem, path = filesystem_of(name)
-        local = "file" in _protocols(filesystem)
+        local = is_local(filesystem)
         if member is None:
             return open(path, "rb") if local else io.BytesIO(_fetched(filesystem, path))
         if member.startswith("tar:"):
@@ -123,10 +124,6 @@ def _refuse_holes(descriptor: int, size: int) -> None:
                 f"{(place - hole) >> 30:,} GiB of its {size >> 30:,} GiB were never written (a copy that did not end?)"
             )
             raise OSError(f"{never}: fetch it again")
-
-
-def _protocols(filesystem: fsspec.AbstractFileSystem) -> tuple[str, ...]:
-    return (filesystem.protocol,) if isinstance(filesystem.protocol, str) else tuple(filesystem.protocol)
 
 
 def _fetched(

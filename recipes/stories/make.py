@@ -14,7 +14,7 @@ from recipes.stories.corpus import run_target, targets
 from recipes.stories.estimate import format_plan
 from recipes.stories.settings import StoriesConfig
 from recipes.stories.voices import check_voices
-from schemas.commands.cli import Parser, command
+from schemas.commands.cli import Parser, command, count
 from schemas.config import load_config
 
 EXAMPLES = """  python -m recipes.stories.make --config configs/stories/demo.yaml
@@ -31,7 +31,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--config", default="configs/stories/demo.yaml", help="default: %(default)s")
     parser.add_argument("--text-only", action="store_true", help="no speech: the text and the tasks without voices")
     parser.add_argument("--dry-run", action="store_true", help="print what would be written, and how long it takes")
-    parser.add_argument("--processes", type=int, default=2, help="default: %(default)s; changes nothing in the result")
+    parser.add_argument(
+        "--processes", type=count, default=2, help="default: %(default)s; changes nothing in the result"
+    )
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="change a field: speech.stories=100")
     given = parser.parse_args(arguments)
     config = load_config(StoriesConfig, given.config, given.overrides)
@@ -43,7 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not given.text_only and not all(target.result.exists() for target in planned):
         check_voices([*config.speech.voices, *(voice for task in config.tasks for voice in task.voices)])
     for target in planned:
-        made = run_target(config, target, root, max(1, given.processes))
+        made = run_target(config, target, root, given.processes)
         print(f"{target.result}: {'written' if made else 'is there'}")
     return 0
 

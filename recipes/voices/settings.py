@@ -6,14 +6,11 @@ import os
 from pathlib import Path
 
 SEED = 20261122
-
-
 SAMPLE_RATE = 16_000
 
 
 def root() -> Path:
-    """The working folder: `TINY_MODELS_ROOT`, or `runs/tiny_models` of the checkout. Several GB;
-    nothing in it is committed."""
+    """The working folder: `TINY_MODELS_ROOT`, or `runs/tiny_models` of the checkout. Several GB; nothing in it is committed."""
     folder = Path(os.environ.get("TINY_MODELS_ROOT", Path(__file__).parents[2] / "runs" / "tiny_models"))
     folder.mkdir(parents=True, exist_ok=True)
     return folder

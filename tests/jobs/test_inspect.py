@@ -160,3 +160,12 @@ def test_the_command(run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert complaint.count("\n") == 1
     assert f"run python jobs/tokenize_audio.py --config {path}" in complaint
     assert command(second, second + "x") == 2
+
+
+@pytest.mark.parametrize("size", [0, 1, 2, 5])
+def test_a_text_is_cut_for_any_width_and_at_once(size: int) -> None:
+    """Also where there is no room at all, and a million characters in no more time than a few."""
+    for text in ("", "ab", "日本語の文", "e\u0301" * 9, "x" * 1_000_000):
+        short = cut(text, size)
+        assert columns(short) <= size
+        assert short == text or size == 0 or (short.endswith("…") and text.startswith(short[:-1]))
