@@ -98,6 +98,8 @@ def planned_memory(config: TrainConfig, corpus: TrainingData, ranks: int, room_g
         muon=config.optimiser.kind == "muon",
         keeps_gathered=config.sharding.after_forward == "keep",
         narrow=config.sharding.gather == "bf16",
+        compiled=config.compile,
+        accumulates=config.global_microbatches > ranks,
     )
     parts = {
         name: size / 2**30

@@ -1,8 +1,9 @@
 """Memory of a training step on one rank, part by part, before anything is allocated.
 
-Counted from the configuration: what the optimiser holds, and what a compiled block keeps for its backward pass (products' inputs
-and outputs in the type of the products, residual streams in fp32). Left out: the allocator's rounding, CUDA's own part (about
-0.7 GiB) and buffers of a single operation. `python -m model.gpu_check` compares it with what an H100 used.
+Counted from the configuration: what the optimiser holds, and what a block keeps for its backward pass (products' inputs and
+outputs in the type of the products, residual streams in fp32; one that is not compiled also what it could make again). Left
+out: the allocator's rounding, CUDA's own part (about 0.7 GiB) and buffers of a single operation. `python -m model.gpu_check`
+compares it with what an H100 used.
 
 Shape suffixes as in `model.network.layout`: N elements, P latents.
 """
@@ -36,6 +37,10 @@ class MemoryPlan:
     """Whether a layer's gathered weights stay until the backward pass."""
     narrow: bool = False
     """Whether weights of layers travel between ranks as bf16."""
+    compiled: bool = True
+    """Whether whole blocks are."""
+    accumulates: bool = False
+    """Whether a rank's share of a step is several micro-batches: until the last, FSDP keeps their gradients whole."""
 
 
 def memory_by_part(config: ModelConfig, plan: MemoryPlan) -> dict[str, float]:
@@ -52,12 +57,16 @@ def memory_by_part(config: ModelConfig, plan: MemoryPlan) -> dict[str, float]:
     else:  # what is outside layers stays; a layer's weights as they come and as they are used, its whole gradients as they go
         travels = BF16 if plan.narrow else FP32
         gathered = travels * (hidden + largest if plan.keeps_gathered else 2 * largest) + FP32 * (size - hidden)
-        copies = gathered + FP32 * largest + (BF16 * largest if plan.bf16 and not plan.narrow else 0)
+        copies = gathered + FP32 * largest
+        if (
+            plan.bf16 and not plan.narrow
+        ):  # a product keeps its weights as it took them, which a compiled block casts again
+            copies += BF16 * (largest if plan.compiled or plan.recompute else hidden)
     rows = config.vocabulary.size if config.vocabulary else 0
     logits = min(CHUNK, rows * plan.elements) * (2 * FP32 + width)
     return {
         "weights": FP32 * size / plan.shards,
-        "gradients": FP32 * size / plan.shards,
+        "gradients": FP32 * size / (1 if plan.accumulates else plan.shards),
         "optimiser": FP32 * moments / plan.shards,
         "weights as the products take them": copies,
         "activations": _activations(config, plan),
@@ -91,6 +100,8 @@ def _block_row(stack: StackConfig, plan: MemoryPlan) -> float:
         return FP32 * stack.dim
     width = BF16 if plan.bf16 else FP32
     heads = (stack.num_heads + 2 * stack.kv_heads) * stack.head_dim
+    if not plan.compiled:  # queries and keys as they were turned, while the values keep what they were split from
+        heads += (stack.num_heads + stack.kv_heads) * stack.head_dim
     products = (
         3 * stack.dim + heads + 3 * stack.ffn_dim
     )  # two normed inputs, attention's output; q, k, v; gate, up, hidden

@@ -115,6 +115,7 @@ def training(
         shards=1,
         muon=False,
         keeps_gathered=False,
+        compiled=compiled,
     )
     peak = published_peak(CUDA)
     figures: Figures = {

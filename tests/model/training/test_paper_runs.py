@@ -62,5 +62,7 @@ def test_eight_cards_of_80_gb_hold_the_run(name: str) -> None:
         shards=8,
         muon=False,
         keeps_gathered=False,
+        compiled=config.compile,
+        accumulates=config.global_microbatches > 8,
     )
     assert sum(memory_by_part(config.model, plan).values()) < 70 * 2**30
