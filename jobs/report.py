@@ -70,7 +70,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         page = build(spec, data, meta)
         store.check_writable()
         store.write_bytes(PAGE, page)
-        print(f"{where}: {len(page) / 1e6:.1f} MB")
+        print(f"{where}: {len(page) / 1e6:.2f} MB")
     if given.open and not webbrowser.open(where if "://" in where else Path(where).resolve().as_uri()):
         print("no browser could be started here", file=sys.stderr)
     return 0

@@ -57,7 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     out = given.out or speakers[0].trained.root / "report.html"
     with whole_file(out) as partial:
         partial.write_text(page, encoding="utf-8")
-    print(f"{out}: {len(page) / 1e6:.1f} MB")
+    print(f"{out}: {len(page) / 1e6:.2f} MB")
     if given.open and not webbrowser.open(out.resolve().as_uri()):
         print("no browser could be started here", file=sys.stderr)
     return 0

@@ -327,7 +327,7 @@ def read_index(url: str) -> ShardIndex:
         raise ShardError(f"cannot read the shard index: {error}", code=ExitCode.TRY_AGAIN) from error
     except (OSError, ValueError) as error:
         missing = isinstance(error, FileNotFoundError)
-        hint = " (has `make shards` finished? the index is written last)" if missing else ""
+        hint = " (has `lst tokenize` finished? the index is written last)" if missing else ""
         if not url.endswith(".json"):
             hint = "; name the index of a shard set, such as runs/demo/shards/index.json"
         wrong = missing or isinstance(error, NotADirectoryError | IsADirectoryError)
