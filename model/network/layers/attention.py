@@ -240,9 +240,9 @@ class _TiledAttention(torch.autograd.Function):
             p_HCM = kept[index] if kept else _probabilities(q_HQK[:, rows], k_HMK[:, keys], tile)
             dv_HMK[:, keys] += torch.bmm(p_HCM.transpose(1, 2), grad_HCK)
             ds_HCM = torch.bmm(grad_HCK, v_HMK[:, keys].transpose(1, 2)).sub_(mean_HQ1[:, rows]).mul_(p_HCM)
-            dq_HQK[:, rows] = torch.bmm(ds_HCM, k_HMK[:, keys]).mul_(scale)
+            torch.bmm(ds_HCM, k_HMK[:, keys], out=dq_HQK[:, rows])
             dk_HMK[:, keys] += torch.bmm(ds_HCM.transpose(1, 2), q_HQK[:, rows]).mul_(scale)
-        return dq_HQK.transpose(0, 1), dk_HMK.transpose(0, 1), dv_HMK.transpose(0, 1), None
+        return dq_HQK.mul_(scale).transpose(0, 1), dk_HMK.transpose(0, 1), dv_HMK.transpose(0, 1), None
 
 
 def _probabilities(q_HCK: torch.Tensor, k_HMK: torch.Tensor, tile: Tile) -> torch.Tensor:
