@@ -123,7 +123,7 @@ def format_summary(outcome: Outcome) -> str:
     lines.append(
         "rejected     " + (", ".join(f"{count} {code} ({name})" for name, code, count in rejects) or "nothing")
     )
-    if SHARDS in plan.stages:
+    if SHARDS in plan.stages and stage_totals[SHARDS].rows_out:  # counted in shards: nothing is known before the first
         told = belief(plan)
         seconds, doubtful = told["speech_uncovered"], told["doubtful_words"]
         lines.append(f"uncovered    {seconds:.1f} s of speech in no word (filler patches); {doubtful} doubtful words")

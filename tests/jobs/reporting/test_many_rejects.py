@@ -6,8 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from jobs.engine.run import Outcome
 from jobs.report import build, identity
 from jobs.reporting import facts
+from jobs.reporting.summary import format_summary
 from jobs.runtime.accounting import totals
 from tests.jobs.synthetic_run import make_run
 
@@ -31,3 +33,12 @@ def test_rows_are_counted_and_seconds_are_in_proportion(tmp_path: Path, monkeypa
     page = build(plan.spec, data, identity(plan.spec, plan.store, data)).decode()
     assert "Seconds and examples are of 1 of 2 tables of rejects" in page
     assert "Nothing vanished" not in page
+
+
+def test_a_run_without_shards_does_not_say_that_no_word_is_doubtful(tmp_path: Path) -> None:
+    """Doubtful words are counted in shards: of a run that its rejects ended, nothing is known of them."""
+    plan, _ = make_run(tmp_path)
+    outcome = Outcome(plan=plan, worked_on={}, seconds=1.0, start_up_seconds=0.5, stopped=False)
+    assert "doubtful words" in format_summary(outcome)
+    plan.done["shards"][:] = False
+    assert "doubtful words" not in format_summary(outcome)
