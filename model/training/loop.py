@@ -7,7 +7,7 @@ import logging
 import os
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -73,22 +73,39 @@ def train(config: TrainConfig, make_evaluator: MakeEvaluator | None = None) -> E
         if group.device.type == "cpu":
             steady_memory()
         corpus = open_corpus(config, group, place)
-        run = Run(_with_boundaries(config, corpus), corpus, group)
-        try:
-            run.resume()
-            evaluate = make_evaluator(run) if make_evaluator is not None else None
-            with Signals(lambda: group.world == 1 and run.waits_for_data) as signals:
-                _follow(run, signals, evaluate)
-        except (CheckpointError, NonFiniteError):
-            raise
-        except BaseException:
-            if group.world == 1 and run.worth_saving:  # several ranks write together, and one that raises is alone
-                log.warning("saving step %d before ending", run.steps)
-                run.save()
-            raise
-        finally:
-            run.close()
+        with _alone_in(place, group):
+            return _run(Run(_with_boundaries(config, corpus), corpus, group), make_evaluator)
+
+
+def _run(run: Run, make_evaluator: MakeEvaluator | None) -> ExitCode:
+    group = run.ranks
+    try:
+        run.resume()
+        evaluate = make_evaluator(run) if make_evaluator is not None else None
+        with Signals(lambda: group.world == 1 and run.waits_for_data) as signals:
+            _follow(run, signals, evaluate)
+    except (CheckpointError, NonFiniteError):
+        raise
+    except BaseException:
+        if group.world == 1 and run.worth_saving:  # several ranks write together, and one that raises is alone
+            log.warning("saving step %d before ending", run.steps)
+            run.save()
+        raise
+    finally:
+        run.close()
     return ExitCode.DONE if run.finished else ExitCode.TRY_AGAIN
+
+
+@contextmanager
+def _alone_in(place: RunPlace, group: Ranks) -> Iterator[None]:
+    """Raises ConfigError on all ranks where another training has the folder: both would write its rows and checkpoints."""
+    with place.taken() if group.is_main else nullcontext("") as mine:
+        owner = group.gather(mine)[0]
+        if owner:
+            raise ConfigError(
+                f"{place}: {owner} trains there already", "wait for it or end it, or set another output_dir"
+            )
+        yield
 
 
 def _with_boundaries(config: TrainConfig, corpus: TrainingData) -> TrainConfig:

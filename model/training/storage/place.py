@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import json
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 
@@ -15,6 +21,8 @@ CHECKPOINTS = "checkpoints"
 RAY = "ray-train"
 """Where Ray Train keeps its own state, which changes under a run's feet: see jobs/train_lst.py."""
 STAMPS = ".stamps.json"
+LOCK = ".training"
+"""Locked by the process that trains in the folder; holds its name for others. The kernel unlocks it however the process ends."""
 GROWING = ("metrics.jsonl", "config.yaml")
 """What a run writes at its top while it goes on."""
 
@@ -32,6 +40,28 @@ class RunPlace:
 
     def __str__(self) -> str:
         return self.url or str(self.folder)
+
+    @contextmanager
+    def taken(self) -> Iterator[str]:
+        """Hold the folder against other trainings of this file system while the body lasts; main rank only. Yields who holds it
+        already ("process 12 on node3"), or nothing where it is ours. A file system without locks holds against nobody.
+
+        The lock is POSIX's, which children do not inherit: a loader that outlives a killed run keeps nobody out.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with open(self.folder / LOCK, "a+", encoding="utf-8") as file:
+            try:
+                fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                if error.errno in (errno.EACCES, errno.EAGAIN):
+                    file.seek(0)
+                    yield file.read().strip() or "another process"
+                    return
+            else:
+                file.truncate(0)
+                file.write(f"process {os.getpid()} on {socket.gethostname()}")
+                file.flush()
+            yield ""
 
     @cached_property
     def files(self) -> Files:

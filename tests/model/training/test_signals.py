@@ -25,6 +25,7 @@ from schemas.errors import ExitCode
 from tests.model.training.training_runs import (
     TORCHRUN,
     checkpoints,
+    run,
     run_document,
     started,
     trajectory,
@@ -187,3 +188,15 @@ def test_a_step_that_hangs_in_foreign_code_is_ended() -> None:
     )
     assert done.returncode == ExitCode.TRY_AGAIN
     assert "within a step that did not end" in done.stderr
+
+
+def test_a_second_training_in_the_folder_is_refused_on_every_rank(data: Path, tmp_path: Path) -> None:
+    document = document_of(data, tmp_path / "run") | {"budget": {"steps": 100_000}}
+    first, second = (write_run(document, tmp_path / f"{name}.yaml") for name in ("first", "second"))
+    with started(first) as running:
+        assert wait_until(lambda: bool(read_rows(tmp_path / "run" / "metrics.jsonl"))), running.output()
+        said = run(second, world=2, expect=ExitCode.CONFIGURATION)
+        assert "trains there already" in said
+        assert "Traceback" not in said
+        assert running.processes[0].is_alive()
+    run(first, overrides=["budget.steps=1"])  # what was killed keeps nobody out
