@@ -39,21 +39,26 @@ if [ "${#nodes[@]}" -gt 1 ]; then
         --metrics-export-port=8080 --block &
 fi
 
+line='' stopped=''
+trap 'stopped=1; [ -z "$line" ] || kill -TERM "$line"' TERM INT # from --signal, and from scancel
+
 for _ in $(seq 60); do # until all nodes have joined, two minutes at most; late ones join while the line runs
     joined=$(RAY_ADDRESS=$address python -c 'import ray; ray.init(logging_level="ERROR"); print(len(ray.nodes()))' 2>/dev/null)
-    if [ "${joined:-0}" -ge "${#nodes[@]}" ]; then break; fi
+    if [ "${joined:-0}" -ge "${#nodes[@]}" ] || [ -n "$stopped" ]; then break; fi
     sleep 2
 done
 echo "Ray at $address with ${joined:-0} of ${#nodes[@]} nodes"
 
-RAY_ADDRESS=$address python jobs/tokenize_audio.py "$@" &
-line=$!
-trap 'kill -TERM "$line"' TERM INT # from --signal, and from scancel
-wait "$line"
-code=$?
-if kill -0 "$line" 2>/dev/null; then # a trap ended the first wait
+code=75 # nothing was begun
+if [ -z "$stopped" ]; then
+    RAY_ADDRESS=$address python jobs/tokenize_audio.py "$@" &
+    line=$!
     wait "$line"
     code=$?
+    if kill -0 "$line" 2>/dev/null; then # a trap ended the first wait
+        wait "$line"
+        code=$?
+    fi
 fi
 if [ "$code" -eq 75 ]; then scontrol requeue "$SLURM_JOB_ID"; fi
 kill %1 %2 2>/dev/null

@@ -141,7 +141,7 @@ def test_its_command_is_one_of_ours(job: dict[str, Any]) -> None:
 STUBS = {
     ".venv/bin/ray": 'echo "ray $*" >> "$RECORD"; exec sleep 60',
     ".venv/bin/python": (
-        'if [ "$1" = -c ]; then echo 3; exit; fi\n'
+        'if [ "$1" = -c ]; then echo "asked" >> "$RECORD"; echo "${JOINED:-3}"; exit; fi\n'
         'echo "line $RAY_ADDRESS $*" >> "$RECORD"\n'
         'trap "echo told >> $RECORD; exit 75" TERM\n'
         'if [ -n "${FAIL:-}" ]; then /bin/sleep 1; exit "$FAIL"; fi\n'
@@ -206,6 +206,18 @@ def test_slurms_signal_reaches_the_line_and_the_job_goes_back_into_the_queue(tmp
         assert process.wait(timeout=30) == 75
     assert "told" in record.read_text().splitlines()
     assert "scontrol requeue 123456" in record.read_text().splitlines()
+
+
+def test_one_that_comes_while_nodes_join_sends_the_job_back_too(tmp_path: Path) -> None:
+    with started(tmp_path, JOINED="1") as (process, record):
+        deadline = time.monotonic() + 20
+        while "asked" not in record.read_text() and time.monotonic() < deadline:
+            time.sleep(0.05)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(timeout=30) == 75
+    calls = record.read_text().splitlines()
+    assert "scontrol requeue 123456" in calls
+    assert not any(call.startswith("line ") for call in calls)
 
 
 def test_the_script_is_bash() -> None:
