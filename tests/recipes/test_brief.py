@@ -55,6 +55,10 @@ def test_prose_may_ask_for_what_other_seeds_would_give(brief: Brief) -> None:
     assert numbers[1][1] < numbers[2][1] < numbers[2][2] < numbers[1][2]
     assert "] % (3 seeds); " in shown
     assert shown.endswith("; -"), "one seed says nothing of others"
+    expected = brief.figures.sibling(CONFIG, "study-ladder-low").over_seeds("static", "plain", "S->S")
+    assert brief._filled("{study-ladder-low: static less plain S->S p}") == f"{expected.p:.2g}"
+    assert 0 < expected.p < 1
+    assert brief._filled("{aligned-deep less plain S->T p}") == "-"
 
 
 def test_no_figure_of_the_first_screen_is_typed_by_hand(brief: Brief) -> None:

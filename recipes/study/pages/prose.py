@@ -10,17 +10,18 @@ from recipes.study.pages.figures import LOSSES, Figures
 from recipes.study.pages.page import percent
 
 FIGURE = re.compile(
-    r"\{(?:([a-z-]+): )?([a-z-]+)(?: less ([a-z-]+))? (bits|text|[ST]->[ST])(?: (?!each)([a-z]+))?( over seeds| each)?\}"
+    r"\{(?:([a-z-]+): )?([a-z-]+)(?: less ([a-z-]+))? (bits|text|[ST]->[ST])(?: (?!each|p\b)([a-z]+))?( over seeds| each| p)?\}"
 )
-"""A figure asked for: of a study beside this one, of an arm, less another, of what, on a rung, over seeds too or of each."""
+"""A figure asked for: of a study beside this one, of an arm, less another, of what, on a rung, over seeds too, of each, or p."""
 
 
 def filled(prose: str, figures: Figures, config: str) -> str:
     """`prose` with its figures, each with what it rests on; one of an arm without a run is a dash.
 
     `{static S->T}`, `{static S->S person}` and `{static bits}` are an arm's own; `{static less plain S->T}` is on the seeds that
-    both have and holds for them; `{static less plain S->T over seeds}` takes all seeds of both as drawn; `{static S->S each}`
-    are the seeds' own; `{NAME: ...}` is of the study NAME.yaml beside `config`.
+    both have and holds for them; `{static less plain S->T over seeds}` takes all seeds of both as drawn, and
+    `{static less plain S->T p}` is the p that goes with it; `{static S->S each}` are the seeds' own;
+    `{NAME: ...}` is of the study NAME.yaml beside `config`.
     """
     others: dict[str, Figures] = {}
 
@@ -34,6 +35,9 @@ def filled(prose: str, figures: Figures, config: str) -> str:
 
 
 def _figure(figures: Figures, arm: str, base: str | None, what: str, rung: str | None, over: str | None) -> str:
+    if base is not None and over == " p":
+        found = figures.over_seeds(arm, base, what, rung)
+        return "-" if found is None else f"{found.p:.2g}" if found.p >= 0.001 else "below 0.001"
     if base is not None and over == " over seeds":
         found = figures.over_seeds(arm, base, what, rung)
         counts = sorted({len(figures.seeds(arm)), len(figures.seeds(base))}, reverse=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -62,7 +63,7 @@ def test_the_offline_folder_of_wandb_reads_back(tmp_path: Path) -> None:
     files = sorted(tmp_path.glob("wandb/offline-run-*/run-*.wandb"))
     assert len({file.stem for file in files}) == 1
     assert len(files) == 2
-    records = [record for file in files for record in wandb_records(file)]
+    records = [record for file in files for record in ended_records(file)]
     assert {record.run.project for record in records if record.WhichOneof("record_type") == "run"} == {"lst"}
     history = [history_of(record) for record in records if record.WhichOneof("record_type") == "history"]
     found = [{name: row[name] for name in row if "/" in name and not name.startswith("said")} for row in history]
@@ -74,6 +75,17 @@ def test_the_offline_folder_of_wandb_reads_back(tmp_path: Path) -> None:
 def history_of(record: Any) -> dict[str, Any]:
     """One call of `log`."""
     return {item.key or "/".join(item.nested_key): json.loads(item.value_json) for item in record.history.item}
+
+
+def ended_records(file: Path, seconds: float = 60) -> list[Any]:
+    """Of a run that has been finished: W&B's own process may write the last of them after `finish` has come back."""
+    deadline = time.monotonic() + seconds
+    while True:
+        records = list(wandb_records(file))
+        if any(record.WhichOneof("record_type") == "exit" for record in records):
+            return records
+        assert time.monotonic() < deadline, f"{file} does not end"
+        time.sleep(0.05)
 
 
 def wandb_records(file: Path) -> Iterator[Any]:
