@@ -41,17 +41,21 @@ class Feed:
         self._loader, self._device = loader, device
         self._next: StepBatches | None = None
         self.states = loader.states()
-        """Of the lanes after the steps taken."""
+        """Of the lanes after the steps done."""
 
     def step(self) -> StepBatches:
-        """The next step's.
+        """The next step's. They count as taken once they are said to be `done`: a step that breaks off is one to come.
 
         Raises:
             ShardError: the data cannot be read.
         """
         taken = self._next or self._fetch()
-        self._next, self.states = None, taken.states
+        self._next = None
         return taken
+
+    def done(self, taken: StepBatches) -> None:
+        """The step of these batches is made."""
+        self.states = taken.states
 
     def prefetch(self) -> None:
         """On CUDA, fetch the step after: called when this one's kernels are under way. Copies join the same queue."""

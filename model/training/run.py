@@ -11,7 +11,8 @@ from typing import Any
 
 import torch
 
-from model.data.loader import LaneState, Loader, Placement, fixed_batches
+from model.data.lanes import LaneState, fixed_batches
+from model.data.loader import Loader, Placement
 from model.data.sources import TrainingData
 from model.monitor.counting import BatchCounter, Counts
 from model.monitor.metrics import gemm_flops, published_peak
@@ -200,6 +201,7 @@ class Run:
         self.consumed["skipped"] += skipped
         for name in COUNTS:
             self.consumed[name] += getattr(used, name)
+        self._open_feed.done(taken)
         rate = used.flops / seconds
         row: LogRow = {
             "step": self.steps,

@@ -9,7 +9,7 @@ import numpy as np
 
 from model.data.compose import Composer
 from model.data.document import Document
-from model.data.loader import Stream
+from model.data.lanes import Stream
 from model.data.patching import BpeAlignedConfig, PatchPolicyConfig, assign_patches
 from model.data.sources import TrainingData
 from model.training.config import TrainConfig

@@ -15,7 +15,7 @@ import torch
 
 from model.data.bpe_units import to_bpe
 from model.data.compose import Composer
-from model.data.loader import Lane, LaneState
+from model.data.lanes import Lane, LaneState
 from model.data.sources import TrainingData
 from model.network.batch import Batch
 from model.training.config import TrainConfig

@@ -19,7 +19,8 @@ from typing import Any, cast
 import pytest
 
 from model.data.compose import Composer
-from model.data.loader import Address, LaneState, Loader, Placement, Stream, fixed_batches
+from model.data.lanes import Address, LaneState, Stream, fixed_batches
+from model.data.loader import Loader, Placement
 from model.data.sources import DocumentStream, TrainingData
 from model.network.batch import Batch
 from model.training.config import TrainConfig

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -14,11 +15,12 @@ from typing import Any
 import psutil
 import pytest
 
-from model.data.loader import Lane
+from model.data.lanes import Lane
 from model.data.sources import TrainingData
 from model.monitor.metrics import read_rows
 from model.train import main
 from model.training import checkpoint
+from model.training import run as steps
 from model.training.optimisation.optim import Optimisers
 from model.training.run import Run
 from schemas.errors import ExitCode
@@ -109,7 +111,9 @@ def test_an_error_keeps_the_steps_before_it(
     config = str(write_run(document_of(data, tmp_path / "run"), tmp_path / "run.yaml"))
     for owner, name, call, saved in (
         (Lane, "next", 4 * (AT - 1) + 3, [AT - 1]),
-        (Optimisers, "zero_grad", 2, [AT - 1]),
+        (steps, "accumulate", 2, [AT]),  # the batches taken, not used
+        (Optimisers, "step", 2, [AT + 1]),
+        (Optimisers, "zero_grad", 2, [AT + 1]),
     ):
         calls = []
         original = getattr(owner, name)
@@ -125,6 +129,42 @@ def test_an_error_keeps_the_steps_before_it(
             with pytest.raises(ZeroDivisionError):
                 main([config])
         assert [step for step, _ in checkpoints(tmp_path / "run" / "checkpoints")] == saved
+    assert main([config]) == 0
+    assert trajectory(tmp_path / "run") == undisturbed
+
+
+@pytest.mark.parametrize(("phase", "saved"), [("step", AT), ("zero_grad", AT), ("validate", AT)])
+def test_a_loader_killed_while_the_trainer_computes(
+    phase: str,
+    saved: int,
+    data: Path,
+    undisturbed: list[dict[str, Any]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """As the kernel does where memory runs out: the step is made and saved, one sentence, to be tried again."""
+    config = str(write_run(document_of(data, tmp_path / "run", workers=1), tmp_path / "run.yaml"))
+    owner: type = Run if phase == "validate" else Optimisers
+    original = getattr(owner, phase)
+    before = set(multiprocessing.active_children())
+    calls = []
+
+    def killing(*arguments: Any) -> Any:
+        calls.append(1)
+        if len(calls) == (2 if phase == "validate" else AT):
+            (worker,) = set(multiprocessing.active_children()) - before
+            worker.kill()
+            assert wait_until(lambda: psutil.Process(worker.pid).status() == psutil.STATUS_ZOMBIE)
+        return original(*arguments)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(owner, phase, killing)
+        assert main([config]) == ExitCode.TRY_AGAIN
+    said = capsys.readouterr().err
+    assert "no batch came from the loader's processes" in said
+    assert "Traceback" not in said
+    assert [step for step, _ in checkpoints(tmp_path / "run" / "checkpoints")] == [saved]
     assert main([config]) == 0
     assert trajectory(tmp_path / "run") == undisturbed
 
