@@ -206,10 +206,12 @@ def _line(row: dict[str, Any]) -> str:
 
 
 def _facts_line(facts: dict[str, float]) -> str:
-    return (
-        f"{facts['elements']:.0f} elements in {facts['seconds']:.2f} s: {facts['units_per_second']:.1f} units/s, "
-        f"{facts['latents_per_second']:.1f} latents/s, {facts['speech_seconds_per_second']:.2f} s of speech per s"
-    )
+    said = f"{facts['elements']:.0f} elements in {facts['seconds']:.2f} s: "
+    latents = f"{facts['latents_per_second']:.1f} latents/s"
+    if not facts["units"]:
+        return f"{said}{facts['elements_per_second']:.1f} elements/s, {latents}"
+    speech = f"{facts['speech_seconds_per_second']:.2f} s of speech per s"
+    return f"{said}{facts['units_per_second']:.1f} units/s, {latents}, {speech}"
 
 
 def _streaming(generator: Generator) -> Callable[[Element], None]:

@@ -43,7 +43,7 @@ from recipes.study.driver import OutOfTime, Watch, adopt, advance, begin, curve,
 from recipes.study.heldout import choice_of_rate, losses, open_held_out
 from recipes.study.measure import measure
 from recipes.study.records.ledger import Ledger
-from schemas.commands.cli import Parser, command
+from schemas.commands.cli import Parser, command, count, positive
 from schemas.config import ConfigError, parse_config
 from schemas.errors import ExitCode
 from schemas.models.unit_bpe import UnitBpe
@@ -258,10 +258,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--dry-run", action="store_true", help="print the plan and its hours, and stop")
     parser.add_argument("--only", metavar="ARM,ARM", help="the units of these arms alone")
     parser.add_argument(
-        "--hours", type=float, help="end the sitting after so many hours (exit code 75: there is more to do)"
+        "--hours", type=positive, help="end the sitting after so many hours (exit code 75: there is more to do)"
     )
     parser.add_argument(
-        "--jobs", type=int, default=1, metavar="N", help="so many single-threaded processes side by side"
+        "--jobs", type=count, default=1, metavar="N", help="so many single-threaded processes side by side"
     )
     parser.add_argument("--device", default="cpu", help="cuda: train and measure on a GPU (default: %(default)s)")
     parser.add_argument("--unit", metavar="NAME", help="this unit of work alone, such as runs/static-s1-compute")
