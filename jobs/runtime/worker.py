@@ -28,7 +28,7 @@ from jobs.runtime.accounting import (
 from jobs.runtime.isolation import Limits, run_isolated, run_rows
 from jobs.runtime.job import MAX_DEATHS, AnyTask, Held, Job, PartitionTask, ShardTask, death_path, stop_path
 from jobs.runtime.shard_writer import MakeApart, make_here, write_group
-from jobs.runtime.stages import build_stage
+from jobs.runtime.stages import build_stage, check_models
 from jobs.runtime.takeover import member_id, read_held, relabel
 from jobs.store.labels import members_read
 from jobs.store.provenance import gpu, provenance
@@ -192,12 +192,14 @@ class StageWorker:
         if deaths >= MAX_DEATHS:
             LOG.warning("%d workers were lost with this partition: taking it apart", deaths)
             self._make_room()
+            check_models(self.stage, self.plan.cards)
             start = time.perf_counter()
             limits = Limits(seconds=resources.limit_seconds, most_bytes=self._most_bytes)
             return run_isolated(self.job.spec, self.stage, tables, deaths, limits), time.perf_counter() - start
         if not self._is_open:
             begin = time.perf_counter()
             self.stage.open()  # seconds; not where all rows are taken over
+            check_models(self.stage, self.plan.cards)  # after it: before, one could be replaced in between
             self._is_open = True
             LOG.info("opened in %.1f s", time.perf_counter() - begin)
         samples = samples_by_key(*tables.values())
