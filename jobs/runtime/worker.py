@@ -6,6 +6,7 @@ Nothing is listed or looked up: the driver knows what is committed, and a task c
 
 from __future__ import annotations
 
+import errno
 import re
 import time
 from collections import Counter
@@ -44,6 +45,8 @@ from schemas.errors import StorageError
 from schemas.tables import TABLES, InventoryItem, Recording, Reject, RejectCode
 
 SEGMENT = re.compile(r"[0-9a-f]{16}-(c\d+-)?\d{10}-\d{10}")
+TAKES_NO_MORE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES}
+"""Of errors in writing: the disk is full, or may not be written to any more."""
 STOP_SECONDS = 5.0
 """How often a worker looks whether the run is to stop."""
 
@@ -89,9 +92,8 @@ class StageWorker:
                     task.failed = self._set_aside(error)
                     LOG.warning("set aside: %s", task.failed)
                 except Exception as error:
-                    if isinstance(
-                        task, PartitionTask
-                    ):  # rows are isolated in there: what is left concerns every partition
+                    # Rows are isolated in partitions: what is left concerns all of them. So does an output that takes no more.
+                    if isinstance(task, PartitionTask) or getattr(error, "errno", None) in TAKES_NO_MORE:
                         raise
                     task.failed = f"the shard {task.name} could not be written: {type(error).__name__}: {error}"
                     LOG.exception("set aside: %s", task.failed)
