@@ -26,7 +26,9 @@ LONGEST_HOLE = 1 << 34
 ENDS = 32_768
 """Bytes read at each end of a file to know it and to read its header: 64 KiB together."""
 
-LEFT_ALONE = "leave the source alone during a run; the next lists it anew (if a file is named again and again, touch it)"
+LEFT_ALONE = (
+    "leave the source alone during a run; the next lists it anew (if a file is named again and again, touch it)"
+)
 
 
 class SourceFolder:
