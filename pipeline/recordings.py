@@ -8,9 +8,11 @@ from typing import BinaryIO
 from pipeline.containers.base import AudioError
 from pipeline.source.base import AudioReader
 from pipeline.source.decode import AudioInfo, scan_file
-from pipeline.source.folder import SourceFolder, hash_stream
+from pipeline.source.folder import LEFT_ALONE, SourceFolder, hash_stream
+from pipeline.source.probe import is_as_listed
 from pipeline.stage import StageResult, WithoutModel, refuse, rows_of
 from schemas.arrow import Row
+from schemas.errors import StorageError
 from schemas.given import load_given
 from schemas.spec import RecordingsSpec, Source
 from schemas.tables import InventoryItem, Recording, Reject, RejectCode, recording_id
@@ -56,6 +58,8 @@ class RecordingsStage(WithoutModel):
             raise AudioError("duplicate", f"its bytes equal those of {item.duplicate_of}{but}")
         with _opened(folder, item) as file:
             digest = hash_stream(file)
+            if not is_as_listed(item, file, digest):
+                raise StorageError(f"{item.uri} has changed since it was listed: {LEFT_ALONE}")
             num_samples_16k, info = scan_file(file, self._spec.max_seconds)
         self._check_length(info.num_samples / info.sample_rate)
         return self._row(item, digest, info, num_samples_16k)
@@ -96,9 +100,9 @@ def _opened(folder: SourceFolder, item: InventoryItem) -> BinaryIO:
     """The item's bytes.
 
     Raises:
-        AudioError: missing. Other errors of the storage pass: the row may be tried again.
+        AudioError: it may not be read. Other errors of the storage pass: the row may be tried again.
     """
     try:
-        return folder.open(item.uri, item.member)
-    except (FileNotFoundError, PermissionError) as error:
+        return folder.open_listed(item.uri, item.member)
+    except PermissionError as error:
         raise AudioError("missing", f"it cannot be opened any more: {error.strerror or error}") from error

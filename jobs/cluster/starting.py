@@ -14,6 +14,7 @@ from typing import Any
 from jobs.cluster.places import COPY
 from jobs.monitoring.logs import LOG, without_lines
 from schemas.commands.signals import nothing_to_keep
+from schemas.errors import TryAgain
 
 ROOT = Path(__file__).resolve().parents[2]
 STARTS = 3
@@ -47,8 +48,14 @@ def embedded(**options: Any) -> Iterator[None]:
             break
         except BaseException as error:  # a signal leaves a Ray that only half knows what it has started
             end_embedded(before)
-            if "timed out during startup" not in str(error) or attempt == STARTS:
+            if "timed out during startup" not in str(error):
                 raise
+            if attempt == STARTS:
+                logs = f"{os.environ.get('RAY_TMPDIR', '/tmp')}/ray/session_latest/logs"
+                raise TryAgain(
+                    f"Ray did not come up, {STARTS} times in 30 s each",
+                    f"run the same command again when the machine has less to do; else {logs} may say why",
+                ) from error
         LOG.warning("Ray did not come up in its 30 s: the machine is busy; trying again")
     try:
         yield

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 
 from jobs.cluster.places import base_folder, resolve_spec
 from schemas.commands.cli import Parser
@@ -33,7 +34,8 @@ def load_spec(arguments: argparse.Namespace) -> PipelineSpec:
 
 
 def spec_of_run(arguments: argparse.Namespace, command: str) -> PipelineSpec:
-    """The spec of --config, else the one that the last run left in the OUTPUT that stands among the overrides.
+    """The spec of --config, else the one that the last run left in the OUTPUT that stands among the overrides, wherever that
+    folder was when it ran.
 
     For parsers whose default of --config is None; `command` is what a mistake is answered with.
 
@@ -52,6 +54,8 @@ def spec_of_run(arguments: argparse.Namespace, command: str) -> PipelineSpec:
         document = Store(outputs[0]).read_json(SPEC, "name the spec instead, by --config SPEC")
     except (FileNotFoundError, NotADirectoryError) as error:
         raise ConfigError(f"{outputs[0]} is no output of a run: it has no {SPEC}") from error
+    # Not the one on record: a folder that was moved or copied is meant itself, and `--retry` changes what it opens.
+    document["output"] = outputs[0].rstrip("/") if "://" in outputs[0] else str(Path(outputs[0]).absolute())
     for override in arguments.overrides:
         if override not in outputs:
             apply_override(document, override)

@@ -23,6 +23,7 @@ from schemas.arrow import RowType, to_rows
 from schemas.audio import SAMPLE_RATE
 from schemas.cards import CardKind
 from schemas.commit import KINDS, SHARD_FOLDER, SHARDS, Commit
+from schemas.errors import CredentialsError, StorageError
 from schemas.spec import PipelineSpec
 from schemas.tables import Patches, Recording, Reject, RejectCode, Segment, Transcript, Units, Word
 
@@ -170,6 +171,8 @@ def _build(
     try:
         yield passage, build(passage)
         return
+    except (StorageError, CredentialsError):  # nobody knows what the audio is; the shard waits
+        raise
     except Exception as error:
         whole = error
     errors = {part.segment.segment_id: _error(build, replace(passage, parts=(part,))) for part in passage.parts}
@@ -185,6 +188,8 @@ def _build(
 def _error(build: Build, passage: Passage) -> Exception | None:
     try:
         build(passage)
+    except (StorageError, CredentialsError):
+        raise
     except Exception as error:
         return error
     return None

@@ -17,6 +17,7 @@ from pipeline.stage import Stage
 from pipeline.text_quality import TextQualityStage
 from schemas.cards import Card
 from schemas.commit import KINDS
+from schemas.errors import TryAgain
 from schemas.shards import SHARD_FORMAT
 from schemas.spec import (
     GATES,
@@ -60,6 +61,21 @@ def identify(name: str, spec: PipelineSpec, above: Mapping[str, Sequence[Card]])
     return Identity(
         version=stage.version, schema=TABLES[name].VERSION, cards=tuple(stage.cards()), parameters=parameters
     )
+
+
+def check_models(stage: Stage, planned: Sequence[Card]) -> None:
+    """An opened stage's models are those that the run was planned with, by whose cards its results are named.
+
+    Raises:
+        TryAgain: one was replaced since.
+    """
+    for card, before in zip(stage.cards(), planned, strict=False):
+        if card.card_id != before.card_id:
+            raise TryAgain(
+                f"{stage.name}: the {card.kind} {card.name!r} was replaced while the run went on (it began with "
+                f"{before.card_id}, and there is {card.card_id} now)",
+                "run the same command again, which works with what is there, or put the former back first",
+            )
 
 
 def upstream_of(name: str, planned: Collection[str]) -> tuple[str, ...]:

@@ -6,6 +6,7 @@ Nothing is listed or looked up: the driver knows what is committed, and a task c
 
 from __future__ import annotations
 
+import errno
 import re
 import time
 from collections import Counter
@@ -28,7 +29,7 @@ from jobs.runtime.accounting import (
 from jobs.runtime.isolation import Limits, run_isolated, run_rows
 from jobs.runtime.job import MAX_DEATHS, AnyTask, Held, Job, PartitionTask, ShardTask, death_path, stop_path
 from jobs.runtime.shard_writer import MakeApart, make_here, write_group
-from jobs.runtime.stages import build_stage
+from jobs.runtime.stages import build_stage, check_models
 from jobs.runtime.takeover import member_id, read_held, relabel
 from jobs.store.labels import members_read
 from jobs.store.provenance import gpu, provenance
@@ -44,6 +45,8 @@ from schemas.errors import StorageError
 from schemas.tables import TABLES, InventoryItem, Recording, Reject, RejectCode
 
 SEGMENT = re.compile(r"[0-9a-f]{16}-(c\d+-)?\d{10}-\d{10}")
+TAKES_NO_MORE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES}
+"""Of errors in writing: the disk is full, or may not be written to any more."""
 STOP_SECONDS = 5.0
 """How often a worker looks whether the run is to stop."""
 
@@ -89,9 +92,8 @@ class StageWorker:
                     task.failed = self._set_aside(error)
                     LOG.warning("set aside: %s", task.failed)
                 except Exception as error:
-                    if isinstance(
-                        task, PartitionTask
-                    ):  # rows are isolated in there: what is left concerns every partition
+                    # Rows are isolated in partitions: what is left concerns all of them. So does an output that takes no more.
+                    if isinstance(task, PartitionTask) or getattr(error, "errno", None) in TAKES_NO_MORE:
                         raise
                     task.failed = f"the shard {task.name} could not be written: {type(error).__name__}: {error}"
                     LOG.exception("set aside: %s", task.failed)
@@ -192,12 +194,14 @@ class StageWorker:
         if deaths >= MAX_DEATHS:
             LOG.warning("%d workers were lost with this partition: taking it apart", deaths)
             self._make_room()
+            check_models(self.stage, self.plan.cards)
             start = time.perf_counter()
             limits = Limits(seconds=resources.limit_seconds, most_bytes=self._most_bytes)
             return run_isolated(self.job.spec, self.stage, tables, deaths, limits), time.perf_counter() - start
         if not self._is_open:
             begin = time.perf_counter()
             self.stage.open()  # seconds; not where all rows are taken over
+            check_models(self.stage, self.plan.cards)  # after it: before, one could be replaced in between
             self._is_open = True
             LOG.info("opened in %.1f s", time.perf_counter() - begin)
         samples = samples_by_key(*tables.values())

@@ -8,6 +8,7 @@ specs/<index>.json                   the spec, its stages' fingerprints and its 
 from __future__ import annotations
 
 import contextlib
+import errno
 import io
 import json
 from datetime import UTC, datetime
@@ -70,7 +71,10 @@ def refresh_inventory(store: Store, source: Source, look_many: LookMany | None =
             store.write_layout()
             store.write_bytes(path, buffer.getvalue())
             store.write_bytes(f"inventory/{source_key(source)}.json", json.dumps(facts, indent=1).encode())
-        except (PermissionError, FileNotFoundError, NotADirectoryError) as error:
+        except OSError as error:
+            wrong = isinstance(error, PermissionError | FileNotFoundError | NotADirectoryError)
+            if not wrong and error.errno != errno.EROFS:
+                raise
             raise ConfigError(f"cannot write to {store.root}: {error}; choose another `output`") from error
     return table, not_listed
 

@@ -8,9 +8,9 @@ from collections import OrderedDict
 import numpy as np
 
 from pipeline.source.decode import decode_file
-from pipeline.source.folder import SourceFolder, hash_stream
+from pipeline.source.folder import LEFT_ALONE, SourceFolder, hash_stream
 from pipeline.source.node_cache import NodeCache
-from schemas.config import ConfigError
+from schemas.errors import StorageError
 from schemas.tables import Recording
 
 KEEP_BYTES = 1 << 28
@@ -31,7 +31,7 @@ class SourceAudio:
         """float32 [num_samples_16k], mono at 16 kHz; channel -1 is the mean of all channels.
 
         Raises:
-            ConfigError: the file is no longer the one that became this recording.
+            StorageError: the file is no longer the one that became this recording.
         """
         key = (recording.recording_id, channel)
         with self._lock:  # who asks for the same recording at the same time waits for the one decoding of it
@@ -53,11 +53,9 @@ class SourceAudio:
         return samples
 
     def _decode(self, recording: Recording, channel: int) -> np.ndarray:
-        with self._folder.open(recording.uri, recording.member) as file:
+        with self._folder.open_listed(recording.uri, recording.member) as file:
             if hash_stream(file) != recording.sha256:
-                raise ConfigError(
-                    f"{recording.uri} has changed since it was listed: leave the source alone during a run; start again"
-                )
+                raise StorageError(f"{recording.uri} has changed since it was listed: {LEFT_ALONE}")
             samples, _ = decode_file(file, channel)
         assert samples.shape[1] == recording.num_samples_16k, "decoding the same bytes gave another length"
         mono: np.ndarray = samples[0]

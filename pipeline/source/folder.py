@@ -12,6 +12,7 @@ import fsspec
 
 from pipeline.containers.base import Slice
 from pipeline.source.members import ParquetCells, container_of, tar_slice
+from schemas.errors import StorageError
 from schemas.storage.files import filesystem_of
 from schemas.storage.retry import asked_again
 from schemas.storage.tree import is_local
@@ -24,6 +25,10 @@ LONGEST_HOLE = 1 << 34
 
 ENDS = 32_768
 """Bytes read at each end of a file to know it and to read its header: 64 KiB together."""
+
+LEFT_ALONE = (
+    "leave the source alone during a run; the next lists it anew (if a file is named again and again, touch it)"
+)
 
 
 class SourceFolder:
@@ -66,6 +71,17 @@ class SourceFolder:
 
         return io.BytesIO(read_cell() if local else asked_again(path, read_cell))
 
+    def open_listed(self, uri: str, member: str | None = None) -> BinaryIO:
+        """`open` of what a listing named.
+
+        Raises:
+            OSError: as `open`; a StorageError where the file is gone since, which says nothing of what it held.
+        """
+        try:
+            return self.open(uri, member)
+        except FileNotFoundError as error:
+            raise StorageError(f"{uri} is not there any more since it was listed: {LEFT_ALONE}") from error
+
     def open_ends(self, uri: str, member: str | None, size: int | None) -> tuple[bytes, bytes, int]:
         """(first bytes, last bytes, size) of a file or member, by ranged reads; a small one is its first bytes, all of it.
 
@@ -81,10 +97,7 @@ class SourceFolder:
                 size = file.seek(0, io.SEEK_END)
                 if member is None and size > LONGEST_HOLE and isinstance(file, io.BufferedReader):
                     _refuse_holes(file.fileno(), size)
-                file.seek(0)
-                head = file.read(2 * ENDS if size <= 2 * ENDS else ENDS)
-                file.seek(max(len(head), size - ENDS))
-                return head, file.read(), size
+                return ends_of(file)
         path = f"{self.root}/{name}"
         if size is None:
             size = int(asked_again(path, lambda: self.filesystem.size(path)))
@@ -104,6 +117,15 @@ class SourceFolder:
             return open(path, "rb")
         file: BinaryIO = self.filesystem.open(path, "rb", block_size=RANGE)
         return file
+
+
+def ends_of(file: BinaryIO) -> tuple[bytes, bytes, int]:
+    """(first bytes, last bytes, size) of an open file; a small one is its first bytes, all of it."""
+    size = file.seek(0, io.SEEK_END)
+    file.seek(0)
+    head = file.read(2 * ENDS if size <= 2 * ENDS else ENDS)
+    file.seek(max(len(head), size - ENDS))
+    return head, file.read(), size
 
 
 def _refuse_holes(descriptor: int, size: int) -> None:

@@ -20,7 +20,7 @@ from schemas.tables import InventoryItem
 SNAPSHOT = pa.schema(
     [*arrow_schema(InventoryItem), ("stamp", pa.string()), ("ends", pa.string()), ("whole", pa.string())]
 )
-"""A listing as it is kept: the items, and by what a change of their files is noticed. stamp: etag, else size and time of change;
+"""A listing as it is kept: the items, and by what a change of their files is noticed. stamp: etag, else size and times of change;
 ends: the probe as read, before files that only differ in their middle were told apart; whole: the sha256, where it was needed."""
 
 
@@ -49,7 +49,7 @@ class Known:
             return None
         self.stamps[uri] = stamp
         row = self._row(uri)
-        if row is None or row["stamp"] != stamp:
+        if row is None or row["stamp"] != stamp or row["ends"] is None:  # None: it could not be opened
             return None
         if row["whole"] is not None:
             self.whole[uri] = row["whole"]

@@ -34,7 +34,7 @@ OF_THE_FOLDER = frozenset({errno.EACCES, errno.EPERM, errno.ENOENT, errno.ENOTDI
 BATCH = 1 << 13
 """Files that are Python objects at a time."""
 FILE = pa.schema([("name", pa.string()), ("bytes", pa.int64()), ("stamp", pa.string())])
-"""stamp: what changes when the file does, its size with its etag or its time of change."""
+"""stamp: what changes when the file does, its size with its etag or its times of change."""
 
 FileRow = tuple[str, int, str]
 """A row of FILE."""
@@ -148,7 +148,9 @@ def _walk(folder: str, prefix: str, above: list[tuple[int, int]], num_links: int
                     inside = _walk(entry.path, f"{name}/", [*above, identity], followed, found)
             elif entry.is_file():
                 status = entry.stat()
-                yield name, status.st_size, f"{status.st_size}:{status.st_mtime_ns}"
+                # ctime too: files of one size that were unpacked in one second may exchange their names, or be rewritten and
+                # get their old time back
+                yield name, status.st_size, f"{status.st_size}:{status.st_mtime_ns}:{status.st_ctime_ns}"
             elif entry.is_symlink():
                 there = os.path.exists(entry.path)
                 found.broken[_writable(name)] = (

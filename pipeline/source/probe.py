@@ -6,13 +6,14 @@ import hashlib
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import BinaryIO
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.corpora.read import Entry
-from pipeline.source.folder import SourceFolder
+from pipeline.source.folder import SourceFolder, ends_of
 from pipeline.source.known import Known, seconds_by_ends
 from pipeline.source.listing import BATCH, FileRow, Found
 from pipeline.source.members import container_of
@@ -58,8 +59,22 @@ def look_at(uri: str, files: Sequence[tuple[str, int | None]]) -> list[Looked | 
 
 def _look(folder: SourceFolder, uri: str, member: str | None, size: int | None) -> Looked:
     head, tail, size = folder.open_ends(uri, member, size)
-    probe = hashlib.sha256(f"{size}:".encode() + head + tail).hexdigest()[:32]
-    return size, probe, seconds_by_ends(head, tail, size) if size else None
+    return size, _probe_of(head, tail, size), seconds_by_ends(head, tail, size) if size else None
+
+
+def _probe_of(head: bytes, tail: bytes, size: int) -> str:
+    return hashlib.sha256(f"{size}:".encode() + head + tail).hexdigest()[:32]
+
+
+def _told_apart(probe: str, digest: str) -> str:
+    """The probe of a file that others equal in size and at both ends, by the sha256 of all its bytes."""
+    return hashlib.sha256(f"{probe}{digest}".encode()).hexdigest()[:32]
+
+
+def is_as_listed(item: InventoryItem, file: BinaryIO, digest: str) -> bool:
+    """Whether an open file, whose bytes have this sha256, is the one that became the item."""
+    probe = _probe_of(*ends_of(file))
+    return item.probe in (probe, _told_apart(probe, digest))
 
 
 def _cannot_open(error: OSError) -> str:
@@ -176,7 +191,7 @@ class Probe:
                     )
             if len(first) > 1:
                 for item in group:
-                    own = hashlib.sha256(f"{probe}{digests[item.uri]}".encode()).hexdigest()[:32]
+                    own = _told_apart(probe, digests[item.uri])
                     changed[item.uri] = changed.get(item.uri, item).with_updates(probe=own)
         return [changed.get(item.uri, item) for item in items]
 

@@ -126,8 +126,9 @@ class Files:
                 file.write(data)
                 file.flush()
                 os.fsync(file.fileno())
-        except OSError:  # on a full disk half a file is in the way of what is tried next
+        except OSError as error:  # on a full disk half a file is in the way of what is tried next
             Path(temporary).unlink(missing_ok=True)
+            error.filename = error.filename or target  # a write that fails does not say where
             raise
         return temporary
 

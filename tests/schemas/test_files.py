@@ -2,6 +2,7 @@
 
 import errno
 import os
+import pickle
 import subprocess
 import sys
 import threading
@@ -73,8 +74,9 @@ def test_a_disk_that_is_full_is_not_left_fuller(tmp_path: Path, monkeypatch: pyt
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(OSError, match="No space left") as caught:
         Files(str(tmp_path)).write_bytes("folder/a.json", b"{}")
+    assert pickle.loads(pickle.dumps(caught.value)).filename == f"{tmp_path}/folder/a.json"
     assert list((tmp_path / "folder").iterdir()) == []
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -49,6 +50,20 @@ def test_every_reject_is_listed_with_its_sentence(
     assert capsys.readouterr().out.splitlines() == ["recordings empty: void.flac: the file has zero bytes"]
     assert rejects_command.main([spec.output, "--stage", "words"]) == 0
     assert "nothing was rejected" in capsys.readouterr().out
+
+
+def test_a_copied_output_is_meant_itself(
+    run: tuple[PipelineSpec, Plan], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not the folder that the run wrote to: what is shown would be another's, and what --retry forgets as well."""
+    before = Path(run[0].output)
+    shutil.copytree(before, tmp_path / "copy")
+    monkeypatch.chdir(tmp_path)
+    assert rejects_command.main(["copy/", "--stage", "words"]) == 0
+    assert capsys.readouterr().out == "copy: nothing was rejected\n"
+    assert rejects_command.main(["copy", "--retry"]) == 0
+    assert list((tmp_path / "copy" / "control").glob("lease-*"))
+    assert not list((before / "control").glob("lease-*"))
 
 
 def test_an_output_of_no_run_is_one_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,5 +1,6 @@
 """What a shard's commit counts, and what becomes of what cannot be written."""
 
+import errno
 import os
 import shutil
 import signal
@@ -131,6 +132,21 @@ def test_a_shard_that_cannot_be_written_at_all_is_set_aside_and_the_others_are_t
     (failed,) = run_in_process(plan, STAGES)
     assert "could not be written: MemoryError" in failed
     assert int((~plan.done["shards"]).sum()) == 1
+
+
+def test_a_full_disk_ends_the_run_at_the_shards_as_at_the_tables(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A shard set aside would end it with "run the same command again", and a scheduler does, on a full disk."""
+    plan = make_plan(make_spec(tmp_path))
+    prepare(plan)
+
+    def full(*arguments: object) -> bytes:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(shard_writer, "write_shard", full)
+    with pytest.raises(OSError, match="No space left"):
+        run_in_process(plan, STAGES)
 
 
 def open_deadly(*arguments: Any) -> Callable[[Passage], Sample]:

@@ -1,5 +1,6 @@
 """The store: whole files or none, the first commit wins, and a changed file is noticed. Locally and on any fsspec URL."""
 
+import errno
 import multiprocessing
 import uuid
 from pathlib import Path
@@ -106,6 +107,15 @@ def test_an_output_that_cannot_be_written_is_one_sentence(tmp_path: Path) -> Non
     (tmp_path / "file").write_text("")
     with pytest.raises(ConfigError, match=r"cannot write to .*file/out.*choose another `output`"):
         Store(str(tmp_path / "file" / "out")).check_writable()
+
+
+def test_a_listing_into_a_read_only_output_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def read_only(target: str, data: bytes) -> str:
+        raise OSError(errno.EROFS, "Read-only file system", target)
+
+    monkeypatch.setattr(Store, "_write_temporary", staticmethod(read_only))
+    with pytest.raises(ConfigError, match=r"Read-only file system.*choose another `output`"):
+        make_plan(make_spec(tmp_path))
 
 
 def test_a_commit_that_another_owner_has_just_gathered_is_made_once_more(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from pipeline.containers.base import AudioError
 from pipeline.source import decode
 from pipeline.source.audio import SourceAudio
 from pipeline.source.decode import decode_file, scan_file
-from schemas.config import ConfigError
+from schemas.errors import StorageError
 from tests.pipeline.conftest import DemoTables
 from tests.pipeline.source.bad_audio import encode, speech
 
@@ -137,7 +137,7 @@ def test_an_ogg_cut_between_two_pages_is_an_error() -> None:
 
 def test_a_recording_that_changed_is_noticed(demo: DemoTables) -> None:
     recording = demo.recordings[0].with_updates(sha256="0" * 64)
-    with pytest.raises(ConfigError, match="has changed since it was listed"):
+    with pytest.raises(StorageError, match="has changed since it was listed"):
         SourceAudio(demo.source.uri).read(recording)
 
 

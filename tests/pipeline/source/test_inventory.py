@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -120,6 +121,40 @@ def test_known_files_are_not_opened_again_and_changed_ones_are(tmp_path: Path, m
     again = survey(source, known.Known(table)).items
     assert sorted(opened) == ["b.flac", "e.flac"]
     assert [entry.uri for entry in again] == ["a.flac", "b.flac", "c.flac", "d.flac", "e.flac"]
+
+
+def test_files_of_one_size_and_time_that_exchange_their_names_are_looked_at_again(tmp_path: Path) -> None:
+    """As clips of one length are that were unpacked in one second; so is a file that was rewritten and got its old time back."""
+    for number, name in enumerate(("a.wav", "b.wav", "c.wav")):
+        (tmp_path / name).write_bytes(encode(speech()[8_000 * number :][:8_000], format="WAV"))
+        os.utime(tmp_path / name, (1.7e9, 1.7e9))
+    source = Source(uri=str(tmp_path))
+    table = survey(source).table
+    (tmp_path / "a.wav").rename(tmp_path / "kept")
+    (tmp_path / "b.wav").rename(tmp_path / "a.wav")
+    (tmp_path / "kept").rename(tmp_path / "b.wav")
+    (tmp_path / "c.wav").write_bytes(encode(speech()[32_000:][:8_000], format="WAV"))
+    os.utime(tmp_path / "c.wav", (1.7e9, 1.7e9))
+    assert survey(source, known.Known(table)).items == survey(source).items
+
+
+def test_a_file_that_could_not_be_opened_is_looked_at_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Permissions, for one, are mended without a new time of change."""
+    make_source(tmp_path, "a.flac", "b.flac")
+    source = Source(uri=str(tmp_path))
+    honest = SourceFolder.open_ends
+
+    def closed(folder: SourceFolder, uri: str, *rest: Any) -> tuple[bytes, bytes, int]:
+        if uri == "b.flac":
+            raise PermissionError(errno.EACCES, "Permission denied")
+        return honest(folder, uri, *rest)
+
+    monkeypatch.setattr(SourceFolder, "open_ends", closed)
+    first = survey(source)
+    assert [item.refused for item in first.items] == [None, "missing"]
+    assert survey(source, known.Known(first.table)).items == first.items
+    monkeypatch.undo()
+    assert [item.refused for item in survey(source, known.Known(first.table)).items] == [None, None]
 
 
 def test_a_listing_in_batches_is_the_listing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
