@@ -15,8 +15,7 @@ from typing import Literal
 
 import numpy as np
 
-from model.data.bpe_units import to_bpe
-from model.data.document import Document
+from model.data.document import Document, to_bpe
 from model.data.interleave import ModalitySpan, PaperRule, SpiritLMRule, draw_spans
 from model.data.shards import Sample
 from model.data.text_tokenizer import TextTokenizer

@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol
 import numpy as np
 from pydantic import Field
 
-from model.data.bpe_units import bpe_vocabulary
 from model.data.compose import Composer, Utterance, segments_of, utterance_of
-from model.data.document import Document
+from model.data.document import Document, bpe_vocabulary
 from model.data.draws import generator
 from model.data.interleave import InterleaveRule
 from model.data.order import Order, held_out

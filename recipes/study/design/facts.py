@@ -13,8 +13,8 @@ from pathlib import Path
 
 import torch
 
-from model.data.bpe_units import to_bpe
 from model.data.compose import Composer
+from model.data.document import to_bpe
 from model.data.lanes import Lane, LaneState
 from model.data.sources import TrainingData
 from model.network.batch import Batch

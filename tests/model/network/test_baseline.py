@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer
 from tokenizers.models import BPE
 
-from model.data.bpe_units import bpe_vocabulary, to_bpe
 from model.data.compose import Composer
+from model.data.document import bpe_vocabulary, to_bpe
 from model.data.sources import TrainingData
 from model.network.baseline import BaseSpeechLM
 from model.network.lst import build_model

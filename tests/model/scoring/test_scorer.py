@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 import torch
 
-from model.data.bpe_units import bpe_vocabulary
 from model.data.compose import Composer, Utterance, segments_of, utterance_of
+from model.data.document import bpe_vocabulary
 from model.data.patching import assign_patches
 from model.data.shards import ShardSet
 from model.inference.patching import Patching, make_patching
