@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -124,7 +126,7 @@ class HubertEncoder:
         import torch
 
         mask = torch.from_numpy((np.arange(batch.shape[1]) < lengths[:, None]).astype(np.int64))
-        with torch.inference_mode():
+        with torch.inference_mode(), right_products(self._device, self._dtype):
             waves = torch.from_numpy(batch).to(self._device, self._dtype)
             output = self._model(waves, attention_mask=mask.to(self._device))
             features: np.ndarray = output.last_hidden_state.float().cpu().numpy()
@@ -133,7 +135,22 @@ class HubertEncoder:
     def _forward(self, waves: Sequence[np.ndarray]) -> np.ndarray:
         import torch
 
-        with torch.inference_mode():
+        with torch.inference_mode(), right_products(self._device, self._dtype):
             batch = torch.from_numpy(np.stack(waves).astype(np.float32, copy=False)).to(self._device, self._dtype)
             output: np.ndarray = self._model(batch).last_hidden_state.float().cpu().numpy()
         return output
+
+
+@contextmanager
+def right_products(device: Any, dtype: Any) -> Iterator[None]:
+    """Without oneDNN where a CPU computes in half precision: its grouped convolution of bf16 is wrong outright
+    on processors with AMX (oneDNN of torch 2.14, groups of eight channels; docs/decisions.md)."""
+    import torch
+
+    if torch.device(device).type != "cpu" or dtype == torch.float32:
+        yield
+        return
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="TF32 acceleration")  # of setting what is not asked for
+        with torch.backends.mkldnn.flags(enabled=False):
+            yield
