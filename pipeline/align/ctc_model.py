@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from pipeline.networks.exact_convolutions import exact_convolutions
 from pipeline.networks.model_files import (
     model_directory,
     read_json,
@@ -174,14 +175,14 @@ class CtcModel:
     def _forward(self, waves: Sequence[np.ndarray]) -> np.ndarray:
         import torch
 
-        with torch.inference_mode():
+        with torch.inference_mode(), exact_convolutions(self._model, self._device, self._dtype):
             batch = torch.from_numpy(np.stack(waves).astype(np.float32, copy=False)).to(self._device, self._dtype)
             return self._emissions(self._model(batch))
 
     def _forward_padded(self, batch: np.ndarray, lengths: np.ndarray) -> np.ndarray:
         import torch
 
-        with torch.inference_mode():
+        with torch.inference_mode(), exact_convolutions(self._model, self._device, self._dtype):
             waves = torch.from_numpy(batch).to(self._device, self._dtype)
             if self.spec.format == "torchaudio":
                 return self._emissions(self._model(waves, torch.from_numpy(lengths).to(self._device)))

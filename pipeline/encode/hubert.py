@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from pipeline.encode.hubert_weights import FIELD_OF_SPEC, HubertFacts, hubert_facts, load_hubert
+from pipeline.networks.exact_convolutions import exact_convolutions
 from pipeline.networks.model_files import torch_device, torch_dtype
 from pipeline.networks.padded import run_padded
 from pipeline.networks.resolver import Wanted, licence_notes
@@ -126,7 +125,7 @@ class HubertEncoder:
         import torch
 
         mask = torch.from_numpy((np.arange(batch.shape[1]) < lengths[:, None]).astype(np.int64))
-        with torch.inference_mode(), right_products(self._device, self._dtype):
+        with torch.inference_mode(), exact_convolutions(self._model, self._device, self._dtype):
             waves = torch.from_numpy(batch).to(self._device, self._dtype)
             output = self._model(waves, attention_mask=mask.to(self._device))
             features: np.ndarray = output.last_hidden_state.float().cpu().numpy()
@@ -135,22 +134,7 @@ class HubertEncoder:
     def _forward(self, waves: Sequence[np.ndarray]) -> np.ndarray:
         import torch
 
-        with torch.inference_mode(), right_products(self._device, self._dtype):
+        with torch.inference_mode(), exact_convolutions(self._model, self._device, self._dtype):
             batch = torch.from_numpy(np.stack(waves).astype(np.float32, copy=False)).to(self._device, self._dtype)
             output: np.ndarray = self._model(batch).last_hidden_state.float().cpu().numpy()
         return output
-
-
-@contextmanager
-def right_products(device: Any, dtype: Any) -> Iterator[None]:
-    """Without oneDNN where a CPU computes in half precision: its grouped convolution of bf16 is wrong outright
-    on processors with AMX (oneDNN of torch 2.14, groups of eight channels; docs/decisions.md)."""
-    import torch
-
-    if torch.device(device).type != "cpu" or dtype == torch.float32:
-        yield
-        return
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="TF32 acceleration")  # of setting what is not asked for
-        with torch.backends.mkldnn.flags(enabled=False):
-            yield
