@@ -99,7 +99,7 @@ def planned_memory(config: TrainConfig, corpus: TrainingData, ranks: int, room_g
         keeps_gathered=config.sharding.after_forward == "keep",
         narrow=config.sharding.gather == "bf16",
         compiled=config.compile,
-        accumulates=config.global_microbatches > ranks,
+        accumulates=config.global_microbatches > ranks and config.sharding.reduce == "step",
     )
     parts = {
         name: size / 2**30

@@ -40,7 +40,8 @@ class MemoryPlan:
     compiled: bool = True
     """Whether whole blocks are."""
     accumulates: bool = False
-    """Whether a rank's share of a step is several micro-batches: until the last, FSDP keeps their gradients whole."""
+    """Whether a rank's share of a step is several micro-batches whose gradients are dealt out once a step: until the last, FSDP
+    keeps them whole."""
 
 
 def memory_by_part(config: ModelConfig, plan: MemoryPlan) -> dict[str, float]:

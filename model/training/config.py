@@ -175,6 +175,9 @@ class ShardingConfig(StrictModel):
     gather: Literal["fp32", "bf16"] = "fp32"
     """The type in which the weights of layers travel. `bf16` halves the traffic and rounds norm gains to bf16 in the
     computation. Gradients travel in fp32 either way."""
+    reduce: Literal["step", "micro_batch"] = "step"
+    """When gradients are summed over ranks and dealt out: once a `step`, so that a rank holds whole ones while it accumulates
+    micro-batches (least traffic), or after each `micro_batch`, so that it holds its share alone."""
 
 
 class TimeoutConfig(StrictModel):

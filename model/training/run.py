@@ -126,7 +126,9 @@ class Run:
         taken = self._open_feed.step()
         targets = self.ranks.sum([taken.counts.targets])[0]
         bf16 = self.config.precision == "bf16"
-        totals = self.ranks.sum_tensor(accumulate(self.module, taken.batches, targets, bf16, self.config.z_loss))
+        totals = self.ranks.sum_tensor(
+            accumulate(self.module, taken.batches, targets, bf16, self.config.z_loss, self.config.sharding.reduce)
+        )
         norm = gradient_norm(self.module)
         numbers = torch.cat([totals, norm.double()[None]])
         factor = self.config.schedule.factor(self.steps, self.progress)

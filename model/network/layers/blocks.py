@@ -117,8 +117,10 @@ class _SwiGLU(torch.autograd.Function):
         gate, up = gate_up.chunk(2, dim=-1)
         out = torch.empty_like(gate_up)
         grad_gate, grad_up = out.chunk(2, dim=-1)
-        torch.mul(grad, F.silu(gate), out=grad_up)
-        torch.mul(torch.ops.aten.silu_backward(grad, gate), up, out=grad_gate)
+        torch.ops.aten.silu.out(gate, out=grad_up).mul_(
+            grad
+        )  # written where they belong: no more memory than the result
+        torch.ops.aten.silu_backward.grad_input(grad, gate, grad_input=grad_gate).mul_(up)
         return out
 
 

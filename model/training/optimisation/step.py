@@ -6,6 +6,7 @@ Its numbers may still be on the device when it returns: the host reads them a st
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Literal
 
 import torch
 from torch import nn
@@ -19,17 +20,24 @@ from model.training.optimisation.optim import Optimisers
 
 
 def accumulate(
-    module: nn.Module, batches: Sequence[Batch], targets: float, bf16: bool, z_loss: float = 0.0
+    module: nn.Module,
+    batches: Sequence[Batch],
+    targets: float,
+    bf16: bool,
+    z_loss: float = 0.0,
+    reduce: Literal["step", "micro_batch"] = "step",
 ) -> torch.Tensor:
     """Gradients of (sum of losses / targets), z-loss included. Returns nll_text, nll_unit, num_text, num_unit of these batches,
-    then nats by source and kind of target where the batches name their S sources: fp64 [4 + 3 S]."""
+    then nats by source and kind of target where the batches name their S sources: fp64 [4 + 3 S]. `reduce`: see
+    `ShardingConfig`."""
     device = batches[0].ids_N.device
     kinds = KINDS * batches[0].num_sources
     sharded = isinstance(module, FSDPModule)
     totals = torch.zeros(4 + kinds, dtype=torch.float64, device=device)
     for number, batch in enumerate(batches, start=1):
-        if sharded:  # gradients are summed over ranks once a step, with its last micro-batch
-            module.set_requires_gradient_sync(number == len(batches))
+        if isinstance(module, FSDPModule):
+            module.set_requires_gradient_sync(number == len(batches) or reduce == "micro_batch")
+            module.set_requires_all_reduce(number == len(batches))  # copies are made equal once a step
         # autocast's cache would keep a copy of all gathered weights until the forward pass ends
         with torch.autocast(device.type, torch.bfloat16, enabled=bf16, cache_enabled=not sharded):
             sums = module(batch, True) if z_loss else module(batch)

@@ -139,8 +139,13 @@ def test_ranks_that_do_not_fit_are_refused_before_the_first_step(data: Path, tmp
 
 @pytest.mark.parametrize(
     "world, sharding",
-    [(4, ["sharding.group=2"]), (2, ["sharding.after_forward=keep"])],
-    ids=["a copy per pair of ranks", "weights kept after the forward pass"],
+    [
+        (4, ["sharding.group=2"]),
+        (2, ["sharding.after_forward=keep"]),
+        (2, ["sharding.reduce=micro_batch"]),
+        (2, ["sharding.group=1", "sharding.reduce=micro_batch"]),
+    ],
+    ids=["a copy per pair of ranks", "weights kept after the forward pass", "dealt out each time", "a copy per rank"],
 )
 def test_every_way_to_shard_is_one_rank(
     data: Path, one_rank: Path, tmp_path: Path, world: int, sharding: list[str]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import weakref
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import torch
@@ -92,17 +92,24 @@ class KeepsInputs(torch.autograd.Function):  # type: ignore[misc]
 
 
 @pytest.mark.parametrize(
-    "name,recomputed,micro",
+    "name,recomputed,micro,reduce",
     [
-        pytest.param("1b", True, 1, marks=pytest.mark.slow),
-        pytest.param("7b", True, 2, marks=pytest.mark.slow),
-        pytest.param("7b", False, 1, marks=pytest.mark.slow),
-        ("7b", True, 1),
-        ("1b", False, 2),
+        pytest.param("1b", True, 1, "step", marks=pytest.mark.slow),
+        pytest.param("7b", True, 2, "step", marks=pytest.mark.slow),
+        pytest.param("7b", True, 2, "micro_batch", marks=pytest.mark.slow),
+        pytest.param("7b", False, 1, "step", marks=pytest.mark.slow),
+        ("7b", True, 1, "step"),
+        ("1b", False, 2, "step"),
+        ("1b", False, 2, "micro_batch"),
     ],
 )
 def test_a_rank_holds_what_was_planned(
-    name: str, recomputed: bool, micro: int, fake_ranks: Ranks, monkeypatch: pytest.MonkeyPatch
+    name: str,
+    recomputed: bool,
+    micro: int,
+    reduce: Literal["step", "micro_batch"],
+    fake_ranks: Ranks,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Its shards to the byte. At the peak of a step of `micro` micro-batches, with blocks recomputed and with blocks that are not
     compiled, little more than all parts of the plan together, which need not peak at once. The models have fewer layers here, of
@@ -143,7 +150,7 @@ def test_a_rank_holds_what_was_planned(
         muon=False,
         keeps_gathered=False,
         compiled=False,
-        accumulates=micro > 1,
+        accumulates=micro > 1 and reduce == "step",
     )
     planned = memory_by_part(config, plan)
     with FakeTensorMode(allow_non_fake_inputs=True):
@@ -156,7 +163,7 @@ def test_a_rank_holds_what_was_planned(
             group["fused"] = True  # as on CUDA: the other way reads the step's number
         placed = batch._each(lambda tensor: torch.empty(tensor.shape, dtype=tensor.dtype))
         with live:
-            accumulate(module, [placed] * micro, 1000.0, bf16=True)
+            accumulate(module, [placed] * micro, 1000.0, bf16=True, reduce=reduce)
             fixed = planned["weights"] + planned["optimiser"] + planned["weights"]  # gradients, dealt out by now
             assert live.total == pytest.approx(fixed, rel=1e-3)
             update(module, optimisers, 1.0, gradient_norm(module), 1.0)

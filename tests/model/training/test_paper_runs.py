@@ -63,6 +63,6 @@ def test_eight_cards_of_80_gb_hold_the_run(name: str) -> None:
         muon=False,
         keeps_gathered=False,
         compiled=config.compile,
-        accumulates=config.global_microbatches > 8,
+        accumulates=config.global_microbatches > 8 and config.sharding.reduce == "step",
     )
     assert sum(memory_by_part(config.model, plan).values()) < 70 * 2**30
