@@ -87,7 +87,7 @@ def read_index(store: Store, name: str, command: str) -> bytes | None:
     except (FileNotFoundError, NotADirectoryError) as error:
         if not store.find("commits/recordings"):
             raise ConfigError(
-                f"there are no finished shards in {local_or_url(store.root)} yet: run {command}"
+                f"nothing is done in {local_or_url(store.root)} yet: run {command}, or see with `lst status` how far it is"
             ) from error
         return None
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
+from operator import itemgetter
 
 import numpy as np
 
@@ -154,22 +156,21 @@ def between_words(words: Sequence[GivenWord], num_samples: int, most: int) -> li
     """Stretches of at most `most` samples that tile [0, num_samples) and break no word: cut in the middle of the longest pause in
     the second half of what fits, or of any that fits. A stretch that cannot be cut is longer.
     """
-    pauses = [
+    pauses = sorted(
         ((one[2] + other[1]) // 2, other[1] - one[2])
         for one, other in pairwise(words)
         if one[2] <= other[1] < num_samples
-    ]
+    )
     stretches: list[tuple[int, int]] = []
     start = 0
     while num_samples - start > most:
-        later = [pause for pause in pauses if pause[0] > start]
-        fits = [pause for pause in later if pause[0] - start <= most]
-        late = [pause for pause in fits if pause[0] - start > most // 2]
-        chosen = max(late or fits or later[:1], key=lambda pause: (pause[1], pause[0]), default=None)
-        if chosen is None:
+        later, late, beyond = (bisect_right(pauses, start + far, key=itemgetter(0)) for far in (0, most // 2, most))
+        candidates = pauses[late:beyond] or pauses[later:beyond] or pauses[later : later + 1]
+        if not candidates:
             break
-        stretches.append((start, chosen[0]))
-        start = chosen[0]
+        cut = max(candidates, key=lambda pause: (pause[1], pause[0]))[0]
+        stretches.append((start, cut))
+        start = cut
     return [*stretches, (start, num_samples)]
 
 

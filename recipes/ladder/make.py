@@ -62,6 +62,7 @@ def make(config: LadderConfig) -> dict[str, float]:
         for number, (sentences, voice) in enumerate(told)
         if all((sentence, voice) in spoken for sentence in sentences)
     )
+    speaker.write_clusters(out / "kmeans")
     cards = speaker.cards()
     index = write_own_units(out / "shards", samples, num_units=speaker.num_units, hop=HOP, cards=cards)
     text = (" ".join(story(config, "text", number)) + "\n\n" for number in range(config.text_stories))

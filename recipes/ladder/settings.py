@@ -21,10 +21,13 @@ class PhoneUnits(StrictModel):
 
 
 class MfccUnits(StrictModel):
-    """Clusters of MFCC features, fitted on the ladder's own speech."""
+    """Clusters of MFCC features, fitted on the ladder's own speech or given."""
 
     kind: Literal["mfcc"]
     num_units: int = Field(gt=1, le=1000)
+    centroids: str | None = None
+    """A folder of clusters fitted before (`kmeans` in a ladder's output). None: fitted anew, which comes out alike on one kind of
+    processor alone, since products sum in another order on another."""
     renditions: int | None = Field(None, ge=1)
     """Each word is spoken in so many unit strings, its most frequent ones; None: as it comes, in each sentence anew."""
     learn_from: int = Field(40, ge=1)

@@ -11,18 +11,20 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
 from pipeline.codebook.assign import Quantiser
 from pipeline.codebook.fit import fit_kmeans
-from pipeline.codebook.folder import kmeans_card
+from pipeline.codebook.folder import kmeans_card, load_centroids, write_centroids
 from pipeline.encode.mfcc import MfccEncoder
 from pipeline.patches import word_frames
 from recipes.ladder.settings import LadderConfig, MfccUnits
 from recipes.voices import flite
 from recipes.voices.store import VoicedSentence
 from schemas.cards import Card
+from schemas.config import ConfigError
 from schemas.spec import KMeansSpec, MfccSpec
 
 HOP = 640
@@ -103,11 +105,33 @@ class Speaker:
         """Fit the units on the first `fit` of (sentence, voice), and count the renditions of all words."""
         distinct = list(dict.fromkeys(sentences))
         if isinstance(self.units, MfccUnits):
-            features = [found for found, _ in self._features(distinct[:fit]).values()]
-            spec = KMeansSpec(num_units=self.units.num_units, seed=self.config.seed)
-            self._quantiser = Quantiser(fit_kmeans(np.concatenate(features), spec).centroids)
+            self._quantiser = Quantiser(self._clusters(self.units, distinct[:fit]))
         if self._renditions:
             self._learn_renditions(distinct)
+
+    def _clusters(self, units: MfccUnits, sentences: Sequence[Key]) -> np.ndarray:
+        """Centroids float32 [num_units, 39].
+
+        Raises:
+            ConfigError: those that are given are missing, broken, of another number or another encoder.
+        """
+        if units.centroids is None:
+            features = [found for found, _ in self._features(sentences).values()]
+            spec = KMeansSpec(num_units=units.num_units, seed=self.config.seed)
+            return fit_kmeans(np.concatenate(features), spec).centroids
+        centroids, card = load_centroids(units.centroids)
+        encoder = self._encoder.card().card_id
+        if len(centroids) != units.num_units or card.notes.get("encoder") != encoder:
+            raise ConfigError(
+                f"units.centroids: {units.centroids} holds {len(centroids)} clusters for {card.notes.get('encoder')}, and this "
+                f"ladder takes {units.num_units} for {encoder}; leave it out to fit them on the ladder's speech"
+            )
+        return centroids
+
+    def write_clusters(self, folder: str | Path) -> None:
+        """The clusters, where there are any, for another ladder's `units.centroids`."""
+        if self._quantiser is not None:
+            write_centroids(folder, self._quantiser.centroids, self.cards()[1])
 
     def _learn_renditions(self, distinct: Sequence[Key]) -> None:
         """Sentences are spoken until each of their words was heard `learn_from` times."""

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from model.data.shards import ShardSet
+from recipes.ladder import speech
 from recipes.ladder.make import main, make, story
 from recipes.ladder.settings import LadderConfig
 from recipes.ladder.speech import PAD, words_of
@@ -70,6 +71,24 @@ def test_renditions_bound_how_a_word_sounds(tmp_path: Path) -> None:
     assert len(items) == 6
     assert all(item.endings[0].text == item.endings[1].text for item in items)
     assert all(item.endings[0].units != item.endings[1].units for item in items)
+
+
+@needs_flite
+def test_given_clusters_make_the_same_bytes_and_are_not_fitted_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What one machine fitted, another speaks with: FAISS itself would come out otherwise there."""
+    units = {"kind": "mfcc", "num_units": 20, "renditions": 2, "learn_from": 2}
+    make(config(tmp_path / "a", units=units))
+    monkeypatch.setattr(speech, "fit_kmeans", lambda *_: pytest.fail("fitted again"))
+    given = {**units, "centroids": str(tmp_path / "a" / "kmeans")}
+    make(config(tmp_path / "b", units=given))
+    for name in ("shards/index.json", "dev.jsonl", "kmeans/centroids.npy"):
+        assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
+    with pytest.raises(ConfigError, match=r"holds 20 clusters .* takes 30"):
+        make(config(tmp_path / "c", units={**given, "num_units": 30}))
+    with pytest.raises(ConfigError, match="holds 100 clusters for encoder-tiny-hubert"):
+        make(config(tmp_path / "c", units={**given, "num_units": 100, "centroids": "assets/tiny-kmeans-100"}))
 
 
 @pytest.mark.parametrize(
