@@ -220,14 +220,18 @@ def _preference(twins: list[Twins], other: list[Twins] | None) -> dict[str, Any]
     clusters = [pair.cluster for pair in twins]
     if other is None:
         found, margins = preference(twins), [pair.margin for pair in twins]
+        votes = [pair.point - 0.5 for pair in twins]
     else:
         found = preference_difference(twins, other)
         margins = [a.margin - b.margin for a, b in zip(twins, other, strict=True)]
+        votes = [
+            a.point - b.point for a, b in zip(twins, other, strict=True)
+        ]  # larger margins alone prefer nothing else
     nats = mean_margin([replace(pair, margin=margin) for pair, margin in zip(twins, margins, strict=True)])
     return {
         "preference": asdict(found),
         "nats": asdict(nats),
-        "p": sign_test(margins, clusters),
+        "p": sign_test(votes, clusters),
     }
 
 

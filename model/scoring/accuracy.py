@@ -82,17 +82,19 @@ def mean_margin(twins: Sequence[Twins], seed: int = 0) -> ConfidenceInterval:
 
 
 def twins_of(scored: Sequence[Scored]) -> list[Twins]:
-    """The twins among the items, direction by direction: two of a cluster with the same two endings and the answer swapped."""
-    waiting: dict[tuple[str, str, str], Scored] = {}
+    """The twins among the items, direction by direction: two of a cluster with the same two endings and the answer swapped. Each
+    item has one twin at most: of several prompts with one answer the first meets the first of those with the other."""
+    waiting: dict[tuple[str, str, str, int], list[Scored]] = {}
     found = []
     for item in scored:
         if len(item.endings) != 2 or not item.choice:
             continue
         key = (item.direction, item.cluster, item.choice)
-        other = waiting.pop(key, None)
-        if other is None:
-            waiting[key] = item
-        elif other.answer != item.answer:
+        others = waiting.get((*key, 1 - item.answer))
+        if not others:
+            waiting.setdefault((*key, item.answer), []).append(item)
+        else:
+            other = others.pop(0)
             margin = sum(s.endings[s.answer].log_prob - s.endings[1 - s.answer].log_prob for s in (other, item))
             found.append(Twins(group=item.group, cluster=item.cluster, margin=round(margin, 6)))
     return found

@@ -183,7 +183,13 @@ class Scorer:
 
     def _score_items(self, group: list[tuple[TaskItem, Direction, list[Choice]]]) -> list[Scored]:
         choices = [choice for _, _, members in group for choice in members]
-        scores = iter(self._endings(choices))
+        found = list(self._endings(choices))
+        if any(math.isnan(score.joint) or math.isnan(score.log_prob) for score in found):
+            raise ConfigError(
+                f"the model gives likelihoods that are no numbers among items {group[0][0].id!r} to {group[-1][0].id!r}: "
+                "its training diverged; score an earlier checkpoint"
+            )
+        scores = iter(found)
         return [
             Scored(
                 id=item.id,

@@ -1,6 +1,7 @@
 """Measures of scored tasks: known for hand-made scores, honest about clusters."""
 
 from dataclasses import replace
+from itertools import permutations
 
 import numpy as np
 import pytest
@@ -57,6 +58,14 @@ def test_only_twins_make_a_preference() -> None:
     ]
     assert [twins_of([first, other]) for other in others] == [[], [], [], []]
     assert len(twins_of([first, item(0, 1, (-2.0, -1.0))])) == 1
+
+
+def test_twins_do_not_depend_on_the_order_of_items() -> None:
+    """Two prompts with one answer and one with the other make one pair of twins, in whichever order they stand."""
+    one, other, swapped = (item(0, side, (-1.0, -2.0), id=f"{n}") for n, side in enumerate((0, 0, 1)))
+    for order in permutations((one, other, swapped)):
+        assert len(twins_of(order)) == 1, [scored.id for scored in order]
+    assert len(twins_of([one, other, swapped, replace(swapped, id="3")])) == 2
 
 
 def test_clusters_count_and_items_do_not() -> None:

@@ -60,6 +60,14 @@ def test_a_known_model_gets_the_known_scores(direction: str) -> None:
         assert scored.point("sum") == float(points[item.answer] == max(points))
 
 
+def test_a_model_without_numbers_is_refused() -> None:
+    """NaN is neither above nor below: without a sentence it would count as wrong."""
+    model = bigram()
+    model.logits_VV.data[FIRST_UNIT:] = math.nan
+    with pytest.raises(ConfigError, match="no numbers"):
+        scorer(model).score(random_items(seed=1, count=3, endings=2), ["S->S"])
+
+
 def test_the_known_accuracy_and_its_mirror() -> None:
     """Right endings of a's, wrong ones of b's, and the model prefers a's by a known margin; equal endings count a half."""
     logits = torch.zeros(VOCABULARY.size, VOCABULARY.size)
