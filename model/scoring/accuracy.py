@@ -113,7 +113,7 @@ def difference(
         raise ConfigError("the two sets of scores are not of the same items: score both checkpoints on one task file")
     pairs = [(item, theirs[item.id, item.direction]) for item in scored]
     values = [a.point(normalisation) - b.point(normalisation) for a, b in pairs]
-    return bootstrap(values, [item.cluster for item in scored], seed)
+    return bootstrap(values, [item.cluster for item in scored], seed, bounds=(-1.0, 1.0))
 
 
 def preference_difference(twins: Sequence[Twins], other: Sequence[Twins], seed: int = 0) -> ConfidenceInterval:
@@ -124,7 +124,7 @@ def preference_difference(twins: Sequence[Twins], other: Sequence[Twins], seed: 
     """
     check_same_twins(twins, other)
     values = [a.point - b.point for a, b in zip(twins, other, strict=True)]
-    return bootstrap(values, [pair.cluster for pair in twins], seed)
+    return bootstrap(values, [pair.cluster for pair in twins], seed, bounds=(-1.0, 1.0))
 
 
 def check_same_twins(twins: Sequence[Twins], other: Sequence[Twins]) -> None:
@@ -146,7 +146,7 @@ def bootstrap(
 
     Plain percentiles are too narrow where clusters are few, as a normal interval is against Student's; Hesterberg's expanded
     percentiles (arXiv 1411.5279, section 3.3) mend that. Where all values are one end of `bounds` no resampling can say how
-    sure that is; the other end of the interval is then the exact one of so many clusters.
+    sure that is; the other end of the interval is then the exact one of so many clusters. One cluster alone has all of `bounds`.
 
     Raises:
         ValueError: no values.
@@ -160,6 +160,8 @@ def bootstrap(
     if bounds is not None and total in bounds and len(set(values)) == 1:
         reach = (bounds[1] - bounds[0]) * (1 - ((1 - CONFIDENCE) / 2) ** (1 / number))
         low, high = (total, total + reach) if total == bounds[0] else (total - reach, total)
+    elif bounds is not None and number == 1:
+        low, high = bounds  # one cluster says nothing of others
     else:
         means = _resampled(sums, counts, seed)
         edge = _expanded_edge(number)

@@ -86,6 +86,16 @@ def test_all_right_is_not_certain() -> None:
     assert found.low == pytest.approx(0.8316, abs=1e-3)
 
 
+def test_one_cluster_says_nothing_of_others() -> None:
+    """Twelve items of one story, nine of them right: no resampling differs, and 0.75 is not certain."""
+    found = bootstrap([1.0] * 9 + [0.0] * 3, ["story"] * 12, bounds=(0.0, 1.0))
+    assert (found.value, found.low, found.high) == (0.75, 0.0, 1.0)
+    one = [item(0, side, (-1.0 - side, -2.0 + side)) for side in range(2)]
+    twins = twins_of(one)
+    paired = preference_difference(twins, twins)
+    assert (paired.low, paired.high) == (-1.0, 1.0)
+
+
 def test_intervals_of_clusters_cover() -> None:
     """Of simulated clustered items 93 to 97 % of intervals hold the truth (1,000 draws of 60 pairs)."""
     rng = np.random.default_rng(3)
