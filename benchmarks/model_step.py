@@ -3,9 +3,9 @@
 Against `transformers`' BLT port: same widths, depths, vocabulary and patch lengths, own-patch cross-attention as the port has it.
 Against our plain baseline, whose blocks are LST's global part: the speed-up should follow from the operations saved.
 Against the machine's own matrix products, measured in the same run.
-Last, the study's models (1.3 M parameters) in fp32 on one thread: LST against plain over their FLOP ratio, in processor time. What
-lies between the products weighs most in models this small. Documents there are of two kinds: one long turn of speech and one of
-text, as in the study, and turns of 10 to 60 elements.
+Last, the study's models (1.3 M parameters) in fp32 on one thread: LST against plain over their FLOP ratio, in processor time.
+What lies between the products weighs most in models this small. Documents there are of two kinds: one long turn of speech and one
+of text, as in the study, and turns of 10 to 60 elements.
 """
 
 from __future__ import annotations

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from itertools import pairwise
 from pathlib import Path
 from typing import cast
 
@@ -14,7 +13,7 @@ from praatio import textgrid
 
 from pipeline.given.textgrid import read_textgrid
 from pipeline.given.unit_rows import parse_unit_row
-from pipeline.given_segments import GivenSegmentsStage, between_words
+from pipeline.given_segments import GivenSegmentsStage
 from pipeline.given_words import GivenWordsStage, find_words
 from pipeline.patches import word_frames
 from pipeline.source.inventory import list_source
@@ -199,38 +198,6 @@ def test_textgrid_to_words_to_frames_is_exact(
         found = word_frames([(word.start, word.end) for word in words], frames, hop)
         rounded = [[(ms * 16 + hop // 2) // hop for ms in (start, end)] for start, end, _ in spoken]
         assert found == [(first, min(last, frames)) for first, last in rounded]
-
-
-def plainly_between_words(spoken: list[tuple[str, int, int, int]], until: int, most: int) -> list[tuple[int, int]]:
-    """The reference: for each stretch all pauses are looked through, so that time grows with the square of the length."""
-    pauses = [((a[2] + b[1]) // 2, b[1] - a[2]) for a, b in pairwise(spoken) if a[2] <= b[1] < until]
-    cuts = [0]
-    while until - cuts[-1] > most:
-        later = [pause for pause in pauses if pause[0] > cuts[-1]]
-        fits = [pause for pause in later if pause[0] - cuts[-1] <= most]
-        late = [pause for pause in fits if pause[0] - cuts[-1] > most // 2]
-        if not (among := late or fits or later[:1]):
-            break
-        cuts.append(max(among, key=lambda pause: (pause[1], pause[0]))[0])
-    return list(pairwise([*cuts, until]))
-
-
-@given(words_in_ms, st.integers(1000, 20_000))
-def test_a_long_recording_is_cut_between_its_words(lengths: list[tuple[int, int]], most: int) -> None:
-    """The stretches tile the recording, break no word, and are short enough wherever a pause allows."""
-    at, spoken = 0, []
-    for gap, length in lengths:
-        spoken.append(("w", at + gap, at + gap + length, -1))
-        at += gap + length
-    stretches = between_words(spoken, at + 100, most)
-    assert stretches == plainly_between_words(spoken, at + 100, most)
-    assert [start for start, _ in stretches] == [0, *(end for _, end in stretches[:-1])]
-    assert stretches[-1][1] == at + 100
-    for _, start, end, _ in spoken:
-        assert any(low <= start and end <= high for low, high in stretches)
-    for low, high in stretches:
-        inside = [word for word in spoken if low <= word[1] and word[2] <= high]
-        assert high - low <= most or len(inside) <= 1 or high == at + 100
 
 
 def test_hours_with_words_alone_become_segments_with_their_words() -> None:
