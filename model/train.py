@@ -38,10 +38,15 @@ def describe(config: TrainConfig, ranks: int = 1, room_gib: float | None = None)
     """
     import torch
 
+    from model.data.loader import Placement
     from model.data.sources import TrainingData
     from model.monitor.metrics import gemm_flops
     from model.network.lst import build_model
+    from model.training.distributed import mesh_shape
 
+    Placement(0, ranks, config.global_microbatches, config.data.lanes, config.data.workers).check()
+    if ranks > 1:
+        mesh_shape(config.sharding, ranks)
     corpus = TrainingData(config.data)
     with torch.device("meta"):
         module = build_model(config.network.with_vocabulary(corpus.vocabulary), config.seed)

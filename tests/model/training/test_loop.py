@@ -218,6 +218,22 @@ def test_a_dry_run_says_what_would_happen_and_writes_nothing(
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize(
+    "ranks,change,said",
+    [
+        ("3", {}, "global_microbatches 4 cannot be dealt evenly to 3 ranks"),
+        ("4", {"data.workers": 4}, "data.lanes 8 must be a multiple of ranks x workers = 4 x 4"),
+        ("4", {"sharding.group": 3}, "sharding.group 3 does not divide the 4 ranks"),
+    ],
+)
+def test_a_dry_run_refuses_ranks_that_the_run_would(
+    ranks: str, change: dict[str, int], said: str, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fields = [f"{name}={value}" for name, value in change.items()]
+    assert run_here(run_document(data, tmp_path / "run"), tmp_path, *fields, "--dry-run", "--ranks", ranks) == 2
+    assert said in capsys.readouterr().err
+
+
 def test_every_field_of_the_configuration_is_read() -> None:
     """A field that no code mentions outside its own definition is a promise that nobody keeps."""
     sources = "\n".join(path.read_text() for path in Path("model").rglob("*.py"))
