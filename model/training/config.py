@@ -232,7 +232,7 @@ class TrainConfig(StrictModel):
     """torch.compile: of whole blocks on CUDA, of the feed-forward layers on CPU, where it needs a C++ compiler."""
     recompute: Annotated[bool | Literal["selective"], NO_EFFECT] = False
     """Activation checkpointing of every transformer block: less memory for about a third more time. `selective` keeps products
-    and attention and computes the cheap rest again."""
+    with weights, on CUDA attention too, and computes the cheap rest again."""
     sharding: Annotated[ShardingConfig, NO_EFFECT] = ShardingConfig()
     """How weights lie over several ranks."""
     timeouts: Annotated[TimeoutConfig, NO_EFFECT] = TimeoutConfig()

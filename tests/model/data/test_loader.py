@@ -18,8 +18,8 @@ from typing import Any, cast
 
 import pytest
 
-from model.data.compose import Composer
 from model.data import lanes
+from model.data.compose import Composer
 from model.data.lanes import Address, LaneState, Stream, fixed_batches
 from model.data.loader import Loader, Placement
 from model.data.packing import pack
@@ -155,9 +155,11 @@ def test_a_batch_that_breaks_a_rule_never_reaches_the_trainer(
         return replace(batch, latent_id_N=batch.latent_id_N + 1)
 
     monkeypatch.setattr(lanes, "pack", broken)
-    with contextlib.closing(Loader(stream, Placement(0, 1, MICRO, stream.lanes, workers))) as loader:
-        with pytest.raises(ValueError, match="latent ids start at 0"):
-            loader.step()
+    with (
+        contextlib.closing(Loader(stream, Placement(0, 1, MICRO, stream.lanes, workers))) as loader,
+        pytest.raises(ValueError, match="latent ids start at 0"),
+    ):
+        loader.step()
     with pytest.raises(ValueError, match="latent ids start at 0"):
         fixed_batches(stream, 1, 0)
 

@@ -55,7 +55,12 @@ def test_muon_learns_too(data: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "change",
-    [{"recompute": True}, {"precision": "bf16"}, pytest.param({"compile": True}, marks=pytest.mark.slow)],
+    [
+        {"recompute": True},
+        {"recompute": "selective"},
+        {"precision": "bf16"},
+        pytest.param({"compile": True}, marks=pytest.mark.slow),
+    ],
 )
 def test_recomputation_bf16_and_compilation_follow_the_plain_run(
     change: dict[str, Any], data: Path, tmp_path: Path
