@@ -116,8 +116,8 @@ def _parser() -> Parser:
     )  # fmt: skip
     parser.add_argument(
         "--dtype",
-        choices=["fp64", "fp32"],
-        help="default: fp64 on a CPU, where batching then does not show; fp32 on a GPU",
+        choices=["fp64", "fp32", "bf16"],
+        help="default: fp64 on a CPU, where batching then does not show; fp32 on a GPU; bf16: its products alone, as in training",
     )
     parser.add_argument(
         "--max-elements", type=count, default=8192, metavar="N", help="of a batch (default: %(default)s)"

@@ -184,7 +184,8 @@ class TimeoutConfig(StrictModel):
     """How long ranks wait for each other before the run ends, and for a batch."""
 
     start: float = Field(1800, gt=0)
-    """Until the first step is done: loading, compiling. At any time: until the loader's processes give a batch."""
+    """Until the first step is done: loading, compiling. At any time: until the loader's processes give a batch, an evaluation or
+    a checkpoint is done."""
     step: float = Field(600, gt=0)
     """From then on."""
 
