@@ -223,6 +223,16 @@ def test_a_dry_run_says_what_would_happen_and_writes_nothing(
     assert not (tmp_path / "run").exists()
 
 
+def test_a_dry_run_reads_what_an_evaluation_will_score(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    missing = ["evaluation={every_steps: 5, tasks: [nowhere/topic.jsonl]}"]
+    assert run_here(run_document(data, tmp_path / "run"), tmp_path, *missing, "--dry-run") == 2
+    assert "nowhere/topic.jsonl" in capsys.readouterr().err
+    assert run_here(run_document(data, tmp_path / "run"), tmp_path, "evaluation={every_steps: 5}", "--dry-run") == 0
+    assert "every 5 steps: samples alone" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     "ranks,change,said",
     [
