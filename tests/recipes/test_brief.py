@@ -94,6 +94,9 @@ def test_the_first_picture_climbs_over_the_studies_that_differ_in_operations(
             seeds = len(list(record.glob(f"{arm}-s*-compute.json")))
             assert len(budgets[place].seeds) == seeds > 0
             assert budgets[place].interval.low <= np.mean(budgets[place].seeds) <= budgets[place].interval.high
+            reach, interval = budgets[place].reach, budgets[place].interval
+            assert (reach is None) == (seeds < 3)
+            assert reach is None or (reach[0] < interval.low and reach[1] > interval.high), "seeds are drawn too"
     assert list(drawn["S->S"]) == ["plain", "static", "learned-deep"]
     low, twice = drawn["S->S"]["plain"]
     assert 1.9 < twice.tflop / low.tflop < 2.1

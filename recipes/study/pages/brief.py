@@ -42,7 +42,7 @@ class Brief:
 
     def text(self) -> str:
         """Markdown."""
-        bars = draw_preferences(self._pooled(), self.ledger.folder / "preferences.png")
+        bars = draw_preferences(self._pooled(), self._picture("preferences"))
         parts = [
             f"# {self.study.name}",
             self._filled(self.notes.get("Answer", "")),
@@ -72,6 +72,12 @@ class Brief:
         ]
         return "\n\n".join(part for part in parts if part) + "\n"
 
+    def _picture(self, name: str) -> Path:
+        """Among the records; a second page of the same records has its own under its name."""
+        page = Path(self.study.page)
+        second = page.parent == self.ledger.folder and page.stem != "page"
+        return self.ledger.folder / (f"{page.stem}-{name}.png" if second else f"{name}.png")
+
     def _shown(self, name: str, picture: Path) -> str:
         folder = Path(self.study.page).parent
         return f"![{name}]({picture.relative_to(folder) if picture.is_relative_to(folder) else picture})"
@@ -86,7 +92,7 @@ class Brief:
             direction: {arm: [study.at_budget(arm, direction) for study in studies] for arm in arms}
             for direction in DIRECTIONS
         }
-        return [self._shown("operations", draw_operations(found, self.ledger.folder / "operations.png"))]
+        return [self._shown("operations", draw_operations(found, self._picture("operations")))]
 
     def _note(self, title: str) -> list[str]:
         return [f"## {title}", self._filled(self.notes[title])] if title in self.notes else []
