@@ -3,10 +3,14 @@
 Against `transformers`' BLT port: same widths, depths, vocabulary and patch lengths, own-patch cross-attention as the port has it.
 Against our plain baseline, whose blocks are LST's global part: the speed-up should follow from the operations saved.
 Against the machine's own matrix products, measured in the same run.
+Last, the study's models (1.3 M parameters) in fp32 on one thread: LST against plain over their FLOP ratio, in processor time.
+What lies between the products weighs most in models this small. Documents there are of two kinds: one long turn of speech and one
+of text, as in the study, and turns of 10 to 60 elements.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Callable
 
@@ -16,38 +20,73 @@ from transformers import BltConfig, BltForCausalLM
 
 from benchmarks.harness import Measurement, main
 from model.cost.flops import count_batch, training_flops
+from model.cost.presets import plain_like
+from model.cost.synthetic import synthetic_batch
 from model.data.document import Document
 from model.data.packing import PackingConfig, pack, whole
 from model.data.patching import StaticConfig, assign_patches
 from model.network.batch import Batch, LossSums
 from model.network.config import ModelConfig
 from model.network.lst import build_model
-from model.network.vocabulary import BOS, SPEECH_MARK, Vocabulary
+from model.network.vocabulary import BOS, EOS, SPEECH_MARK, TEXT_MARK, Vocabulary
+from model.training.memory import steady_memory
+from recipes.study.design.settings import load_study
 from schemas.config import load_config
 
 ELEMENTS, PATCH = 2048, 4
 UNITS_PER_SECOND = 25
 VOCABULARY = Vocabulary(num_text=7, num_units=500)
 ROUNDS, GEMM_SIZE = 5, 2048
+STUDY = "configs/experiments/study-ladder.yaml"
+STUDY_VOCABULARY = Vocabulary(num_text=1024, num_units=100)
+STUDY_DOCUMENTS, STUDY_UNITS, STUDY_ROUNDS, STUDY_GOAL = 4, 307, 12, 0.85
 
 
-def speech_batch(seed: int = 0) -> Batch:
-    """One document of speech that fills the element budget, in static patches."""
-    units = np.random.default_rng(seed).integers(VOCABULARY.unit_offset, VOCABULARY.size, ELEMENTS - 2)
-    ids = np.concatenate([[BOS, SPEECH_MARK], units]).astype(np.int32)
-    is_unit = ids >= VOCABULARY.unit_offset
-    document = Document(
+def document_of(ids: np.ndarray, vocabulary: Vocabulary, name: str) -> Document:
+    """A document whose patches may begin anywhere in its speech."""
+    is_unit = ids >= vocabulary.unit_offset
+    return Document(
         ids=ids,
         is_unit=is_unit,
         patch_start=is_unit,
         patch_kind=np.where(is_unit, 0, -1).astype(np.int8),
         token_start=np.zeros(len(ids), dtype=bool),
         target=np.arange(len(ids)) > 0,
-        sample_id="benchmark",
+        sample_id=name,
     )
-    patches = assign_patches(StaticConfig(policy="static", size=PATCH), document, 0.0, np.random.default_rng(0))
-    latents = int(patches[0][-1]) + 1
-    return pack([whole(document, *patches)], PackingConfig(elements=ELEMENTS, latents=latents))
+
+
+def packed(documents: list[Document]) -> Batch:
+    """One micro-batch of the documents in static patches, whose latents fill their budget: none is padding."""
+    rng, policy = np.random.default_rng(0), StaticConfig(policy="static", size=PATCH)
+    pieces = [whole(document, *assign_patches(policy, document, 0.0, rng)) for document in documents]
+    return pack(pieces, PackingConfig(elements=ELEMENTS, latents=sum(piece.num_latents for piece in pieces)))
+
+
+def speech_batch(seed: int = 0) -> Batch:
+    """One document of speech that fills the element budget, in static patches."""
+    units = np.random.default_rng(seed).integers(VOCABULARY.unit_offset, VOCABULARY.size, ELEMENTS - 2)
+    return packed([document_of(np.concatenate([[BOS, SPEECH_MARK], units]).astype(np.int32), VOCABULARY, "benchmark")])
+
+
+def long_turns() -> Batch:
+    """STUDY_DOCUMENTS documents that fill the micro-batch: a turn of STUDY_UNITS units, then one of text."""
+    words, text = STUDY_VOCABULARY, ELEMENTS // STUDY_DOCUMENTS - STUDY_UNITS - 4
+    documents = []
+    for seed in range(STUDY_DOCUMENTS):
+        rng = np.random.default_rng(seed)
+        units = rng.integers(words.unit_offset, words.size, STUDY_UNITS)
+        tokens = rng.integers(words.text_offset, words.unit_offset, text)
+        ids = np.concatenate([[BOS, SPEECH_MARK], units, [TEXT_MARK], tokens, [EOS]])
+        documents.append(document_of(ids.astype(np.int32), words, f"long turn {seed}"))
+    return packed(documents)
+
+
+def short_turns() -> Batch:
+    """Documents of turns of 10 to 60 elements, the same share of them units."""
+    share = STUDY_UNITS * STUDY_DOCUMENTS / ELEMENTS
+    loose = synthetic_batch(STUDY_VOCABULARY, ELEMENTS, ELEMENTS, speech=share)
+    return dataclasses.replace(loose, num_latents=int(loose.latent_id_N.max()) + 1)
 
 
 def lst_config() -> ModelConfig:
@@ -141,16 +180,18 @@ def matrix_product(dtype: torch.dtype) -> Callable[[], torch.Tensor]:
     return product
 
 
-def best_seconds(calls: dict[str, Callable[[], object]]) -> dict[str, float]:
-    """The best of ROUNDS for each call, taken in turns, so that what else the machine does falls on all alike."""
+def best_seconds(
+    calls: dict[str, Callable[[], object]], rounds: int = ROUNDS, clock: Callable[[], float] = time.perf_counter
+) -> dict[str, float]:
+    """The best of `rounds` for each call, taken in turns, so that what else the machine does falls on all alike."""
     for call in calls.values():
         call()
     best = dict.fromkeys(calls, float("inf"))
-    for _ in range(ROUNDS):
+    for _ in range(rounds):
         for name, call in calls.items():
-            start = time.perf_counter()
+            start = clock()
             call()
-            best[name] = min(best[name], time.perf_counter() - start)
+            best[name] = min(best[name], clock() - start)
     return best
 
 
@@ -188,6 +229,35 @@ def run() -> list[Measurement]:
                 f"share of GEMM rate, {name}", share, f"of {rate / 1e9:.0f} GFLOP/s", "plain baseline", plain_share,
                 ">= 0.65" if full else "", share >= 0.65 if full else None,
             ),
+        ]  # fmt: skip
+    return rows + study_rows()
+
+
+def study_rows() -> list[Measurement]:
+    """The study's LST and its baseline on either kind of documents."""
+    torch.set_num_threads(1)
+    steady_memory()  # as in training
+    model = load_study(STUDY, []).network.with_vocabulary(STUDY_VOCABULARY)
+    models = {"lst": model, "plain": plain_like(model)}
+    rows = []
+    for turns, batch in {"long turns": long_turns(), "short turns": short_turns()}.items():
+        flops = {
+            name: training_flops(build_model(config, 0), count_batch(batch, config)) for name, config in models.items()
+        }
+        steps = {name: our_step(config, batch, torch.float32) for name, config in models.items()}
+        seconds = best_seconds({**steps, "gemm": matrix_product(torch.float32)}, STUDY_ROUNDS, time.process_time)
+        rate = 2 * GEMM_SIZE**3 / seconds["gemm"]
+        less, wanted = flops["plain"] / flops["lst"], turns == "long turns"
+        ratio = seconds["plain"] / seconds["lst"] / less
+        share, plain_share = (flops[name] / seconds[name] / rate for name in ("lst", "plain"))
+        rows += [
+            _row(f"the study's step, {turns}", seconds["lst"], "s", "plain baseline", seconds["plain"]),
+            _row(f"FLOP ratio plain : LST, {turns}", less, ""),
+            _row(
+                f"speed-up over FLOP ratio, {turns}", ratio, "",
+                goal=f">= {STUDY_GOAL}" if wanted else "", holds=ratio >= STUDY_GOAL if wanted else None,
+            ),
+            _row(f"share of GEMM rate, {turns}", share, f"of {rate / 1e9:.0f} GFLOP/s", "plain baseline", plain_share),
         ]  # fmt: skip
     return rows
 

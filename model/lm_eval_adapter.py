@@ -28,7 +28,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--num-fewshot", type=natural, help="examples before each question; the task's own number otherwise"
     )
     parser.add_argument("--limit", type=count, help="only the first N questions of each task")
-    parser.add_argument("--dtype", choices=["fp64", "fp32"], default="fp64", help="fp32 on a GPU (default: fp64)")
+    parser.add_argument(
+        "--dtype", choices=["fp64", "fp32", "bf16"], default="fp64", help="fp32 or bf16 on a GPU (default: fp64)"
+    )
     parser.add_argument("--device", default="cpu", help=DEVICE_HELP)
     parser.add_argument("--json", type=out_file, metavar="OUT", help="write lm_eval's results")
     given = parser.parse_args(arguments)

@@ -116,8 +116,8 @@ def _parser() -> Parser:
     )  # fmt: skip
     parser.add_argument(
         "--dtype",
-        choices=["fp64", "fp32"],
-        help="default: fp64 on a CPU, where batching then does not show; fp32 on a GPU",
+        choices=["fp64", "fp32", "bf16"],
+        help="default: fp64 on a CPU, where batching then does not show; fp32 on a GPU; bf16: its products alone, as in training",
     )
     parser.add_argument(
         "--max-elements", type=count, default=8192, metavar="N", help="of a batch (default: %(default)s)"
@@ -220,14 +220,18 @@ def _preference(twins: list[Twins], other: list[Twins] | None) -> dict[str, Any]
     clusters = [pair.cluster for pair in twins]
     if other is None:
         found, margins = preference(twins), [pair.margin for pair in twins]
+        votes = [pair.point - 0.5 for pair in twins]
     else:
         found = preference_difference(twins, other)
         margins = [a.margin - b.margin for a, b in zip(twins, other, strict=True)]
+        votes = [
+            a.point - b.point for a, b in zip(twins, other, strict=True)
+        ]  # larger margins alone prefer nothing else
     nats = mean_margin([replace(pair, margin=margin) for pair, margin in zip(twins, margins, strict=True)])
     return {
         "preference": asdict(found),
         "nats": asdict(nats),
-        "p": sign_test(margins, clusters),
+        "p": sign_test(votes, clusters),
     }
 
 

@@ -38,10 +38,16 @@ def describe(config: TrainConfig, ranks: int = 1, room_gib: float | None = None)
     """
     import torch
 
+    from model.data.loader import Placement
     from model.data.sources import TrainingData
     from model.monitor.metrics import gemm_flops
     from model.network.lst import build_model
+    from model.training.distributed import mesh_shape
+    from schemas.tasks import read_task
 
+    Placement(0, ranks, config.global_microbatches, config.data.lanes, config.data.workers).check()
+    if ranks > 1:
+        mesh_shape(config.sharding, ranks)
     corpus = TrainingData(config.data)
     with torch.device("meta"):
         module = build_model(config.network.with_vocabulary(corpus.vocabulary), config.seed)
@@ -64,6 +70,9 @@ def describe(config: TrainConfig, ranks: int = 1, room_gib: float | None = None)
     steps = [most[name] / counted[name] for name in most if name in counted]
     if steps:
         lines.append(f"steps        about {min(steps):.0f} with full batches")
+    if config.evaluation is not None:
+        tasks = [read_task(path).header.task for path in config.evaluation.tasks]
+        lines.append(f"evaluation   every {config.evaluation.every_steps} steps: {', '.join(tasks) or 'samples alone'}")
     lines += planned_memory(config, corpus, ranks, room_gib)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     rates = {str(dtype)[6:]: gemm_flops(device, dtype) / 1e9 for dtype in (torch.float32, torch.bfloat16)}

@@ -109,7 +109,7 @@ class Lane:
                 rest = address._replace(offset=choice.cut_at)
                 self._pending.insert(choice.place, self._again(rest))
 
-        batch = pack(fill(config, pending, taken), config, len(self.stream.sources))
+        batch = pack(fill(config, pending, taken), config, len(self.stream.sources)).check()
         self._batches += 1
         state = LaneState(
             batches=self._batches,

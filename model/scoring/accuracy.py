@@ -82,17 +82,19 @@ def mean_margin(twins: Sequence[Twins], seed: int = 0) -> ConfidenceInterval:
 
 
 def twins_of(scored: Sequence[Scored]) -> list[Twins]:
-    """The twins among the items, direction by direction: two of a cluster with the same two endings and the answer swapped."""
-    waiting: dict[tuple[str, str, str], Scored] = {}
+    """The twins among the items, direction by direction: two of a cluster with the same two endings and the answer swapped. Each
+    item has one twin at most: of several prompts with one answer the first meets the first of those with the other."""
+    waiting: dict[tuple[str, str, str, int], list[Scored]] = {}
     found = []
     for item in scored:
         if len(item.endings) != 2 or not item.choice:
             continue
         key = (item.direction, item.cluster, item.choice)
-        other = waiting.pop(key, None)
-        if other is None:
-            waiting[key] = item
-        elif other.answer != item.answer:
+        others = waiting.get((*key, 1 - item.answer))
+        if not others:
+            waiting.setdefault((*key, item.answer), []).append(item)
+        else:
+            other = others.pop(0)
             margin = sum(s.endings[s.answer].log_prob - s.endings[1 - s.answer].log_prob for s in (other, item))
             found.append(Twins(group=item.group, cluster=item.cluster, margin=round(margin, 6)))
     return found
@@ -111,7 +113,7 @@ def difference(
         raise ConfigError("the two sets of scores are not of the same items: score both checkpoints on one task file")
     pairs = [(item, theirs[item.id, item.direction]) for item in scored]
     values = [a.point(normalisation) - b.point(normalisation) for a, b in pairs]
-    return bootstrap(values, [item.cluster for item in scored], seed)
+    return bootstrap(values, [item.cluster for item in scored], seed, bounds=(-1.0, 1.0))
 
 
 def preference_difference(twins: Sequence[Twins], other: Sequence[Twins], seed: int = 0) -> ConfidenceInterval:
@@ -122,7 +124,7 @@ def preference_difference(twins: Sequence[Twins], other: Sequence[Twins], seed: 
     """
     check_same_twins(twins, other)
     values = [a.point - b.point for a, b in zip(twins, other, strict=True)]
-    return bootstrap(values, [pair.cluster for pair in twins], seed)
+    return bootstrap(values, [pair.cluster for pair in twins], seed, bounds=(-1.0, 1.0))
 
 
 def check_same_twins(twins: Sequence[Twins], other: Sequence[Twins]) -> None:
@@ -144,7 +146,7 @@ def bootstrap(
 
     Plain percentiles are too narrow where clusters are few, as a normal interval is against Student's; Hesterberg's expanded
     percentiles (arXiv 1411.5279, section 3.3) mend that. Where all values are one end of `bounds` no resampling can say how
-    sure that is; the other end of the interval is then the exact one of so many clusters.
+    sure that is; the other end of the interval is then the exact one of so many clusters. One cluster alone has all of `bounds`.
 
     Raises:
         ValueError: no values.
@@ -158,6 +160,8 @@ def bootstrap(
     if bounds is not None and total in bounds and len(set(values)) == 1:
         reach = (bounds[1] - bounds[0]) * (1 - ((1 - CONFIDENCE) / 2) ** (1 / number))
         low, high = (total, total + reach) if total == bounds[0] else (total - reach, total)
+    elif bounds is not None and number == 1:
+        low, high = bounds  # one cluster says nothing of others
     else:
         means = _resampled(sums, counts, seed)
         edge = _expanded_edge(number)

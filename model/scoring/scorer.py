@@ -30,7 +30,7 @@ from schemas.config import ConfigError
 from schemas.tasks import Task, TaskItem
 
 Normalisation = Literal["sum", "token", "length", "whole"]
-Precision = Literal["fp64", "fp32"]
+Precision = Literal["fp64", "fp32", "bf16"]
 NORMALISATIONS: tuple[Normalisation, ...] = ("sum", "token", "length", "whole")
 
 DIGITS = 6
@@ -146,8 +146,10 @@ class Scorer:
         precision: Precision = "fp64",
         max_elements: int = 8192,
     ) -> None:
-        """fp64 scores with a copy of the module. fp32 takes half the time and memory, and batching shows in the last digits."""
+        """fp64 scores with a copy of the module. fp32 takes half the time and memory, and batching shows in the last digits;
+        bf16 is fp32 but for its products, as in training with `precision: bf16`."""
         self.module = copy.deepcopy(module).double() if precision == "fp64" else module
+        self.products_in_bf16 = precision == "bf16"
         self.module.eval()
         self.composer, self.patching = composer, patching
         self.seconds_per_unit, self.max_elements = seconds_per_unit, max_elements
@@ -183,7 +185,13 @@ class Scorer:
 
     def _score_items(self, group: list[tuple[TaskItem, Direction, list[Choice]]]) -> list[Scored]:
         choices = [choice for _, _, members in group for choice in members]
-        scores = iter(self._endings(choices))
+        found = list(self._endings(choices))
+        if any(math.isnan(score.joint) or math.isnan(score.log_prob) for score in found):
+            raise ConfigError(
+                f"the model gives likelihoods that are no numbers among items {group[0][0].id!r} to {group[-1][0].id!r}: "
+                "its training diverged; score an earlier checkpoint"
+            )
+        scores = iter(found)
         return [
             Scored(
                 id=item.id,
@@ -251,14 +259,15 @@ class Scorer:
         row_R = target_rows(batch)
         nll_R = row_R.new_zeros(len(row_R), dtype=torch.float64)
         likeliest_R = row_R.new_zeros(len(row_R), dtype=torch.bool)
-        for part in self.module.head_rows(batch, row_R):
-            for index_X, chosen_X in zip(
-                torch.split(part.index, HEAD_ROWS), torch.split(part.chosen, HEAD_ROWS), strict=True
-            ):
-                logits_XU = part.head(part.states[index_X]).double()
-                target_X = to_share(batch.ids_N[row_R[chosen_X] + 1], part.head.vocabulary, part.head.share)
-                nll_R[chosen_X] = F.cross_entropy(logits_XU, target_X, reduction="none")
-                likeliest_R[chosen_X] = logits_XU.argmax(-1) == target_X
+        with torch.autocast(row_R.device.type, torch.bfloat16, enabled=self.products_in_bf16):
+            for part in self.module.head_rows(batch, row_R):
+                for index_X, chosen_X in zip(
+                    torch.split(part.index, HEAD_ROWS), torch.split(part.chosen, HEAD_ROWS), strict=True
+                ):
+                    logits_XU = part.head(part.states[index_X]).double()
+                    target_X = to_share(batch.ids_N[row_R[chosen_X] + 1], part.head.vocabulary, part.head.share)
+                    nll_R[chosen_X] = F.cross_entropy(logits_XU, target_X, reduction="none")
+                    likeliest_R[chosen_X] = logits_XU.argmax(-1) == target_X
         nll, likeliest = nll_R.tolist(), likeliest_R.tolist()
         edges = np.cumsum([0] + [len(piece) - 1 for piece in pieces]).tolist()
         return [ElementScores(nll=nll[a:b], likeliest=likeliest[a:b]) for a, b in pairwise(edges)]

@@ -184,7 +184,8 @@ class TimeoutConfig(StrictModel):
     """How long ranks wait for each other before the run ends, and for a batch."""
 
     start: float = Field(1800, gt=0)
-    """Until the first step is done: loading, compiling. At any time: until the loader's processes give a batch."""
+    """Until the first step is done: loading, compiling. At any time: until the loader's processes give a batch, an evaluation or
+    a checkpoint is done."""
     step: float = Field(600, gt=0)
     """From then on."""
 
@@ -232,7 +233,7 @@ class TrainConfig(StrictModel):
     """torch.compile: of whole blocks on CUDA, of the feed-forward layers on CPU, where it needs a C++ compiler."""
     recompute: Annotated[bool | Literal["selective"], NO_EFFECT] = False
     """Activation checkpointing of every transformer block: less memory for about a third more time. `selective` keeps products
-    and attention and computes the cheap rest again."""
+    with weights, on CUDA attention too, and computes the cheap rest again."""
     sharding: Annotated[ShardingConfig, NO_EFFECT] = ShardingConfig()
     """How weights lie over several ranks."""
     timeouts: Annotated[TimeoutConfig, NO_EFFECT] = TimeoutConfig()

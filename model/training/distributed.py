@@ -109,10 +109,7 @@ def shard(module: nn.Module, layers: list[nn.Module], ranks: Ranks, config: Shar
     Raises:
         ConfigError: the ranks cannot be dealt into groups of the wanted size.
     """
-    group = config.group or ranks.world
-    if ranks.world % group:
-        raise ConfigError(f"sharding.group {group} does not divide the {ranks.world} ranks")
-    shape = (ranks.world,) if group == ranks.world else (ranks.world // group, group)
+    shape = mesh_shape(config, ranks.world)
     names = ("shard",) if len(shape) == 1 else ("replicate", "shard")
     mesh = init_device_mesh(ranks.device.type, shape, mesh_dim_names=names)
     for unit in [*layers, module]:
@@ -130,6 +127,18 @@ def shard(module: nn.Module, layers: list[nn.Module], ranks: Ranks, config: Shar
         )
         sharded.set_gradient_divide_factor(1.0)
         sharded.set_force_sum_reduction_for_comms(True)
+
+
+def mesh_shape(config: ShardingConfig, world: int) -> tuple[int, ...]:
+    """Groups and the ranks of each; a single group's ranks alone.
+
+    Raises:
+        ConfigError: the ranks cannot be dealt into groups of the wanted size.
+    """
+    group = config.group or world
+    if world % group:
+        raise ConfigError(f"sharding.group {group} does not divide the {world} ranks")
+    return (world,) if group == world else (world // group, group)
 
 
 def reshard(module: nn.Module) -> None:

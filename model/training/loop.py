@@ -142,7 +142,9 @@ def _follow(run: Run, signals: Signals, evaluate: Callable[[], Evaluated] | None
             if save or stop or run.finished:
                 while waiting:
                     report.write(waiting.pop(0).row())
+                group.expect_within(run.config.timeouts.start)  # all ranks wait until the slowest has written its share
                 run.save()
+                group.expect_within(run.config.timeouts.start if first else run.config.timeouts.step)
                 clock.saved()
                 stop = stop or signals.anywhere(group)  # one that came while saving need not wait for another step
             if first:

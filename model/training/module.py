@@ -26,12 +26,12 @@ from model.training.distributed import Ranks, shard
 KEPT = {
     torch.ops.aten.mm.default,
     torch.ops.aten.addmm.default,
-    torch.ops.aten.bmm.default,
     torch.ops.aten._scaled_dot_product_flash_attention.default,
     torch.ops.aten._scaled_dot_product_efficient_attention.default,
     torch.ops.higher_order.flex_attention,
 }
-"""What `recompute: selective` does not do twice."""
+"""What `recompute: selective` does not do twice. Batched products are not among them: they are those of attention's tiles on a
+CPU, whose scores are many and are changed in place."""
 
 
 BUDGET = 0.5

@@ -62,7 +62,8 @@ def _from_recording(sample: Sample, root: str | None, index: str) -> np.ndarray:
     if root is None:
         raise ConfigError(
             f"{index} carries no audio: write the shards with `shards: {{audio: true}}`, or give the folder of the "
-            "recordings (--audio-root), to which the paths in the shards are relative"
+            "recordings (--audio-root; in a training run evaluation.voice.audio_root), to which the shards' paths are "
+            "relative"
         )
     folder = Path(root).resolve()
     path = (folder / sample.meta.uri).resolve()

@@ -95,13 +95,16 @@ def speak(text: str, voice: str) -> np.ndarray:
 def synthesise(sentence: str, voice: str) -> VoicedSentence | None:
     """Speak a sentence, a final period or none; its words come in lower case, as flite names them.
 
-    None where flite's words are not the sentence's (it reads numbers and some spellings in its own way).
+    None where flite's words are not the sentence's (it reads numbers and some spellings in its own way), where there are none,
+    and where a letter is not in ASCII.
 
     Raises:
         OSError: the flite libraries are not installed.
     """
     segments = []
     sentence = sentence.removesuffix(".")
+    if not sentence.isascii() or not words_of(sentence):
+        return None
     with _spoken(sentence + ".", voice) as (utterance, audio):
         flite = _library()
         item = flite.relation_head(flite.utt_relation(utterance, b"Segment"))

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from model.inference.trained import load_trained
-from model.score import main
+from model.score import main, preferences
 from model.scoring.accuracy import accuracy, select
-from model.scoring.scorer import score_task
+from model.scoring.scorer import EndingScore, Scored, score_task
 from model.train import main as train
 from model.training.checkpoint import latest
 from schemas.cards import Card
@@ -99,6 +100,22 @@ def test_twins_are_told_by_their_preference(folder: Path, capsys: pytest.Capture
         report["preferences"][0]["nats"]["value"] - report["against"]["preferences"][0]["nats"]["value"], abs=1e-5
     )
     assert "nats per ending" in shown
+
+
+def test_p_is_of_the_preference_that_stands_beside_it() -> None:
+    """A model with all margins doubled prefers nothing else: no difference of preferences, and p says so; nats differ."""
+    surer = [
+        Scored(
+            id=f"{pair}-{side}", group="g", direction="S->S", answer=side, cluster=str(pair), choice="c",
+            endings=tuple(EndingScore(log_prob=-1.0 - nats * (n != side), elements=1, length=1.0, joint=-1.0, joint_elements=1)
+                          for n in range(2)),
+        )
+        for pair in range(12) for side in range(2) for nats in [2.0]
+    ]  # fmt: skip
+    less = [replace(s, endings=tuple(replace(e, log_prob=(e.log_prob - 1) / 2) for e in s.endings)) for s in surer]
+    (own,), (paired,) = preferences(surer), preferences(surer, less)
+    assert own["p"] == pytest.approx(2 / 2**12)
+    assert (paired["preference"]["value"], paired["nats"]["value"], paired["p"]) == (0.0, 1.0, 1.0)
 
 
 def test_what_does_not_fit_is_refused(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from pipeline.corpora.base import CorpusRow, to_samples
 from pipeline.corpora.read import _row_order, _segment
-from pipeline.given_segments import GivenSegmentsStage
+from pipeline.given_segments import GivenSegmentsStage, between_words
 from pipeline.transcripts import TranscriptsStage
 from schemas.given import Given, GivenSegment
 from schemas.spec import GivenSegmentsSpec, TranscriptSpec
@@ -109,3 +109,38 @@ def test_a_row_that_states_hours_loses_the_audio_that_is_there_and_in_no_segment
     segments, rejects = stage(recording(10 * SECOND, Given(segments=came)))
     assert [(row.start, row.end) for row in segments] == [(0, 5 * SECOND)]
     assert {reject.part: reject.seconds for reject in rejects} == {"a:2": 5.0, "a:3": 0.0, "a:4": 0.0}
+
+
+pauses_and_words = st.lists(st.tuples(st.integers(0, 400), st.integers(1, 900)), min_size=1, max_size=30)
+
+
+def plainly_between_words(spoken: list[tuple[str, int, int, int]], until: int, most: int) -> list[tuple[int, int]]:
+    """The reference: for each stretch all pauses are looked through, so that time grows with the square of the length."""
+    pauses = [((a[2] + b[1]) // 2, b[1] - a[2]) for a, b in pairwise(spoken) if a[2] <= b[1] < until]
+    cuts = [0]
+    while until - cuts[-1] > most:
+        later = [pause for pause in pauses if pause[0] > cuts[-1]]
+        fits = [pause for pause in later if pause[0] - cuts[-1] <= most]
+        late = [pause for pause in fits if pause[0] - cuts[-1] > most // 2]
+        if not (among := late or fits or later[:1]):
+            break
+        cuts.append(max(among, key=lambda pause: (pause[1], pause[0]))[0])
+    return list(pairwise([*cuts, until]))
+
+
+@given(pauses_and_words, st.integers(1000, 20_000))
+def test_a_long_recording_is_cut_between_its_words(lengths: list[tuple[int, int]], most: int) -> None:
+    """The stretches tile the recording, break no word, and are short enough wherever a pause allows."""
+    at, spoken = 0, []
+    for gap, length in lengths:
+        spoken.append(("w", at + gap, at + gap + length, -1))
+        at += gap + length
+    stretches = between_words(spoken, at + 100, most)
+    assert stretches == plainly_between_words(spoken, at + 100, most)
+    assert [start for start, _ in stretches] == [0, *(end for _, end in stretches[:-1])]
+    assert stretches[-1][1] == at + 100
+    for _, start, end, _ in spoken:
+        assert any(low <= start and end <= high for low, high in stretches)
+    for low, high in stretches:
+        inside = [word for word in spoken if low <= word[1] and word[2] <= high]
+        assert high - low <= most or len(inside) <= 1 or high == at + 100

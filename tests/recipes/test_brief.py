@@ -94,6 +94,33 @@ def test_the_first_picture_climbs_over_the_studies_that_differ_in_operations(
             seeds = len(list(record.glob(f"{arm}-s*-compute.json")))
             assert len(budgets[place].seeds) == seeds > 0
             assert budgets[place].interval.low <= np.mean(budgets[place].seeds) <= budgets[place].interval.high
+            reach, interval = budgets[place].reach, budgets[place].interval
+            assert (reach is None) == (seeds < 3)
+            assert reach is None or (reach[0] < interval.low and reach[1] > interval.high), "seeds are drawn too"
     assert list(drawn["S->S"]) == ["plain", "static", "learned-deep"]
     low, twice = drawn["S->S"]["plain"]
     assert 1.9 < twice.tflop / low.tflop < 2.1
+
+
+def test_rates_say_which_arm_ends_the_grid_and_which_has_none(brief: Brief, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An arm without trials is not one whose best rate lies at an end; a page without any grid says that."""
+    shown = brief._rates()
+    assert "inside the grid for every arm of it" in shown
+    assert "Without a grid: learned-deep" in shown
+    assert "| learned-deep |" not in shown
+    scores = {f"static-{rate:g}": {"score": rate} for rate in brief.study.rates_of("static")}
+    monkeypatch.setattr(brief.ledger, "all", lambda kind: scores)
+    assert "at an end of the grid for static." in brief._rates()
+    monkeypatch.setattr(brief.ledger, "all", lambda kind: {})
+    assert brief._rates().startswith("No grid was run here")
+
+
+def test_arms_show_core_seconds_of_what_ran_on_a_core(brief: Brief) -> None:
+    """Equal operations are not equal time: a run on a GPU has a dash."""
+    header, _, *rows = [line.strip("| ").split(" | ") for line in brief._arms().splitlines()]
+    place, where = header.index("core s"), header.index("trained on")
+    for row in rows:
+        arm, seed = row[0].split(", seed ")
+        spent = brief.runs[arm, int(seed)]["consumed"]["core_seconds"]
+        assert row[place] == (f"{spent:.0f}" if row[where] == "CPU" else "-")
+    assert {row[where] for row in rows} == {"CPU", "GPU"}

@@ -126,3 +126,10 @@ def test_flite_speaks_capitals_and_periods(sentence: str) -> None:
     assert plain is not None
     assert spoken.words == plain.words
     assert (spoken.audio == plain.audio).all()
+
+
+@needs_flite
+@pytest.mark.parametrize("sentence", ["", ".", "It\u2019s late.", "Zo\u00eb left."])
+def test_what_flite_cannot_say_is_left_out(sentence: str) -> None:
+    """No words, and letters beyond ASCII: as with numbers, there is nothing to align."""
+    assert flite.synthesise(sentence, "kal16") is None

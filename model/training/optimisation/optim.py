@@ -89,7 +89,7 @@ def _empty_state(part: torch.optim.Optimizer, parameter: torch.Tensor) -> dict[s
 
 def _hidden_matrices(module: nn.Module) -> Iterator[str]:
     """Names of the matrices between embeddings and heads, which is what Muon is made for."""
-    outside = ("embedding", "heads")
+    tables = {f"{name}.weight" for name, part in module.named_modules() if isinstance(part, nn.Embedding)}
     for name, parameter in module.named_parameters():
-        if parameter.ndim == 2 and not any(part in name.split(".")[0] for part in outside):
+        if parameter.ndim == 2 and name not in tables and name.split(".")[0] != "heads":
             yield name

@@ -42,7 +42,7 @@ class Brief:
 
     def text(self) -> str:
         """Markdown."""
-        bars = draw_preferences(self._pooled(), self.ledger.folder / "preferences.png")
+        bars = draw_preferences(self._pooled(), self._picture("preferences"))
         parts = [
             f"# {self.study.name}",
             self._filled(self.notes.get("Answer", "")),
@@ -72,6 +72,12 @@ class Brief:
         ]
         return "\n\n".join(part for part in parts if part) + "\n"
 
+    def _picture(self, name: str) -> Path:
+        """Among the records; a second page of the same records has its own under its name."""
+        page = Path(self.study.page)
+        second = page.parent == self.ledger.folder and page.stem != "page"
+        return self.ledger.folder / (f"{page.stem}-{name}.png" if second else f"{name}.png")
+
     def _shown(self, name: str, picture: Path) -> str:
         folder = Path(self.study.page).parent
         return f"![{name}]({picture.relative_to(folder) if picture.is_relative_to(folder) else picture})"
@@ -86,7 +92,7 @@ class Brief:
             direction: {arm: [study.at_budget(arm, direction) for study in studies] for arm in arms}
             for direction in DIRECTIONS
         }
-        return [self._shown("operations", draw_operations(found, self.ledger.folder / "operations.png"))]
+        return [self._shown("operations", draw_operations(found, self._picture("operations")))]
 
     def _note(self, title: str) -> list[str]:
         return [f"## {title}", self._filled(self.notes[title])] if title in self.notes else []
@@ -281,12 +287,13 @@ class Brief:
                         f"{arm}, seed {seed}", f"{facts.parameters / 1e6:.2f}",
                         "1" if self.study.arms[arm].kind == "plain" else f"{facts.latents_per_element:.3f}",
                         f"{record['consumed']['elements'] / 1e6:.2f}", f"{record['consumed']['flops'] / 1e12:.1f}",
+                        f"{record['consumed']['core_seconds']:.0f}" if where == "cpu" else "-",
                         f"{record['lr']:g}", f"{self.figures.held(arm, seed, 'speech_bits_per_second'):.2f}",
                         f"{self.figures.held(arm, seed, 'text_nats_per_token'):.4f}", *own, "GPU" if where != "cpu" else "CPU",
                     ]
                 )  # fmt: skip
         header = [
-            "run", "parameters, M", "latents per element", "elements, M", "TFLOP", "rate", "bits/s", "nats per token",
+            "run", "parameters, M", "latents per element", "elements, M", "TFLOP", "core s", "rate", "bits/s", "nats per token",
             *DIRECTIONS, "trained on",
         ]  # fmt: skip
         return table(header, rows)
@@ -294,15 +301,24 @@ class Brief:
     def _rates(self) -> str:
         rates = sorted({rate for arm in self.study.arms for rate in self.study.rates_of(arm)})
         records = self.ledger.all("rates")
-        rows, inside = [], True
+        rows, at_an_end, untried = [], [], []
         for arm in self.study.arms:
             scores = [records[name]["score"] if (name := f"{arm}-{rate:g}") in records else None for rate in rates]
             best = min((score for score in scores if score is not None), default=None)
-            inside = inside and best not in (scores[0], scores[-1])
+            if best is None:
+                untried.append(arm)
+                continue
+            if best in (scores[0], scores[-1]):
+                at_an_end.append(arm)
             rows.append([arm, *("-" if s is None else f"**{s:.3f}**" if s == best else f"{s:.3f}" for s in scores)])
+        if not rows:
+            return f"No grid was run here: all arms have the rates that `{self.config}` gives them."
         share = self.study.training.rate_share
+        where = (
+            f"at an end of the grid for {', '.join(at_an_end)}" if at_an_end else "inside the grid for every arm of it"
+        )
         note = (
             f"ln(nats per text token) + ln(bits/s) on held-out documents after {share:.0%} of the budget, seed 1; least is "
-            f"best. The best rate lies {'inside the grid for every arm' if inside else 'at an end of the grid for some arm'}."
+            f"best. The best rate lies {where}." + (f" Without a grid: {', '.join(untried)}." if untried else "")
         )
         return note + "\n\n" + table(["arm", *(f"{rate:g}" for rate in rates)], rows)

@@ -84,9 +84,15 @@ class Figures:
     def at_budget(self, arm: str, direction: str) -> AtBudget:
         """Of all its seeds, with the operations of its first run."""
         seeds = self.seeds(arm)
-        own = [float(np.mean(list(self.points(arm, [seed], direction).values()))) for seed in seeds]
+        points_SP = np.array([list(self.points(arm, [seed], direction).values()) for seed in seeds])
+        reach = None
+        if len(seeds) > 2:
+            found = over_seeds(points_SP, np.zeros_like(points_SP))
+            reach = max(0.0, found.low), min(1.0, found.high)
         tflop = self.runs[arm, seeds[0]]["consumed"]["flops"] / 1e12
-        return AtBudget(tflop=tflop, interval=self.preference(arm, seeds, direction), seeds=own)
+        return AtBudget(
+            tflop=tflop, interval=self.preference(arm, seeds, direction), seeds=points_SP.mean(1).tolist(), reach=reach
+        )
 
     def difference(
         self, arm: str, base: str, seeds: Sequence[int], direction: str, group: str | None = None

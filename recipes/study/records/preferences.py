@@ -41,10 +41,13 @@ class AtBudget:
     """Over pairs, of the seeds as they are."""
     seeds: list[float]
     """Each seed's own."""
+    reach: tuple[float, float] | None
+    """Over seeds and pairs alike, where there are three seeds or more: of two it is wider than the picture."""
 
 
 def draw_operations(found: Mapping[str, Mapping[str, list[AtBudget]]], out: Path) -> Path:
-    """direction -> arm -> its budgets, as a line of means with intervals and dots for single seeds; chance dotted."""
+    """direction -> arm -> its budgets, as a line of means with dots for single seeds; bars for what other seeds would give, of
+    three or more. Chance dotted."""
     plt = pyplot()
     figure, axes = plt.subplots(1, len(found), figsize=(2.7 * len(found) + 0.6, 3.1), layout="constrained", sharey=True)
     for axis, (direction, arms) in zip(axes, found.items(), strict=True):
@@ -53,8 +56,8 @@ def draw_operations(found: Mapping[str, Mapping[str, list[AtBudget]]], out: Path
             places = [point.tflop * (1 + 0.03 * (number - (len(arms) - 1) / 2)) for point in points]  # side by side
             axis.plot(places, [100 * p.interval.value for p in points], "-", color=colour, linewidth=1.6, label=arm)
             for place, point in zip(places, points, strict=True):
-                reach = [100 * point.interval.low, 100 * point.interval.high]
-                axis.plot([place, place], reach, color=colour, linewidth=5, alpha=0.35)
+                if point.reach is not None:
+                    axis.plot([place, place], [100 * end for end in point.reach], color=colour, linewidth=4, alpha=0.3)
                 axis.plot([place] * len(point.seeds), [100 * s for s in point.seeds], ".", color=colour, markersize=5)
         budgets = sorted({round(point.tflop) for points in arms.values() for point in points})
         axis.axhline(50, color="0.5", linewidth=0.8, linestyle=":")

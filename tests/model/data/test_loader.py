@@ -18,9 +18,11 @@ from typing import Any, cast
 
 import pytest
 
+from model.data import lanes
 from model.data.compose import Composer
 from model.data.lanes import Address, LaneState, Stream, fixed_batches
 from model.data.loader import Loader, Placement
+from model.data.packing import pack
 from model.data.sources import DocumentStream, TrainingData
 from model.network.batch import Batch
 from model.training.config import TrainConfig
@@ -142,6 +144,24 @@ def test_validation_draws_no_sample_twice_before_all_have_come(config: TrainConf
     for number in range(len(watched)):
         mine = list(dict.fromkeys(index for which, index in drawn if which == number))  # a cut document is made again
         assert mine == list(range(len(mine)))
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_batch_that_breaks_a_rule_never_reaches_the_trainer(
+    workers: int, stream: Stream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*arguments: Any) -> Batch:
+        batch = pack(*arguments)
+        return replace(batch, latent_id_N=batch.latent_id_N + 1)
+
+    monkeypatch.setattr(lanes, "pack", broken)
+    with (
+        contextlib.closing(Loader(stream, Placement(0, 1, MICRO, stream.lanes, workers))) as loader,
+        pytest.raises(ValueError, match="latent ids start at 0"),
+    ):
+        loader.step()
+    with pytest.raises(ValueError, match="latent ids start at 0"):
+        fixed_batches(stream, 1, 0)
 
 
 def test_spans_and_patches_are_drawn_anew_each_epoch(stream: Stream) -> None:

@@ -16,7 +16,11 @@ from pydantic import TypeAdapter
 from model.cost.memory import MemoryPlan, memory_by_part
 from model.cost.synthetic import synthetic_batch
 from model.data.patching import PatchPolicyConfig
+from model.inference.continuation import Generator
+from model.inference.placement import Dtype, open_trained
+from model.inference.sampling import Sampling
 from model.inference.session import Session
+from model.inference.trained import Trained
 from model.monitor.metrics import read_rows
 from model.network.batch import Batch
 from model.network.config import ModelConfig
@@ -24,11 +28,14 @@ from model.network.layers.attention import Intervals, attend, self_intervals
 from model.network.layout import derive, select
 from model.network.lst import build_model
 from model.network.vocabulary import BOS, SPEECH_MARK, Vocabulary
+from model.scoring.documents import DIRECTIONS
+from model.scoring.scorer import make_scorer
 from model.training.config import TrainConfig
 from model.training.distributed import Ranks
 from model.training.module import compile_blocks
 from model.training.run import Run
 from tests.model.network.layers.test_blocks import gradients
+from tests.model.scoring.scoring_cases import random_items
 from tests.model.training import training_runs
 
 pytestmark = [
@@ -36,6 +43,9 @@ pytestmark = [
     pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA"),
     pytest.mark.filterwarnings("ignore::UserWarning"),
 ]
+
+TOLERANCES: dict[Dtype, float] = {"fp32": 2e-3, "bf16": 0.1}
+"""Nats a token may lie from the CPU's."""
 
 VOCABULARY = Vocabulary(num_text=90, num_units=70)
 LOCAL = {"num_layers": 2, "dim": 64, "num_heads": 2, "rope_theta": 1e4, "cross_heads": 2}
@@ -235,6 +245,29 @@ def test_steps_with_a_cache_equal_the_packed_pass(name: str) -> None:
     host = Session(build_model(MODELS[name], 0).eval(), policy, 1)
     expected = torch.stack([host.feed([element])[0] for element in ids])
     torch.testing.assert_close(stepped.cpu(), expected, rtol=1e-3, atol=1e-3)
+
+
+def scores(trained: Trained) -> list[float]:
+    """Nats a token of endings in every direction."""
+    scored = make_scorer(trained, "static:4", "fp32").score(random_items(seed=1, count=4), DIRECTIONS)
+    return [ending.value("token") for item in scored for ending in item.endings]
+
+
+def test_a_run_scores_on_the_card_as_on_the_cpu_and_speaks(tmp_path: Path) -> None:
+    from model.train import main
+
+    assert main([str(training_runs.write_run(run_of(tmp_path), tmp_path / "run.yaml"))]) == 0
+    expected = scores(open_trained(tmp_path / "run", "cpu"))
+    for dtype, tolerance in TOLERANCES.items():
+        trained = open_trained(tmp_path / "run", "cuda", dtype)
+        assert scores(trained) == pytest.approx(expected, abs=tolerance)
+        generator = Generator.of(trained)
+        prompts = [generator.speech_prompt(np.arange(30)), generator.text_prompt("abc")]
+        for to in ("speech", "text"):
+            said = generator.generate(prompts, to, Sampling(temperature=0.0), max_units=12, max_tokens=12)
+            assert all(
+                1 <= len(one.ids) <= 13 for one in said
+            )  # the mark of the modality, and as many as were asked for
 
 
 def test_memory_is_what_the_dry_run_says() -> None:

@@ -1,6 +1,7 @@
 """Measures of scored tasks: known for hand-made scores, honest about clusters."""
 
 from dataclasses import replace
+from itertools import permutations
 
 import numpy as np
 import pytest
@@ -59,6 +60,14 @@ def test_only_twins_make_a_preference() -> None:
     assert len(twins_of([first, item(0, 1, (-2.0, -1.0))])) == 1
 
 
+def test_twins_do_not_depend_on_the_order_of_items() -> None:
+    """Two prompts with one answer and one with the other make one pair of twins, in whichever order they stand."""
+    one, other, swapped = (item(0, side, (-1.0, -2.0), id=f"{n}") for n, side in enumerate((0, 0, 1)))
+    for order in permutations((one, other, swapped)):
+        assert len(twins_of(order)) == 1, [scored.id for scored in order]
+    assert len(twins_of([one, other, swapped, replace(swapped, id="3")])) == 2
+
+
 def test_clusters_count_and_items_do_not() -> None:
     """Each value told ten times over in one cluster makes no interval narrower."""
     values = [float(v) for v in np.random.default_rng(0).random(30) < 0.6]
@@ -75,6 +84,16 @@ def test_all_right_is_not_certain() -> None:
     found = bootstrap([1.0] * 20, bounds=(0.0, 1.0))
     assert (found.value, found.high) == (1.0, 1.0)
     assert found.low == pytest.approx(0.8316, abs=1e-3)
+
+
+def test_one_cluster_says_nothing_of_others() -> None:
+    """Twelve items of one story, nine of them right: no resampling differs, and 0.75 is not certain."""
+    found = bootstrap([1.0] * 9 + [0.0] * 3, ["story"] * 12, bounds=(0.0, 1.0))
+    assert (found.value, found.low, found.high) == (0.75, 0.0, 1.0)
+    one = [item(0, side, (-1.0 - side, -2.0 + side)) for side in range(2)]
+    twins = twins_of(one)
+    paired = preference_difference(twins, twins)
+    assert (paired.low, paired.high) == (-1.0, 1.0)
 
 
 def test_intervals_of_clusters_cover() -> None:

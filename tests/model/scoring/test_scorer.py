@@ -60,6 +60,14 @@ def test_a_known_model_gets_the_known_scores(direction: str) -> None:
         assert scored.point("sum") == float(points[item.answer] == max(points))
 
 
+def test_a_model_without_numbers_is_refused() -> None:
+    """NaN is neither above nor below: without a sentence it would count as wrong."""
+    model = bigram()
+    model.logits_VV.data[FIRST_UNIT:] = math.nan
+    with pytest.raises(ConfigError, match="no numbers"):
+        scorer(model).score(random_items(seed=1, count=3, endings=2), ["S->S"])
+
+
 def test_the_known_accuracy_and_its_mirror() -> None:
     """Right endings of a's, wrong ones of b's, and the model prefers a's by a known margin; equal endings count a half."""
     logits = torch.zeros(VOCABULARY.size, VOCABULARY.size)
@@ -250,6 +258,19 @@ def test_continuations_of_text_as_lm_eval_asks_for_them() -> None:
     logits = torch.zeros(VOCABULARY.size, VOCABULARY.size)
     logits[:, 6] = 1.0
     assert [greedy for _, greedy in scorer(Bigram(logits)).score_text([("a", " b b"), ("a", " b a")])] == [True, False]
+
+
+@pytest.mark.parametrize("config_name", ["lst", "direct", "plain"])
+def test_products_in_bf16_score_as_bf16_rounds(config_name: str) -> None:
+    """Near fp32 and not the same; weights stay fp32."""
+    model = build_model(CONFIGS[config_name], seed=3)
+    items = random_items(seed=2, count=5)
+    full, rounded = (scorer(model, precision=precision).score(items, DIRECTIONS) for precision in ("fp32", "bf16"))
+    for one, other in zip(full, rounded, strict=True):
+        for ours, theirs in zip(one.endings, other.endings, strict=True):
+            assert ours.log_prob == pytest.approx(theirs.log_prob, rel=0.02)
+    assert [s.endings[0].log_prob for s in full] != [s.endings[0].log_prob for s in rounded]
+    assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
 
 
 def test_scoring_leaves_the_model_as_it_was() -> None:

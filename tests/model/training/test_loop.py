@@ -55,7 +55,12 @@ def test_muon_learns_too(data: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "change",
-    [{"recompute": True}, {"precision": "bf16"}, pytest.param({"compile": True}, marks=pytest.mark.slow)],
+    [
+        {"recompute": True},
+        {"recompute": "selective"},
+        {"precision": "bf16"},
+        pytest.param({"compile": True}, marks=pytest.mark.slow),
+    ],
 )
 def test_recomputation_bf16_and_compilation_follow_the_plain_run(
     change: dict[str, Any], data: Path, tmp_path: Path
@@ -216,6 +221,32 @@ def test_a_dry_run_says_what_would_happen_and_writes_nothing(
     ):
         assert part in shown
     assert not (tmp_path / "run").exists()
+
+
+def test_a_dry_run_reads_what_an_evaluation_will_score(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    missing = ["evaluation={every_steps: 5, tasks: [nowhere/topic.jsonl]}"]
+    assert run_here(run_document(data, tmp_path / "run"), tmp_path, *missing, "--dry-run") == 2
+    assert "nowhere/topic.jsonl" in capsys.readouterr().err
+    assert run_here(run_document(data, tmp_path / "run"), tmp_path, "evaluation={every_steps: 5}", "--dry-run") == 0
+    assert "every 5 steps: samples alone" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "ranks,change,said",
+    [
+        ("3", {}, "global_microbatches 4 cannot be dealt evenly to 3 ranks"),
+        ("4", {"data.workers": 4}, "data.lanes 8 must be a multiple of ranks x workers = 4 x 4"),
+        ("4", {"sharding.group": 3}, "sharding.group 3 does not divide the 4 ranks"),
+    ],
+)
+def test_a_dry_run_refuses_ranks_that_the_run_would(
+    ranks: str, change: dict[str, int], said: str, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fields = [f"{name}={value}" for name, value in change.items()]
+    assert run_here(run_document(data, tmp_path / "run"), tmp_path, *fields, "--dry-run", "--ranks", ranks) == 2
+    assert said in capsys.readouterr().err
 
 
 def test_every_field_of_the_configuration_is_read() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from itertools import pairwise
 from pathlib import Path
 from typing import cast
 
@@ -14,7 +13,7 @@ from praatio import textgrid
 
 from pipeline.given.textgrid import read_textgrid
 from pipeline.given.unit_rows import parse_unit_row
-from pipeline.given_segments import GivenSegmentsStage, between_words
+from pipeline.given_segments import GivenSegmentsStage
 from pipeline.given_words import GivenWordsStage, find_words
 from pipeline.patches import word_frames
 from pipeline.source.inventory import list_source
@@ -201,38 +200,6 @@ def test_textgrid_to_words_to_frames_is_exact(
         assert found == [(first, min(last, frames)) for first, last in rounded]
 
 
-def plainly_between_words(spoken: list[tuple[str, int, int, int]], until: int, most: int) -> list[tuple[int, int]]:
-    """The reference: for each stretch all pauses are looked through, so that time grows with the square of the length."""
-    pauses = [((a[2] + b[1]) // 2, b[1] - a[2]) for a, b in pairwise(spoken) if a[2] <= b[1] < until]
-    cuts = [0]
-    while until - cuts[-1] > most:
-        later = [pause for pause in pauses if pause[0] > cuts[-1]]
-        fits = [pause for pause in later if pause[0] - cuts[-1] <= most]
-        late = [pause for pause in fits if pause[0] - cuts[-1] > most // 2]
-        if not (among := late or fits or later[:1]):
-            break
-        cuts.append(max(among, key=lambda pause: (pause[1], pause[0]))[0])
-    return list(pairwise([*cuts, until]))
-
-
-@given(words_in_ms, st.integers(1000, 20_000))
-def test_a_long_recording_is_cut_between_its_words(lengths: list[tuple[int, int]], most: int) -> None:
-    """The stretches tile the recording, break no word, and are short enough wherever a pause allows."""
-    at, spoken = 0, []
-    for gap, length in lengths:
-        spoken.append(("w", at + gap, at + gap + length, -1))
-        at += gap + length
-    stretches = between_words(spoken, at + 100, most)
-    assert stretches == plainly_between_words(spoken, at + 100, most)
-    assert [start for start, _ in stretches] == [0, *(end for _, end in stretches[:-1])]
-    assert stretches[-1][1] == at + 100
-    for _, start, end, _ in spoken:
-        assert any(low <= start and end <= high for low, high in stretches)
-    for low, high in stretches:
-        inside = [word for word in spoken if low <= word[1] and word[2] <= high]
-        assert high - low <= most or len(inside) <= 1 or high == at + 100
-
-
 def test_hours_with_words_alone_become_segments_with_their_words() -> None:
     spoken = [(f"w{number}", number * 8000, number * 8000 + 6000, -1) for number in range(2 * 3600)]
     row = recording(3600 * SECOND, Given(words=spoken, words_place="x.TextGrid"))
@@ -316,34 +283,6 @@ def test_two_recordings_of_one_name_are_told_apart_by_their_folders(tmp_path: Pa
     listed = {item.uri: item for item in list_source(Source(uri=str(tmp_path), words=["**/*.TextGrid"]))}
     assert [word[0] for folder in "ab" for word in load_given(listed[f"{folder}/x.flac"].given).words] == ["a", "b"]
     assert "2 recordings go by that name" in (listed["x.TextGrid"].detail or "")
-
-
-def test_lhotse_alignments_are_read_on_the_clock_that_they_fit(tmp_path: Path) -> None:
-    """lhotse leaves alignments on the recording's clock when it cuts a supervision out; other tools write the cut's."""
-    from lhotse import CutSet, MonoCut, Recording, RecordingSet, SupervisionSegment, SupervisionSet
-    from lhotse.supervision import AlignmentItem
-
-    voice(tmp_path / "a/long.wav", seconds=2.5, format="WAV")
-    audio = Recording.from_file(tmp_path / "a/long.wav", recording_id="long")
-
-    def said(start: float, *words: float) -> SupervisionSegment:
-        items = [AlignmentItem("w", word, 0.1) for word in words]
-        return SupervisionSegment("s", "long", start, 0.5, text="w " * len(words), alignment={"word": items})
-
-    for number, supervision in enumerate((said(0, 1.5, 1.7), said(0, 0.1, 0.3), said(0, 0.7))):
-        cut = MonoCut("c", start=1.5, duration=0.5, channel=0, supervisions=[supervision], recording=audio)
-        CutSet.from_cuts([cut]).to_file(tmp_path / "a/cuts.jsonl.gz")
-        recordings, *_, rejects = first_stages(Source(uri=str(tmp_path / "a"), layout="lhotse"))
-        found = [word[1:3] for word in load_given(recordings[0].given).words]
-        assert found == [[(24_000, 25_600), (27_200, 28_800)], [(25_600, 27_200), (28_800, 30_400)], []][number]
-        assert [reject.part for reject in rejects] == (["cuts.jsonl.gz:1"] if number == 2 else [])
-    (tmp_path / "a/cuts.jsonl.gz").unlink()
-    RecordingSet.from_recordings([audio]).to_file(tmp_path / "a/recordings.jsonl.gz")
-    SupervisionSet.from_segments([said(1.5, 1.5, 1.7)]).to_file(tmp_path / "a/supervisions_x.jsonl.gz")
-    recordings, segments, transcripts, _ = first_stages(Source(uri=str(tmp_path / "a"), layout="lhotse"))
-    assert [word[1:3] for word in load_given(recordings[0].given).words] == [(24_000, 25_600), (27_200, 28_800)]
-    assert [(row.start, row.end) for row in segments] == [(24_000, 32_000)]
-    assert [row.text for row in transcripts] == ["w w"]
 
 
 def test_a_text_is_divided_among_segments_by_the_times_of_its_words() -> None:

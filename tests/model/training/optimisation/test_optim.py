@@ -7,9 +7,11 @@ import torch
 from torch import nn
 
 from model.network.layers.blocks import Block
+from model.network.lst import build_model
 from model.training.optimisation.config import AdamWConfig, MuonConfig
 from model.training.optimisation.muon import ProjectionMuon, projection_rows
 from model.training.optimisation.optim import Optimisers
+from tests.model.network.cases import small_config
 
 
 class Small(nn.Module):
@@ -63,6 +65,14 @@ def test_muon_gets_hidden_matrices_alone(module: Small) -> None:
         name.split("/")[0] for name in Optimisers(MUON, module).tensors(module) if name.endswith("momentum_buffer")
     }
     assert names == {"layers.0.weight", "layers.1.weight"}
+
+
+def test_tables_of_n_grams_are_embeddings_to_muon_too() -> None:
+    """They are looked up and multiply nothing, wherever in the model they lie."""
+    model = build_model(small_config(ngrams={"sizes": [2, 3], "buckets": 13}), 0)
+    state = Optimisers(MUON, model).tensors(model)
+    assert "ngrams.embedding.weight/exp_avg" in state
+    assert "encoder.pool_projection.weight/momentum_buffer" in state
 
 
 @pytest.mark.parametrize("config", [ADAMW, MUON])
