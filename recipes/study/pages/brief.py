@@ -116,7 +116,7 @@ class Brief:
         state = (
             "All runs that were planned are here."
             if not missing
-            else f"**Under way**: {', '.join(missing)} are to come."
+            else f"**Not run** of those planned: {', '.join(missing)}."
         )
         return (
             f"{len(planned) - len(missing)} of {len(planned)} runs of {flops:.1f} TFLOP each, {pairs} pairs of stories. {state} "
