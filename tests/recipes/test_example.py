@@ -73,12 +73,13 @@ def test_a_run_that_is_not_there_is_a_sentence(tmp_path: Path, capsys: pytest.Ca
     assert not (tmp_path / "page.html").exists()
 
 
-def runs_of(page: Path) -> dict[str, list[str]]:
-    """The cells of a page's rows on single runs."""
-    rows = (
-        [cell.strip() for cell in line.strip("|").split("|")] for line in page.read_text(encoding="utf-8").splitlines()
-    )
-    return {cells[0]: cells for cells in rows if re.fullmatch(r"[\w-]+, seed \d", cells[0])}
+def runs_of(page: Path) -> dict[str, dict[str, str]]:
+    """A page's rows on single runs: column -> cell."""
+    lines = page.read_text(encoding="utf-8").splitlines()
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+    (header,) = (cells for cells in rows if cells[0] == "run" and "TFLOP" in cells)
+    runs = (cells for cells in rows if re.fullmatch(r"[\w-]+, seed \d", cells[0]))
+    return {cells[0]: dict(zip(header, cells, strict=True)) for cells in runs}
 
 
 def test_the_figures_are_the_studys_own() -> None:
@@ -87,8 +88,9 @@ def test_the_figures_are_the_studys_own() -> None:
         name = re.search(r"\(([\w-]+, seed \d)\)", what)
         assert name is not None
         row = (others if folder == "plain" else best)[name[1]]
-        assert (row[8], row[10]) == (speech, text)
-    assert f"{best['plain, seed 1'][8]} and {best['plain, seed 1'][10]} %" in MODELS["plain"][0]
+        assert (row["S->S"], row["S->T"]) == (speech, text)
+    plain = best["plain, seed 1"]
+    assert f"{plain['S->S']} and {plain['S->T']} %" in MODELS["plain"][0]
 
 
 @needs_models

@@ -24,6 +24,7 @@ import numpy as np
 from jobs.fetch_models import main as fetch
 from jobs.tokenize_audio import main as tokenize
 from model.train import main as train
+from model.training.config import load_train_config
 from pipeline.codebook.folder import kmeans_card, write_centroids
 from pipeline.encode.base import build_encoder
 from schemas.config import load_config
@@ -43,7 +44,8 @@ for config in sys.argv[1:]:
         write_centroids(spec.stages.units.centroids, centroids, kmeans_card("test", centroids, {"encoder": card.card_id}))
         codes = [tokenize(["--config", config, "--dry-run", *local])]
     else:
-        codes = [fetch(["--config", config]), train([config, "--dry-run", "--ranks", "32"])]
+        ranks = min(32, load_train_config(config, []).global_microbatches)
+        codes = [fetch(["--config", config]), train([config, "--dry-run", "--ranks", str(ranks)])]
     failed += [config] if any(codes) else []
 print("failed:", failed)
 sys.exit(len(failed))
