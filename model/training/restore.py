@@ -1,4 +1,4 @@
-"""Going on from a checkpoint: the latest that is whole."""
+"""Going on from a checkpoint: the latest that is whole; one after it only where none of those before it is."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def restore(
     store: Checkpoints, config: TrainConfig, data: dict[str, Any], tensors: dict[str, torch.Tensor], ranks: Ranks
 ) -> dict[str, Any] | None:
     """Fill `tensors` from the latest checkpoint of the run that is whole, and return its facts; None where there is none yet. One
-    that is damaged is named, and the one before it takes its place. `data`: the corpus's fingerprint.
+    that is damaged is named, and the next of `candidates` takes its place. `data`: the corpus's fingerprint.
 
     Raises:
         ConfigError: the run's data, model or settings are not what they were, or it must not be resumed.
@@ -44,7 +44,7 @@ def restore(
         if problem is None:
             log.info("resumed from %s/%s", store, name)
             return facts
-        log.warning("%s; trying the checkpoint before it", problem)
+        log.warning("%s; trying the next one", problem)
     if found:
         raise CheckpointError(f"no checkpoint under {store} can be read", "remove them all to begin anew")
     return None

@@ -81,9 +81,11 @@ class Checkpoints(Protocol):
 
 
 def candidates(store: Checkpoints) -> list[str]:
-    """What a run may go on from: the latest, then the ones before it, newest first."""
+    """What a run may go on from: the latest, then the ones before it, newest first; at last those after it, which a stop kept from
+    being named the latest, or a user left behind."""
     newest = store.latest()
-    return [] if newest is None else [name for name in reversed(store.names()) if name <= newest]
+    names = [] if newest is None else list(reversed(store.names()))
+    return [name for name in names if name <= str(newest)] + [name for name in names if name > str(newest)]
 
 
 def seal(file: Path) -> list[int]:

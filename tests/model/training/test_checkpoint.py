@@ -206,7 +206,8 @@ def test_the_pointer_decides_and_older_ones_follow(tmp_path: Path) -> None:
     for step in (1, 2, 3):
         save(tmp_path, step, tensors(), {}, ALONE)
     (tmp_path / "latest").write_text("step-00000002\n")
-    assert candidates(LocalCheckpoints(tmp_path)) == ["step-00000002", "step-00000001"]
+    after = ["step-00000003"]  # rather than nothing at all, where both are damaged
+    assert candidates(LocalCheckpoints(tmp_path)) == ["step-00000002", "step-00000001", *after]
     retain(LocalCheckpoints(tmp_path), CheckpointConfig(keep=2))
     assert LocalCheckpoints(tmp_path).names() == ["step-00000001", "step-00000002"]
     for nonsense in ("step-00000009", "\0", ""):
