@@ -19,7 +19,15 @@ set -uo pipefail
 
 cd "${SLURM_SUBMIT_DIR:?sbatch sets it}" || exit 2
 PATH=$PWD/.venv/bin:$PATH
-export PATH PYTHONPATH=$PWD RAY_USAGE_STATS_ENABLED=0 RAY_AUTH_MODE=disabled
+export PATH PYTHONPATH=$PWD RAY_USAGE_STATS_ENABLED=0
+
+# Whoever reaches Ray's ports, on nodes and a network that others use too, can run code in your name (docs/cluster.md): Ray asks
+# for a token that this job alone has. What you have set yourself stands.
+export RAY_AUTH_MODE=${RAY_AUTH_MODE:-token}
+if [ -z "${RAY_AUTH_TOKEN:-}${RAY_AUTH_TOKEN_PATH:-}" ]; then
+    RAY_AUTH_TOKEN=$(od -An -v -tx1 -N32 /dev/urandom | tr -d ' \n')
+    export RAY_AUTH_TOKEN
+fi
 
 mapfile -t nodes < <(scontrol show hostnames "$SLURM_JOB_NODELIST")
 head=${nodes[0]}

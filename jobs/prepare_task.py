@@ -36,7 +36,7 @@ from schemas.tables import Patches, Recording, Reject, Segment, Units, Word
 from schemas.tasks import Task, TaskError, TaskHeader, TaskItem, TaskSegment, read_task, write_task
 
 EXAMPLES = """  python jobs/prepare_task.py --config configs/demo.yaml tasks/cloze/task.jsonl tasks/cloze/units.jsonl
-  python jobs/prepare_task.py --config configs/demo.yaml task.jsonl out.jsonl stages.transcripts.backend=transcript
+  python jobs/prepare_task.py --config configs/demo.yaml task.jsonl out.jsonl 'stages.transcripts={backend: transcript}'
 """
 LAST = Patches.TABLE
 

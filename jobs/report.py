@@ -51,7 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         from jobs.hearing.report import main as report_training
 
         return report_training(words)
-    parser = spec_parser(__doc__, EXAMPLES)
+    parser = spec_parser(__doc__, EXAMPLES, takes_output=True)
     if any("=" not in word for word in words if not word.startswith("-")) and "--config" not in words:
         parser.set_defaults(config=None)  # OUTPUT says which spec
     parser.add_argument("--force", action="store_true", help="write the page even if it is up to date")

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 if not __package__:  # started as a script: the code beside it runs, wherever the environment was installed from
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from jobs.cluster.places import base_folder, resolve
+from jobs.cluster.places import base_folder, resolve, resolve_model
 from jobs.cluster.session import check_address, keep_strangers_out
 from jobs.cluster.starting import embedded, signals_stay_ours, this_checkout
 from schemas.commands.cli import Parser, command, count, natural, positive
@@ -41,18 +41,23 @@ def train_worker(settings: dict[str, Any]) -> None:
 
 
 def absolute(config: TrainConfig, base: Path) -> TrainConfig:
-    """The configuration with every path absolute, so that workers in other folders read the same files."""
+    """The configuration with every path absolute, so that workers in other folders read the same files. What names no file there
+    and may be a hub name is left alone."""
     document = config.model_dump()
-    data = document["data"]
-    for holder, key in ((document, "output_dir"), (data["tokenizer"], "path"), *((s, "data") for s in data["sources"])):
-        holder[key] = resolve(holder[key], base)
-    if data["cache_dir"]:
-        data["cache_dir"] = resolve(data["cache_dir"], base)
-    if document["evaluation"] is not None:
-        evaluation, voice = document["evaluation"], document["evaluation"]["voice"]
+    data, patches = document["data"], document["patches"]
+    tokenizer, evaluation = data["tokenizer"], document["evaluation"] or {}
+    voice = evaluation.get("voice", {})
+    paths = [(document, "output_dir"), *((source, "data") for source in data["sources"])]
+    paths += [(data, "cache_dir"), (data, "unit_bpe"), (voice, "voice_shards"), (voice, "audio_root")]
+    paths += [(policy, "boundaries") for policy in (patches, patches.get("otherwise", {}))]
+    names = [(document, "init_from"), (voice, "vocoder")]
+    (names if tokenizer["train_size"] is None else paths).append((tokenizer, "path"))
+    for made_absolute, holders in ((resolve, paths), (resolve_model, names)):
+        for holder, key in holders:
+            if holder.get(key):
+                holder[key] = made_absolute(holder[key], base)
+    if evaluation:
         evaluation["tasks"] = [resolve(path, base) for path in evaluation["tasks"]]
-        for key in ("voice_shards", "audio_root", "vocoder"):
-            voice[key] = resolve(voice[key], base) if voice[key] else None
     return type(config).model_validate(document)
 
 

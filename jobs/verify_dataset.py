@@ -37,7 +37,7 @@ from schemas.shards import SampleMeta, ShardIndex
 from schemas.tables import TABLES, Patches, Recording, Reject, Segment, Transcript, Units, Word
 
 EXAMPLES = """  python jobs/verify_dataset.py --config configs/demo.yaml
-  python jobs/verify_dataset.py --config s3://bucket/run.yaml --no-shards
+  python jobs/verify_dataset.py --config configs/librilight.yaml output=s3://bucket/run --no-shards
 """
 
 

@@ -42,8 +42,8 @@ class Source(StrictModel):
     transcripts: Literal["none", "sidecar", "manifest"] = "none"
     """sidecar: X.txt or X.lab beside X.flac, or LibriSpeech's *.trans.txt. manifest: `manifest` below."""
     manifest: str | None = None
-    """A .tsv, .jsonl or .parquet inside the folder: a column `file` and any of transcript, language, license. With a `layout`:
-    the name of the corpus's table, or a pattern (train*.jsonl), where it is not the usual one."""
+    """A .tsv, .csv, .jsonl or .parquet inside the folder: a column `file` and any of transcript, language, license. With a
+    `layout`: the name of the corpus's table, or a pattern (train*.jsonl), where it is not the usual one."""
     name: str = "corpus"
     """The corpus's name, kept with every sample."""
     layout: Layout = "folder"

@@ -12,7 +12,10 @@ from pathlib import Path
 import pytest
 
 from jobs.lst import MODULES
+from model.training.config import load_train_config
 from schemas.commands.cli import parser_of
+from schemas.config import load_config
+from schemas.spec import PipelineSpec
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")])
@@ -104,6 +107,19 @@ def test_commands_of_a_page_exist(page: Path) -> None:
                 assert f'"{flag}"' in text, (
                     f"{page.name}: {' '.join(words)}: {flag} is unknown to {path.relative_to(ROOT)}"
                 )
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_settings_in_the_commands_of_a_page_can_be_set(page: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`KEY=VALUE` behind a configuration of ours, in examples of --help too: docs/cli.md has them."""
+    monkeypatch.chdir(ROOT)
+    for words in commands(page):
+        settings = [word for word in words if re.match(r"[a-z_]\w*(\.\w+)*=", word)]
+        for config in (word for word in words if re.fullmatch(r"configs/[\w/-]+\.yaml", word) and settings):
+            if config.startswith("configs/train/"):
+                load_train_config(config, settings)
+            elif "/" not in config.removeprefix("configs/"):
+                load_config(PipelineSpec, config, settings)
 
 
 @pytest.mark.parametrize("page", LINKING, ids=lambda page: page.name)

@@ -65,9 +65,11 @@ def resolve_spec(spec: PipelineSpec, base: Path) -> PipelineSpec:
     document["output"] = resolve(spec.output, base)
     units = document["stages"]["units"]
     units["centroids"] = resolve(units["centroids"], base)
-    for holder in (document["stages"]["transcripts"], document["stages"]["words"], units["encoder"]):
-        if "model" in holder:
-            holder["model"] = resolve_model(holder["model"], base)
+    words = document["stages"]["words"]
+    named = [(holder, "model") for holder in (document["stages"]["transcripts"], words, units["encoder"])]
+    for holder, key in (*named, (words, "encoder")):
+        if holder.get(key) is not None:
+            holder[key] = resolve_model(holder[key], base)
     return PipelineSpec.model_validate(document)
 
 

@@ -33,8 +33,7 @@ EXAMPLES = """  lst rejects runs/demo
 @command
 def main(arguments: Sequence[str] | None = None) -> int:
     """Print the rejects asked for, or with --retry forget those that may pass."""
-    parser = spec_parser(__doc__, EXAMPLES)
-    parser.set_defaults(config=None)
+    parser = spec_parser(__doc__, EXAMPLES, takes_output=True, config=None)
     parser.add_argument(
         "--stage",
         choices=tuple(StagesSpec.model_fields),

@@ -12,13 +12,19 @@ from schemas.config import ConfigError, apply_override, load_config, parse_confi
 from schemas.spec import PipelineSpec
 
 
-def spec_parser(description: str | None, examples: str) -> Parser:
-    """A parser with --config and overrides such as stages.transcripts.beam_size=1."""
+def spec_parser(
+    description: str | None, examples: str, *, takes_output: bool = False, config: str | None = "configs/demo.yaml"
+) -> Parser:
+    """A parser with --config (default: `config`) and overrides such as stages.transcripts.beam_size=1; with `takes_output` an
+    OUTPUT may stand among these, in place of --config (`spec_of_run`)."""
     parser = Parser(description, f"{examples}\n{as_help(PipelineSpec)}")
-    parser.add_argument("--config", default="configs/demo.yaml", help="the pipeline spec (default: %(default)s)")
-    parser.add_argument(
-        "overrides", nargs="*", metavar="key=value", help="change a field of the spec: stages.transcripts.beam_size=1"
-    )
+    spec = "the pipeline spec" + (", in place of OUTPUT" if takes_output else "")
+    parser.add_argument("--config", default=config, help=spec + (" (default: %(default)s)" if config else ""))
+    field = "change a field of the spec: stages.transcripts.beam_size=1"
+    metavar, said = "key=value", field
+    if takes_output:
+        metavar, said = "OUTPUT key=value", f"the folder or URL that the run writes to; {field}"
+    parser.add_argument("overrides", nargs="*", metavar=metavar, help=said)
     return parser
 
 

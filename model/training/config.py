@@ -53,7 +53,7 @@ class BudgetConfig(StrictModel):
 
 
 class CheckpointConfig(StrictModel):
-    """When checkpoints are written, and which are kept. SIGTERM and SIGUSR1 write one too, and the end of the run."""
+    """When checkpoints are written, and which are kept. SIGINT, SIGTERM and SIGUSR1 write one too, and the end of the run."""
 
     every_steps: int | None = Field(None, ge=1)
     """A checkpoint after so many steps."""
@@ -201,9 +201,9 @@ class TrainConfig(StrictModel):
     model: str | ModelConfig
     """A file of configs/model/, or the mapping itself."""
     init_from: Annotated[str | None, BY_CONTENT] = None
-    """Start from these weights: a run or a checkpoint of the same shape (fine-tuning), or the directory of a text model of the
-    Llama architecture (see `model.exchange.hf.init_from`). Optimiser, schedule and data begin anew. A run that resumes does not
-    read it."""
+    """Start from these weights: a run, a checkpoint or an exported folder of the same shape (fine-tuning), or the directory of a
+    text model of the Llama architecture (see `model.exchange.hf.init_from`); a URL, or the name of one that was fetched from a
+    hub, will do too. Optimiser, schedule and data begin anew. A run that resumes does not read it."""
     data: DataConfig
     """What the run reads."""
     patches: PatchPolicyConfig
@@ -233,7 +233,8 @@ class TrainConfig(StrictModel):
     """torch.compile: of whole blocks on CUDA, of the feed-forward layers on CPU, where it needs a C++ compiler."""
     recompute: Annotated[bool | Literal["selective"], NO_EFFECT] = False
     """Activation checkpointing of every transformer block: less memory for about a third more time. `selective` keeps products
-    with weights, on CUDA attention too, and computes the cheap rest again."""
+    with weights, on CUDA attention too, and computes the cheap rest again; where blocks are compiled on CUDA, what the compiler
+    chooses to, down to half of what it would keep."""
     sharding: Annotated[ShardingConfig, NO_EFFECT] = ShardingConfig()
     """How weights lie over several ranks."""
     timeouts: Annotated[TimeoutConfig, NO_EFFECT] = TimeoutConfig()

@@ -139,10 +139,10 @@ def test_its_command_is_one_of_ours(job: dict[str, Any]) -> None:
 # Slurm -----------------------------------------------------------------------------------------------------------------
 
 STUBS = {
-    ".venv/bin/ray": 'echo "ray $*" >> "$RECORD"; exec sleep 60',
+    ".venv/bin/ray": 'echo "ray $*" >> "$RECORD"; echo "$RAY_AUTH_MODE ${RAY_AUTH_TOKEN:-}" >> "$RECORD.ray"; exec sleep 60',
     ".venv/bin/python": (
         'if [ "$1" = -c ]; then echo "asked" >> "$RECORD"; echo "${JOINED:-3}"; exit; fi\n'
-        'echo "line $RAY_ADDRESS $*" >> "$RECORD"\n'
+        'echo "line $RAY_ADDRESS $*" >> "$RECORD"; echo "$RAY_AUTH_MODE ${RAY_AUTH_TOKEN:-}" >> "$RECORD.ray"\n'
         'trap "echo told >> $RECORD; exit 75" TERM\n'
         'if [ -n "${FAIL:-}" ]; then /bin/sleep 1; exit "$FAIL"; fi\n'
         "for _ in $(seq 200); do sleep 0.1; done"
@@ -166,7 +166,8 @@ def started(folder: Path, **variables: str) -> Iterator[tuple["subprocess.Popen[
         (folder / name).chmod(0o755)
     record = folder / "record"
     record.touch()
-    environment = os.environ | {
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("RAY_AUTH")}
+    environment = inherited | {
         "PATH": f"{folder}/bin:{os.environ['PATH']}",
         "RECORD": str(record),
         "SLURM_SUBMIT_DIR": str(folder),
@@ -194,6 +195,26 @@ def test_slurm_starts_ray_on_each_node_and_passes_the_exit_code(tmp_path: Path) 
     assert all("--num-cpus=32" in line and "--num-gpus=4" in line for line in heads + joins)
     assert "line 10.0.0.1:23456 jobs/tokenize_audio.py --config x.yaml" in calls
     assert not any("requeue" in line for line in calls)
+
+
+def test_slurms_ray_asks_for_a_token_that_the_job_alone_has(tmp_path: Path) -> None:
+    """On its nodes others have accounts: without one they could run code in this user's name."""
+    seen = set()
+    for name in ("one", "another"):
+        with started(tmp_path / name, FAIL="4") as (process, record):
+            assert process.wait(timeout=30) == 4
+        told = record.with_name("record.ray").read_text().splitlines()
+        assert len(told) == 4  # the head, two nodes, the line
+        assert re.fullmatch(r"token [0-9a-f]{64}", told[0])
+        assert set(told) == {told[0]}
+        seen.add(told[0])
+    assert len(seen) == 2
+
+
+def test_slurms_ray_keeps_a_token_that_is_there(tmp_path: Path) -> None:
+    with started(tmp_path, FAIL="4", RAY_AUTH_TOKEN_PATH="/home/me/token") as (process, record):
+        assert process.wait(timeout=30) == 4
+    assert set(record.with_name("record.ray").read_text().splitlines()) == {"token "}
 
 
 def test_slurms_signal_reaches_the_line_and_the_job_goes_back_into_the_queue(tmp_path: Path) -> None:

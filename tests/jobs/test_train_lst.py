@@ -9,14 +9,50 @@ from pathlib import Path
 
 import pytest
 
+from jobs.train_lst import absolute
 from model.data.text_tokenizer import load_tokenizer
 from model.monitor.metrics import read_rows
+from model.training.config import load_train_config
 from tests.model.training.training_runs import run, run_document, write_data, write_run
 from tests.s3_server import Server
 
 
 def command(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, *arguments], capture_output=True, text=True, timeout=400, check=False)
+
+
+LEARNED = "{policy: learned, boundaries: runs/b.npz}"
+ALIGNED = "{policy: aligned, silence: separate, max_size: 64}"
+MIXED = f"{{policy: mixed, probability: 0.5, aligned: {ALIGNED}, otherwise: {LEARNED}}}"
+
+
+@pytest.mark.parametrize("patches", [LEARNED, MIXED])
+def test_workers_in_other_folders_read_the_files_that_a_configuration_names(tmp_path: Path, patches: str) -> None:
+    """Also first weights, a unit BPE and learned boundaries; a hub name stays one."""
+    (tmp_path / "runs" / "first").mkdir(parents=True)
+    parts = ["init_from=runs/first", "data.unit_bpe=runs/bpe.json", "data.cache_dir=cache", f"patches={patches}"]
+    voice = "evaluation={every_steps: 1, tasks: [t.jsonl], voice: {vocoder: owner/vocoder, voice_shards: v.json}}"
+    given = load_train_config("configs/train/tiny.yaml", [*parts, voice])
+    document = absolute(given, tmp_path).model_dump()
+    data, learned = document["data"], document["patches"].get("otherwise", document["patches"])
+    paths = [
+        document["init_from"],
+        data["unit_bpe"],
+        data["cache_dir"],
+        learned["boundaries"],
+        data["tokenizer"]["path"],
+    ]
+    wanted = ["runs/first", "runs/bpe.json", "cache", "runs/b.npz", "runs/train-tiny/tokenizer.json"]
+    assert paths == [str(tmp_path / path) for path in wanted]
+    assert document["evaluation"]["tasks"] == [str(tmp_path / "t.jsonl")]
+    assert document["evaluation"]["voice"]["voice_shards"] == str(tmp_path / "v.json")
+    assert document["evaluation"]["voice"]["vocoder"] == "owner/vocoder"
+    tokenizer = given.data.tokenizer.model_copy(update={"path": "owner/model", "train_size": None})
+    fetched = given.with_updates(
+        init_from="s3://b/run", data=given.data.model_copy(update={"tokenizer": tokenizer}).model_dump()
+    )
+    document = absolute(fetched, tmp_path).model_dump()
+    assert (document["init_from"], document["data"]["tokenizer"]["path"]) == ("s3://b/run", "owner/model")
 
 
 @pytest.mark.slow

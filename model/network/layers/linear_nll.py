@@ -2,7 +2,7 @@
 
 At 1B a row of logits is 130 kB in fp32, and autograd keeps two of them. Here a call keeps two numbers per row, for one more
 product with the head's weight. On CUDA the vocabulary is padded to a multiple of 64: 32,507 columns take a kernel three times
-as slow as 32,512 (measured on an H100, docs/results/gpu.md).
+as slow as 32,512 (measured on an H100, docs/results/gpu-probe.md).
 
 Shape suffixes: R rows, C rows of a chunk, D width, U ids of the head (padded in the products).
 """

@@ -81,8 +81,8 @@ class Checkpoints(Protocol):
 
 
 def candidates(store: Checkpoints) -> list[str]:
-    """What a run may go on from: the latest, then the ones before it, newest first; at last those after it, which a stop kept from
-    being named the latest, or a user left behind."""
+    """What a run may go on from: the latest, then the ones before it, newest first; at last those after it, which a stop kept
+    from being named the latest, or a user left behind."""
     newest = store.latest()
     names = [] if newest is None else list(reversed(store.names()))
     return [name for name in names if name <= str(newest)] + [name for name in names if name > str(newest)]

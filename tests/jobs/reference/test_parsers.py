@@ -29,6 +29,13 @@ def test_every_option_has_a_meaning(name: str) -> None:
     assert silent(parser_of(import_module(MODULES[name]).main)) == []
 
 
+@pytest.mark.parametrize("name", ["rejects", "report"])
+def test_a_command_that_takes_an_output_says_so(name: str) -> None:
+    parser = parser_of(import_module(MODULES[name]).main)
+    assert "[OUTPUT key=value ...]" in " ".join(parser.format_usage().split())
+    assert "(default: None)" not in parser.format_help()
+
+
 def test_a_command_read_for_its_parser_does_not_run(capsys: pytest.CaptureFixture[str]) -> None:
     assert parser_of(import_module("model.plots").main).format_usage().startswith("usage:")
     assert capsys.readouterr().out == ""
