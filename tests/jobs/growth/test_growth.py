@@ -18,6 +18,7 @@ from jobs.runtime.plan import Plan, make_plan
 from jobs.store.lease import LeaseLost, read_owner
 from jobs.store.records import index_name
 from jobs.store.store import Store
+from jobs.tokenize_audio import check_upstream
 from schemas.config import ConfigError
 from schemas.spec import PipelineSpec
 from schemas.storage.files import Files
@@ -246,6 +247,30 @@ def test_what_no_stage_reads_costs_nothing(tmp_path: Path, monkeypatch: pytest.M
     source.write_manifest()
     run(spec)
     assert sorted(stage for stage, _, _ in calls) == ["segments", "units", "words"], "the new file alone"
+
+
+@pytest.mark.parametrize(("change", "stage"), [("retell", "transcripts"), ("relabel", "shards")])
+def test_one_stage_alone_waits_for_recordings_that_are_labelled_anew(
+    change: str, stage: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No stage's results stand on labels that it does not read, but all read `recordings`: --only ended in a traceback."""
+    use_counting_stages(monkeypatch)
+    source = GrowingSource(tmp_path / "audio", random.Random(3))
+    for _ in range(4):
+        source.add()
+    source.write_manifest()
+    spec = make_spec(str(source.folder), str(tmp_path / "out"), tmp_path / "centroids")
+    run(spec)
+    for _ in range(9):  # one of three licences may be the former
+        getattr(source, change)()
+    source.write_manifest()
+    plan = make_plan(spec, until=stage)
+    assert plan.pending("recordings")
+    with pytest.raises(ConfigError, match=f"--only {stage} needs recordings, .* run --until recordings first"):
+        check_upstream(plan, stage)
+    run(spec)
+    check_upstream(make_plan(spec, until=stage), stage)
+    check_upstream(make_plan(spec, until="recordings"), "recordings")
 
 
 def test_the_order_in_which_tasks_come_back_is_not_in_the_dataset(
