@@ -94,6 +94,17 @@ def test_a_copied_output_is_meant_itself(
     assert not list((before / "control").glob("lease-*"))
 
 
+def test_what_is_forgotten_is_looked_for_where_it_lies_now(run: tuple[PipelineSpec, Plan], tmp_path: Path) -> None:
+    """A run that ended while the rejects were read may have gathered its commits, of which --retry knew the former files."""
+    shutil.copytree(run[0].output, tmp_path / "copy")
+    spec = run[0].with_updates(output=str(tmp_path / "copy"))
+    plan = make_plan(spec, recorded=True)
+    rejects = {(reject.stage, reject.id) for reject in read_rejects(plan)}
+    make_plan(spec, recorded=True).logs["recordings"].gather()
+    assert rejects_command._retry(plan, rejects) == 0
+    assert make_plan(spec, recorded=True).pending("recordings")
+
+
 def test_an_output_of_no_run_is_one_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert rejects_command.main([str(tmp_path)]) == 2
     assert rejects_command.main([]) == 2
