@@ -25,8 +25,8 @@ from jobs.store.store import Store
 from schemas.arrow import RowType
 from schemas.audio import PATCH_FILLER, PATCH_SILENCE, PATCH_WORD, SAMPLE_RATE
 from schemas.commands.cli import command, on_one_line
+from schemas.commit import SHARDS
 from schemas.config import ConfigError
-from schemas.spec import STAGES
 from schemas.tables import Patches, Recording, Reject, Segment, Transcript, Units, Word
 
 EXAMPLES = """  python jobs/inspect_segment.py --config configs/demo.yaml
@@ -84,8 +84,8 @@ def read(plan: Plan, row: type[RowType], partition: int) -> list[RowType]:
 def read_rejects(plan: Plan, partition: int) -> dict[str, Reject]:
     """Segment -> why it went no further: the first stage that rejected it."""
     rejects: dict[str, Reject] = {}
-    for stage in STAGES[:-1]:
-        if not plan.done[stage][partition]:
+    for stage in plan.stages:
+        if stage == SHARDS or not plan.done[stage][partition]:
             continue
         commit = plan.commit(stage, partition)
         for reject in plan.store.read_table(Reject, commit.outputs["rejects"]) if "rejects" in commit.outputs else []:

@@ -19,7 +19,7 @@ from jobs.cluster.places import local_or_url
 from jobs.monitoring.logs import LOG, log_to_console
 from jobs.runtime.cli import load_spec, spec_parser
 from schemas.commands.cli import command
-from schemas.commit import SHARDS
+from schemas.commit import KINDS, SHARDS
 from schemas.config import ConfigError
 from schemas.errors import ExitCode
 from schemas.spec import PipelineSpec, StagesSpec
@@ -120,7 +120,9 @@ def report(outcome: Outcome, last: str) -> int:
 
 def check_upstream(plan: Plan, stage: str) -> None:
     """Raises ConfigError if what a single stage stands on is not there."""
-    for above in plan.stages[stage].upstream:
+    # What restates labels is read by all, though no stage's results stand on it: a changed label waits there.
+    restating = [name for name in plan.stages if KINDS[name].restates and name != stage]
+    for above in dict.fromkeys([*restating, *plan.stages[stage].upstream]):
         if missing := plan.pending(above):
             raise ConfigError(
                 f"--only {stage} needs {above}, which is not committed for {len(missing)} of {len(plan.partitions)} "

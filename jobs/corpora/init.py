@@ -137,7 +137,11 @@ def _segments(guess: Guess, has_text: bool) -> list[str]:
 def _transcripts(has_text: bool, language: str) -> list[str]:
     if has_text:
         note = "# where the corpus does not say"
-        return ["  transcripts:", "    backend: transcript # the corpus's own", f"    language: {language} {note}"]
+        return [
+            "  transcripts:",
+            "    backend: transcript # the corpus's own",
+            f"    language: {_quoted(language)} {note}",
+        ]
     small = language == "en"
     model = (
         "models/whisper-tiny.en # `make models` puts it there; large-v3-turbo on a GPU" if small else "large-v3-turbo"
@@ -146,7 +150,7 @@ def _transcripts(has_text: bool, language: str) -> list[str]:
         "  transcripts:",
         "    backend: whisperx",
         f"    model: {model}",
-        f"    language: {language} # null: detected for each segment, by a multilingual model",
+        f"    language: {_quoted(language)} # null: detected for each segment, by a multilingual model",
         "    compute_type: int8 # float16 on a GPU",
     ]
 

@@ -139,7 +139,7 @@ def gather_rejects(plan: Plan) -> Rejects:
     most = MAX_REJECT_TABLES if plan.store.is_local else MAX_REJECT_REQUESTS
     chosen = np.asarray(spread(tables, most), np.int64)
     groups: dict[tuple[str, str], RejectGroup] = {}
-    lost: dict[str, float] = {}
+    lost: dict[tuple[str, str], float] = {}
     first = 0
     for stage, its_rows in rows.items():
         mine = chosen[(first <= chosen) & (chosen < first + len(its_rows))] - first
@@ -151,7 +151,7 @@ def gather_rejects(plan: Plan) -> Rejects:
                 group.seconds += row.seconds
                 if len(group.examples) < EXAMPLES_PER_CODE:
                     group.examples.append((row.id, row.detail))
-                lost[row.id] = row.seconds
+                lost[row.id, row.part] = row.seconds  # once, though two stages may refuse a segment
     seconds = sum(lost.values())
     if len(chosen) < tables:
         seconds *= _in_proportion(plan, groups)

@@ -16,7 +16,7 @@ if not __package__:  # started as a script: the code beside it runs, wherever th
 
 from jobs.cluster.places import local_or_url
 from jobs.runtime.cli import spec_of_run, spec_parser
-from jobs.runtime.plan import Plan, make_plan
+from jobs.runtime.plan import Plan, make_plan, refresh
 from jobs.runtime.rejects import one_line, read_rejects
 from jobs.store.lease import owned
 from schemas.commands.cli import command
@@ -70,6 +70,7 @@ def _retry(plan: Plan, rejects: set[tuple[str, str]]) -> int:
     """Forget the commits that hold these rejects, wherever they could be taken over from, and what stands on them."""
     forgotten = 0
     with owned(plan.store, "rejects --retry"):
+        refresh(plan, check_files=False)  # who owned the output until now may have put commits into other files
         for stage in plan.stages:
             wanted = {identity for name, identity in rejects if name == stage}
             names = _holding(plan, stage, wanted) if wanted else set()

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import pyarrow.compute as pc
 
 from jobs.runtime.stages import identify, unit_tokenizer_of, upstream_of
 from jobs.store.commit_folders import Listed, folder_of, while_it_stands
@@ -132,10 +133,11 @@ class Plan:
         return ordered
 
     def rows_with_rejects(self, stage: str) -> np.ndarray:
-        """As `rows`, of those commits alone that have rejects, which are few among many."""
+        """As `rows`, of those commits alone that have rejects, which are few among many; of a part of a row too, which counts
+        among no rows."""
         rows, log = self.rows(stage), self.logs[stage]
-        counts = [table.column("rows_rejected").to_numpy() for table in log.written(["rows_rejected"])]
-        with_some: np.ndarray = rows[np.concatenate(counts)[rows] > 0]
+        named = [np.asarray(pc.is_valid(table.column("rejects_path"))) for table in log.written(["rejects_path"])]
+        with_some: np.ndarray = rows[np.concatenate(named)[rows]]
         return with_some
 
     def commits(self, stage: str, with_rejects: bool = False) -> Iterator[Commit]:

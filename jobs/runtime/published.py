@@ -18,6 +18,8 @@ from jobs.store.commit_log import is_among
 from jobs.store.records import index_name
 from jobs.store.standing import NAMED, keys_of_names
 from schemas.commit import KINDS
+from schemas.config import in_short
+from schemas.errors import DataError
 from schemas.reading.output import CATALOG, views
 from schemas.tables import TABLES
 
@@ -62,15 +64,26 @@ def arrange(plan: Plan) -> None:
     """Move table files that no index's catalogue names to superseded/, and back what one names again.
 
     They stay for taking rows over, until `gc --stale`.
+
+    Raises:
+        DataError: a catalogue, perhaps of another index, cannot be read, so what it names is not known.
     """
     store = plan.store
     named: dict[str, list[np.ndarray]] = {}
     for catalog in sorted(name for name in store.names("tables") if name.endswith(".parquet")):
-        file = pq.ParquetFile(pa.BufferReader(store.read_bytes(f"tables/{catalog}")), pre_buffer=False)
-        for batch in file.iter_batches(columns=["table", "path"], use_threads=False):
-            for table in pc.unique(batch.column("table")).to_pylist():
-                paths = batch.column("path").filter(pc.equal(batch.column("table"), table))
-                named.setdefault(table, []).append(keys_of_names(pc.replace_substring_regex(paths, "^.*/", "")))
+        data = pa.BufferReader(store.read_bytes(f"tables/{catalog}"))
+        try:
+            for batch in pq.ParquetFile(data, pre_buffer=False).iter_batches(
+                columns=["table", "path"], use_threads=False
+            ):
+                for table in pc.unique(batch.column("table")).to_pylist():
+                    paths = batch.column("path").filter(pc.equal(batch.column("table"), table))
+                    named.setdefault(table, []).append(keys_of_names(pc.replace_substring_regex(paths, "^.*/", "")))
+        except (pa.ArrowException, OSError) as error:  # of the bytes: they are here
+            raise DataError(
+                f"the list of tables {store.root}/tables/{catalog} is damaged ({in_short(error)})",
+                "remove it, and run jobs/tokenize_audio.py with the spec of that index, which writes it anew",
+            ) from error
     for name in TABLES:
         wanted = np.sort(np.concatenate([np.empty(0, np.uint64), *named.get(name, [])]))
         for source, target, keep in (("", "superseded/", False), ("superseded/", "", True)):

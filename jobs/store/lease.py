@@ -175,7 +175,17 @@ def _process() -> dict[str, Any]:
         "machine": f"{boot} {space}",
         "pid": os.getpid(),
         "started": psutil.Process().create_time(),
+        "ticks": _ticks(os.getpid()),
     }
+
+
+def _ticks(process: int) -> int | None:
+    """When a process began, in the kernel's ticks since the machine did: its time of day changes when the clock is set."""
+    try:
+        with open(f"/proc/{process}/stat", "rb") as file:
+            return int(file.read().rpartition(b")")[2].split()[19])
+    except OSError:
+        return None
 
 
 def _alive(other: dict[str, Any]) -> str:
@@ -185,7 +195,9 @@ def _alive(other: dict[str, Any]) -> str:
     if (other["host"], other["machine"]) == (here["host"], here["machine"]):
         try:
             process = psutil.Process(other["pid"])
-            alive = abs(process.create_time() - other["started"]) < 1 and process.status() != psutil.STATUS_ZOMBIE
+            ticks = other.get("ticks")  # which leases of earlier versions lack
+            same = abs(process.create_time() - other["started"]) < 1 if ticks is None else _ticks(process.pid) == ticks
+            alive = same and process.status() != psutil.STATUS_ZOMBIE
         except psutil.NoSuchProcess:
             alive = False
         return "it runs on this machine" if alive else ""

@@ -119,13 +119,15 @@ class Store(Files):
 
     def read_arrow(self, path: str, digest: str) -> pa.Table:
         """A committed table as Arrow, its metadata stripped, its hash checked."""
+        place = path
         try:
-            data = self.read_bytes(path)
+            data = self.read_bytes(place)
         except FileNotFoundError:
-            data = self.read_bytes(f"superseded/{path}")
+            place = f"superseded/{path}"
+            data = self.read_bytes(place)
         if sha256(data) != digest:
             raise CorruptFileError(
-                f"{self.root}/{path} has changed since it was committed; delete it and run the job again", path
+                f"{self.root}/{place} has changed since it was committed; delete it and run the job again", place
             )
         # One thread, and none of Arrow's pools: at exit these now and then abort the process (seen in 1 of 25 runs). A
         # partition is small, and workers are what runs side by side.

@@ -14,7 +14,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from model.data.text_file import document_ends
-from schemas.config import json_object
+from schemas.config import in_short, json_object
+from schemas.errors import StorageError
+from schemas.storage.retry import time_mends
 
 ROWS = 1024
 """Rows of Parquet in memory at a time."""
@@ -66,6 +68,9 @@ def documents(
     """The documents that begin in a piece, in order; several fields become one text with a blank line between.
 
     A file that breaks off gives what it holds up to there, and a problem.
+
+    Raises:
+        StorageError: the storage broke off, and not the file: what else it holds nobody knows, so its item must not be committed.
     """
     name, last = url.rsplit("/", 1)[-1], "its beginning"
     try:
@@ -77,11 +82,13 @@ def documents(
             rows = _columns(url, form, start, end, fields)
         for last, text, problem in rows:
             yield FoundDocument(place=f"{name}: {last}", text=text, problem=problem)
-    except (OSError, EOFError, ValueError, pa.ArrowInvalid) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        yield FoundDocument(
-            place=f"{name}: after {last}", problem=("unreadable", f"cannot be read from there on: {reason}")
-        )
+    except Exception as error:
+        if isinstance(error, StorageError) or ("://" in url and time_mends(url, error)):
+            raise StorageError(f"{url} could not be read to its end: {in_short(error)}") from error
+        if not isinstance(error, OSError | EOFError | ValueError | pa.ArrowInvalid):
+            raise
+        why = ("unreadable", f"cannot be read from there on: {in_short(error)}")
+        yield FoundDocument(place=f"{name}: after {last}", problem=why)
 
 
 Row = tuple[str, str, Problem | None]

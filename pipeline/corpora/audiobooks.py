@@ -44,7 +44,11 @@ def librispeech(corpus: Corpus) -> Iterator[CorpusRow]:
         stem = name.rpartition(".")[0]
         text, place = texts.pop(stem, ("", name))
         if not text and f"{stem}.normalized.txt" in present:
-            text, place = read_text(corpus.files, f"{stem}.normalized.txt").strip(), f"{stem}.normalized.txt"
+            place = f"{stem}.normalized.txt"
+            try:
+                text = read_text(corpus.files, place).strip()
+            except ConfigError as error:
+                yield CorpusRow(audio="", place=place, problem=str(error))
         yield CorpusRow(
             audio=name,
             place=place,

@@ -14,6 +14,10 @@ from schemas.audio import SAMPLE_RATE
 from schemas.given import GivenWord
 from schemas.spec import Source
 
+MOST_SECONDS = 1 << 31
+LEAST_DIGIT = -30
+"""A time is read if it lies between them. Of 1e999999999 no sum can be made, and 1e-999999999 as a fraction fills the memory."""
+
 
 class CorpusFolder(Protocol):
     """The folder that holds the corpus, local or on object storage."""
@@ -116,7 +120,7 @@ def to_decimal(seconds: object) -> Decimal:
     """A time in seconds as it is written ("12.345", 12.345), without binary rounding.
 
     Raises:
-        ValueError: it is no number, not finite, or negative.
+        ValueError: it is no number, not finite, negative, or beyond any clock's.
     """
     try:
         value = Decimal(str(seconds).strip())
@@ -124,7 +128,9 @@ def to_decimal(seconds: object) -> Decimal:
         raise ValueError(f"{seconds!r} is not a time in seconds") from None
     if not value.is_finite() or value < 0:
         raise ValueError(f"{seconds!r} is not a time in seconds")
-    return value
+    if value >= MOST_SECONDS:
+        raise ValueError(f"{seconds!r} seconds is longer than any recording")
+    return value if value.adjusted() > LEAST_DIGIT else Decimal(0)
 
 
 def to_samples(seconds: object) -> int:

@@ -40,8 +40,10 @@ def voxpopuli(corpus: Corpus) -> Iterator[CorpusRow]:
 
 def _cut_row(corpus: Corpus, name: str, folder: str, place: str, row: Mapping[str, Any]) -> CorpusRow:
     identity = str(row.get("id") or row.get("id_") or "")
-    if not identity:
+    if not identity and not {"id", "id_"} & row.keys():
         raise unknown_columns(name, row, "the id of an utterance", ("id", "id_"))
+    if not identity:
+        return CorpusRow(audio="", place=place, problem="its id is empty")
     merged = {
         **row,
         "path": f"{identity[:4]}/{identity}.ogg",

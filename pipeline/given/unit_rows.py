@@ -37,23 +37,29 @@ def parse_unit_row(row: Mapping[str, Any], hop: int, num_units: int | None = Non
     Raises:
         ValueError: it is of no kind, or holds an unknown unit, or its words leave the units; a sentence without its place.
     """
-    if isinstance(row.get("interleaved"), str):
-        parsed = _interleaved(row)
-    elif isinstance(row.get("units"), list):
-        parsed = _slamkit(row, hop)
-    elif isinstance(row.get("supervisions"), list):
-        parsed = _cut(row, hop)
-    else:
-        found = ", ".join(map(str, row)) or "nothing"
-        raise ValueError(
-            f"looked for `interleaved` (official LST), `units` (slamkit) or `supervisions` with units (lhotse); it has {found}"
-        )
+    try:
+        parsed = _parsed(row, hop)
+    except (ArithmeticError, AttributeError, LookupError, TypeError) as error:
+        raise ValueError(f"a value in it is of another kind than its format has there: {error}") from error
     for unit in parsed.units:
         if unit < 0 or (num_units is not None and unit >= num_units):
             raise ValueError(f"the unit {unit} is unknown: there are {num_units} units, from 0")
     if not parsed.units:
         raise ValueError("it holds no unit")
     return parsed
+
+
+def _parsed(row: Mapping[str, Any], hop: int) -> UnitRow:
+    if isinstance(row.get("interleaved"), str):
+        return _interleaved(row)
+    if isinstance(row.get("units"), list):
+        return _slamkit(row, hop)
+    if isinstance(row.get("supervisions"), list):
+        return _cut(row, hop)
+    found = ", ".join(map(str, row)) or "nothing"
+    raise ValueError(
+        f"looked for `interleaved` (official LST), `units` (slamkit) or `supervisions` with units (lhotse); it has {found}"
+    )
 
 
 def _interleaved(row: Mapping[str, Any]) -> UnitRow:
@@ -101,6 +107,8 @@ def _slamkit(row: Mapping[str, Any], hop: int) -> UnitRow:
     whole = all(isinstance(value, int) and not isinstance(value, bool) for value in (*runs, *counts))
     if not whole or len(runs) != len(counts) or min(counts, default=1) < 1:
         raise ValueError("`units` and `duration` must be equally long lists of whole numbers, each duration at least 1")
+    if sum(counts) * hop >= 1 << 31:
+        raise ValueError(f"its {sum(counts)} units last longer than any recording")
     units = [unit for unit, count in zip(runs, counts, strict=True) for _ in range(count)]
     words: list[tuple[str, int, int]] = []
     position = 0

@@ -143,7 +143,7 @@ class _Reader:
                     continue
                 alignment, side = (
                     found,
-                    {"A": 0, "B": 1}.get(channel.upper(), int(channel) - 1 if channel.isdigit() else -1),
+                    {"A": 0, "B": 1}.get(channel.upper(), int(channel) - 1 if channel.isdecimal() else -1),
                 )
             alignment.place = name
             alignment.words.append((word, *times, max(side, -1)))

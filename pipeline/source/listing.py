@@ -76,12 +76,15 @@ class Found:
 def find_files(filesystem: Any, root: str, *, local: bool) -> Found:
     """Every file under `root`, sorted by name."""
     found = Found()
-    rows = _walk(root, "", _above(root), 0, found) if local else _listed(filesystem, root)
+    rows = _walk(root, "", _above(root), 0, found) if local else _listed(filesystem, root, found)
     batch: list[FileRow] = []
     pieces = []
     for name, size, stamp in rows:
         if name != _writable(name):
             found.broken[_writable(name)] = "its name is not UTF-8: rename it, tables can only hold UTF-8"
+            continue
+        if name.startswith("/") or "://" in name:  # of an object: opened, it would be a file of this machine or a URL
+            found.broken[name] = "its name is that of a file elsewhere: name the object otherwise"
             continue
         batch.append((name, size, stamp))
         if len(batch) == BATCH:
@@ -96,7 +99,7 @@ def _table(rows: list[FileRow]) -> pa.Table:
     return pa.table([list(column) for column in zip(*rows, strict=True)] or [[], [], []], schema=FILE)
 
 
-def _listed(filesystem: Any, root: str) -> Iterator[FileRow]:
+def _listed(filesystem: Any, root: str, found: Found) -> Iterator[FileRow]:
     """The files on another storage. A folder of the root is one listing, so that only some of them are objects at once."""
 
     def listing(folder: str) -> list[tuple[str, dict[str, Any]]]:
@@ -105,11 +108,15 @@ def _listed(filesystem: Any, root: str) -> Iterator[FileRow]:
     filesystem.invalidate_cache()  # what this process has listed before may have grown
     top = asked_again(root, lambda: filesystem.ls(root, detail=True))
     folders = [str(entry["name"]) for entry in top if entry["type"] == "directory"]
+    # Of keys such as "corpus//a.wav" the folder has no name: asked for, a storage lists the root, so all there is once more.
+    named = [folder for folder in folders if folder.rstrip("/") != root]
+    if len(named) < len(folders):
+        found.passed_over["folders without a name (two slashes in a key: name its objects otherwise)"] += 1
     yield from _rows(root, ((str(entry["name"]), entry) for entry in top if entry["type"] == "file"))
     with ThreadPoolExecutor(LISTERS) as pool:
-        for start in range(0, len(folders), LISTERS):
-            for found in pool.map(listing, folders[start : start + LISTERS]):
-                yield from _rows(root, found)
+        for start in range(0, len(named), LISTERS):
+            for listed in pool.map(listing, named[start : start + LISTERS]):
+                yield from _rows(root, listed)
 
 
 def _rows(root: str, entries: Iterable[tuple[str, dict[str, Any]]]) -> Iterator[FileRow]:

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import soundfile
 
+from jobs.inspect_segment import list_segments
 from jobs.reporting.summary import FUNNEL
 from jobs.runtime.drive import prepare, run_in_process
 from jobs.runtime.plan import Plan, make_plan, plan_stages, refresh, stages_until
@@ -109,6 +110,13 @@ def test_another_language_is_rejected_before_it_is_aligned(run: Plan) -> None:
     assert len(kept) == 3
     assert all(1 < row.words_per_second < 5 and row.hallucinated == 0 and row.looped == 0 for row in kept)
     assert {row.segment_id for row in rows(run, Patches)} == {row.segment_id for row in kept}
+
+
+def test_what_the_optional_stages_reject_is_shown_with_its_code(run: Plan) -> None:
+    """`lst inspect --list` said "(no transcript yet)" of a clipped segment, and nothing of a wrong language."""
+    listed = list(list_segments(run, 200))
+    assert len(listed) == 5
+    assert sum("[clipped]" in line for line in listed) == sum("[wrong_language]" in line for line in listed) == 1
 
 
 GOOD = AudioQuality(segment_id="s", clipping=0.0, bandwidth=7000, snr=30, music=0.0)

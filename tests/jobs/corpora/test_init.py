@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from jobs.corpora.init import main
+from jobs.corpora.init import main, spec_text
+from pipeline.corpora.guess import Guess
 from pipeline.source.inventory import list_source, survey
 from pipeline.source.listing import describe
 from schemas.config import ConfigError, load_config
@@ -36,6 +37,14 @@ def test_every_layout_is_recognised(layout: str, tmp_path: Path, capsys: pytest.
     assert f"It looks like layout {layout}, by " in told
     assert ("utterances with times" in told) == timed
     assert ("roots: []" in out.read_text()) == bool(made.spec)
+
+
+@pytest.mark.parametrize("texts", [0, 1])
+def test_norwegian_is_a_language(texts: int, tmp_path: Path) -> None:
+    """YAML reads `no` as false: the spec of such a corpus was refused when it had been written."""
+    guess = Guess(layout="manifest", sign="m", recordings=1, texts=texts, utterances=0, words=0, languages=("no",))
+    text(tmp_path / "spec.yaml", spec_text(str(tmp_path), "n", guess))
+    assert load_config(PipelineSpec, tmp_path / "spec.yaml").stages.transcripts.language == "no"
 
 
 def test_a_text_beside_every_recording_is_noticed_and_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -18,7 +18,9 @@ from jobs.runtime.plan import Plan, make_plan
 from jobs.store.lease import LeaseLost, read_owner
 from jobs.store.records import index_name
 from jobs.store.store import Store
+from jobs.tokenize_audio import check_upstream
 from schemas.config import ConfigError
+from schemas.errors import DataError
 from schemas.spec import PipelineSpec
 from schemas.storage.files import Files
 from tests.jobs.growth.growing import (
@@ -246,6 +248,45 @@ def test_what_no_stage_reads_costs_nothing(tmp_path: Path, monkeypatch: pytest.M
     source.write_manifest()
     run(spec)
     assert sorted(stage for stage, _, _ in calls) == ["segments", "units", "words"], "the new file alone"
+
+
+def test_a_damaged_catalogue_of_another_index_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each run reads those of all indices, to move what none needs out of the way: one that was empty ended it in a traceback."""
+    use_counting_stages(monkeypatch)
+    source = GrowingSource(tmp_path / "audio", random.Random(3))
+    source.add()
+    source.write_manifest()
+    spec = make_spec(str(source.folder), str(tmp_path / "out"), tmp_path / "centroids")
+    run(spec)
+    catalogue = tmp_path / "out" / "tables" / "index.parquet"
+    for content in (b"", catalogue.read_bytes()[:-99]):
+        catalogue.with_name("index-0123abcd.parquet").write_bytes(content)
+        with pytest.raises(DataError, match=r"tables/index-0123abcd\.parquet is damaged .* remove it"):
+            run(spec)
+
+
+@pytest.mark.parametrize(("change", "stage"), [("retell", "transcripts"), ("relabel", "shards")])
+def test_one_stage_alone_waits_for_recordings_that_are_labelled_anew(
+    change: str, stage: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No stage's results stand on labels that it does not read, but all read `recordings`: --only ended in a traceback."""
+    use_counting_stages(monkeypatch)
+    source = GrowingSource(tmp_path / "audio", random.Random(3))
+    for _ in range(4):
+        source.add()
+    source.write_manifest()
+    spec = make_spec(str(source.folder), str(tmp_path / "out"), tmp_path / "centroids")
+    run(spec)
+    for _ in range(9):  # one of three licences may be the former
+        getattr(source, change)()
+    source.write_manifest()
+    plan = make_plan(spec, until=stage)
+    assert plan.pending("recordings")
+    with pytest.raises(ConfigError, match=f"--only {stage} needs recordings, .* run --until recordings first"):
+        check_upstream(plan, stage)
+    run(spec)
+    check_upstream(make_plan(spec, until=stage), stage)
+    check_upstream(make_plan(spec, until="recordings"), "recordings")
 
 
 def test_the_order_in_which_tasks_come_back_is_not_in_the_dataset(

@@ -10,12 +10,15 @@ import pytest
 
 import jobs.report as report
 import jobs.reporting.rejects as rejects_command
+from jobs.reporting.facts import gather_rejects
 from jobs.reporting.summary import format_plan, format_unreadable, too_many_rejects
+from jobs.runtime.accounting import totals
 from jobs.runtime.drive import prepare, run_in_process
 from jobs.runtime.plan import Plan, make_plan, refresh
 from jobs.runtime.rejects import SPEC, RejectRate, allowance, few_lines, is_too_high, read_rejects
 from jobs.tokenize_audio import show_plan
 from pipeline import words
+from schemas.config import parse_config
 from schemas.spec import PipelineSpec
 from tests.jobs.runtime.test_plan import run_here
 from tests.jobs.small_corpus import make_spec, write_spec
@@ -52,6 +55,31 @@ def test_every_reject_is_listed_with_its_sentence(
     assert "nothing was rejected" in capsys.readouterr().out
 
 
+def test_a_reject_of_a_part_is_listed_though_its_recording_went_on(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A row of the corpus that cannot be used counts among no rows: `lst rejects` and the report left it out."""
+    raw = json.loads(make_spec(tmp_path).model_dump_json())
+    name = (tmp_path / "audio" / "sense_and_sensibility_0880.flac").name
+    times = ((0.0, 1.0), (0.5, 1.0), (1.6, 0.05), (1.8, 0.05))
+    rows = [{"file": name, "offset": begin, "duration": length, "text": "so it is"} for begin, length in times]
+    (tmp_path / "audio" / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    raw["source"] |= {"layout": "manifest", "manifest": "rows.jsonl", "transcripts": "none"}
+    raw["stages"]["segments"] = {"backend": "given"}
+    plan = make_plan(parse_config(PipelineSpec, raw, origin="test"), until="segments")
+    prepare(plan)
+    assert run_in_process(plan, ["recordings", "segments"]) == []
+    refresh(plan)
+    assert totals(plan, "segments").rejects == {"bad_row": 1, "too_short": 2}
+    assert [reject.part for reject in read_rejects(plan)] == [f"rows.jsonl:{number}" for number in (2, 3, 4)]
+    gathered = gather_rejects(plan)
+    assert {group.code: group.count for group in gathered.groups} == {"bad_row": 1, "too_short": 2}
+    assert gathered.seconds == pytest.approx(sum(reject.seconds for reject in read_rejects(plan)))
+    assert gathered.seconds == pytest.approx(0.6), "half a second that no segment holds, and two of 50 ms"
+    assert rejects_command.main(["--config", str(write_spec(tmp_path / "s.yaml", raw))]) == 0
+    assert "rows.jsonl:2: it begins at 0.500 s" in capsys.readouterr().out
+
+
 def test_a_copied_output_is_meant_itself(
     run: tuple[PipelineSpec, Plan], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -64,6 +92,17 @@ def test_a_copied_output_is_meant_itself(
     assert rejects_command.main(["copy", "--retry"]) == 0
     assert list((tmp_path / "copy" / "control").glob("lease-*"))
     assert not list((before / "control").glob("lease-*"))
+
+
+def test_what_is_forgotten_is_looked_for_where_it_lies_now(run: tuple[PipelineSpec, Plan], tmp_path: Path) -> None:
+    """A run that ended while the rejects were read may have gathered its commits, of which --retry knew the former files."""
+    shutil.copytree(run[0].output, tmp_path / "copy")
+    spec = run[0].with_updates(output=str(tmp_path / "copy"))
+    plan = make_plan(spec, recorded=True)
+    rejects = {(reject.stage, reject.id) for reject in read_rejects(plan)}
+    make_plan(spec, recorded=True).logs["recordings"].gather()
+    assert rejects_command._retry(plan, rejects) == 0
+    assert make_plan(spec, recorded=True).pending("recordings")
 
 
 def test_an_output_of_no_run_is_one_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from jobs.store import lease as lease_module
@@ -67,6 +68,15 @@ def test_a_killed_owner_on_this_machine_is_taken_over_at_once(store: Store) -> N
     assert store.names("control")
     with owned(store, "gc"):
         pass
+
+
+def test_a_clock_that_is_set_kills_no_owner(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The time of day at which a process began is told by the clock as it is now: a living owner was taken over."""
+    with owned(store, "tokenize_audio"):
+        honest = psutil.Process.create_time
+        monkeypatch.setattr(psutil.Process, "create_time", lambda self: honest(self) - 3600.0)
+        with pytest.raises(ConfigError, match="it runs on this machine"), owned(store, "gc"):
+            pass
 
 
 def test_of_many_that_take_over_one_wins(store: Store) -> None:

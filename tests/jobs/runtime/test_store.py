@@ -77,6 +77,18 @@ def test_a_changed_file_is_noticed(store: Store) -> None:
         store.read_table(Units, output)
 
 
+def test_a_changed_file_among_the_superseded_is_set_aside_from_there(store: Store) -> None:
+    """It was looked for where it had lain before, so it stayed, and every run ended with 75 over it."""
+    output = store.write_table(Units, ROWS, "p", "f")
+    store.move(output.path, f"superseded/{output.path}")
+    store.fs.pipe_file(store.path(f"superseded/{output.path}"), b"x" * output.bytes)
+    with pytest.raises(CorruptFileError, match=r"superseded/tables/units/p-.*has changed") as found:
+        store.read_table(Units, output)
+    store.set_aside(found.value.path, "has changed")
+    assert not store.exists(f"superseded/{output.path}")
+    assert store.exists(f"damaged/superseded/{output.path}")
+
+
 def test_what_is_not_there_is_empty_or_an_error(store: Store) -> None:
     assert store.names("commits/units/" + "0" * 16) == set()
     with pytest.raises(FileNotFoundError):

@@ -20,10 +20,12 @@ from jobs.store.store import Store
 from jobs.verify_dataset import verify_shards, verify_tables
 from model.data.shards import ShardCache, ShardSet
 from pipeline.codebook.folder import kmeans_card, load_centroids, write_centroids
+from pipeline.source.inventory import survey
+from pipeline.source.listing import describe
 from schemas import open_output
 from schemas.errors import CredentialsError, ExitCode, StorageError
 from schemas.shards import ShardIndex
-from schemas.spec import STAGES
+from schemas.spec import STAGES, Source
 from schemas.storage import files, retry
 from tests.jobs.growth.growing import GrowingSource, make_spec, run, shards_of, use_counting_stages
 from tests.s3_server import Server
@@ -217,6 +219,21 @@ def test_what_this_process_has_listed_before_may_have_grown(calm: Server, tmp_pa
     other.put(str(source.folder / name), "bucket/grown/audio/at-the-top.wav")
     other.put(str(source.folder / name), "bucket/grown/audio/new-folder/a.wav")
     assert len(make_plan(spec).partitions.table) == 4
+
+
+def test_a_key_with_two_slashes_does_not_list_the_source_twice(calm: Server, tmp_path: Path) -> None:
+    """A storage that is asked for the folder without a name lists the root: every file was a copy of itself."""
+    source = corpus(tmp_path, "slashes", count=3)
+    storage = s3fs.S3FileSystem()
+    for key in ("/etc/nameless.wav", "odd://elsewhere.wav", "d//inside.wav"):
+        storage.pipe_file(f"bucket/slashes/audio/{key}", (source.folder / min(source.files)).read_bytes()[:9000])
+    listing = survey(Source(uri="s3://bucket/slashes/audio", pattern="**"))
+    items = {item.uri: item for item in listing.items}
+    assert sorted(items) == sorted([*source.files, "d//inside.wav", "odd://elsewhere.wav"])
+    assert len(items) == len(listing.items)
+    assert not any(items[name].duplicate_of == name for name in items)
+    assert items["odd://elsewhere.wav"].refused == "missing"
+    assert "1 folders without a name" in describe(listing.not_listed)
 
 
 @pytest.mark.parametrize(

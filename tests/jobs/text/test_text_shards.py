@@ -1,8 +1,11 @@
 """Text shards hold the documents of their files, once, in order, whoever writes them; what cannot be used is named."""
 
+import errno
 import gzip
 import hashlib
 import json
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +20,7 @@ from model.data.compose import Composer
 from model.data.shards import ShardSet
 from model.data.sources import DataConfig, TrainingData
 from model.data.text_tokenizer import train_bpe
-from schemas.errors import ExitCode
+from schemas.errors import ExitCode, StorageError
 
 DOCUMENTS = [f"Document {number} says “hello” {'again and ' * (number % 5)}and ends." for number in range(60)]
 
@@ -157,6 +160,24 @@ def test_what_cannot_be_used_is_named_and_the_rest_goes_on(tmp_path: Path) -> No
     ]  # fmt: skip
     assert rejects[0]["place"] == f"bad.jsonl: byte {len(lines[0]) + 1}"
     assert rejects[-1]["place"].startswith("cut.jsonl.gz: after byte ")
+
+
+@pytest.mark.parametrize("error", [TimeoutError("no answer"), OSError(errno.ECONNRESET, "reset"), StorageError("away")])
+def test_a_storage_that_breaks_off_is_no_end_of_its_file(error: OSError, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was to come counted as one reject, and the item as done: the next run left it out for good."""
+
+    def broken(url: str) -> AbstractContextManager[Iterator[bytes]]:
+        def lines() -> Iterator[bytes]:
+            yield b'{"text": "one"}\n'
+            raise error
+
+        return nullcontext(lines())
+
+    monkeypatch.setattr("jobs.text.documents.opened", broken)
+    found = documents("s3://bucket/a.jsonl", "jsonl", 0, 1 << 20, ["text"], 2000)
+    assert next(found).text == "one"
+    with pytest.raises(StorageError, match=r"s3://bucket/a.jsonl could not be read to its end"):
+        next(found)
 
 
 @pytest.mark.parametrize(
