@@ -239,9 +239,8 @@ class Speaker:
         if isinstance(
             self.units, HubertUnits
         ):  # it hears a second on either side, and no sentence is another's context
-            alone = self._encoder.encode_batch([audio for _, audio, _ in batch])
-            for (key, _, spans), features in zip(batch, alone, strict=True):
-                found[key] = features, word_frames(spans, len(features), HOP)
+            for key, audio, spans in batch:
+                found[key] = self._encoder.encode(audio), word_frames(spans, len(audio) // HOP, HOP)
             return
         silence = np.zeros(GAP * HOP, np.float32)
         features = self._encoder.encode(np.concatenate([x for _, audio, _ in batch for x in (audio, silence)]))
