@@ -15,8 +15,8 @@ from pathlib import Path
 import numpy as np
 
 from pipeline.own_units import SpokenUnits, write_own_units
-from recipes.ladder.settings import LadderConfig, ProbeConfig
-from recipes.ladder.speech import HOP, Speaker, Spoken, forms, words_of
+from recipes.ladder.settings import HOP, LadderConfig, ProbeConfig
+from recipes.ladder.speech import Speaker, Spoken, forms, words_of
 from recipes.ladder.tasks import SpokenText, UnspokenItem, draw_items, sentences_of
 from recipes.stories.generate import training_story
 from recipes.voices import flite

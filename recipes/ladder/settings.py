@@ -9,7 +9,10 @@ from pydantic import Field, field_validator, model_validator
 from recipes.stories.cloze import RUNGS, least_events
 from recipes.stories.voices import NAMES
 from schemas.config import StrictModel
+from schemas.spec import HubertSpec, MfccSpec
 
+HOP = 640
+"""40 ms at 16 kHz: 25 units per second, as the paper's."""
 PROBES = ("word", "syntax", "voice")
 """Rungs that no story tells: a pseudo-word in an ending, two of its words exchanged, an ending in another voice."""
 
@@ -20,10 +23,9 @@ class PhoneUnits(StrictModel):
     kind: Literal["phones"]
 
 
-class MfccUnits(StrictModel):
-    """Clusters of MFCC features, fitted on the ladder's own speech or given."""
+class ClusterUnits(StrictModel):
+    """Clusters of features, fitted on the ladder's own speech or given."""
 
-    kind: Literal["mfcc"]
     num_units: int = Field(gt=1, le=1000)
     centroids: str | None = None
     """A folder of clusters fitted before (`kmeans` in a ladder's output). None: fitted anew, which comes out alike on one kind of
@@ -32,6 +34,30 @@ class MfccUnits(StrictModel):
     """Each word is spoken in so many unit strings, its most frequent ones; None: as it comes, in each sentence anew."""
     learn_from: int = Field(40, ge=1)
     """Occurrences of each word that its renditions are counted in; not read with `renditions: null`."""
+
+
+class MfccUnits(ClusterUnits):
+    """Of MFCC features."""
+
+    kind: Literal["mfcc"]
+
+    @property
+    def encoder(self) -> MfccSpec:
+        return MfccSpec(hop=HOP)
+
+
+class HubertUnits(ClusterUnits):
+    """Of a HuBERT's, each sentence heard by itself. Even with given clusters a few units differ between kinds of processor."""
+
+    kind: Literal["hubert"]
+    encoder: HubertSpec
+
+    @field_validator("encoder")
+    @classmethod
+    def _the_hop_is_the_ladder_s(cls, encoder: HubertSpec) -> HubertSpec:
+        if encoder.hop != HOP:
+            raise ValueError(f"a ladder has units of {HOP} samples: name a model of that hop and write hop: {HOP}")
+        return encoder
 
 
 class ProbeConfig(StrictModel):
@@ -58,7 +84,7 @@ class LadderConfig(StrictModel):
     text_stories: int = Field(gt=0)
     voices: list[str] = Field(min_length=1)
     """Of flite, taken in turns: kal16, awb, rms, slt."""
-    units: PhoneUnits | MfccUnits = Field(discriminator="kind")
+    units: PhoneUnits | MfccUnits | HubertUnits = Field(discriminator="kind")
     tasks: list[ProbeConfig]
 
     @field_validator("voices")

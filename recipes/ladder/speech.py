@@ -18,17 +18,15 @@ import numpy as np
 from pipeline.codebook.assign import Quantiser
 from pipeline.codebook.fit import fit_kmeans
 from pipeline.codebook.folder import kmeans_card, load_centroids, write_centroids
-from pipeline.encode.mfcc import MfccEncoder
+from pipeline.encode.base import Encoder, build_encoder
 from pipeline.patches import word_frames
-from recipes.ladder.settings import LadderConfig, MfccUnits
+from recipes.ladder.settings import HOP, ClusterUnits, HubertUnits, LadderConfig
 from recipes.voices import flite
 from recipes.voices.store import VoicedSentence
 from schemas.cards import Card
 from schemas.config import ConfigError
-from schemas.spec import KMeansSpec, MfccSpec
+from schemas.spec import KMeansSpec
 
-HOP = 640
-"""40 ms at 16 kHz: 25 units per second, as the paper's."""
 PAD = 2
 GAP = 3
 """Frames of silence between sentences that are encoded together: an MFCC frame's deltas reach that far."""
@@ -73,26 +71,26 @@ class Speaker:
         self._lexicon: dict[tuple[str, str], list[np.ndarray]] = {}
         self._silence: dict[str, np.ndarray] = {}
         self._quantiser: Quantiser | None = None
-        self._encoder = MfccEncoder(MfccSpec(hop=HOP))
+        self._encoder: Encoder | None = None
 
     @property
     def num_units(self) -> int:
-        return self.units.num_units if isinstance(self.units, MfccUnits) else len(PHONES)
+        return self.units.num_units if isinstance(self.units, ClusterUnits) else len(PHONES)
 
     @property
     def _renditions(self) -> int | None:
-        return self.units.renditions if isinstance(self.units, MfccUnits) else None
+        return self.units.renditions if isinstance(self.units, ClusterUnits) else None
 
     def cards(self) -> list[Card]:
         """The cards of encoder, clusters and lexicon, as the shards record them."""
-        if self._quantiser is None:
+        if self._quantiser is None or self._encoder is None:
             return [Card(kind="unit_tokenizer", name="flite-phones", facts={"phones": list(PHONES), "hop": HOP})]
         encoder = self._encoder.card()
         kmeans = kmeans_card(f"k{self.num_units}", self._quantiser.centroids, {"encoder": encoder.card_id})
         facts = {"encoder": encoder.card_id, "kmeans": kmeans.card_id, "hop": HOP, "renditions": self._renditions}
         if self._renditions:
             facts["lexicon"] = self._lexicon_hash()
-        name = f"mfcc-k{self.num_units}" + (f"-lex{self._renditions}" if self._renditions else "")
+        name = f"{encoder.name}-k{self.num_units}" + (f"-lex{self._renditions}" if self._renditions else "")
         return [encoder, kmeans, Card(kind="unit_tokenizer", name=name, facts=facts)]
 
     def _lexicon_hash(self) -> str:
@@ -104,13 +102,15 @@ class Speaker:
     def learn(self, sentences: Sequence[Key], fit: int) -> None:
         """Fit the units on the first `fit` of (sentence, voice), and count the renditions of all words."""
         distinct = list(dict.fromkeys(sentences))
-        if isinstance(self.units, MfccUnits):
-            self._quantiser = Quantiser(self._clusters(self.units, distinct[:fit]))
+        if isinstance(self.units, ClusterUnits):
+            self._encoder = build_encoder(self.units.encoder)
+            self._encoder.open()
+            self._quantiser = Quantiser(self._clusters(self.units, self._encoder, distinct[:fit]))
         if self._renditions:
             self._learn_renditions(distinct)
 
-    def _clusters(self, units: MfccUnits, sentences: Sequence[Key]) -> np.ndarray:
-        """Centroids float32 [num_units, 39].
+    def _clusters(self, units: ClusterUnits, encoder: Encoder, sentences: Sequence[Key]) -> np.ndarray:
+        """Centroids float32 [num_units, D].
 
         Raises:
             ConfigError: those that are given are missing, broken, of another number or another encoder.
@@ -120,11 +120,11 @@ class Speaker:
             spec = KMeansSpec(num_units=units.num_units, seed=self.config.seed)
             return fit_kmeans(np.concatenate(features), spec).centroids
         centroids, card = load_centroids(units.centroids)
-        encoder = self._encoder.card().card_id
-        if len(centroids) != units.num_units or card.notes.get("encoder") != encoder:
+        wanted = encoder.card().card_id
+        if len(centroids) != units.num_units or card.notes.get("encoder") != wanted:
             raise ConfigError(
                 f"units.centroids: {units.centroids} holds {len(centroids)} clusters for {card.notes.get('encoder')}, and this "
-                f"ladder takes {units.num_units} for {encoder}; leave it out to fit them on the ladder's speech"
+                f"ladder takes {units.num_units} for {wanted}; leave it out to fit them on the ladder's speech"
             )
         return centroids
 
@@ -135,7 +135,7 @@ class Speaker:
 
     def _learn_renditions(self, distinct: Sequence[Key]) -> None:
         """Sentences are spoken until each of their words was heard `learn_from` times."""
-        assert isinstance(self.units, MfccUnits)
+        assert isinstance(self.units, ClusterUnits)
         heard: Counter[tuple[str, str]] = Counter()
         wanted = []
         for sentence, voice in distinct:
@@ -235,6 +235,13 @@ class Speaker:
     def _encode(
         self, batch: Sequence[tuple[Key, np.ndarray, Frames]], found: dict[Key, tuple[np.ndarray, Frames]]
     ) -> None:
+        assert self._encoder is not None
+        if isinstance(
+            self.units, HubertUnits
+        ):  # it hears a second on either side, and no sentence is another's context
+            for key, audio, spans in batch:
+                found[key] = self._encoder.encode(audio), word_frames(spans, len(audio) // HOP, HOP)
+            return
         silence = np.zeros(GAP * HOP, np.float32)
         features = self._encoder.encode(np.concatenate([x for _, audio, _ in batch for x in (audio, silence)]))
         position = 0

@@ -15,8 +15,7 @@ import numpy as np
 
 from model.voice.unit_selection import UnitSelection
 from recipes.ladder.make import learned_speaker
-from recipes.ladder.settings import LadderConfig
-from recipes.ladder.speech import HOP
+from recipes.ladder.settings import HOP, LadderConfig
 from schemas.commands.cli import Parser, command
 from schemas.config import load_config
 

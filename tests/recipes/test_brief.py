@@ -10,9 +10,11 @@ from model.scoring.accuracy import twins_of
 from recipes.study.design.settings import load_study
 from recipes.study.pages.brief import Brief
 from recipes.study.records.choices import read_scored
+from recipes.study.records.ledger import Ledger
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIG = "configs/experiments/study-ladder.yaml"
+BITS = "speech_bits_per_second"
 
 
 @pytest.fixture(scope="module")
@@ -124,3 +126,25 @@ def test_arms_show_core_seconds_of_what_ran_on_a_core(brief: Brief) -> None:
         spent = brief.runs[arm, int(seed)]["consumed"]["core_seconds"]
         assert row[place] == (f"{spent:.0f}" if row[where] == "CPU" else "-")
     assert {row[where] for row in rows} == {"CPU", "GPU"}
+
+
+def test_a_page_of_more_controls_has_each_beside_the_same_baseline(tmp_path: Path) -> None:
+    """Plain's runs answer every control; an arm's stand under their own, and prose can ask for them."""
+    study = load_study(ROOT / "configs/experiments/study-ladder-phones.yaml", [])
+    ledger = Ledger(ROOT / study.results_dir)
+    mine = Ledger(tmp_path)
+    for name in ("facts", "tasks/phones-test"):
+        mine.write(name, ledger.read(name))
+    for name, control in (("plain-s1", "compute"), ("plain-s2", "compute"), ("static-s1", "compute")):
+        mine.write(f"runs/{name}-{control}", ledger.read(f"runs/{name}-compute"))
+    for seed in (2, 3):
+        record = {**ledger.read(f"runs/static-s{seed}-compute"), "control": "data"}
+        mine.write(f"runs/static-s{seed}-data", record)
+    brief = Brief(study.with_updates(results_dir=str(tmp_path), controls=["compute", "data", "clock"]), CONFIG)
+    assert brief.figures.seeds("static") == [1]
+    parts = brief._controlled()
+    assert [part for part in parts if part.startswith("## ")] == ["## Data-controlled: equal documents"]
+    of_two = np.mean([brief.ledger.all("runs")[f"static-s{s}-data"]["measures"]["held_out"][BITS] for s in (2, 3)])
+    assert f"| static | 2 | {of_two:.2f} |" in parts[1]
+    assert "| plain | 2 |" in parts[1]
+    assert "| static | 2, 2 |" in parts[3]

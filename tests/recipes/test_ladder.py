@@ -5,13 +5,17 @@ from pathlib import Path
 import pytest
 
 from model.data.shards import ShardSet
+from pipeline.codebook.assign import Quantiser
+from pipeline.codebook.folder import load_centroids
+from pipeline.encode.base import build_encoder
 from recipes.ladder import speech
 from recipes.ladder.make import main, make, story
-from recipes.ladder.settings import LadderConfig
+from recipes.ladder.settings import HOP, LadderConfig
 from recipes.ladder.speech import PAD, words_of
 from recipes.stories.cloze import draw_pair
 from recipes.voices import flite
 from schemas.config import ConfigError, parse_config
+from schemas.spec import HubertSpec
 from schemas.tasks import read_task
 
 needs_flite = pytest.mark.skipif(not flite.available(), reason="flite is not installed (Debian package libflite1)")
@@ -89,6 +93,28 @@ def test_given_clusters_make_the_same_bytes_and_are_not_fitted_again(
         make(config(tmp_path / "c", units={**given, "num_units": 30}))
     with pytest.raises(ConfigError, match="holds 100 clusters for encoder-tiny-hubert"):
         make(config(tmp_path / "c", units={**given, "num_units": 100, "centroids": "assets/tiny-kmeans-100"}))
+
+
+@needs_flite
+def test_a_hubert_hears_each_sentence_by_itself(tmp_path: Path) -> None:
+    """A sentence has the units of its sound alone, whatever is spoken beside it, by the encoder that the pipeline has."""
+    encoder = {"backend": "hubert", "model": "assets/tiny-hubert", "layer": 4, "hop": HOP, "device": "cpu"}
+    units = {"kind": "hubert", "encoder": encoder, "num_units": 100, "centroids": "assets/tiny-kmeans-100"}
+    said = [("Mary went to the garden.", "kal16"), ("Tom took the red ball.", "kal16"), ("He left it there.", "kal16")]
+    speaker = speech.Speaker(config(tmp_path, units=units))
+    speaker.learn(said, fit=3)
+    together = speaker.speak(said)
+    heard = build_encoder(HubertSpec(**encoder))
+    heard.open()
+    quantiser = Quantiser(load_centroids("assets/tiny-kmeans-100")[0])
+    for key in said:
+        trimmed = speech._trimmed(*key)
+        assert trimmed is not None
+        assert together[key].units.tolist() == quantiser.assign(heard.encode(trimmed[0])).tolist()
+        assert len(together[key].word_frames) == len(key[0].split())
+    assert speaker.cards()[2].name == "tiny-hubert-l4-k100"
+    with pytest.raises(ConfigError, match="write hop: 640"):
+        config(tmp_path, units={**units, "encoder": {**encoder, "hop": 320}})
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """What a study plans and reads: equal budgets, arms that differ, curves at equal operations, records that outlive checkpoints."""
 
+import gzip
 import itertools
 import json
 from typing import Any
@@ -146,15 +147,23 @@ def test_points_come_back_from_rounded_log_likelihoods(
     ]  # fmt: skip
     ledger = Ledger(tmp_path_factory.mktemp("ledger"))
     facts = json.loads(json.dumps(task_facts(scored)))
-    assert ledger.write("tasks/t", facts).name == "t.json.gz"
+    assert ledger.write("tasks/t", facts).name == "t.json.xz"
     measures = {"tasks": {"t": points_of(scored)}, "choices": {"t": log_probs(scored, facts)}}
-    path = ledger.write("runs/r", {"measures": measures})
-    written = json.loads(path.read_text())["measures"]
-    assert (written["tasks"], written["choices"]) == ({}, "r.choices.json.gz"), "what is large lies beside it"
-    assert ledger.read("runs/r")["measures"] == ledger.all("runs")["r"]["measures"] == measures
-    assert ledger.all("runs", points=False)["r"]["measures"]["choices"] == measures["choices"]
-    path.write_text(json.dumps({"measures": {**written, "choices": measures["choices"]}}))
-    assert ledger.read("runs/r")["measures"] == measures, "as records were kept before"
+    path = ledger.write("runs/r", {"lr": 0.1, "curve": [{"step": 1}], "measures": measures})
+    written = json.loads(path.read_text())
+    assert (written["lr"], written["measures"], written["more"]) == (0.1, {"tasks": {}}, "r.more.json.xz")
+    assert "curve" not in written, "what is large lies beside it"
+    for read in (ledger.read("runs/r"), ledger.all("runs")["r"]):
+        assert (read["measures"], read["curve"]) == (measures, [{"step": 1}])
+    kept = ledger.all("runs", points=False)["r"]["measures"]
+    assert kept["choices"] == measures["choices"]
+    path.write_text(json.dumps({"measures": kept}))
+    assert ledger.read("runs/r")["measures"] == measures, "as the first records were kept"
+    (path.parent / "r.choices.json.gz").write_bytes(gzip.compress(json.dumps(kept["choices"]).encode()))
+    (path.parent.parent / "tasks" / "t.json.xz").unlink()
+    (path.parent.parent / "tasks" / "t.json.gz").write_bytes(gzip.compress(json.dumps(facts).encode()))
+    path.write_text(json.dumps({"measures": {**kept, "choices": "r.choices.json.gz"}}))
+    assert ledger.read("runs/r")["measures"] == measures, "as they were kept until 2026-11-27"
 
 
 def test_an_arm_may_differ_in_its_model_and_optimiser() -> None:

@@ -16,9 +16,9 @@ from model.scoring.documents import DIRECTIONS
 from model.scoring.scorer import Scored
 from recipes.study.design.facts import StudyFacts
 from recipes.study.design.plan import units
-from recipes.study.design.settings import Study
+from recipes.study.design.settings import Control, Study
 from recipes.study.pages.figures import LOSSES, Figures
-from recipes.study.pages.page import percent, read_notes, table
+from recipes.study.pages.page import TITLES, percent, read_notes, table
 from recipes.study.pages.prose import filled
 from recipes.study.records import paper
 from recipes.study.records.ledger import Ledger
@@ -29,14 +29,14 @@ LIKELY = 0.05
 
 
 class Brief:
-    """The page of one study."""
+    """The page of one study; its tables are of the runs under one control."""
 
-    def __init__(self, study: Study, config: str) -> None:
+    def __init__(self, study: Study, config: str, control: Control = "compute") -> None:
         self.study, self.config = study, config
         self.ledger = Ledger(study.results_dir)
         facts = self.ledger.read("facts")
         self.facts = StudyFacts.model_validate({name: facts[name] for name in StudyFacts.model_fields})
-        self.figures = Figures(study)
+        self.figures = Figures(study, control)
         self.runs = self.figures.runs
         self.notes = read_notes(self.ledger.folder / "notes.md")
 
@@ -54,6 +54,7 @@ class Brief:
             "## Against the plain baseline, on the same seeds and pairs",
             self._differences(),
             *self._over_seeds(),
+            *self._controlled(),
             "## Rung by rung, speech to speech",
             self._rungs(),
             *self._context(),
@@ -220,6 +221,15 @@ class Brief:
         )
         header = ["arm", "seeds, plain's", "bits/s", "text", *DIRECTIONS, "degrees of freedom of S->S"]
         return ["## What other seeds would give", note, table(header, rows)]
+
+    def _controlled(self) -> list[str]:
+        """What the arms are worth under the study's further controls, beside the same baseline."""
+        parts = []
+        for control in self.study.controls[1:]:
+            other = Brief(self.study, self.config, control)
+            if other.figures.begun() != [self.study.baseline]:
+                parts += [f"## {TITLES[control]}", other._answer(), *other._over_seeds()[1:], other._arms()]
+        return parts
 
     def _rungs(self) -> str:
         """Preference by rung, then the probes, which have no twins, by accuracy."""

@@ -12,7 +12,7 @@ import numpy as np
 from model.scoring.accuracy import ConfidenceInterval, bootstrap, twins_of
 from model.scoring.scorer import Scored
 from model.scoring.seeds import SeedInterval, over_seeds
-from recipes.study.design.settings import Study, load_study
+from recipes.study.design.settings import Control, Study, load_study
 from recipes.study.records.choices import read_scored
 from recipes.study.records.ledger import Ledger
 from recipes.study.records.preferences import AtBudget
@@ -21,23 +21,23 @@ LOSSES = {"bits": "speech_bits_per_second", "text": "text_nats_per_token"}
 
 
 class Figures:
-    """What the runs of one study say at equal operations."""
+    """What the runs of one study say under one of its controls; the plain baseline's runs answer all of them."""
 
-    def __init__(self, study: Study) -> None:
+    def __init__(self, study: Study, control: Control = "compute") -> None:
         self.study = study
         self.ledger = Ledger(study.results_dir)
         self.runs = {
             (record["arm"], int(record["seed"])): record
             for record in self.ledger.all("runs", points=False).values()
-            if record["control"] == "compute"
+            if record["control"] == ("compute" if record["arm"] == study.baseline else control)
         }
         self.task = next(iter(next(iter(self.runs.values()))["measures"]["choices"]))
 
-    def sibling(self, config: str, name: str) -> Figures:
+    def sibling(self, config: str, name: str, control: Control = "compute") -> Figures:
         """Those of the study that lies beside `config` under `name`, with its records beside this one's."""
         study = load_study(Path(config).with_name(f"{name}.yaml"), [])
         folder = self.ledger.folder.with_name(Path(study.results_dir).name)
-        return Figures(study.with_updates(results_dir=str(folder)))
+        return Figures(study.with_updates(results_dir=str(folder)), control)
 
     def seeds(self, arm: str) -> list[int]:
         """Those of which there is a run."""

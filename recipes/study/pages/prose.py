@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import re
+from typing import cast
 
 import numpy as np
 
+from recipes.study.design.settings import Control
 from recipes.study.pages.figures import LOSSES, Figures
 from recipes.study.pages.page import percent
 
 FIGURE = re.compile(
-    r"\{(?:([a-z-]+): )?([a-z-]+)(?: less ([a-z-]+))? (bits|text|[ST]->[ST])(?: (?!each|p\b)([a-z]+))?( over seeds| each| p)?\}"
+    r"\{(?:([a-z-]+)(?: at equal (data|clock))?: )?([a-z-]+)(?: less ([a-z-]+))? (bits|text|[ST]->[ST])(?: (?!each|p\b)([a-z]+))?"
+    r"( over seeds| each| p)?\}"
 )
 """A figure asked for: of a study beside this one, of an arm, less another, of what, on a rung, over seeds too, of each, or p."""
 
@@ -21,15 +24,16 @@ def filled(prose: str, figures: Figures, config: str) -> str:
     `{static S->T}`, `{static S->S person}` and `{static bits}` are an arm's own; `{static less plain S->T}` is on the seeds that
     both have and holds for them; `{static less plain S->T over seeds}` takes all seeds of both as drawn, and
     `{static less plain S->T p}` is the p that goes with it; `{static S->S each}` are the seeds' own;
-    `{NAME: ...}` is of the study NAME.yaml beside `config`.
+    `{NAME: ...}` is of the study NAME.yaml beside `config`, `{NAME at equal data: ...}` of its runs under that control.
     """
     others: dict[str, Figures] = {}
 
     def figure(match: re.Match[str]) -> str:
-        study, *asked = match.groups()
-        if study and study not in others:
-            others[study] = figures.sibling(config, study)
-        return _figure(others[study] if study else figures, *asked)
+        study, control, *asked = match.groups()
+        where = f"{study} {control}"
+        if study and where not in others:
+            others[where] = figures.sibling(config, study, cast(Control, control or "compute"))
+        return _figure(others[where] if study else figures, *asked)
 
     return FIGURE.sub(figure, prose)
 

@@ -1,14 +1,15 @@
 """Records: one small JSON for each finished unit of work, written last and whole. A unit that has one is not run again.
 
-What is large and read by nobody is compressed: log-likelihoods, six sevenths of a run's record, beside it
-(`NAME.choices.json.gz`), and what a task's items are, the whole record (`tasks/NAME.json.gz`). Whoever reads a record here has
-the first back in `measures.choices`. Records that hold them in themselves are read alike.
+What is large and read by nobody is compressed: a run's curve, its items' points and log-likelihoods, nine tenths of its record,
+beside it (`NAME.more.json.xz`), and what a task's items are, the whole record (`tasks/NAME.json.xz`). Whoever reads a record here
+has them back in their places. Records that hold them in themselves, or beside in gzip as until 2026-11-27, are read alike.
 """
 
 from __future__ import annotations
 
 import gzip
 import json
+import lzma
 import os
 import platform
 from pathlib import Path
@@ -26,6 +27,8 @@ FORMAT = 1
 UNHIDDEN = "[!.]*.json"
 """Not those that another process is writing."""
 Record = dict[str, Any]
+LARGE = ("choices", "points", "tasks")
+"""Of `measures`, kept beside a run's record; so is its curve."""
 
 
 class Ledger:
@@ -36,7 +39,10 @@ class Ledger:
 
     def path(self, unit: str) -> Path:
         """Where the record of `unit` (such as `runs/static-s1-compute`) is or will be."""
-        return self.folder / f"{unit}.json{'.gz' if unit.startswith('tasks/') else ''}"
+        if not unit.startswith("tasks/"):
+            return self.folder / f"{unit}.json"
+        before = self.folder / f"{unit}.json.gz"
+        return before if before.exists() else self.folder / f"{unit}.json.xz"
 
     def has(self, unit: str) -> bool:
         """Whether the unit of work is finished."""
@@ -48,22 +54,27 @@ class Ledger:
 
     def _load(self, unit: str) -> Record:
         """A record with its log-likelihoods."""
-        record: Record = _decoded(self.path(unit))
+        path = self.path(unit)
+        record: Record = _decoded(path)
         measures = record.get("measures", {})
-        if isinstance(measures.get("choices"), str):  # the name of the file beside it
-            measures["choices"] = _decoded(self.path(unit).with_name(measures["choices"]))
+        if isinstance(measures.get("choices"), str):  # the name of a file of them alone, as until 2026-11-27
+            measures["choices"] = _decoded(path.with_name(measures["choices"]))
+        if "more" in record:
+            beside = _decoded(path.with_name(record.pop("more")))
+            measures.update(beside["measures"])
+            record["curve"] = beside["curve"]
         return record
 
     def write(self, unit: str, record: Record) -> Path:
         """Publish a record: it is there whole or not at all. What its log-likelihoods give is not written, but read back."""
         path = self.path(unit)
         document = {"format": FORMAT, "unit": unit, **record, "versions": versions(), "machine": machine()}
-        document = _short(self._packed(document))
-        if document.get("measures", {}).get("choices"):
-            beside = path.with_name(f"{path.stem}.choices.json.gz")
-            _write(beside, document["measures"]["choices"])
-            document["measures"] = {**document["measures"], "choices": beside.name}
-        _write(path, document)
+        small, large = _parted(_short(self._packed(document)))
+        if large:
+            beside = path.with_name(f"{path.stem}.more.json.xz")
+            _write(beside, large)
+            small["more"] = beside.name
+        _write(path, small)
         return path
 
     def all(self, kind: str, points: bool = True) -> dict[str, Record]:
@@ -96,14 +107,26 @@ class Ledger:
         return read_scored(_decoded(self.path(f"tasks/{task}")), measures["choices"][task])
 
 
+def _parted(record: Record) -> tuple[Record, Record]:
+    """What of a record is read by eye, and what stands beside it: nothing, unless items were scored."""
+    measures = record.get("measures", {})
+    large = {name: measures[name] for name in LARGE if measures.get(name)}
+    if not large:
+        return record, {}
+    small = {name: value for name, value in record.items() if name != "curve"}
+    small["measures"] = {name: value for name, value in measures.items() if name not in large}
+    return small, {"measures": large, "curve": record.get("curve", [])}
+
+
 def _write(path: Path, document: Any) -> None:
     content = (json.dumps(document, separators=(",", ":"), ensure_ascii=False) + "\n").encode()
     with whole_file(path) as partial:
-        partial.write_bytes(gzip.compress(content, mtime=0) if path.suffix == ".gz" else content)
+        partial.write_bytes(lzma.compress(content, preset=4) if path.suffix == ".xz" else content)
 
 
 def _decoded(path: Path) -> Any:
-    return json.loads(gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes())
+    unpack = {".gz": gzip.decompress, ".xz": lzma.decompress}.get(path.suffix, bytes)
+    return json.loads(unpack(path.read_bytes()))
 
 
 def machine() -> dict[str, str | float]:
