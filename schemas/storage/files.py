@@ -5,6 +5,8 @@ A remote storage that cannot answer now is asked again over minutes (schemas/sto
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import hashlib
 import os
 import shutil
@@ -27,6 +29,8 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 Result = TypeVar("Result")
+NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.ENOSYS)
+"""What os.link says on a file system without hard links."""
 DELETE_BATCH = 1000
 """What S3 takes in one request."""
 CHANGED = ("ETag", "etag", "mtime", "LastModified", "created")
@@ -102,9 +106,27 @@ class Files:
             os.link(temporary, target)  # unlike a rename, a link fails if the name is taken
         except FileExistsError:
             return False
+        except OSError as error:
+            if error.errno not in NO_LINKS:
+                raise
+            return self._rename_if_free(temporary, target)
         finally:
-            os.unlink(temporary)
+            Path(temporary).unlink(missing_ok=True)
         return True
+
+    @staticmethod
+    def _rename_if_free(temporary: str, target: str) -> bool:
+        """As by a link, where the file system has none (exFAT; some of FUSE and SMB): one comes first of those whose locks on the
+        folder exclude each other, the processes of this machine at least."""
+        folder = os.open(os.path.dirname(target), os.O_RDONLY)
+        try:
+            fcntl.flock(folder, fcntl.LOCK_EX)
+            if os.path.lexists(target):
+                return False
+            os.rename(temporary, target)
+            return True
+        finally:
+            os.close(folder)
 
     def _create_object(self, target: str, data: bytes) -> bool:
         try:

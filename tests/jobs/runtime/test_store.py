@@ -2,6 +2,8 @@
 
 import errno
 import multiprocessing
+import os
+import time
 import uuid
 from pathlib import Path
 
@@ -100,7 +102,22 @@ def _create(root: str, number: int, results: "multiprocessing.Queue[bool]") -> N
     results.put(Store(root).create_exclusively("commits/x", str(number).encode() * 100_000))
 
 
-def test_of_many_processes_one_creates_the_file_and_it_is_whole(tmp_path: Path) -> None:
+@pytest.mark.parametrize("links", [True, False], ids=["hard links", "none, as on exFAT"])
+def test_of_many_processes_one_creates_the_file_and_it_is_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, links: bool
+) -> None:
+    def refused(source: str, target: str) -> None:
+        raise PermissionError(errno.EPERM, os.strerror(errno.EPERM), source, None, target)
+
+    def slow(path: str) -> bool:
+        there = exists(path)
+        time.sleep(0.05)  # for another process to come between
+        return there
+
+    exists = os.path.lexists
+    if not links:
+        monkeypatch.setattr(os, "link", refused)
+        monkeypatch.setattr(os.path, "lexists", slow)
     context = multiprocessing.get_context("fork")
     results: multiprocessing.Queue[bool] = context.Queue()
     workers = [context.Process(target=_create, args=(str(tmp_path), number, results)) for number in range(8)]
