@@ -32,8 +32,8 @@ class PartitionsSpec(StrictModel):
 class RecordingsSpec(StrictModel):
     min_seconds: float = Field(default=0.1, ge=0)
     """Shorter recordings are rejected as `too_short`."""
-    max_seconds: float = Field(default=6 * 3600.0, gt=0)
-    """Longer recordings are rejected as `too_long`."""
+    max_seconds: float = Field(default=6 * 3600.0, gt=0, le=37 * 3600.0)
+    """Longer recordings are rejected as `too_long`. Tables count samples in 32 bits, which is 37 hours."""
     channels: Literal["mix", "each"] = "mix"
     """each: every channel is segmented on its own, as for telephone calls."""
 

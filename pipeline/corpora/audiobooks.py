@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import posixpath
 from collections.abc import Iterator
 from pathlib import PurePosixPath
@@ -10,7 +9,7 @@ from pathlib import PurePosixPath
 from pipeline.corpora.base import Corpus, CorpusRow
 from pipeline.corpora.manifests import broken_row
 from pipeline.corpora.tables import RowError, lines_of, read_bytes, read_text, utterance_lines
-from schemas.config import ConfigError
+from schemas.config import ConfigError, json_object
 
 MLS_LANGUAGES = {
     "dutch": "nl",
@@ -72,8 +71,8 @@ def librilight(corpus: Corpus) -> Iterator[CorpusRow]:
         facts: dict[str, object] = {}
         if beside in present:
             try:
-                facts = dict(json.loads(read_bytes(corpus.files, beside)))
-            except (ValueError, TypeError) as error:
+                facts = json_object(read_bytes(corpus.files, beside).decode("utf-8"))
+            except ValueError as error:
                 yield CorpusRow(audio="", place=beside, problem=f"it cannot be read as JSON: {error}")
         book = facts.get("book_meta")
         title = book.get("title") if isinstance(book, dict) else None

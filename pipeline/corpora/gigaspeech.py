@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator
 from typing import Any
@@ -10,7 +9,7 @@ from typing import Any
 from pipeline.corpora.base import Corpus, CorpusRow, audio_uri, to_samples
 from pipeline.corpora.manifests import manifest_names
 from pipeline.corpora.tables import read_bytes
-from schemas.config import ConfigError
+from schemas.config import ConfigError, json_object
 
 PUNCTUATION = {"<COMMA>": ",", "<PERIOD>": ".", "<QUESTIONMARK>": "?", "<EXCLAMATIONPOINT>": "!"}
 NOT_SPEECH = frozenset(("<SIL>", "<MUSIC>", "<NOISE>", "<OTHER>"))
@@ -21,10 +20,10 @@ def gigaspeech(corpus: Corpus) -> Iterator[CorpusRow]:
     """GigaSpeech.json with `audios`, each with `path` and `segments` of begin_time, end_time, text_tn. It is read whole."""
     for name in manifest_names(corpus, ("GigaSpeech.json",), ("*.json",)):
         try:
-            document = json.loads(read_bytes(corpus.files, name))
+            document = json_object(read_bytes(corpus.files, name).decode("utf-8"))
         except ValueError as error:
             raise ConfigError(f"{name} cannot be read as JSON: {error}") from error
-        if not isinstance(document, dict) or not isinstance(document.get("audios"), list):
+        if not isinstance(document.get("audios"), list):
             raise ConfigError(f"{name} has no list `audios`, as GigaSpeech.json does")
         for number, audio in enumerate(document["audios"], start=1):
             yield from _segments(corpus, f"{name}#audios[{number}]", audio, document.get("language"))

@@ -132,6 +132,8 @@ def test_files_outside_of_the_roots_are_never_opened(tmp_path: Path) -> None:
         ("nemo", "m_manifest.json", '{"wave": "a.wav"}\n', "it has wave"),
         ("voxpopuli", "asr_train.tsv", "raw_text\nx\n", "looked for id, id_; it has raw_text"),
         ("gigaspeech", "GigaSpeech.json", "{}", "has no list `audios`"),
+        ("gigaspeech", "GigaSpeech.json", "[" * 200_000, "nested too deeply"),
+        ("gigaspeech", "GigaSpeech.json", '{"audios": [], "title": "\\ud83d"}', "half of a surrogate pair"),
         ("kaldi", "text", "a b\n", "holds no wav.scp"),
         ("mls", "x", "", "holds no transcripts.txt"),
         ("ljspeech", "x", "", "holds no metadata.csv"),

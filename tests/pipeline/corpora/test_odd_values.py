@@ -65,6 +65,17 @@ def test_a_value_of_another_type_costs_its_row(layout: str, tmp_path: Path) -> N
             continue
 
 
+@pytest.mark.parametrize("content", ["[" * 200_000, '{"speaker": "\\ud83d"}', '{"snr": NaN}', "[1]"])
+def test_odd_facts_beside_a_chapter_cost_the_facts(content: str, tmp_path: Path) -> None:
+    """Nested without end, half a character, no number: the recording is listed without them, and that is said."""
+    source = source_of(tmp_path, "librilight", MAKERS["librilight"](tmp_path))
+    (facts,) = tmp_path.rglob("*.json")
+    text(facts, content)
+    items = list(list_source(source))
+    assert [item.refused for item in items if item.uri.endswith(".flac")] == [None]
+    assert any("cannot be read as JSON" in (item.detail or "") for item in items)
+
+
 def test_an_utterance_of_no_recording_costs_its_line(tmp_path: Path) -> None:
     source = source_of(tmp_path, "kaldi", MAKERS["kaldi"](tmp_path))
     (segments,) = tmp_path.rglob("segments")
