@@ -24,6 +24,7 @@ from jobs.store.store import Store
 from jobs.text.files import Item, plan_items
 from jobs.text.writing import TextCommit, TextSpec, commit_path, tokenizer_card, write_item
 from schemas.commands.cli import Parser, command, count
+from schemas.commit import SHARD_FOLDER
 from schemas.config import parse_config
 from schemas.errors import ExitCode
 from schemas.shards import ShardIndex
@@ -53,12 +54,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     items = plan_items([_absolute(source) for source in given.sources], spec.fields, given.item_mb * 1_000_000)
     copies = len(items) - len(items := list({item.name: item for item in items}.values()))
     store.check_writable()
-    done = {item.name for item in items if store.exists(commit_path(spec.fingerprint(), item.name))}
+    done = _done(store, spec, items)
     pending = [item for item in items if item.name not in done]
     with tqdm(total=len(items), initial=len(done), desc="text", unit="item", disable=not sys.stderr.isatty()) as bar:
         for _ in _write_all(root, pending, spec, given.workers):
             bar.update()
-    commits = [_commit(store, spec, item) for item in items]
+    commits = [_commit(store, spec, item.name) for item in items]
     index = write_index(store, spec, commits)
     rejected = sum((Counter(commit.rejected) for commit in commits), Counter[str]())
     told = ", ".join(f"{number} {code}" for code, number in sorted(rejected.items())) or "nothing"
@@ -93,8 +94,22 @@ def _absolute(source: str) -> str:
     return source if "://" in source else str(Path(source).absolute())
 
 
-def _commit(store: Store, spec: TextSpec, item: Item) -> TextCommit:
-    return TextCommit.model_validate_json(store.read_bytes(commit_path(spec.fingerprint(), item.name)))
+def _done(store: Store, spec: TextSpec, items: Sequence[Item]) -> set[str]:
+    """The items that are committed; the commit of one whose shards are gone is removed, so that it is written again."""
+    found = [item.name for item in items if store.exists(commit_path(spec.fingerprint(), item.name))]
+    there = store.names(SHARD_FOLDER)
+    lacking = {
+        commit.item
+        for commit in (_commit(store, spec, name) for name in found)
+        if any(shard.entry.path.rpartition("/")[2] not in there for shard in commit.shards)
+    }
+    for name in lacking:
+        store.remove(commit_path(spec.fingerprint(), name))
+    return set(found) - lacking
+
+
+def _commit(store: Store, spec: TextSpec, item: str) -> TextCommit:
+    return TextCommit.model_validate_json(store.read_bytes(commit_path(spec.fingerprint(), item)))
 
 
 def _write_all(root: str, items: Sequence[Item], spec: TextSpec, workers: int | None) -> Iterator[TextCommit]:

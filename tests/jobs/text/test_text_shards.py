@@ -125,6 +125,9 @@ def test_a_run_goes_on_where_it_ended_and_gives_the_same_bytes(tmp_path: Path, m
     run(tmp_path / "in", tmp_path / "again")
     assert contents(tmp_path / "again") == whole
     assert all(path.stat().st_mtime_ns == time for path, time in touched.items()), "what was done was done again"
+    sorted((tmp_path / "again" / "shards").iterdir())[1].unlink()
+    run(tmp_path / "in", tmp_path / "again")
+    assert contents(tmp_path / "again") == whole, "a shard that was removed is written again"
 
 
 @pytest.mark.slow
