@@ -122,7 +122,7 @@ def check_upstream(plan: Plan, stage: str) -> None:
     """Raises ConfigError if what a single stage stands on is not there."""
     # What restates labels is read by all, though no stage's results stand on it: a changed label waits there.
     restating = [name for name in plan.stages if KINDS[name].restates and name != stage]
-    for above in dict.fromkeys([*restating, *plan.stages[stage].upstream]):
+    for above in dict.fromkeys([*plan.stages[stage].upstream, *restating]):
         if missing := plan.pending(above):
             raise ConfigError(
                 f"--only {stage} needs {above}, which is not committed for {len(missing)} of {len(plan.partitions)} "

@@ -89,7 +89,7 @@ def _holding(plan: Plan, stage: str, wanted: set[str]) -> set[str]:
     """The units of a stage, of whatever partitions, that hold one of these rejects."""
     names = set()
     for commit in plan.logs[stage].commits():
-        if commit.rows_rejected:
+        if "rejects" in commit.outputs and commit.outputs["rejects"].rows:
             try:
                 table = plan.store.read_table(Reject, commit.outputs["rejects"])
             except FileNotFoundError:

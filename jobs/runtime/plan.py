@@ -136,8 +136,8 @@ class Plan:
         """As `rows`, of those commits alone that have rejects, which are few among many; of a part of a row too, which counts
         among no rows."""
         rows, log = self.rows(stage), self.logs[stage]
-        named = [np.asarray(pc.is_valid(table.column("rejects_path"))) for table in log.written(["rejects_path"])]
-        with_some: np.ndarray = rows[np.concatenate(named)[rows]]
+        counts = [pc.fill_null(table.column("rejects_rows"), 0).to_numpy() for table in log.written(["rejects_rows"])]
+        with_some: np.ndarray = rows[np.concatenate(counts)[rows] > 0]
         return with_some
 
     def commits(self, stage: str, with_rejects: bool = False) -> Iterator[Commit]:
