@@ -236,9 +236,8 @@ class Speaker:
         self, batch: Sequence[tuple[Key, np.ndarray, Frames]], found: dict[Key, tuple[np.ndarray, Frames]]
     ) -> None:
         assert self._encoder is not None
-        if isinstance(
-            self.units, HubertUnits
-        ):  # it hears a second on either side, and no sentence is another's context
+        if isinstance(self.units, HubertUnits):
+            # It hears a second on either side, and no sentence is another's context.
             for key, audio, spans in batch:
                 found[key] = self._encoder.encode(audio), word_frames(spans, len(audio) // HOP, HOP)
             return

@@ -164,6 +164,8 @@ def test_points_come_back_from_rounded_log_likelihoods(
     (path.parent.parent / "tasks" / "t.json.gz").write_bytes(gzip.compress(json.dumps(facts).encode()))
     path.write_text(json.dumps({"measures": {**kept, "choices": "r.choices.json.gz"}}))
     assert ledger.read("runs/r")["measures"] == measures, "as they were kept until 2026-11-27"
+    assert ledger.write("tasks/t", facts).name == "t.json.gz"
+    assert ledger.read("tasks/t")["format"] == 1, "what is written anew over such a file is packed as its name says"
 
 
 def test_an_arm_may_differ_in_its_model_and_optimiser() -> None:

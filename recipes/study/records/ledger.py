@@ -12,6 +12,8 @@ import json
 import lzma
 import os
 import platform
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +29,12 @@ FORMAT = 1
 UNHIDDEN = "[!.]*.json"
 """Not those that another process is writing."""
 Record = dict[str, Any]
+PACKED: dict[str, tuple[Callable[[bytes], bytes], Callable[[bytes], bytes]]] = {
+    ".json": (bytes, bytes),
+    ".gz": (partial(gzip.compress, mtime=0), gzip.decompress),
+    ".xz": (partial(lzma.compress, preset=4), lzma.decompress),
+}
+"""By suffix: how a record is packed, and unpacked."""
 LARGE = ("choices", "points", "tasks")
 """Of `measures`, kept beside a run's record; so is its curve."""
 
@@ -120,13 +128,12 @@ def _parted(record: Record) -> tuple[Record, Record]:
 
 def _write(path: Path, document: Any) -> None:
     content = (json.dumps(document, separators=(",", ":"), ensure_ascii=False) + "\n").encode()
-    with whole_file(path) as partial:
-        partial.write_bytes(lzma.compress(content, preset=4) if path.suffix == ".xz" else content)
+    with whole_file(path) as unfinished:
+        unfinished.write_bytes(PACKED[path.suffix][0](content))
 
 
 def _decoded(path: Path) -> Any:
-    unpack = {".gz": gzip.decompress, ".xz": lzma.decompress}.get(path.suffix, bytes)
-    return json.loads(unpack(path.read_bytes()))
+    return json.loads(PACKED[path.suffix][1](path.read_bytes()))
 
 
 def machine() -> dict[str, str | float]:
