@@ -254,10 +254,9 @@ class Brief:
                 ]
                 row.append(f"{100 * np.mean([i.point('token') for found in items for i in found]):.1f}")
             rows.append([arm, *row])
-        note = (
-            f"Preference in per cent. Bold: not chance (exact sign test, Holm over the {len(tests)} cells). "
-            f"{', '.join(probes)}: accuracy, the wrong ending being right nowhere."
-        )
+        note = f"Preference in per cent. Bold: not chance (exact sign test, Holm over the {len(tests)} cells)."
+        if probes:
+            note += f" {', '.join(probes)}: accuracy, the wrong ending being right nowhere."
         return note + "\n\n" + table(["arm", *rungs, *probes], rows)
 
     def _context(self) -> list[str]:
