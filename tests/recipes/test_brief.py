@@ -148,3 +148,10 @@ def test_a_page_of_more_controls_has_each_beside_the_same_baseline(tmp_path: Pat
     assert f"| static | 2 | {of_two:.2f} |" in parts[1]
     assert "| plain | 2 |" in parts[1]
     assert "| static | 2, 2 |" in parts[3]
+
+
+def test_probes_are_explained_where_there_are_any(brief: Brief) -> None:
+    assert "word, syntax: accuracy, the wrong ending being right nowhere." in brief._rungs()
+    config = "configs/experiments/study-ladder-stories.yaml"
+    study = load_study(ROOT / config, [])
+    assert ": accuracy" not in Brief(study.with_updates(results_dir=str(ROOT / study.results_dir)), config)._rungs()
