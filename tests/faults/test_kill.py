@@ -14,6 +14,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from jobs.engine.deaths import GIVE_UP
 from tests.jobs.small_corpus import ROOT, contents, document, make_centroids, make_corpus, write_spec
 
 SEED = 20261122
@@ -121,7 +122,8 @@ def test_killing_workers_at_random_moments_while_two_work_on_each_stage(
     driver = psutil.Process(process.pid)
     killed = 0
     deadline = time.monotonic() + 240
-    while process.poll() is None and killed < 6 and time.monotonic() < deadline:
+    # one less than would set a partition aside, should every one of them meet the worker that holds it
+    while process.poll() is None and killed < GIVE_UP - 1 and time.monotonic() < deadline:
         time.sleep(dice.uniform(0.5, 2.0))
         workers = stage_workers(driver)
         if workers:
