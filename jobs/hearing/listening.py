@@ -15,11 +15,11 @@ from model.data.patching import (
     PatchPolicyConfig,
     boundary_rule,
 )
-from model.data.shards import ShardSet
+from model.data.shards import ShardCache, ShardSet
 from model.inference.continuation import Generated, Generator
 from model.inference.sampling import Sampling
 from model.inference.trained import Trained
-from model.voice.synthesiser import Synthesiser
+from model.voice.synthesiser import Synthesiser, at_16k
 from schemas.audio import PATCH_WORD
 from schemas.config import ConfigError
 
@@ -66,14 +66,14 @@ class SpeakingModel:
     synthesise: Synthesiser | None
 
 
-def speech_prompts(index: str, count: int, seconds: float) -> list[DemoPrompt]:
-    """The beginnings of `count` samples of speech shards, spread evenly over the set.
+def speech_prompts(index: str, count: int, seconds: float, cache: ShardCache | None = None) -> list[DemoPrompt]:
+    """The beginnings of `count` samples of speech shards, spread evenly over the set. `cache`: for copies of remote ones.
 
     Raises:
         ConfigError: there is no speech.
         ShardError: the shards cannot be read.
     """
-    shards = ShardSet(index)
+    shards = ShardSet(index, cache)
     places = [(shard, number) for shard, samples in enumerate(shards.counts) for number in range(samples)]
     chosen = [places[round(k * (len(places) - 1) / max(count - 1, 1))] for k in range(min(count, len(places)))]
     prompts = [prompt for place in dict.fromkeys(chosen) for prompt in _prompt(shards, place, seconds)]
@@ -104,6 +104,8 @@ def listen(
     speaker: SpeakingModel, prompts: Sequence[DemoPrompt], *, seconds: float, tokens: int, sampling: Sampling
 ) -> list[list[Said]]:
     """Per prompt: the continuation forced to speech, and the one forced to text."""
+    if not prompts:
+        return []
     units = speaker.trained.units
     hop = units.hop if units is not None else 640
     encoded = [
@@ -125,7 +127,9 @@ def listen(
 def _said(speaker: SpeakingModel, prompt: DemoPrompt, result: Generated, to_speech: bool) -> Said:
     before = np.zeros(0, np.uint16) if prompt.units is None else prompt.units
     units = np.concatenate([before, result.units]) if to_speech else np.zeros(0, np.uint16)
-    audio = speaker.synthesise(units) if len(units) and speaker.synthesise is not None else None
+    audio = None
+    if len(units) and speaker.synthesise is not None:
+        audio = at_16k(speaker.synthesise(units), speaker.synthesise.sample_rate)
     plain = speaker.trained.module.config.kind == "plain"
     return Said(
         label=speaker.label,

@@ -104,6 +104,11 @@ class DataConfig(StrictModel):
     """The oldest copies go when there is more."""
 
 
+def shard_cache(config: DataConfig) -> ShardCache | None:
+    """Where a run keeps its copies of remote shards."""
+    return ShardCache(config.cache_dir, config.cache_bytes) if config.cache_dir else None
+
+
 class UnitFacts(StrictModel):
     """What made the units of a run: kept in its checkpoints, so that scoring can refuse units of another making."""
 
@@ -200,7 +205,7 @@ class TrainingData:
             ShardError, ConfigError: something is missing, damaged, or does not fit together.
         """
         self.config = config
-        cache = ShardCache(config.cache_dir, config.cache_bytes) if config.cache_dir else None
+        cache = shard_cache(config)
         opened: dict[tuple[str, int], Samples] = {}
         keys = [(source.data, getattr(source, "document_chars", 0)) for source in config.sources]
         for key, source in zip(keys, config.sources, strict=True):
