@@ -137,6 +137,10 @@ class DocumentStream:
     def __init__(
         self, config: SourceConfig, name: str, samples: Samples, data: DataConfig, seed: int, split: str
     ) -> None:
+        """
+        Raises:
+            ConfigError: the split has no samples.
+        """
         self.config, self.name, self.samples, self.seed = config, name, samples, seed
         self._held = held_out(sum(samples.counts), data.held_out, samples.fingerprint)
         self._starts = np.concatenate([[0], np.cumsum(samples.counts)])
@@ -144,6 +148,14 @@ class DocumentStream:
         self._validating = split == "validation"
         counts = held if self._validating else np.asarray(samples.counts) - held
         self._ahead = -1
+        if not counts.sum():
+            few = f"source {name!r} has {sum(samples.counts)} samples ({config.data})"
+            if self._validating:
+                raise ConfigError(
+                    f"{few}, and of fewer than two none can be held out",
+                    "give more data, or set data.held_out: 0, by which validation reads what training reads",
+                )
+            raise ConfigError(few, "name data that has some")
         self.order = Order(counts.tolist(), seed, f"{split}/{name}", data.shuffle_shards)
 
     def sample(self, index: int) -> Sample | str:
