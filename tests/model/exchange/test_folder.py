@@ -24,6 +24,7 @@ from model.network.vocabulary import BOS, EOS, SPEECH_MARK, TEXT_MARK
 from model.train import main as train
 from model.training.config import load_train_config
 from model.training.loop import train as run_training
+from model.transfer import finetune_config
 from schemas.errors import ConfigError, DataError
 from tests.fake_hub import fake_hub
 from tests.model.training.training_runs import parsed, run_document, write_data
@@ -236,3 +237,14 @@ def test_a_hub_that_does_not_take_it_is_a_sentence(tmp_path: Path) -> None:
 def test_a_runs_folder_is_its_configuration(place: Path) -> None:
     config = load_train_config(place / "run", ["seed=9"])
     assert (config.output_dir, config.seed) == (str(place / "run"), 9)
+
+
+def test_a_moved_run_is_planned_and_fine_tuned_with_its_own_tokenizer(
+    place: Path, moved: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert train([str(moved), "--dry-run"]) == 0
+    assert "text tokens" in capsys.readouterr().out
+    assert not Path("/gone").exists(), "another tokenizer is trained where the run's own was"
+    index = str(place / "data" / "speech" / "index.json")
+    config = finetune_config(str(moved), kind="asr", data=index, steps=5, output_dir="asr", lr=1e-3, seed=1)
+    assert config.data.tokenizer.path == str(moved / "tokenizer.json")
