@@ -176,3 +176,13 @@ def test_a_prompt_of_text_is_what_training_saw(trained: Trained) -> None:
     composer: Composer = trained.composer()
     generator = Generator.of(trained)
     assert composer.text("the and of", "x").ids.tolist()[:-1] == generator.text_prompt("the and of")
+
+
+def test_a_file_of_units_that_is_none_is_a_sentence(tmp_path: Path) -> None:
+    (tmp_path / "empty.npy").touch()
+    np.savez(tmp_path / "several.npz", a=np.arange(3))
+    (tmp_path / "several.npz").rename(tmp_path / "several.npy")
+    for name in ("empty.npy", "several.npy"):
+        given = generate.make_parser().parse_args(["--checkpoint", "x", "--speech", str(tmp_path / name)])
+        with pytest.raises(ConfigError, match=name):
+            generate.read_prompts(given, 25.0)
