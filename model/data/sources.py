@@ -230,6 +230,12 @@ class TrainingData:
         self.unit_bpe = UnitBpe.load(config.unit_bpe) if config.unit_bpe else None
         self.vocabulary = Vocabulary(num_text=self.tokenizer.size, num_units=self.num_units)
         if self.unit_bpe is not None:
+            if self.num_units not in (0, self.unit_bpe.num_units):
+                raise ConfigError(
+                    f"the unit BPE {config.unit_bpe} was learned over {self.unit_bpe.num_units} units, and the speech here has "
+                    f"{self.num_units}",
+                    "learn one on these shards with jobs/train_unit_bpe.py",
+                )
             self.vocabulary = bpe_vocabulary(self.vocabulary, self.unit_bpe)
 
     def unit_facts(self) -> UnitFacts | None:

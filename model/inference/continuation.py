@@ -103,7 +103,7 @@ class Generator:
             ConfigError: a unit that the model does not have.
         """
         bpe = self.composer.unit_bpe
-        known = self.vocabulary.num_units if bpe is None else int((bpe.lengths == 1).sum())
+        known = self.vocabulary.num_units if bpe is None else bpe.num_units
         array = np.asarray(units, dtype=np.int64)
         if len(array) and not 0 <= array.min() <= array.max() < known:
             raise ConfigError(
