@@ -182,7 +182,8 @@ def test_a_file_of_units_that_is_none_is_a_sentence(tmp_path: Path) -> None:
     (tmp_path / "empty.npy").touch()
     np.savez(tmp_path / "several.npz", a=np.arange(3))
     (tmp_path / "several.npz").rename(tmp_path / "several.npy")
-    for name in ("empty.npy", "several.npy"):
+    (tmp_path / "cut.npy").write_bytes((tmp_path / "several.npy").read_bytes()[:100])
+    for name in ("empty.npy", "several.npy", "cut.npy"):
         given = generate.make_parser().parse_args(["--checkpoint", "x", "--speech", str(tmp_path / name)])
         with pytest.raises(ConfigError, match=name):
             generate.read_prompts(given, 25.0)
