@@ -138,13 +138,24 @@ def _said(speaker: SpeakingModel, prompt: DemoPrompt, result: Generated, to_spee
         units=units,
         prompt_frames=len(before),
         audio=audio,
-        patches=() if plain else patches_of(speaker.generator.policy, units),
+        patches=() if plain or not to_speech else _patches(speaker.generator, before, result),
         ended=result.ended,
     )
 
 
-def patches_of(policy: PatchPolicyConfig, units: np.ndarray) -> tuple[tuple[int, int, int], ...]:
-    """(start, end, kind) of the patches of a span of units under a policy that needs no alignment; none under another."""
+def _patches(generator: Generator, before: np.ndarray, result: Generated) -> tuple[tuple[int, int, int], ...]:
+    """Those of a prompt's units and the new ones, as the model was given them."""
+    bpe, offset = generator.composer.unit_bpe, generator.vocabulary.unit_offset
+    new = [element - offset for kind, ids in result.spans if kind == "speech" for element in ids]
+    tokens = np.concatenate([before if bpe is None else bpe.encode(before), np.asarray(new, dtype=np.int64)])
+    return patches_of(generator.policy, tokens, None if bpe is None else bpe.lengths[tokens])
+
+
+def patches_of(
+    policy: PatchPolicyConfig, units: np.ndarray, lengths: np.ndarray | None = None
+) -> tuple[tuple[int, int, int], ...]:
+    """(start, end, kind) of the patches of a span of units under a policy that needs no alignment; none under another. Tokens of
+    a unit BPE are given with their `lengths` in units."""
     if isinstance(policy, MixedConfig | CurriculumConfig):
         policy = policy.otherwise
     if not isinstance(policy, CausalPolicy) or not len(units):
@@ -153,5 +164,7 @@ def patches_of(policy: PatchPolicyConfig, units: np.ndarray) -> tuple[tuple[int,
     ends = boundary_rule(policy).ends(units.astype(np.int64) + offset)
     ends[-1] = True
     stops = np.flatnonzero(ends) + 1
+    if lengths is not None:
+        stops = np.cumsum(lengths)[stops - 1]
     starts = np.concatenate([[0], stops[:-1]])
     return tuple((int(a), int(b), PATCH_WORD) for a, b in zip(starts, stops, strict=True))

@@ -1,5 +1,6 @@
 """What a model says to prompts, as pages have it: sound at 16 kHz, and only what is new where that is asked for."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -9,7 +10,10 @@ import pytest
 from jobs.hearing import listening
 from jobs.hearing.demo import Demo
 from jobs.hearing.listening import DemoPrompt, Said, SpeakingModel, listen
+from model.data.patching import StaticConfig
+from model.inference.continuation import Generator
 from model.inference.sampling import Sampling
+from schemas.models.unit_bpe import UnitBpe
 from tests.model.inference.test_continuation import CONFIGS, make_generator
 
 HOP = 640
@@ -55,3 +59,22 @@ def test_the_prompt_is_not_played_as_what_came_after_it(new: int, monkeypatch: p
     answer = demo.answer("", b"sound")
     assert (answer["speech"] is None) == (new == 0)
     assert answer["facts"] == f"{new} new units"
+
+
+def test_patches_of_a_unit_bpe_are_those_of_its_tokens() -> None:
+    """Where a patch is two tokens, the page drew one of two units."""
+    bpe = UnitBpe.train([np.array([0, 1, 2] * 9)], 9, 12)
+    owner = speaker()
+    generator = Generator(owner.generator.model, owner.generator.composer, StaticConfig(policy="static", size=2))
+    generator.composer.unit_bpe = bpe
+    prompt = np.array([0, 1, 2, 0, 1, 2, 5, 7], dtype=np.uint16)
+    tokens = bpe.encode(prompt)
+    assert len(tokens) < len(prompt)
+    result: Any = SimpleNamespace(
+        spans=[("speech", [generator.vocabulary.unit_offset + 3])], units=np.array([3]), text=""
+    )
+    result.ended = True
+    said = listening._said(replace(owner, generator=generator), replace(PROMPT, units=prompt), result, True)
+    edges = np.cumsum([0, *bpe.lengths[[*tokens, 3]]])
+    assert [start for start, _, _ in said.patches] == edges[:-1:2].tolist()
+    assert said.patches[-1][1] == len(prompt) + 1
