@@ -100,6 +100,7 @@ def finetune_config(
         "budget": {"steps": steps},
         "checkpoint": {"every_steps": steps, "keep": 1},
         "validation": None,
+        "evaluation": None,
     }
     return TrainConfig.model_validate({**config, **(changes or {})})
 

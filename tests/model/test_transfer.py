@@ -187,3 +187,13 @@ def test_a_file_of_units_that_is_none_is_a_sentence(tmp_path: Path) -> None:
         given = generate.make_parser().parse_args(["--checkpoint", "x", "--speech", str(tmp_path / name)])
         with pytest.raises(ConfigError, match=name):
             generate.read_prompts(given, 25.0)
+
+
+def test_a_run_that_was_evaluated_while_it_trained_is_fine_tuned(
+    trained: Trained, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`finetune` does not evaluate, and refused every run that did."""
+    evaluated = trained.config.with_updates(evaluation={"every_steps": 5})
+    monkeypatch.setattr("model.inference.trained.load_trained", lambda _: replace(trained, config=evaluated))
+    config = finetune_config("run", kind="asr", data="index.json", steps=2, output_dir="out", lr=1e-3, seed=1)
+    assert config.evaluation is None
