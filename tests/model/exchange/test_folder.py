@@ -8,12 +8,14 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import fsspec
 import pytest
 import torch
 import yaml
+from huggingface_hub.utils import filter_repo_objects
 
 from model.data.patching import OnlinePatcher
 from model.exchange.remote import push
@@ -248,3 +250,27 @@ def test_a_moved_run_is_planned_and_fine_tuned_with_its_own_tokenizer(
     index = str(place / "data" / "speech" / "index.json")
     config = finetune_config(str(moved), kind="asr", data=index, steps=5, output_dir="asr", lr=1e-3, seed=1)
     assert config.data.tokenizer.path == str(moved / "tokenizer.json")
+
+
+def test_a_hub_gets_all_of_an_export_and_nothing_else(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    export_run(load_trained(place / "run"), tmp_path, dtype="fp32", shard_bytes=100_000, license="")
+    written = {path.name for path in tmp_path.iterdir()}
+    assert len(list(tmp_path.glob("*.safetensors"))) > 1
+    for name in ("notes.txt", "checkpoints/step-00000001/shard-1.safetensors", "run.py"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    sent: list[str] = []
+
+    class Hub:
+        def create_repo(self, *_: Any, **__: Any) -> None: ...
+
+        def upload_folder(self, folder_path: str, allow_patterns: list[str] | None = None, **_: Any) -> Any:
+            files = [str(path.relative_to(folder_path)) for path in Path(folder_path).rglob("*") if path.is_file()]
+            sent.extend(filter_repo_objects(files, allow_patterns=allow_patterns))
+            return SimpleNamespace(commit_url="url")
+
+    monkeypatch.setattr("huggingface_hub.HfApi", Hub)
+    assert push(tmp_path, "me/tiny", private=True) == "url"
+    assert set(sent) == written
