@@ -31,7 +31,7 @@ fi
 
 mapfile -t nodes < <(scontrol show hostnames "$SLURM_JOB_NODELIST")
 head=${nodes[0]}
-port=$((20000 + SLURM_JOB_ID % 20000)) # two jobs on one node do not meet
+port=$((20000 + SLURM_JOB_ID % 12000)) # two jobs on one node do not meet; the kernel gives ports above these away
 gpus=${SLURM_GPUS_ON_NODE:-0}
 address=$(srun --nodes=1 --ntasks=1 --overlap -w "$head" hostname --ip-address | awk '{print $1}'):$port
 
@@ -61,6 +61,7 @@ code=75 # nothing was begun
 if [ -z "$stopped" ]; then
     RAY_ADDRESS=$address python jobs/tokenize_audio.py "$@" &
     line=$!
+    [ -z "$stopped" ] || kill -TERM "$line" # it came before the trap knew whom to tell
     wait "$line"
     code=$?
     if kill -0 "$line" 2>/dev/null; then # a trap ended the first wait

@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from tqdm import tqdm
@@ -163,9 +163,8 @@ def collect(plan: Plan) -> tuple[dict[str, PreparedSpeech], list[WithoutUnits]]:
         members.sort(key=lambda segment: (segment.channel, segment.start))
         if all(segment.segment_id in units for segment in members):
             spoken[recordings[recording_id].uri] = _join(members, units, words, patches)
-    copies = {
-        item.uri: item.duplicate_of for part in plan.partitions for item in part.items if item.duplicate_of is not None
-    }
+    items = {item.uri: item for part in plan.partitions for item in part.items}
+    copies = {uri: item.duplicate_of for uri, item in items.items() if item.duplicate_of is not None}
     spoken |= {uri: spoken[original] for uri, original in copies.items() if original in spoken}
     uri_of = {segment.segment_id: recordings[key].uri for key, members in segments.items() for segment in members}
     uri_of |= {key: recording.uri for key, recording in recordings.items()}
@@ -184,6 +183,14 @@ def collect(plan: Plan) -> tuple[dict[str, PreparedSpeech], list[WithoutUnits]]:
         for entry in refused
         if entry.audio == original
     ]
+    if plan.spec.stages.transcripts.backend == "transcript":
+        for uri, original in copies.items():
+            if original in spoken and items[uri].transcript != items[original].transcript:
+                spoken[uri] = replace(spoken[original], words=None)
+                detail = f"its bytes equal those of {original}, whose text is another: it has units, and no words"
+                refused.append(
+                    WithoutUnits(audio=uri, stage=Word.TABLE, code="duplicate", detail=detail, units_lost=False)
+                )
     return spoken, refused
 
 

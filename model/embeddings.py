@@ -135,10 +135,12 @@ def choose(words: WordVectors, num_words: int, occurrences: int, min_letters: in
     """The `num_words` most frequent words with enough letters, `occurrences` patches of each, drawn without replacement.
 
     Raises:
-        ConfigError: fewer than two words occur so often.
+        ConfigError: fewer than two words occur so often, or one patch of a word is to be compared with itself.
     """
     from model.data.draws import generator
 
+    if occurrences < 2:
+        raise ConfigError("--occurrences 1 leaves nothing to compare within a word", "give 2 or more")
     counts = Counter(text for text in words.texts if len(text) >= min_letters)
     frequent = [
         text for text, count in sorted(counts.items(), key=lambda item: (-item[1], item[0])) if count >= occurrences

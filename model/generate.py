@@ -17,6 +17,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+import zipfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -139,8 +140,10 @@ def _speech(source: str) -> tuple[str, str, np.ndarray]:
     if path.endswith(".npy"):
         try:
             units = np.load(path, allow_pickle=False)
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
             raise ConfigError(f"cannot read the units {path}: {error}") from error
+        if not isinstance(units, np.ndarray):
+            raise ConfigError(f"{path} is an archive of arrays; one array is wanted")
         if units.ndim != 1 or units.dtype.kind not in "iu":
             raise ConfigError(f"{path} is {units.dtype} {list(units.shape)}; a list of whole numbers is wanted")
         return Path(path).name, "", units

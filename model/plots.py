@@ -51,6 +51,14 @@ def plot(runs: dict[str, list[LogRow]], out: Path, x: str, smooth: int) -> None:
     plt.close(figure)
 
 
+def _place(name: str) -> tuple[str, str]:
+    """Folder and file of a run as the command line names it."""
+    folder, file = name.rstrip("/"), "metrics.jsonl"
+    if folder.endswith(".jsonl"):
+        folder, _, file = folder.rpartition("/")
+    return folder or ".", file
+
+
 def _rows(folder: str, file: str) -> list[LogRow]:
     """The rows of a run, from a folder or a URL.
 
@@ -88,14 +96,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = parser.parse_args(arguments)
     if given.out.suffix not in DRAWN:
         raise ConfigError(f"{given.out} has no ending of a picture", f"name it {', '.join(DRAWN)}")
-    runs: dict[str, list[LogRow]] = {}
-    for name in given.runs:
-        folder = name.rstrip("/")
-        if folder.endswith(".jsonl"):
-            folder, _, file = folder.rpartition("/")
-        else:
-            file = "metrics.jsonl"
-        runs[(folder or ".").rpartition("/")[2]] = _rows(folder or ".", file)
+    places = [_place(name) for name in given.runs]
+    labels = [folder.rpartition("/")[2] for folder, _ in places]
+    runs = {
+        label if labels.count(label) == 1 else name: _rows(*place)
+        for name, label, place in zip(given.runs, labels, places, strict=True)
+    }
     plot(runs, given.out, given.x, given.smooth)
     print(f"wrote {given.out}")
     return 0

@@ -43,12 +43,18 @@ def describe(config: TrainConfig, ranks: int = 1, room_gib: float | None = None)
     from model.monitor.metrics import gemm_flops
     from model.network.lst import build_model
     from model.training.distributed import mesh_shape
+    from model.training.parts import with_own_parts
+    from model.training.storage.place import RunPlace
+    from model.training.stream import make_stream
     from schemas.tasks import read_task
 
     Placement(0, ranks, config.global_microbatches, config.data.lanes, config.data.workers).check()
     if ranks > 1:
         mesh_shape(config.sharding, ranks)
-    corpus = TrainingData(config.data)
+    corpus = TrainingData(with_own_parts(config.data, RunPlace(config.output_dir).folder))
+    make_stream(config, corpus, "train")
+    if config.validation is not None:
+        make_stream(config, corpus, "validation")
     with torch.device("meta"):
         module = build_model(config.network.with_vocabulary(corpus.vocabulary), config.seed)
     size = sum(parameter.numel() for parameter in module.parameters())

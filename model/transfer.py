@@ -82,8 +82,11 @@ def finetune_config(
     """
     from model.inference.trained import load_trained
     from model.training.config import TrainConfig
+    from model.training.parts import with_own_parts
 
-    config = load_trained(source).config.model_dump(mode="json")
+    trained = load_trained(source)
+    config = trained.config.model_dump(mode="json")
+    config["data"] = with_own_parts(trained.config.data, trained.root).model_dump(mode="json")
     config["data"]["sources"] = [{"kind": kind, "data": data, "weight": 1.0, "unit": unit, "loss_on": "answer"}]
     config["data"]["tokenizer"]["train_size"] = None
     config["optimiser"]["lr"] = lr
@@ -97,6 +100,7 @@ def finetune_config(
         "budget": {"steps": steps},
         "checkpoint": {"every_steps": steps, "keep": 1},
         "validation": None,
+        "evaluation": None,
     }
     return TrainConfig.model_validate({**config, **(changes or {})})
 

@@ -5,6 +5,7 @@ Only names and the corpus's own tables are read, no audio. The spec is written b
 
 from __future__ import annotations
 
+import json
 import re
 import sys
 from collections.abc import Sequence
@@ -98,7 +99,8 @@ def spec_text(uri: str, name: str, guess: Guess) -> str:
         "source:",
         f"  uri: {_quoted(uri)}",
         f"  name: {_quoted(name)}",
-        f"  layout: {guess.layout}" + (f" # by {guess.sign}" if guess.sign else " # every audio file of the folder"),
+        f"  layout: {guess.layout}"
+        + (f" # by {' '.join(guess.sign.split())}" if guess.sign else " # every audio file of the folder"),
     ]
     if guess.manifest is not None:
         lines.append(
@@ -168,7 +170,9 @@ def _words(has_words: bool) -> list[str]:
 
 
 def _quoted(text: str) -> str:
-    """As YAML reads it back, whatever it is: a folder may be called 2024 or no."""
+    """As YAML reads it back, whatever it is: a folder may be called 2024 or no, or hold a line break."""
+    if not text.isprintable():
+        return json.dumps(text)
     return "'" + text.replace("'", "''") + "'"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -26,8 +27,10 @@ class Curve:
 
 
 def curve_of(rows: Sequence[Mapping[str, Any]], key: str, name: str, css: str, dots: bool = False) -> Curve | None:
-    """The values that the rows of a metrics.jsonl have under `key`; None where there are none."""
-    pairs = [(row["step"], row[key]) for row in rows if isinstance(row.get(key), int | float)]
+    """The values that the rows of a metrics.jsonl have under `key`, those that are no numbers (a step that was left out) apart;
+    None where there are none."""
+    known = [(row["step"], row[key]) for row in rows if isinstance(row.get(key), int | float)]
+    pairs = [(step, value) for step, value in known if math.isfinite(value)]
     if not pairs:
         return None
     steps, values = (np.array(column, float) for column in zip(*pairs, strict=True))

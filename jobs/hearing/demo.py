@@ -66,7 +66,7 @@ class Demo:
         written = next(item for item in said if not item.to_speech)
         return {
             "heard": None if prompt.audio is None else sound(prompt.audio),
-            "speech": None if spoken is None or spoken.audio is None else sound(self._new_part(spoken)),
+            "speech": None if spoken is None else self._new_part(spoken),
             "text": printable(written.text),
             "facts": "" if spoken is None else f"{len(spoken.units) - spoken.prompt_frames} new units",
         }
@@ -85,11 +85,11 @@ class Demo:
         return DemoPrompt(name="recording", text="", units=units, audio=audio)
 
     @staticmethod
-    def _new_part(said: Said) -> np.ndarray:
-        assert said.audio is not None
-        first = len(said.audio) * said.prompt_frames // max(len(said.units), 1)
-        rest: np.ndarray = said.audio[first:]
-        return rest if len(rest) else said.audio
+    def _new_part(said: Said) -> str | None:
+        """What came after the prompt; None where nothing did."""
+        if said.audio is None or len(said.units) == said.prompt_frames:
+            return None
+        return sound(said.audio[len(said.audio) * said.prompt_frames // len(said.units) :])
 
 
 def sound(audio: np.ndarray) -> str:

@@ -15,11 +15,11 @@ from model.data.patching import (
     PatchPolicyConfig,
     boundary_rule,
 )
-from model.data.shards import ShardSet
+from model.data.shards import ShardCache, ShardSet
 from model.inference.continuation import Generated, Generator
 from model.inference.sampling import Sampling
 from model.inference.trained import Trained
-from model.voice.synthesiser import Synthesiser
+from model.voice.synthesiser import Synthesiser, at_16k
 from schemas.audio import PATCH_WORD
 from schemas.config import ConfigError
 
@@ -66,14 +66,14 @@ class SpeakingModel:
     synthesise: Synthesiser | None
 
 
-def speech_prompts(index: str, count: int, seconds: float) -> list[DemoPrompt]:
-    """The beginnings of `count` samples of speech shards, spread evenly over the set.
+def speech_prompts(index: str, count: int, seconds: float, cache: ShardCache | None = None) -> list[DemoPrompt]:
+    """The beginnings of `count` samples of speech shards, spread evenly over the set. `cache`: for copies of remote ones.
 
     Raises:
         ConfigError: there is no speech.
         ShardError: the shards cannot be read.
     """
-    shards = ShardSet(index)
+    shards = ShardSet(index, cache)
     places = [(shard, number) for shard, samples in enumerate(shards.counts) for number in range(samples)]
     chosen = [places[round(k * (len(places) - 1) / max(count - 1, 1))] for k in range(min(count, len(places)))]
     prompts = [prompt for place in dict.fromkeys(chosen) for prompt in _prompt(shards, place, seconds)]
@@ -104,6 +104,8 @@ def listen(
     speaker: SpeakingModel, prompts: Sequence[DemoPrompt], *, seconds: float, tokens: int, sampling: Sampling
 ) -> list[list[Said]]:
     """Per prompt: the continuation forced to speech, and the one forced to text."""
+    if not prompts:
+        return []
     units = speaker.trained.units
     hop = units.hop if units is not None else 640
     encoded = [
@@ -125,7 +127,9 @@ def listen(
 def _said(speaker: SpeakingModel, prompt: DemoPrompt, result: Generated, to_speech: bool) -> Said:
     before = np.zeros(0, np.uint16) if prompt.units is None else prompt.units
     units = np.concatenate([before, result.units]) if to_speech else np.zeros(0, np.uint16)
-    audio = speaker.synthesise(units) if len(units) and speaker.synthesise is not None else None
+    audio = None
+    if len(units) and speaker.synthesise is not None:
+        audio = at_16k(speaker.synthesise(units), speaker.synthesise.sample_rate)
     plain = speaker.trained.module.config.kind == "plain"
     return Said(
         label=speaker.label,
@@ -134,13 +138,24 @@ def _said(speaker: SpeakingModel, prompt: DemoPrompt, result: Generated, to_spee
         units=units,
         prompt_frames=len(before),
         audio=audio,
-        patches=() if plain else patches_of(speaker.generator.policy, units),
+        patches=() if plain or not to_speech else _patches(speaker.generator, before, result),
         ended=result.ended,
     )
 
 
-def patches_of(policy: PatchPolicyConfig, units: np.ndarray) -> tuple[tuple[int, int, int], ...]:
-    """(start, end, kind) of the patches of a span of units under a policy that needs no alignment; none under another."""
+def _patches(generator: Generator, before: np.ndarray, result: Generated) -> tuple[tuple[int, int, int], ...]:
+    """Those of a prompt's units and the new ones, as the model was given them."""
+    bpe, offset = generator.composer.unit_bpe, generator.vocabulary.unit_offset
+    new = [element - offset for kind, ids in result.spans if kind == "speech" for element in ids]
+    tokens = np.concatenate([before if bpe is None else bpe.encode(before), np.asarray(new, dtype=np.int64)])
+    return patches_of(generator.policy, tokens, None if bpe is None else bpe.lengths[tokens])
+
+
+def patches_of(
+    policy: PatchPolicyConfig, units: np.ndarray, lengths: np.ndarray | None = None
+) -> tuple[tuple[int, int, int], ...]:
+    """(start, end, kind) of the patches of a span of units under a policy that needs no alignment; none under another. Tokens of
+    a unit BPE are given with their `lengths` in units."""
     if isinstance(policy, MixedConfig | CurriculumConfig):
         policy = policy.otherwise
     if not isinstance(policy, CausalPolicy) or not len(units):
@@ -149,5 +164,7 @@ def patches_of(policy: PatchPolicyConfig, units: np.ndarray) -> tuple[tuple[int,
     ends = boundary_rule(policy).ends(units.astype(np.int64) + offset)
     ends[-1] = True
     stops = np.flatnonzero(ends) + 1
+    if lengths is not None:
+        stops = np.cumsum(lengths)[stops - 1]
     starts = np.concatenate([[0], stops[:-1]])
     return tuple((int(a), int(b), PATCH_WORD) for a, b in zip(starts, stops, strict=True))

@@ -89,7 +89,7 @@ def _scores(found: Sequence[tuple[Path, Evaluation]], normalisation: str) -> str
             else f"<td>{100 * score.value:.1f} <small>[{100 * score.low:.1f}, {100 * score.high:.1f}]</small></td>"
             for score in found_cells
         )
-        items = max(score.items for score in found_cells if score is not None)
+        items = max(score.items for place, score in cells.items() if place[:2] == (task, direction))
         body += f"<tr><td>{clean(task)} {clean(direction)}</td><td>{items}</td>{columns}</tr>"
     return (
         f'<div class="pair">{"".join(drawn)}</div><div class="scroll"><table><thead><tr><th>task</th><th>items</th>{head}</tr>'

@@ -55,7 +55,8 @@ def make_server(answer: Answer, facts: dict[str, Any], port: int) -> ThreadingHT
             if not self._is_local():
                 return
             url = urlsplit(self.path)
-            length = int(self.headers.get("Content-Length") or 0)
+            said = self.headers.get("Content-Length") or "0"
+            length = int(said) if said.isdecimal() else -1
             if url.path != "/continue" or not 0 <= length <= LARGEST:
                 self._send_json(
                     413 if length > LARGEST else 404, {"error": f"at most {LARGEST // 1_000_000} MB are heard"}
@@ -71,7 +72,8 @@ def make_server(answer: Answer, facts: dict[str, Any], port: int) -> ThreadingHT
                 self._send_json(400, {"error": str(error)})
 
         def _is_local(self) -> bool:
-            names = {f"{name}:{self.server.server_port}" for name in (HOST, "localhost")}  # type: ignore[attr-defined]
+            port = self.server.server_port  # type: ignore[attr-defined]
+            names = {f"{name}:{port}" if port != 80 else name for name in (HOST, "localhost")}  # as browsers write it
             origin = self.headers.get("Origin")
             if self.headers.get("Host") in names and (origin is None or urlsplit(origin).netloc in names):
                 return True

@@ -101,6 +101,7 @@ def measure(plan: Plan) -> FeatureSample:
     identity = fingerprint(
         {
             "encoder": encoder.card().card_id,
+            "dtype": getattr(spec.stages.units.encoder, "dtype", "float32"),
             "seed": spec.kmeans.seed,
             "limit": limit,
             "segments": plan.stages[Segment.TABLE].fingerprint,

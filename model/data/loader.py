@@ -91,7 +91,7 @@ class _Items(IterableDataset[Any]):
                 if number not in lanes:
                     lanes[number] = Lane(self.stream, number, self.states[number])
                 batch, state = lanes[number].next(step)
-            except ShardError as error:
+            except UserError as error:
                 yield _Failed(str(error), error.code)
                 return
             batch, note = (batch, None) if self.finish is None else self.finish(batch)
@@ -192,7 +192,7 @@ class Loader:
         """This rank's micro-batches of the next step.
 
         Raises:
-            ShardError: a shard is missing, truncated or damaged.
+            ShardError: a shard is missing, truncated or damaged, or a document cannot be patched or packed as configured.
             UserError: a worker ended, or none gave anything in time.
         """
         batches, notes, states = [], [], {}

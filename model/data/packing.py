@@ -16,7 +16,7 @@ from pydantic import Field, model_validator
 
 from model.data.document import Document
 from model.network.vocabulary import PAD, SPEECH_MARK, TEXT_MARK
-from schemas.config import StrictModel
+from schemas.config import ConfigError, StrictModel
 
 if TYPE_CHECKING:
     import torch
@@ -140,6 +140,9 @@ def fill(config: PackingConfig, pending: Callable[[int], Piece], refill: Callabl
     `pending(i)` is the i-th of `config.lookahead` pending pieces, oldest first; `refill` removes or shortens the chosen one
     and brings in the next document. The oldest opens the batch, so that none waits for ever; then the longest that fits
     follows, until none does; then the oldest is cut to fill what is left.
+
+    Raises:
+        ConfigError: a patch is larger than a batch.
     """
     chosen: list[Piece] = []
     elements, latents = config.elements, config.latents
@@ -155,9 +158,10 @@ def fill(config: PackingConfig, pending: Callable[[int], Piece], refill: Callabl
             head = cut(waiting[0], elements, latents, config.min_piece)
             if head is None:
                 if not chosen:
-                    raise ValueError(
+                    raise ConfigError(
                         f"a patch of document {waiting[0].sample_id} does not fit into {config.elements} elements and "
-                        f"{config.latents} latents; raise packing.elements"
+                        f"{config.latents} latents",
+                        "raise packing.elements",
                     )
                 break
             added = 1 if head.offset else 0  # the mark that heads a rest is not an element of the document

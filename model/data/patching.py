@@ -23,8 +23,8 @@ from schemas.models.boundaries import BoundaryTable, cut
 
 BOUNDARIES = "boundaries.npz"
 """The table of a learned policy, in the folder of a run and of an exported model."""
-SILENCE = 1
-"""Code of silence in `Document.patch_kind`."""
+WORD, SILENCE = 0, 1
+"""Codes in `Document.patch_kind`."""
 
 
 class StaticConfig(StrictModel):
@@ -221,7 +221,7 @@ def assign_patches(
     `progress` in [0, 1] is the share of training done (curriculum); only mixed and curriculum draw from `rng`, once.
 
     Raises:
-        ValueError: the policy needs alignment (or character times) that the document lacks.
+        ConfigError: the policy needs alignment (or, where words are spoken, character times) that the document lacks.
     """
     policy = choose_policy(config, progress, rng)
     if isinstance(policy, CausalPolicy):
@@ -309,13 +309,13 @@ def _causal_ends(rule: BoundaryRule, document: Document) -> np.ndarray:
 def _aligned_starts(config: AlignedConfig | BpeAlignedConfig, document: Document) -> tuple[np.ndarray, np.ndarray]:
     unit = document.is_unit
     if unit.any() and not document.patch_start.any():
-        raise ValueError(
+        raise ConfigError(
             f"document {document.sample_id}: policy {config.policy!r} needs word patches; the shard has none"
         )
     start = document.patch_start & unit
     if isinstance(config, BpeAlignedConfig):
-        if unit.any() and not document.token_start.any():
-            raise ValueError(
+        if (document.patch_kind == WORD).any() and not document.token_start.any():
+            raise ConfigError(
                 f"document {document.sample_id}: policy 'bpe_aligned' needs character times; write the shards with them"
             )
         start = start | (document.token_start & unit)

@@ -104,6 +104,11 @@ class DataConfig(StrictModel):
     """The oldest copies go when there is more."""
 
 
+def shard_cache(config: DataConfig) -> ShardCache | None:
+    """Where a run keeps its copies of remote shards."""
+    return ShardCache(config.cache_dir, config.cache_bytes) if config.cache_dir else None
+
+
 class UnitFacts(StrictModel):
     """What made the units of a run: kept in its checkpoints, so that scoring can refuse units of another making."""
 
@@ -132,6 +137,10 @@ class DocumentStream:
     def __init__(
         self, config: SourceConfig, name: str, samples: Samples, data: DataConfig, seed: int, split: str
     ) -> None:
+        """
+        Raises:
+            ConfigError: the split has no samples.
+        """
         self.config, self.name, self.samples, self.seed = config, name, samples, seed
         self._held = held_out(sum(samples.counts), data.held_out, samples.fingerprint)
         self._starts = np.concatenate([[0], np.cumsum(samples.counts)])
@@ -139,6 +148,14 @@ class DocumentStream:
         self._validating = split == "validation"
         counts = held if self._validating else np.asarray(samples.counts) - held
         self._ahead = -1
+        if not counts.sum():
+            few = f"source {name!r} has {sum(samples.counts)} samples ({config.data})"
+            if self._validating:
+                raise ConfigError(
+                    f"{few}, and of fewer than two none can be held out",
+                    "give more data, or set data.held_out: 0, by which validation reads what training reads",
+                )
+            raise ConfigError(few, "name data that has some")
         self.order = Order(counts.tolist(), seed, f"{split}/{name}", data.shuffle_shards)
 
     def sample(self, index: int) -> Sample | str:
@@ -200,7 +217,7 @@ class TrainingData:
             ShardError, ConfigError: something is missing, damaged, or does not fit together.
         """
         self.config = config
-        cache = ShardCache(config.cache_dir, config.cache_bytes) if config.cache_dir else None
+        cache = shard_cache(config)
         opened: dict[tuple[str, int], Samples] = {}
         keys = [(source.data, getattr(source, "document_chars", 0)) for source in config.sources]
         for key, source in zip(keys, config.sources, strict=True):
@@ -213,6 +230,12 @@ class TrainingData:
         self.unit_bpe = UnitBpe.load(config.unit_bpe) if config.unit_bpe else None
         self.vocabulary = Vocabulary(num_text=self.tokenizer.size, num_units=self.num_units)
         if self.unit_bpe is not None:
+            if self.num_units not in (0, self.unit_bpe.num_units):
+                raise ConfigError(
+                    f"the unit BPE {config.unit_bpe} was learned over {self.unit_bpe.num_units} units, and the speech here has "
+                    f"{self.num_units}",
+                    "learn one on these shards with jobs/train_unit_bpe.py",
+                )
             self.vocabulary = bpe_vocabulary(self.vocabulary, self.unit_bpe)
 
     def unit_facts(self) -> UnitFacts | None:

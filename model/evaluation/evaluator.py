@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-import soxr
 import torch
 from torch.distributed.tensor import DTensor
 
@@ -40,7 +39,7 @@ from model.training.distributed import reshard
 from model.training.loop import Evaluated
 from model.training.run import Run
 from model.voice.options import open_synthesiser
-from model.voice.synthesiser import Synthesiser, write_wav
+from model.voice.synthesiser import Synthesiser, at_16k, write_wav
 from schemas.config import ConfigError
 from schemas.errors import UserError
 from schemas.tasks import Task, read_task
@@ -185,7 +184,7 @@ class Evaluator:
             if in_speech is not None and voice is not None:
                 units = np.concatenate([before, in_speech[number].units])
                 if len(units):
-                    sound, file = _at_16k(voice(units), voice.sample_rate), f"said-{number}.flac"
+                    sound, file = at_16k(voice(units), voice.sample_rate), f"said-{number}.flac"
             seconds = len(before) / self._units_per_second if len(before) else 0.0
             yield (
                 SampleSaid(prompt=prompt.text, in_speech=file, prompt_seconds=seconds, in_text=written.text),
@@ -244,8 +243,3 @@ class Evaluator:
 
 def _first_items(task: Task, count: int | None) -> Task:
     return Task(header=task.header, items=task.items[:count]) if count else task
-
-
-def _at_16k(sound: np.ndarray, rate: int) -> np.ndarray:
-    resampled: np.ndarray = sound if rate == SOUND_RATE else soxr.resample(sound, rate, SOUND_RATE)
-    return resampled.astype(np.float32)

@@ -43,6 +43,7 @@ def load(folder: str | Path) -> SpeechTextModel:
 
     Raises:
         ValueError: the folder holds something else.
+        DataError: its weights are missing or damaged.
     """
     settings = _read_config(folder)
     if settings.get("model_type") != MODEL_TYPE:
@@ -52,7 +53,13 @@ def load(folder: str | Path) -> SpeechTextModel:
         model = build_model(config, seed=0)
     with ExitStack() as stack:
         read = _open_weights(Path(folder), stack)
-        model.load_state_dict({name: read(name) for name in model.state_dict()}, assign=True)
+        try:
+            model.load_state_dict({name: read(name) for name in model.state_dict()}, assign=True)
+        except (RuntimeError, SafetensorError) as error:  # one lacks, or has another shape
+            reason = str(error).splitlines()[-1].strip()
+            raise DataError(
+                f"the weights of {folder} are not those of its {CONFIG}: {reason}", "export or fetch the model again"
+            ) from error
     return model
 
 
@@ -227,11 +234,14 @@ def _open_weights(folder: Path, stack: ExitStack) -> Callable[[str], torch.Tenso
     """A reader of single tensors, over one safetensors file or several."""
     index = folder / INDEX
     if index.is_file():
-        places: dict[str, str] = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
+        try:
+            places: dict[str, str] = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
+        except (ValueError, LookupError, TypeError) as error:
+            raise DataError(f"{index} is damaged: {error}", "export or fetch the model again") from error
     elif (folder / WEIGHTS).is_file():
         places = {}
     else:
-        raise ValueError(f"{folder} has neither {WEIGHTS} nor {INDEX}; convert other formats to safetensors first")
+        raise DataError(f"{folder} has neither {WEIGHTS} nor {INDEX}; convert other formats to safetensors first")
     files: dict[str, Any] = {}
 
     def read(name: str) -> torch.Tensor:

@@ -13,6 +13,11 @@ from schemas.storage.files import Files
 
 LATEST = "checkpoints/latest"
 STAMPS = ".stamps.json"
+EXPORTED = (
+    "README.md", "config.json", "model*.safetensors", "model.safetensors.index.json", "tokenizer.json", "tokenizer.model",
+    "unit_bpe.json", "boundaries.npz", "modeling_lst.py", "model_*.py", "schemas_*.py",
+)  # fmt: skip
+"""What an export writes: the folder may be one with other files in it, which were not meant to be published."""
 
 
 def local_copy(url: str) -> Path:
@@ -70,7 +75,8 @@ def _is_wanted(name: str, latest: str | None) -> bool:
 
 
 def push(folder: Path, repository: str, private: bool) -> str:
-    """Send an exported folder to the Hugging Face hub; the URL of what was made. The token is the hub client's own.
+    """Send an exported folder to the Hugging Face hub, without what else lies in it; the URL of what was made. The token is the
+    hub client's own.
 
     Raises:
         DataError: the hub refused or did not answer.
@@ -80,7 +86,12 @@ def push(folder: Path, repository: str, private: bool) -> str:
     try:
         api = HfApi()
         api.create_repo(repository, private=private, exist_ok=True)
-        made = api.upload_folder(repo_id=repository, folder_path=str(folder), commit_message="Export a trained model")
+        made = api.upload_folder(
+            repo_id=repository,
+            folder_path=str(folder),
+            allow_patterns=list(EXPORTED),
+            commit_message="Export a trained model",
+        )
         return str(made.commit_url)
     except Exception as error:  # the hub's client has many
         reason = (str(error).splitlines() or [type(error).__name__])[0]

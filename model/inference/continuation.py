@@ -103,7 +103,7 @@ class Generator:
             ConfigError: a unit that the model does not have.
         """
         bpe = self.composer.unit_bpe
-        known = self.vocabulary.num_units if bpe is None else int((bpe.lengths == 1).sum())
+        known = self.vocabulary.num_units if bpe is None else bpe.num_units
         array = np.asarray(units, dtype=np.int64)
         if len(array) and not 0 <= array.min() <= array.max() < known:
             raise ConfigError(
@@ -123,8 +123,8 @@ class Generator:
         keys: Sequence[str] | None = None,
     ) -> Continuation:
         """A continuation of each prompt, to be iterated over. `to` forces the modality, or leaves it to the model; a row
-        ends with EOS or at its limit of new units or text tokens. `keys` name the rows (default: their numbers): a row's draws
-        depend on the seed and its name alone, not on what else is in the batch.
+        ends with EOS or at its limit of new units or text tokens (of a forced modality at that one's). `keys` name the rows
+        (default: their numbers): a row's draws depend on the seed and its name alone, not on what else is in the batch.
         """
         return Continuation(self, prompts, to, sampling or Sampling(), (max_units, max_tokens), keys)
 
@@ -224,7 +224,10 @@ class Continuation:
         return Element(row=row, id=element, modality=kind)
 
     def _is_done(self, row: int) -> bool:
-        return self._ended[row] or bool((self._used[row] >= self.limits).any())
+        full = self._used[row] >= self.limits
+        if self.to != "free":  # what cannot come needs no limit: of a text model it is 0
+            full = full[["speech", "text"].index(self.to)]
+        return self._ended[row] or bool(full.any())
 
     def _allowed(self, rows: Sequence[int]) -> torch.Tensor:
         """bool [R, V]: what may come next in each row. PAD and BOS never; a mark only where the modality is free, and never

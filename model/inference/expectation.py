@@ -20,9 +20,11 @@ def speech_expectation(rows: Sequence[Mapping[str, Any]], num_units: int) -> str
         num_units: size of the vocabulary of units; guessing costs its logarithm.
     """
     held = [row["validation_loss_speech"] for row in rows if row.get("validation_loss_speech") is not None]
-    trained = [row["loss_speech"] for row in rows[-10:] if row.get("loss_speech")]
+    trained = [row["loss_speech"] for row in rows[-10:] if math.isfinite(row.get("loss_speech") or math.nan)]
     if not held or not trained or num_units < 2:
         return None
+    if not math.isfinite(held[-1]):
+        return "Expect noise: what it has not heard costs no number of nats, so its training diverged."
     guess, now, seen = math.log(num_units), held[-1], sum(trained) / len(trained)
     figures = (
         f"a unit it has not heard costs {now:.2f} nats, guessing costs {guess:.2f}, and its training data {seen:.2f}"

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from pydantic import Field
 
-from schemas.config import StrictModel
+from schemas.config import ConfigError, StrictModel
 
 
 class Sampling(StrictModel):
@@ -43,7 +43,13 @@ def probabilities(logits_RV: torch.Tensor, sampling: Sampling) -> torch.Tensor:
 
 
 def choose(logits_RV: torch.Tensor, sampling: Sampling, generators: list[np.random.Generator]) -> list[int]:
-    """The next element of each row; row i draws one number from generator i."""
+    """The next element of each row; row i draws one number from generator i.
+
+    Raises:
+        ConfigError: the logits are no numbers.
+    """
+    if bool(logits_RV.isnan().any()):
+        raise ConfigError("the model's likelihoods are no numbers: its training diverged", "take an earlier checkpoint")
     if sampling.temperature == 0:
         return [int(row) for row in logits_RV.argmax(-1)]
     cumulative_RV = probabilities(logits_RV, sampling).cumsum(-1)

@@ -123,4 +123,4 @@ def _trained(module: SpeechTextModel, facts: dict[str, Any], root: Path, origin:
 def run_folder(path: str | Path) -> Path:
     """The run that `path` is, or that the checkpoint at `path` belongs to."""
     folder = Path(path)
-    return folder.parents[1] if (folder / "checkpoint.json").exists() else folder
+    return folder.resolve().parents[1] if (folder / "checkpoint.json").exists() else folder

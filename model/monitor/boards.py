@@ -68,12 +68,13 @@ class Board(Protocol):
 
 
 class TensorBoard:
-    """Event files in `tensorboard/`. Those of steps that a resumed run repeats are marked as void."""
+    """Event files in `tensorboard/`. Those of steps that a run repeats, resumed or begun anew, are marked as void."""
 
     def __init__(self, folder: Path, first_step: int) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
-        self._writer = SummaryWriter(str(folder / "tensorboard"), purge_step=first_step or None)
+        # void from this step on: that of the last checkpoint does not come again
+        self._writer = SummaryWriter(str(folder / "tensorboard"), purge_step=first_step + 1)
 
     def write(self, row: Mapping[str, Any]) -> None:
         for name, value in tags(row).items():

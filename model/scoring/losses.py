@@ -18,7 +18,7 @@ from model.data.compose import Composer, Utterance, utterance_of
 from model.data.document import Document
 from model.data.draws import generator
 from model.data.packing import Piece, whole
-from model.data.patching import assign_patches
+from model.data.patching import BpeAlignedConfig, assign_patches, choose_policy
 from model.data.shards import ShardSet
 from model.data.sources import TrainingData
 from model.inference.trained import Trained
@@ -71,11 +71,16 @@ def measure_losses(trained: Trained, utterances: int, precision: Precision = "fp
     """The tables of a trained model on held-out speech of its own data.
 
     Raises:
-        ConfigError: it was trained on no speech or with a unit BPE (whose tokens span seconds unevenly), or nothing is held out.
+        ConfigError: it was trained on no speech, with a unit BPE (whose tokens span seconds unevenly) or with patches of text
+            tokens, or nothing is held out.
     """
     config = trained.config
     if config.data.unit_bpe:
         raise ConfigError("--losses wants single units, and this model was trained with a unit BPE")
+    if isinstance(choose_policy(config.patches, 1.0, generator(SEED, "patches")), BpeAlignedConfig):
+        raise ConfigError(
+            "--losses predicts windows of speech whose text is not known, and this model's patches begin where text tokens do"
+        )
     if not config.data.held_out:
         raise ConfigError("--losses wants held-out speech: train with data.held_out above 0")
     spoken = held_out_utterances(TrainingData(config.data), utterances)

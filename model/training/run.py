@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from model.data.lanes import LaneState, fixed_batches
+from model.data.lanes import LaneState, Stream, fixed_batches
 from model.data.loader import Loader, Placement
 from model.data.sources import TrainingData
 from model.monitor.counting import BatchCounter, Counts
@@ -68,6 +68,7 @@ class Run:
             ranks.gather(gemm_flops(ranks.device, dtype, size=8192 if ranks.device.type == "cuda" else 1024))
         )
         self._validation: list[Batch] | None = None
+        self._held_out: Stream | None = None
         self._loader: Loader | None = None
         self._saved_at = self._updates_before = 0
         self._feed: Feed | None = None
@@ -235,9 +236,9 @@ class Run:
         assert self.config.validation is not None
         count, world = self.config.validation.batches, self.ranks.world
         if self._validation is None:
-            stream = make_stream(self.config, self.corpus, "validation")
+            assert self._held_out is not None, "resume() opens the data"
             last = self.config.curriculum_steps or 0
-            batches = fixed_batches(stream, count, last) if count else []
+            batches = fixed_batches(self._held_out, count, last) if count else []
             mine = batches[self.ranks.rank :: world] or batches[:1]  # a rank without one goes along, uncounted
             self._validation = [place(batch, self.ranks.device) for batch in mine]
         totals = torch.zeros(4, dtype=torch.float64, device=self.ranks.device)
@@ -298,6 +299,8 @@ class Run:
         Raises:
             ConfigError: the run's data, model or settings are not what they were, or it must not be resumed.
         """
+        if self.config.validation is not None:  # what cannot be held out is said before a step is made
+            self._held_out = make_stream(self.config, self.corpus, "validation")
         facts = restore(self._checkpoints, self.config, self.corpus.fingerprint(), self._tensors(), self.ranks)
         states = None
         if facts is not None:

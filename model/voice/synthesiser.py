@@ -11,6 +11,7 @@ from typing import Protocol
 import numpy as np
 
 from model.data.shards import Sample, ShardSet
+from schemas.audio import SAMPLE_RATE
 from schemas.config import ConfigError
 from schemas.shards import on_the_grid
 
@@ -80,6 +81,14 @@ def _from_recording(sample: Sample, root: str | None, index: str) -> np.ndarray:
     if not wanted - sample.meta.hop <= len(audio) <= wanted:
         raise ConfigError(f"the recording {path} has not the length that sample {sample.meta.key} says")
     return np.pad(audio, (0, wanted - len(audio))).astype(np.float32)
+
+
+def at_16k(samples: np.ndarray, sample_rate: int) -> np.ndarray:
+    """A waveform at 16 kHz, float32: what boards, pages and recordings have. A vocoder may speak at another rate."""
+    import soxr
+
+    resampled: np.ndarray = samples if sample_rate == SAMPLE_RATE else soxr.resample(samples, sample_rate, SAMPLE_RATE)
+    return resampled.astype(np.float32)
 
 
 def sound_format(path: str | Path) -> str:

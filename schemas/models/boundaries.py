@@ -15,6 +15,8 @@ A patch ends where the score reaches `threshold`, once it has `min_size` units, 
 from __future__ import annotations
 
 import json
+import zipfile
+import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -115,7 +117,7 @@ class BoundaryTable:
                 )
         except FileNotFoundError as error:
             raise ConfigError(f"no boundaries at {path}", "fit some with `lst fit-boundaries`") from error
-        except (OSError, ValueError, KeyError, EOFError) as error:
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
             raise ConfigError(f"{path} holds no boundaries: {error}", "fit some with `lst fit-boundaries`") from error
 
 

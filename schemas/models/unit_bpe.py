@@ -32,6 +32,11 @@ class UnitBpe:
         """Units in each token."""
         self._units = [np.asarray([ord(c) - FIRST_CHARACTER for c in text], dtype=np.uint16) for text, _ in by_id]
 
+    @property
+    def num_units(self) -> int:
+        """Of the speech that it encodes. It has no token for another, and would leave one out."""
+        return int((self.lengths == 1).sum())
+
     @staticmethod
     def train(sequences: Iterable[np.ndarray], num_units: int, size: int) -> UnitBpe:
         """Learn `size` tokens (the paper: 1000) from unit sequences.
@@ -58,7 +63,10 @@ class UnitBpe:
         """
         if not Path(path).is_file():
             raise ConfigError(f"no unit BPE at {path}: train one with jobs/train_unit_bpe.py")
-        tokenizer = Tokenizer.from_file(str(path))
+        try:
+            tokenizer = Tokenizer.from_file(str(path))
+        except Exception as error:  # tokenizers raises bare ones
+            raise ConfigError(f"{path} is not a unit BPE that can be read: {error}") from error
         if any(
             not FIRST_CHARACTER <= ord(c) <= FIRST_CHARACTER + MAX_UNITS for text in tokenizer.get_vocab() for c in text
         ):

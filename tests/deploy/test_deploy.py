@@ -143,8 +143,8 @@ STUBS = {
     ".venv/bin/python": (
         'if [ "$1" = -c ]; then echo "asked" >> "$RECORD"; echo "${JOINED:-3}"; exit; fi\n'
         'echo "line $RAY_ADDRESS $*" >> "$RECORD"; echo "$RAY_AUTH_MODE ${RAY_AUTH_TOKEN:-}" >> "$RECORD.ray"\n'
-        'trap "echo told >> $RECORD; exit 75" TERM\n'
-        'if [ -n "${FAIL:-}" ]; then /bin/sleep 1; exit "$FAIL"; fi\n'
+        'trap "echo told >> $RECORD; exit 75" TERM; echo "listens" >> "$RECORD"\n'
+        'if [ -n "${FAIL:-}" ]; then until [ "$(wc -l < "$RECORD.ray")" -ge 4 ]; do /bin/sleep 0.1; done; exit "$FAIL"; fi\n'
         "for _ in $(seq 200); do sleep 0.1; done"
     ),
     "bin/srun": (
@@ -220,9 +220,8 @@ def test_slurms_ray_keeps_a_token_that_is_there(tmp_path: Path) -> None:
 def test_slurms_signal_reaches_the_line_and_the_job_goes_back_into_the_queue(tmp_path: Path) -> None:
     with started(tmp_path) as (process, record):
         deadline = time.monotonic() + 20
-        while "line " not in record.read_text() and time.monotonic() < deadline:
+        while "listens" not in record.read_text() and time.monotonic() < deadline:
             time.sleep(0.05)
-        time.sleep(0.3)
         process.send_signal(signal.SIGTERM)
         assert process.wait(timeout=30) == 75
     assert "told" in record.read_text().splitlines()

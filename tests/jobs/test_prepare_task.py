@@ -30,10 +30,11 @@ NAMES = RECORDINGS[:2]
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two recordings, a copy of one, a broken file, a silent one; a task over them; the spec of the training data."""
+    """Two recordings, two copies of one, a broken file, a silent one; a task over them; the spec of the training data."""
     folder = tmp_path_factory.mktemp("task")
     audio = make_corpus(folder / "task" / "audio", NAMES)
     (audio / "copy.flac").write_bytes((audio / NAMES[0]).read_bytes())
+    (audio / "other.flac").write_bytes((audio / NAMES[0]).read_bytes())
     (audio / "broken.flac").write_bytes((audio / NAMES[0]).read_bytes()[:5000])
     for name in ("silent", "silent too", "silent three"):
         soundfile.write(audio / f"{name}.wav", np.zeros(16_000), 16_000)
@@ -43,8 +44,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     spoken = {name: TaskSegment(text=text_of(audio, name), audio=f"audio/{name}") for name in texts}
     first, second = (spoken[name] for name in NAMES)
     copy = TaskSegment(text=first.text, audio="audio/copy.flac")
+    other = TaskSegment(text="something else", audio="audio/other.flac")
     items = [
-        TaskItem(id="good", group="g", prompt=first, endings=[second, copy], answer=1),
+        TaskItem(id="good", group="g", prompt=first, endings=[second, copy, other], answer=1),
         TaskItem(id="text", group="g", prompt=TaskSegment(text=""), endings=[TaskSegment(text=t) for t in "ab"], answer=0),
         TaskItem(
             id="bad", group="g", prompt=TaskSegment(text="quiet", audio="audio/silent.wav"),
@@ -118,6 +120,8 @@ def test_a_task_becomes_what_training_data_becomes(
         (key,) = (s.segment_id for s in order if uris[s.recording_id] == name)
         assert [edge for _, *span in segment.words or [] for edge in span] == patches[key]
     assert good.endings[1].units == good.prompt.units, "a copy of a file is what the file is"
+    assert good.endings[1].words == good.prompt.words
+    assert (good.endings[2].units, good.endings[2].words) == (good.prompt.units, None), "its text says other words"
 
     assert text.prompt.is_empty
     assert bad.prompt.units is None
@@ -125,6 +129,7 @@ def test_a_task_becomes_what_training_data_becomes(
     assert bad.endings[1].units == good.endings[0].units
     rejects = [json.loads(line) for line in (folder / "task" / "out.jsonl.rejects.jsonl").read_text().splitlines()]
     assert {(row["audio"], row["code"], tuple(row["items"])) for row in rejects} == {
+        ("audio/other.flac", "duplicate", ("good",)),
         ("audio/broken.flac", "decode_error", ("bad",)),
         ("audio/silent.wav", "no_speech", ("bad",)),
         ("audio/silent too.wav", "no_speech", ("mute",)),

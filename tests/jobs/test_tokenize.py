@@ -21,6 +21,7 @@ import psutil
 import pytest
 
 from jobs.cluster.places import base_folder, resolve
+from jobs.cluster.starting import STARTS
 from schemas import open_output
 from schemas.config import ConfigError
 from tests.jobs.small_corpus import (
@@ -33,6 +34,7 @@ from tests.jobs.small_corpus import (
     who_ran,
     write_spec,
 )
+from tests.ports import free_ports
 
 RAY = Path(sys.executable).parent / "ray"
 OF_THE_CLONE = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
@@ -168,17 +170,26 @@ def test_more_rejects_than_allowed_is_an_error_but_loses_nothing(folder: Path, t
 # a cluster ------------------------------------------------------------------------------------------------------------
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[str]:
     """A Ray head node of our own on loopback, stopped by its process id; the address of its job server."""
-    temporary = tempfile.mkdtemp(prefix="r", dir="/tmp")  # socket paths must stay short
-    port = free_port()
+    for _ in range(STARTS):
+        temporary = tempfile.mkdtemp(prefix="r", dir="/tmp")  # socket paths must stay short
+        process, port, agent = start_head(temporary)
+        try:
+            if listens(port, process, 90):
+                listens(agent, process, 60)  # which starts the jobs: Ray gives it ten seconds after the first of them
+                yield f"http://127.0.0.1:{port}"
+                return
+        finally:
+            end(process)
+            shutil.rmtree(temporary, ignore_errors=True)
+    raise AssertionError("ray start did not come up")
+
+
+def start_head(temporary: str) -> tuple[subprocess.Popen[bytes], int, int]:
+    """`ray start`, the port of its job server, and that of its agent."""
+    own, client, port, agent = free_ports(4)
     environment = {
         **OF_THE_CLONE,
         "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",  # jobs run the python found here
@@ -186,30 +197,32 @@ def cluster() -> Iterator[str]:
         "RAY_AUTH_MODE": "disabled",
     }
     command = [str(RAY), "start", "--head", "--block", "--num-cpus=2", "--node-ip-address=127.0.0.1"]
-    command += [f"--port={free_port()}", f"--ray-client-server-port={free_port()}", "--dashboard-host=127.0.0.1"]
-    command += [f"--dashboard-port={port}", f"--dashboard-agent-listen-port={free_port()}", f"--temp-dir={temporary}"]
+    command += [f"--port={own}", f"--ray-client-server-port={client}", "--dashboard-host=127.0.0.1"]
+    command += [f"--dashboard-port={port}", f"--dashboard-agent-listen-port={agent}", f"--temp-dir={temporary}"]
     process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    try:
-        wait_for_port(port, process)
-        yield f"http://127.0.0.1:{port}"
-    finally:
+    return process, port, agent
+
+
+def end(process: subprocess.Popen[bytes]) -> None:
+    """With all that it has started."""
+    if process.poll() is None:
         family = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
         process.terminate()
         _, alive = psutil.wait_procs(family, timeout=30)
         for member in alive:
             member.kill()
-        process.wait()
-        shutil.rmtree(temporary, ignore_errors=True)
+    process.wait()
 
 
-def wait_for_port(port: int, process: subprocess.Popen[bytes]) -> None:
-    deadline = time.monotonic() + 90
+def listens(port: int, process: subprocess.Popen[bytes], seconds: float) -> bool:
+    """Waits until somebody does at this port, or the process has ended."""
+    deadline = time.monotonic() + seconds
     while time.monotonic() < deadline and process.poll() is None:
         with socket.socket() as probe:
             if probe.connect_ex(("127.0.0.1", port)) == 0:
-                return
+                return True
         time.sleep(0.5)
-    raise AssertionError("ray start did not come up")
+    return False
 
 
 def test_ray_job_submit_gives_the_same_bytes_and_runs_the_submitted_checkout(

@@ -91,3 +91,9 @@ def test_the_command_writes_figures_and_a_picture(run: Path, capsys: pytest.Capt
     assert (run / "out" / "embeddings.png").stat().st_size > 1000
     assert "untrained" in capsys.readouterr().out
     assert embeddings.main([*command, "--occurrences", "5000"]) == 2
+
+
+def test_one_patch_of_a_word_is_not_compared() -> None:
+    words = WordVectors(texts=["alpha", "beta", "gamma"], vectors=np.eye(3, dtype=np.float32))
+    with pytest.raises(ConfigError, match="--occurrences 1 leaves nothing"):
+        choose(words, 25, 1, 4)

@@ -176,3 +176,24 @@ def test_a_prompt_of_text_is_what_training_saw(trained: Trained) -> None:
     composer: Composer = trained.composer()
     generator = Generator.of(trained)
     assert composer.text("the and of", "x").ids.tolist()[:-1] == generator.text_prompt("the and of")
+
+
+def test_a_file_of_units_that_is_none_is_a_sentence(tmp_path: Path) -> None:
+    (tmp_path / "empty.npy").touch()
+    np.savez(tmp_path / "several.npz", a=np.arange(3))
+    (tmp_path / "several.npz").rename(tmp_path / "several.npy")
+    (tmp_path / "cut.npy").write_bytes((tmp_path / "several.npy").read_bytes()[:100])
+    for name in ("empty.npy", "several.npy", "cut.npy"):
+        given = generate.make_parser().parse_args(["--checkpoint", "x", "--speech", str(tmp_path / name)])
+        with pytest.raises(ConfigError, match=name):
+            generate.read_prompts(given, 25.0)
+
+
+def test_a_run_that_was_evaluated_while_it_trained_is_fine_tuned(
+    trained: Trained, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`finetune` does not evaluate, and refused every run that did."""
+    evaluated = trained.config.with_updates(evaluation={"every_steps": 5})
+    monkeypatch.setattr("model.inference.trained.load_trained", lambda _: replace(trained, config=evaluated))
+    config = finetune_config("run", kind="asr", data="index.json", steps=2, output_dir="out", lr=1e-3, seed=1)
+    assert config.evaluation is None

@@ -125,6 +125,10 @@ def test_files_of_something_else_are_a_sentence(tmp_path: Path) -> None:
     np.savez(tmp_path / "other.npz", a=np.zeros(3))
     with pytest.raises(ConfigError, match="holds no boundaries"):
         BoundaryTable.load(tmp_path / "other.npz")
+    whole = (tmp_path / "other.npz").read_bytes()
+    (tmp_path / "cut.npz").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(ConfigError, match="holds no boundaries"):
+        BoundaryTable.load(tmp_path / "cut.npz")
     table, _ = table_of("words")
     with pytest.raises(ConfigError, match="fitted over 12"):
         table.score(np.asarray([12]))

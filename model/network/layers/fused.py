@@ -8,6 +8,9 @@ of the cache, J vectors that read the same keys.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 
 try:  # transformers wants every library that exported code imports, unless it is tried; nobody gets here without this one
@@ -19,7 +22,15 @@ FAST = {"reassoc", "contract", "arcp", "nsz", "afn"}
 """Sums in any order; infinities stay what they are."""
 
 
-@numba.njit(cache=True, fastmath=FAST, nogil=True)
+def _compiled(function: Callable[..., Any]) -> Any:
+    """Kept beside the code or in the user's cache; where neither can be written to, compiled by each process."""
+    try:
+        return numba.njit(cache=True, fastmath=FAST, nogil=True)(function)
+    except RuntimeError:  # "no locator available": a machine that is read-only
+        return numba.njit(fastmath=FAST, nogil=True)(function)
+
+
+@_compiled
 def _norm(x_D: np.ndarray, gain_D: np.ndarray, eps: float) -> np.ndarray:
     total = np.float32(0)
     for i in range(len(x_D)):
@@ -29,7 +40,7 @@ def _norm(x_D: np.ndarray, gain_D: np.ndarray, eps: float) -> np.ndarray:
     return normed_D
 
 
-@numba.njit(cache=True, fastmath=FAST, nogil=True)
+@_compiled
 def _add_product(weight_ED: np.ndarray, x_D: np.ndarray, out_E: np.ndarray) -> None:
     """out += W x, four rows at a time, so that x is read once for them."""
     rows, width = weight_ED.shape
@@ -54,7 +65,7 @@ def _add_product(weight_ED: np.ndarray, x_D: np.ndarray, out_E: np.ndarray) -> N
         out_E[row] += total
 
 
-@numba.njit(cache=True, fastmath=FAST, nogil=True)
+@_compiled
 def _attend(
     q_K: np.ndarray, keys_KT: np.ndarray, values_TK: np.ndarray, used: int, scale: float, out_K: np.ndarray
 ) -> None:
@@ -78,7 +89,7 @@ def _attend(
             out_K[k] += p * value_K[k]
 
 
-@numba.njit(cache=True, fastmath=FAST, nogil=True)
+@_compiled
 def block_step(
     x_D: np.ndarray,
     weights: tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray],
@@ -126,7 +137,7 @@ def block_step(
     return y_D
 
 
-@numba.njit(cache=True, fastmath=FAST, nogil=True)
+@_compiled
 def cross_step(
     x_JD: np.ndarray,
     weights: tuple[np.ndarray, np.ndarray, np.ndarray],

@@ -47,6 +47,22 @@ def test_norwegian_is_a_language(texts: int, tmp_path: Path) -> None:
     assert load_config(PipelineSpec, tmp_path / "spec.yaml").stages.transcripts.language == "no"
 
 
+def test_a_line_break_in_a_name_stays_in_the_name(tmp_path: Path) -> None:
+    guess = Guess(
+        layout="manifest",
+        sign="a\nb: 1",
+        recordings=1,
+        texts=1,
+        utterances=0,
+        words=0,
+        languages=(),
+        manifest="a\nb.csv",
+    )
+    text(tmp_path / "spec.yaml", spec_text(f"{tmp_path}/c\u2028'd", "n", guess))
+    source = load_config(PipelineSpec, tmp_path / "spec.yaml").source
+    assert (source.uri, source.manifest) == (f"{tmp_path}/c\u2028'd", "a\nb.csv")
+
+
 def test_a_text_beside_every_recording_is_noticed_and_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for number in range(3):
         voice(tmp_path / f"2024/{number}.wav", number, format="WAV")

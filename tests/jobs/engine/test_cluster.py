@@ -5,19 +5,19 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import psutil
 import pytest
 
 from tests.jobs.small_corpus import ROOT, contents, document, make_centroids, make_corpus, write_spec
+from tests.ports import free_ports
 
 
 def wait_for(what: Callable[[], object], process: subprocess.Popen[bytes], seconds: float = 240) -> None:
@@ -67,14 +67,6 @@ EMPTY_LISTS = (
 """What else an autoscaler's configuration must have."""
 LOOPBACK = "127.0.0.1"
 STARTS = 3
-
-
-def free_ports(count: int) -> list[int]:
-    with ExitStack() as stack:
-        taken = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for one in taken:
-            one.bind((LOOPBACK, 0))
-        return [one.getsockname()[1] for one in taken]
 
 
 def autoscaling(address: str, most: int) -> dict[str, object]:

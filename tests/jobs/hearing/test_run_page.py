@@ -158,3 +158,33 @@ def test_a_run_speaks_by_its_evaluations_voice_unless_another_is_asked_for(
     given.device = given.dtype = "auto"
     synthesise: Any = report.open_speaker(given, "run").synthesise
     assert synthesise == voice
+
+
+def test_a_step_that_was_left_out_takes_no_curve_away() -> None:
+    """`non_finite: skip` leaves rows whose losses are no numbers."""
+    rows = [*ROWS, {"step": 4, "loss_text": math.nan, "loss_speech": math.inf}]
+    curve = curve_of(rows, "loss_text", "a", "b")
+    assert curve is not None
+    assert curve.steps.tolist() == [1, 2, 3]
+    assert curve_of(rows[3:], "loss_text", "a", "b") is None
+    sentence = speech_expectation([{"validation_loss_speech": 1.0, "loss_speech": 1.0}, {"loss_speech": math.nan}], 100)
+    assert sentence is not None
+    assert "nan" not in sentence
+
+
+def test_of_a_model_that_diverged_no_words_are_expected() -> None:
+    sentence = speech_expectation([{"validation_loss_speech": math.nan, "loss_speech": 1.0}], 100)
+    assert sentence is not None
+    assert "Expect words" not in sentence
+    assert "diverged" in sentence
+
+
+def test_a_task_of_steps_that_are_not_shown_takes_no_page_away(tmp_path: Path) -> None:
+    """It was taken out of the configuration again after a few evaluations."""
+    score = {"direction": "S->S", "normalisation": "sum", "value": 0.5, "low": 0.25, "high": 0.75, "items": 8}
+    for step in range(1, 31):
+        tasks = ["kept", "dropped"] if step == 2 else ["kept"]
+        accuracies = [TaskAccuracy(task=task, **score) for task in tasks]
+        write_evaluation(tmp_path, Evaluation(step=step, accuracies=accuracies, samples=[], seconds=1.0))
+    run = RunFacts(label="run", facts=(), rows=ROWS, expectation=None, evaluations=evaluations(tmp_path))
+    assert "<td>dropped S-&gt;S</td><td>8</td>" in render_run("t", [run], [], 640, ["#000000"], "cmd")

@@ -95,3 +95,7 @@ def test_a_browser_shows_what_the_model_says(server: ThreadingHTTPServer, tmp_pa
     assert "Talk to a &lt;model&gt;" in done.stdout
     assert "Once and then" in done.stdout
     assert "Expect babble." in done.stdout
+
+
+def test_a_length_that_is_none_is_answered(server: ThreadingHTTPServer) -> None:
+    assert ask(server, "POST", "/continue?text=a", **{"Content-Length": "many"})[0] == 404

@@ -5,7 +5,7 @@ import time
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
-from types import MappingProxyType
+from types import MappingProxyType, SimpleNamespace
 
 import numpy as np
 import pytest
@@ -148,7 +148,7 @@ def make(tmp_path: Path, loads: Mapping[str, Load] = MappingProxyType({}), **opt
     return store, shown
 
 
-def test_a_line_says_done_rate_rejects_busy_and_time_left(tmp_path: Path) -> None:
+def test_a_line_says_done_rate_rejects_busy_and_time_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Busy is who has work now, not what was committed: a partition of half an hour is at work for minutes before it is."""
     loads: dict[str, Load] = {}
     store, shown = make(tmp_path, loads)
@@ -165,8 +165,11 @@ def test_a_line_says_done_rate_rejects_busy_and_time_left(tmp_path: Path) -> Non
     shown.heard([commit("cheap", "a", 0.5, {"too_short": 2})])
     assert "time left not known yet: first each stage must finish a partition" in shown.line()
     shown.heard([commit("dear", "a", 1.5)])
-    shown._since = time.monotonic() - 1.0
-    line = shown.line()
+    now = time.monotonic()
+    shown._since = now - 1.0
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "time", SimpleNamespace(monotonic=lambda: now))  # which does not go on meanwhile
+        line = shown.line()
     assert line.startswith("50% done: cheap 1/2, dear 1/2; ")
     assert "rejected 2 too_short" in line
     assert "busy cheap-pool 50% of 1, dear-pool 100% of 2" in line

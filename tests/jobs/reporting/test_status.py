@@ -3,14 +3,15 @@
 import json
 import random
 import shutil
-import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import fsspec
 import pytest
 
+from jobs.reporting import status
 from jobs.reporting.state import format_state, read_state
 from jobs.reporting.status import main
 from jobs.runtime.drive import prepare, run_in_process
@@ -168,14 +169,21 @@ def test_the_same_through_any_url_and_as_json(half: Plan, remote: str, capsys: p
     assert here["recent"] == there["recent"]
 
 
-def test_watching_ends_with_the_run(half: Plan, capsys: pytest.CaptureFixture[str]) -> None:
+def test_watching_ends_with_the_run(
+    half: Plan, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     lease = Lease(half.store, "tokenize_audio --config x.yaml")
     lease.acquire()
+    pauses: list[float] = []
 
-    timer = threading.Timer(0.6, lease.release)
-    timer.start()
+    def pause(seconds: float) -> None:
+        pauses.append(seconds)
+        if len(pauses) == 3:
+            lease.release()
+
+    monkeypatch.setattr(status, "time", SimpleNamespace(sleep=pause))
     assert main([half.spec.output, "--watch", "0.2", "--as-json"]) == 0
-    timer.join()
+    assert pauses == [0.2] * 3
     states = [json.loads(line)["state"] for line in capsys.readouterr().out.splitlines()]
     assert states[0] == "running"
     assert states[-1] == "stopped"

@@ -228,7 +228,7 @@ def test_a_row_that_kills_its_worker_is_found_and_rejected(
     honest = isolation.Child.__init__
     monkeypatch.setattr(isolation.Child, "__init__", lambda *args: (started.append(1), honest(*args))[1])
     limits = isolation.Limits(
-        seconds=lambda audio: 2.0 if how == "hang" else 60.0, most_bytes=600 * 2**20 if how == "fill" else 0
+        seconds=lambda audio: 5.0 if how == "hang" else 60.0, most_bytes=600 * 2**20 if how == "fill" else 0
     )
     result = isolation.run_isolated(spec, CrashingStage(), tables, attempts=2, limits=limits, build=build_crashing)
     assert len(started) == processes

@@ -193,7 +193,7 @@ def test_a_segment_that_kills_who_writes_it_is_rejected_and_its_neighbours_are_i
     tables_only: PipelineSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str, code: str | None
 ) -> None:
     """After two deaths, samples are made in processes of their own; what dies there once and not again is no reject."""
-    pool = Resources(timeout_minutes=0.05 if how == "hang" else 5, timeout_factor=0)
+    pool = Resources(timeout_minutes=0.1 if how == "hang" else 5, timeout_factor=0)
     shutil.copytree(tables_only.output, tmp_path / "out")
     spec = tables_only.model_copy(update={"output": str(tmp_path / "out"), "resources": {"shards": pool}})
     plan = make_plan(spec)

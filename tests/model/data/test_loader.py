@@ -311,3 +311,35 @@ def test_sources_name_what_does_not_fit(config: TrainConfig, tmp_path: Path) -> 
     document["sources"][1]["data"] = str(tmp_path / "nowhere" / "index.json")
     with pytest.raises(ShardError, match=r"cannot read the shard index .*nowhere"):
         TrainingData(type(config.data).model_validate(document))
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_patch_larger_than_a_batch_is_a_sentence(config: TrainConfig, workers: int) -> None:
+    """From a worker too, whose errors come with its traceback."""
+    document = config.model_dump()
+    document["patches"] = {"policy": "static", "size": 1000}
+    document["packing"] = {"elements": 40, "latents": 40, "min_piece": 4}
+    wide = type(config).model_validate(document)
+    loader = Loader(make_stream(wide, TrainingData(wide.data), "train"), Placement(0, 1, 1, wide.data.lanes, workers))
+    try:
+        with pytest.raises(
+            UserError, match=r"^a patch of document \S+ does not fit .*: raise packing.elements$"
+        ) as caught:
+            list(iter(loader.step, None))
+    finally:
+        loader.close()
+    assert caught.value.code == ExitCode.CONFIGURATION
+
+
+def test_a_source_of_which_nothing_can_be_held_out_is_said(config: TrainConfig, tmp_path: Path) -> None:
+    """One recording of two minutes is one sample: training on it ended in a traceback after its first step."""
+    from tests.synthetic_shards import write_speech_shards
+
+    document = config.data.model_dump()
+    document["sources"] = [
+        {"kind": "speech", "data": str(write_speech_shards(tmp_path, [1], num_units=40)), "weight": 1}
+    ]
+    corpus = TrainingData(type(config.data).model_validate(document))
+    assert corpus.sources(1, "train")[0].order.total == 1
+    with pytest.raises(ConfigError, match=r"has 1 samples .*set data.held_out: 0"):
+        corpus.sources(1, "validation")

@@ -186,3 +186,8 @@ def test_text_needs_no_alignment() -> None:
         latent_id, closed = assign_patches(policy(name), document, 0.0, np.random.default_rng(0))
         assert latent_id.tolist() == [0, 1, 2]
         assert closed.all()
+
+
+def test_speech_without_words_needs_no_character_times() -> None:
+    """A segment in which nobody speaks ended a run of BPE-aligned patches."""
+    assert patches(parse(policy="bpe_aligned", max_size=9), speech("sss", "|..")) == ("|..", "...")

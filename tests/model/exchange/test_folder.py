@@ -8,12 +8,14 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import fsspec
 import pytest
 import torch
 import yaml
+from huggingface_hub.utils import filter_repo_objects
 
 from model.data.patching import OnlinePatcher
 from model.exchange.remote import push
@@ -24,6 +26,7 @@ from model.network.vocabulary import BOS, EOS, SPEECH_MARK, TEXT_MARK
 from model.train import main as train
 from model.training.config import load_train_config
 from model.training.loop import train as run_training
+from model.transfer import finetune_config
 from schemas.errors import ConfigError, DataError
 from tests.fake_hub import fake_hub
 from tests.model.training.training_runs import parsed, run_document, write_data
@@ -236,3 +239,38 @@ def test_a_hub_that_does_not_take_it_is_a_sentence(tmp_path: Path) -> None:
 def test_a_runs_folder_is_its_configuration(place: Path) -> None:
     config = load_train_config(place / "run", ["seed=9"])
     assert (config.output_dir, config.seed) == (str(place / "run"), 9)
+
+
+def test_a_moved_run_is_planned_and_fine_tuned_with_its_own_tokenizer(
+    place: Path, moved: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert train([str(moved), "--dry-run"]) == 0
+    assert "text tokens" in capsys.readouterr().out
+    assert not Path("/gone").exists(), "another tokenizer is trained where the run's own was"
+    index = str(place / "data" / "speech" / "index.json")
+    config = finetune_config(str(moved), kind="asr", data=index, steps=5, output_dir="asr", lr=1e-3, seed=1)
+    assert config.data.tokenizer.path == str(moved / "tokenizer.json")
+
+
+def test_a_hub_gets_all_of_an_export_and_nothing_else(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    export_run(load_trained(place / "run"), tmp_path, dtype="fp32", shard_bytes=100_000, license="")
+    written = {path.name for path in tmp_path.iterdir()}
+    assert len(list(tmp_path.glob("*.safetensors"))) > 1
+    for name in ("notes.txt", "checkpoints/step-00000001/shard-1.safetensors", "run.py"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    sent: list[str] = []
+
+    class Hub:
+        def create_repo(self, *_: Any, **__: Any) -> None: ...
+
+        def upload_folder(self, folder_path: str, allow_patterns: list[str] | None = None, **_: Any) -> Any:
+            files = [str(path.relative_to(folder_path)) for path in Path(folder_path).rglob("*") if path.is_file()]
+            sent.extend(filter_repo_objects(files, allow_patterns=allow_patterns))
+            return SimpleNamespace(commit_url="url")
+
+    monkeypatch.setattr("huggingface_hub.HfApi", Hub)
+    assert push(tmp_path, "me/tiny", private=True) == "url"
+    assert set(sent) == written

@@ -15,6 +15,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from model.exchange.hf import export, export_llama, init_from, load, write_weights
 from model.network.lst import build_model
 from model.network.vocabulary import NUM_SPECIAL, Vocabulary
+from schemas.errors import DataError
 from tests.model.network.cases import VOCABULARY, document_of, make_batch, make_document, plain_config, small_config
 
 
@@ -174,3 +175,21 @@ def test_a_full_disk_is_an_error_of_the_disk(tmp_path: Path) -> None:
         signal.signal(signal.SIGXFSZ, ignored)
     assert raised.value.filename == str(tmp_path / "model.safetensors")
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("fault", ["missing", "a tensor less", "another shape", "no index"])
+def test_weights_that_are_not_those_of_the_model_are_a_sentence(fault: str, tmp_path: Path) -> None:
+    """As a copy that broke off leaves them."""
+    model = build_model(plain_config(), seed=4)
+    export(model, tmp_path)
+    weights = dict(model.state_dict())
+    name = next(iter(weights))
+    if fault == "missing":
+        (tmp_path / "model.safetensors").unlink()
+    elif fault == "no index":
+        (tmp_path / "model.safetensors.index.json").write_text("{")
+    else:
+        weights[name] = weights[name][1:]
+        write_weights(tmp_path, {k: v for k, v in weights.items() if fault == "another shape" or k != name})
+    with pytest.raises(DataError, match=str(tmp_path)):
+        load(tmp_path)

@@ -200,3 +200,23 @@ def test_packed_weights_give_the_same_logits(config_name: str, dtype: torch.dtyp
     torch.testing.assert_close(packed, plain, rtol=tolerance, atol=tolerance)
     full = model.logits(make_batch([document_of(prompts[0])]))[-1].detach()
     torch.testing.assert_close(packed[0], full, rtol=tolerance, atol=tolerance)
+
+
+@pytest.mark.parametrize(
+    ("to", "limits"), [("text", {"max_units": 0, "max_tokens": 5}), ("speech", {"max_units": 5, "max_tokens": 0})]
+)
+def test_a_forced_modality_heeds_its_own_limit_alone(to: Wish, limits: dict[str, int]) -> None:
+    """A text model's evaluations allow 0 units, for it has none; its texts were empty."""
+    owner = make_generator(CONFIGS["lst"])
+    results = owner.generate(prompts_of(owner) * 3, to, Sampling(seed=1), **limits)
+    assert all(modalities(result) <= {to} for result in results)
+    assert max(sum(len(ids) for _, ids in result.spans) for result in results) == 5
+
+
+@pytest.mark.parametrize("temperature", [0, 1])
+def test_a_model_that_diverged_is_named(temperature: float) -> None:
+    owner = make_generator(CONFIGS["plain"])
+    with torch.no_grad():
+        next(owner.model.parameters()).fill_(torch.nan)
+    with pytest.raises(ConfigError, match="likelihoods are no numbers"):
+        owner.generate([owner.text_prompt("ab")], "text", Sampling(temperature=temperature), **LIMITS)

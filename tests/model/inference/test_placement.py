@@ -10,6 +10,7 @@ import torch
 from model.data.patching import StaticConfig
 from model.inference.placement import checked_device, open_trained
 from model.inference.session import Session
+from model.inference.trained import run_folder
 from model.network.vocabulary import BOS
 from model.train import main
 from schemas.errors import ConfigError
@@ -35,3 +36,14 @@ def test_bf16_gives_what_fp32_gives_to_its_precision(tmp_path: Path) -> None:
         prompt = session.prefill([[BOS, 4, *range(units, units + 9)]])
         logits.append(torch.cat([prompt, session.feed([units + 3])]).float())
     torch.testing.assert_close(logits[1], logits[0], rtol=0.1, atol=0.1)
+
+
+def test_the_run_of_a_checkpoint_is_found_from_within(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    checkpoint = tmp_path / "run" / "checkpoints" / "step-00000002"
+    checkpoint.mkdir(parents=True)
+    (checkpoint / "checkpoint.json").write_text("{}")
+    monkeypatch.chdir(checkpoint)
+    assert run_folder(".") == tmp_path / "run"
+    monkeypatch.chdir(checkpoint.parent)
+    assert run_folder(checkpoint.name) == tmp_path / "run"
+    assert run_folder("..") == Path("..")

@@ -50,6 +50,22 @@ def test_tensorboard_reads_back_numbers_and_sounds(tmp_path: Path) -> None:
     assert [event.step for event in events.Audio("said/0")] == [2]
 
 
+@pytest.mark.parametrize("done", [0, 3])
+def test_tensorboard_shows_each_step_of_an_interrupted_run_once(done: int, tmp_path: Path) -> None:
+    """Killed at step 5 and gone on with after step 3, which was gone from the board, or before the first checkpoint."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    for first, last in ((0, 5), (done, 6)):
+        board = TensorBoard(tmp_path, first)
+        for step in range(first + 1, last + 1):
+            board.write({"step": step, "loss": float(step)})
+        board.close()
+        time.sleep(1.1)  # files are read in the order of their names, which have seconds in them
+    events = EventAccumulator(str(tmp_path / "tensorboard"))
+    events.Reload()
+    assert [event.step for event in events.Scalars("loss/loss")] == [1, 2, 3, 4, 5, 6]
+
+
 def test_the_offline_folder_of_wandb_reads_back(tmp_path: Path) -> None:
     """One run, gone on with after an interruption: one id, every number, the sound, and what was configured."""
     pytest.importorskip("wandb")

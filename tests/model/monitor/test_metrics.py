@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from model import plots
 from model.monitor.metrics import Metrics, gemm_flops, read_rows, summary, truncate
 from model.monitor.rows import bits_per_second
 
@@ -74,3 +75,15 @@ def test_plots_of_several_runs(tmp_path: Path) -> None:
     done = subprocess.run([*command, str(tmp_path / "c")], capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert "metrics.jsonl does not exist" in done.stderr
+
+
+def test_runs_of_one_name_are_all_drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of `a/seed-1` and `b/seed-1` one was drawn."""
+    for name in ("a/seed-1", "b/seed-1", "c"):
+        (tmp_path / name).mkdir(parents=True)
+        (tmp_path / name / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows_of(3)))
+    monkeypatch.chdir(tmp_path)
+    drawn: list[str] = []
+    monkeypatch.setattr(plots, "plot", lambda runs, *_: drawn.extend(runs))
+    assert plots.main(["a/seed-1", "b/seed-1/", "c", "c/metrics.jsonl", "--out", "out.png"]) == 0
+    assert drawn == ["a/seed-1", "b/seed-1/", "c", "c/metrics.jsonl"]

@@ -133,6 +133,9 @@ def test_what_is_no_unit_bpe_is_refused(tmp_path: Path) -> None:
         UnitBpe.load(tmp_path / "none.json")
     with pytest.raises(ConfigError, match="at least as many tokens"):
         UnitBpe.train([np.arange(5)], num_units=5, size=4)
+    (tmp_path / "cut.json").write_text("{")
+    with pytest.raises(ConfigError, match="not a unit BPE that can be read"):
+        UnitBpe.load(tmp_path / "cut.json")
     Tokenizer(BPE({"a": 0}, [])).save(str(tmp_path / "text.json"))
     with pytest.raises(ConfigError, match="not one of speech units"):
         UnitBpe.load(tmp_path / "text.json")
@@ -156,3 +159,13 @@ def test_a_run_over_bpe_units_reads_the_same_seconds_of_speech(tmp_path: Path) -
         spoken.append((corpus.speech_seconds(make_batch([whole], "static1")), int(whole.is_unit.sum())))
     assert spoken[0][0] == pytest.approx(spoken[1][0])
     assert spoken[1][1] < spoken[0][1]
+
+
+def test_a_unit_bpe_of_another_codebook_is_refused(tmp_path: Path) -> None:
+    """It has no token for units beyond its own, and left them out of the documents without a word."""
+    write_data(tmp_path)
+    UnitBpe.train([np.arange(20)], 20, 30).save(tmp_path / "bpe.json")
+    document = run_document(tmp_path, tmp_path / "run")
+    document["data"]["unit_bpe"] = str(tmp_path / "bpe.json")
+    with pytest.raises(ConfigError, match="learned over 20 units, and the speech here has 40"):
+        TrainingData(parsed(document, tmp_path / "run.yaml").data)

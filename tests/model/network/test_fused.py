@@ -7,6 +7,7 @@ from unittest.mock import patch
 import numpy as np
 import pytest
 import torch
+from numba.core import caching
 
 from model.inference.session import Session
 from model.network import stepping
@@ -55,3 +56,13 @@ def test_what_is_not_for_it_is_left_to_torch() -> None:
         state = Session(build_model(config, 3).to(dtype), policy("static"), rows).state
         assert isinstance(state, LSTState)
         assert all(isinstance(block, stepping.BlockSteps) for block in state.decoder.layers.blocks)
+
+
+def test_where_nothing_can_be_kept_a_process_compiles_for_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a machine that is read-only, generation ended in a traceback."""
+    monkeypatch.setattr(caching.CacheImpl, "_locator_classes", [])
+
+    def double(x: float) -> float:
+        return 2 * x
+
+    assert fused._compiled(double)(3.0) == 6.0

@@ -13,7 +13,8 @@ from model.data.compose import utterance_of
 from model.data.shards import ShardSet
 from model.inference.patching import Patching
 from model.network.vocabulary import SPEECH_MARK
-from model.scoring.losses import Losses, describe, tables
+from model.scoring.losses import Losses, describe, measure_losses, tables
+from schemas.config import ConfigError
 from tests.model.network.cases import VOCABULARY, policy
 from tests.model.scoring.scoring_cases import SECONDS, Bigram, scorer
 from tests.synthetic_shards import write_speech_shards
@@ -46,3 +47,11 @@ def test_tables_add_up_to_the_loss_and_a_bigram_needs_one_unit(tmp_path: Path, n
     assert found.context_value["2.5 s"] != pytest.approx(0, abs=1e-4)
     assert "place in patch" not in describe(found), "this model is a plain one"
     assert "silence" in describe(found)
+
+
+def test_patches_of_text_tokens_are_refused() -> None:
+    """Windows of speech have no text; the sentence was that the shards lack character times, with a traceback."""
+    data = SimpleNamespace(unit_bpe=None, held_out=0.1)
+    trained: Any = SimpleNamespace(config=SimpleNamespace(data=data, patches=policy("bpe_aligned")))
+    with pytest.raises(ConfigError, match="patches begin where text tokens do"):
+        measure_losses(trained, 3)

@@ -184,9 +184,9 @@ def test_loader_workers_end_with_their_trainer(number: signal.Signals, data: Pat
         assert len(workers) >= 2
         for process in [*workers, trainer] if number == signal.SIGINT else [trainer]:
             process.send_signal(number)
-        assert ranks.wait(20) == [75 if number == signal.SIGINT else -number], ranks.output()
+        assert ranks.wait(60) == [75 if number == signal.SIGINT else -number], ranks.output()
         assert "Traceback" not in ranks.output()
-        _, alive = psutil.wait_procs(workers, timeout=5)
+        _, alive = psutil.wait_procs(workers, timeout=30)
         assert not alive
     steps = len(read_rows(tmp_path / "run" / "metrics.jsonl"))
     saved = [step for step, _ in checkpoints(tmp_path / "run" / "checkpoints")]
@@ -207,8 +207,8 @@ def test_torchrun_ends_with_all_its_ranks(number: signal.Signals, data: Path, tm
     family = psutil.Process(agent.pid).children(recursive=True)
     assert len(family) >= 4, "two ranks and a loader each"
     agent.send_signal(number)
-    agent.wait(30)
-    _, alive = psutil.wait_procs(family, timeout=15)
+    agent.wait(60)
+    _, alive = psutil.wait_procs(family, timeout=60)
     for process in alive:
         process.kill()
     assert not alive

@@ -6,7 +6,6 @@ import contextlib
 import copy
 import multiprocessing
 import os
-import socket
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -18,6 +17,7 @@ import yaml
 from model.monitor.metrics import read_rows
 from model.training.config import TrainConfig, load_train_config
 from model.training.storage.stores import LocalCheckpoints
+from tests.ports import free_ports
 from tests.synthetic_shards import write_speech_shards, write_text_shards
 
 STACK = {"num_heads": 2, "rope_theta": 5.0e5}
@@ -135,9 +135,7 @@ class Ranks:
 
     def __init__(self, config: Path, world: int = 1, overrides: Sequence[str] = ()) -> None:
         self.log = config.with_suffix(".log")
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
+        (port,) = free_ports(1)
         shared = (world, port, [str(config), *overrides], str(self.log), dict(os.environ))
         self.processes = [_context.Process(target=_rank, args=(rank, *shared)) for rank in range(world)]
         for process in self.processes:

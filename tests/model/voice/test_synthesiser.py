@@ -1,13 +1,21 @@
 """Sound as files: what the suffix says, and a sentence where a disk is full."""
 
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
+import fsspec
 import numpy as np
 import pytest
 import soundfile
 
+from model.data.shards import ShardSet
+from model.data.sources import DataConfig, UnitFacts
+from model.voice.options import add_speaking_arguments, open_synthesiser
 from model.voice.synthesiser import write_wav
+from schemas.commands.cli import Parser
 from schemas.errors import UserError
+from tests.synthetic_shards import write_speech_shards
 
 RATE = 16_000
 
@@ -29,3 +37,28 @@ def test_what_cannot_be_written_is_said(tmp_path: Path) -> None:
     full.symlink_to("/dev/full")
     with pytest.raises(OSError, match=r"No space left.*full\.wav"):
         write_wav(full, np.zeros(RATE, np.float32), RATE)
+
+
+def test_a_voice_of_remote_shards_is_copied_to_where_the_run_keeps_its_copies(tmp_path: Path) -> None:
+    """Without a copy an evaluation while training, which speaks, could not begin on shards of an object storage."""
+    index = write_speech_shards(tmp_path / "speech", [3], num_units=20, audio=True)
+    store = fsspec.filesystem("memory")
+    for path in index.parent.iterdir():
+        store.pipe(f"/voice/{path.name}", path.read_bytes())
+    shards = ShardSet(str(index)).index
+    data = DataConfig.model_validate(
+        {
+            "sources": [{"kind": "speech", "data": "memory://voice/index.json", "weight": 1.0}],
+            "tokenizer": {"path": "unread"},
+            "cache_dir": str(tmp_path / "cache"),
+        }
+    )
+    trained: Any = SimpleNamespace(
+        units=UnitFacts(num_units=shards.num_units, hop=shards.hop, cards=shards.cards),
+        config=SimpleNamespace(data=data),
+    )
+    parser = Parser("")
+    add_speaking_arguments(parser)
+    voice = open_synthesiser(parser.parse_args([]), trained)
+    assert len(voice(np.arange(5))) == 5 * shards.hop
+    assert list((tmp_path / "cache").glob("*.tar"))

@@ -17,7 +17,6 @@ HOP = 320
 LABELS = ("<pad>", "<unk>", "|", "'", *"abcdefghijklmnopqrstuvwxyz")
 ALPHABET = Alphabet(labels=LABELS, blank=0, delimiter=2)
 DEMO = Path(__file__).parents[3] / "data" / "demo"
-GENERATOR = np.random.default_rng(0)
 
 
 def oracle(spoken, durations, pauses, lead, tail):
@@ -53,7 +52,7 @@ def oracle(spoken, durations, pauses, lead, tail):
     shares = np.stack(
         [(labels[: frames * HOP].reshape(frames, HOP) == index).mean(axis=1) for index in range(len(LABELS))], axis=1
     )
-    audio = np.concatenate(loud) * GENERATOR.standard_normal(len(labels)) * 0.1
+    audio = np.concatenate(loud) * np.random.default_rng(0).standard_normal(len(labels)) * 0.1
     return np.log(shares * 0.99 + 0.01 / len(LABELS)).astype(np.float32), audio.astype(np.float32), spans
 
 
@@ -93,7 +92,7 @@ def test_a_word_after_a_pause_starts_with_its_sound_and_not_with_its_letter():
 
 def test_starts_are_placed_within_the_frame():
     """Where probabilities are shares of the frame's time, a start is known to a fraction of the 20 ms of a frame."""
-    letters = [int(length) for length in GENERATOR.integers(3 * HOP, 2_400, 80)]
+    letters = [int(length) for length in np.random.default_rng(1).integers(3 * HOP, 2_400, 80)]
     emissions, audio, truth = oracle(["cat", "hello", "zoo", "egg", "it's"] * 4, letters, [2_000] * 19, 1_000, 2_000)
     timings = align_emissions(emissions, ALPHABET, HOP, audio, tokenise("cat hello zoo egg it's " * 4)).timings
     errors = [abs(timing.start - start) for timing, (start, _) in zip(timings, truth, strict=True)]

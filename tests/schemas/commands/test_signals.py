@@ -168,12 +168,16 @@ def test_a_forked_child_is_not_heard_by_its_parent() -> None:
     """Its handlers write into ears of nobody's."""
 
     def main(arguments: Sequence[str] | None = None) -> int:
+        ready, listens = os.pipe()
         child = os.fork()
         if not child:
             signal.signal(signal.SIGTERM, lambda *_: os._exit(3))
+            os.write(listens, b"x")
             while True:
                 signal.pause()
-        time.sleep(0.2)
+        assert os.read(ready, 1) == b"x"
+        os.close(ready)
+        os.close(listens)
         os.kill(child, signal.SIGTERM)
         assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 3
         return 0
