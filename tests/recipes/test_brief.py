@@ -155,3 +155,11 @@ def test_probes_are_explained_where_there_are_any(brief: Brief) -> None:
     config = "configs/experiments/study-ladder-stories.yaml"
     study = load_study(ROOT / config, [])
     assert ": accuracy" not in Brief(study.with_updates(results_dir=str(ROOT / study.results_dir)), config)._rungs()
+
+
+def test_prose_shows_a_loss_less_anothers_as_a_share_of_it(brief: Brief) -> None:
+    """It showed the arm's own."""
+    held = {(a, s): brief.figures.held(a, s, BITS) for a in ("static", "plain") for s in brief.figures.seeds(a)}
+    seeds = [seed for arm, seed in held if arm == "static" and ("plain", seed) in held]
+    share = 100 * np.mean([held["static", seed] / held["plain", seed] - 1 for seed in seeds])
+    assert brief._filled("{static less plain bits}") == f"{share:+.1f} % ({len(seeds)} seeds)"

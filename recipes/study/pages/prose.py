@@ -55,6 +55,9 @@ def _figure(figures: Figures, arm: str, base: str | None, what: str, rung: str |
         return ", ".join(f"{100 * value:.1f}" for value in own)
     rests = f"{len(seeds)} seed{'s' if len(seeds) > 1 else ''}"
     if what in LOSSES:
+        if base is not None:
+            shares = [figures.held(arm, s, LOSSES[what]) / figures.held(base, s, LOSSES[what]) - 1 for s in seeds]
+            return f"{100 * np.mean(shares):+.1f} % ({rests})"
         digits = 2 if what == "bits" else 4
         return f"{np.mean([figures.held(arm, s, LOSSES[what]) for s in seeds]):.{digits}f} ({rests})"
     if base is None:
