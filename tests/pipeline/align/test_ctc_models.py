@@ -17,7 +17,7 @@ from schemas.config import ConfigError
 from schemas.errors import ModelError
 from schemas.spec import CtcSpec
 from schemas.tables import Recording, Segment, Transcript, segment_id
-from tests.pipeline.align.test_ctc import DEMO, GENERATOR, HOP, LABELS
+from tests.pipeline.align.test_ctc import DEMO, HOP, LABELS
 
 
 def save_ctc(folder, kind="wav2vec2", norm="group", delimiter=True, seed=0):
@@ -40,10 +40,11 @@ def save_ctc(folder, kind="wav2vec2", norm="group", delimiter=True, seed=0):
 @pytest.mark.parametrize("kind", ["wav2vec2", "hubert"])
 @pytest.mark.parametrize("norm", ["group", "layer"])
 def test_emissions_are_the_models_own_with_exact_frames(kind, norm, tmp_path):
+    generator = np.random.default_rng(0)
     model = CtcModel(CtcSpec(model=save_ctc(tmp_path, kind, norm), device="cpu"))
     model.open()
     reference = (Wav2Vec2ForCTC if kind == "wav2vec2" else HubertForCTC).from_pretrained(tmp_path).eval()
-    audio = (GENERATOR.standard_normal(20_000) * 0.1).astype(np.float32)
+    audio = (generator.standard_normal(20_000) * 0.1).astype(np.float32)
     for length in (0, 319, 320, 721, 19_999):
         wave = audio[:length]
         emissions = model.log_probs(wave)
@@ -57,8 +58,9 @@ def test_emissions_are_the_models_own_with_exact_frames(kind, norm, tmp_path):
 
 def test_long_segments_go_through_windows(tmp_path):
     """Group norm takes its statistics from the whole segment, so windows differ from the whole by their attention alone."""
+    generator = np.random.default_rng(0)
     path = save_ctc(tmp_path)
-    audio = (GENERATOR.standard_normal(160_000) * np.linspace(0.01, 1, 160_000)).astype(np.float32)
+    audio = (generator.standard_normal(160_000) * np.linspace(0.01, 1, 160_000)).astype(np.float32)
 
     def emissions(window, context):
         model = CtcModel(CtcSpec(model=path, device="cpu", window_seconds=window, context_seconds=context))
@@ -73,8 +75,9 @@ def test_long_segments_go_through_windows(tmp_path):
 
 def batch_equals_members(model):
     """Clips of any lengths, loud and quiet ones, some longer than a window, some shorter than a frame."""
+    generator = np.random.default_rng(0)
     lengths = [0, 319, 320, 4_000, 20_000, 9_999, 640_000]
-    clips = [(GENERATOR.standard_normal(n) * GENERATOR.uniform(0.001, 1)).astype(np.float32) for n in lengths]
+    clips = [(generator.standard_normal(n) * generator.uniform(0.001, 1)).astype(np.float32) for n in lengths]
     for clip, together in zip(clips, model.log_probs_batch(clips), strict=True):
         np.testing.assert_allclose(together, model.log_probs(clip), atol=3e-4)
 
@@ -87,8 +90,9 @@ def test_a_padded_batch_gives_the_emissions_of_its_members(norm, tmp_path):
 
 
 def test_half_precision_is_close_named_in_the_card_and_off_by_default(tmp_path):
+    generator = np.random.default_rng(0)
     path = save_ctc(tmp_path)
-    audio = (GENERATOR.standard_normal(20_000) * 0.1).astype(np.float32)
+    audio = (generator.standard_normal(20_000) * 0.1).astype(np.float32)
     emissions, cards = {}, {}
     for dtype in ("float32", "bfloat16"):
         aligner = CtcAligner(CtcSpec(model=path, device="cpu", dtype=dtype))
@@ -102,6 +106,7 @@ def test_half_precision_is_close_named_in_the_card_and_off_by_default(tmp_path):
 
 
 def test_a_torchaudio_bundle_gives_its_own_emissions(monkeypatch, tmp_path):
+    generator = np.random.default_rng(0)
     import torchaudio
     from torchaudio.pipelines import WAV2VEC2_ASR_BASE_960H
     from torchaudio.pipelines._wav2vec2.impl import Wav2Vec2ASRBundle
@@ -120,7 +125,7 @@ def test_a_torchaudio_bundle_gives_its_own_emissions(monkeypatch, tmp_path):
     monkeypatch.setattr(torchaudio.pipelines, "TINY_ASR", bundle, raising=False)
     model = CtcModel(CtcSpec(format="torchaudio", model="TINY_ASR", device="cpu"))
     model.open()
-    audio = (GENERATOR.standard_normal(10_000) * 0.1).astype(np.float32)
+    audio = (generator.standard_normal(10_000) * 0.1).astype(np.float32)
     assert model.alphabet.labels[: len(labels) + 1] == tuple(bundle.get_labels())
     with torch.inference_mode():
         expected = torch.log_softmax(original(torch.from_numpy(np.pad(audio, 40))[None])[0], -1)[0].numpy()
@@ -132,9 +137,10 @@ def test_a_torchaudio_bundle_gives_its_own_emissions(monkeypatch, tmp_path):
 
 def test_a_gpu_gets_full_batches_across_recordings_and_the_table_does_not_show_it(monkeypatch, tmp_path):
     """As with 16 clips per step: the same words and rejects in the same order, more than 14 clips a step."""
+    generator = np.random.default_rng(0)
     stage = WordsStage(CtcSpec(model=save_ctc(tmp_path), device="cpu", min_score=0, min_coverage=0, max_uncovered=1))
     stage.open()
-    audio = {name: (GENERATOR.standard_normal(32_000) * 0.1).astype(np.float32) for name in "abcdefgh"}
+    audio = {name: (generator.standard_normal(32_000) * 0.1).astype(np.float32) for name in "abcdefgh"}
     recordings = [
         Recording(
             recording_id=name, uri=name, source="x", bytes=1, sha256=name, codec="x", sample_rate=16_000, channels=1,
@@ -144,7 +150,7 @@ def test_a_gpu_gets_full_batches_across_recordings_and_the_table_does_not_show_i
     ]  # fmt: skip
     segments, transcripts = [], []
     for number in range(160):
-        name, length = "abcdefgh"[number // 20], int(GENERATOR.integers(3_000, 32_000))
+        name, length = "abcdefgh"[number // 20], int(generator.integers(3_000, 32_000))
         key = segment_id(name, 0, length) + f"-{number}"
         segments.append(
             Segment(segment_id=key, recording_id=name, channel=-1, start=0, end=length, speech_prob=1, cut_reason="end")
@@ -223,8 +229,9 @@ def test_missing_pieces_are_sentences(tmp_path):
 
 
 def test_priors_beside_the_model_divide_its_probabilities(tmp_path):
+    generator = np.random.default_rng(0)
     path = Path(save_ctc(tmp_path))
-    audio = (GENERATOR.standard_normal(8_000) * 0.1).astype(np.float32)
+    audio = (generator.standard_normal(8_000) * 0.1).astype(np.float32)
 
     def emissions():
         model = CtcModel(CtcSpec(model=str(path), device="cpu"))
