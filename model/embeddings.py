@@ -24,6 +24,7 @@ import numpy as np
 
 from model.data.patching import AlignedConfig
 from model.inference.placement import add_placement, open_trained
+from schemas.audio import PATCH_WORD
 from schemas.commands.cli import Parser, begin, command, count, here, natural
 from schemas.config import ConfigError
 
@@ -71,7 +72,9 @@ def spoken_words(shards: ShardSet, composer: Composer, voice: str = "") -> Itera
                     continue
                 starts = {}
                 for (a, b), (first, last) in zip(utterance.char_spans, utterance.words.tolist(), strict=True):
-                    whole_patch = last > first and utterance.patch_start[first] and utterance.patch_kind[first] == 0
+                    whole_patch = (
+                        last > first and utterance.patch_start[first] and utterance.patch_kind[first] == PATCH_WORD
+                    )
                     if whole_patch and not utterance.patch_start[first + 1 : last].any():
                         starts[FIRST_UNIT + first] = normalise(utterance.text[a:b])
                 yield composer.speech(utterance), starts

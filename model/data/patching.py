@@ -17,14 +17,13 @@ import numpy as np
 from pydantic import Field, model_validator
 
 from model.data.document import Document
+from schemas.audio import PATCH_SILENCE, PATCH_WORD
 from schemas.cards import hash_file
 from schemas.config import BY_CONTENT, ConfigError, StrictModel
 from schemas.models.boundaries import BoundaryTable, cut
 
 BOUNDARIES = "boundaries.npz"
 """The table of a learned policy, in the folder of a run and of an exported model."""
-WORD, SILENCE = 0, 1
-"""Codes in `Document.patch_kind`."""
 
 
 class StaticConfig(StrictModel):
@@ -314,7 +313,7 @@ def _aligned_starts(config: AlignedConfig | BpeAlignedConfig, document: Document
         )
     start = document.patch_start & unit
     if isinstance(config, BpeAlignedConfig):
-        if (document.patch_kind == WORD).any() and not document.token_start.any():
+        if (document.patch_kind == PATCH_WORD).any() and not document.token_start.any():
             raise ConfigError(
                 f"document {document.sample_id}: policy 'bpe_aligned' needs character times; write the shards with them"
             )
@@ -331,11 +330,11 @@ def _aligned_starts(config: AlignedConfig | BpeAlignedConfig, document: Document
 
 def _merge_silence(start: np.ndarray, document: Document) -> np.ndarray:
     opens_span = _run_starts(document.is_unit)
-    silence = start & (document.patch_kind == SILENCE)
+    silence = start & (document.patch_kind == PATCH_SILENCE)
     merged = start & (~silence | opens_span)
     # A word right after the silence that opens a span: the patch start before it is that silence.
     places = np.flatnonzero(start | opens_span)
-    after_opening = (opens_span & (document.patch_kind == SILENCE))[places[:-1]]
+    after_opening = (opens_span & (document.patch_kind == PATCH_SILENCE))[places[:-1]]
     merged[places[1:][after_opening]] = False
     result: np.ndarray = merged | opens_span
     return result
