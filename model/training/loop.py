@@ -31,6 +31,7 @@ from model.training.storage.place import RunPlace
 from model.training.storage.stores import CheckpointError
 from schemas.commands.cli import writable_folder
 from schemas.errors import ConfigError, ExitCode
+from schemas.files import whole_file
 
 log = logging.getLogger(__name__)
 
@@ -275,7 +276,8 @@ class Report:
             run.folder.mkdir(parents=True, exist_ok=True)
             self._metrics = Metrics(run.folder, first_step=run.steps, boards=boards_of(run))
             self._progress = ProgressBar(show=config.log.progress)
-            (run.folder / "config.yaml").write_text(yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False))
+            with whole_file(run.folder / "config.yaml") as partial:  # a stop must not cost what the run goes on with
+                partial.write_text(yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False), encoding="utf-8")
 
     def write(self, row: dict[str, Any]) -> None:
         """Add a step's row to metrics.jsonl and the boards, and show it with the time that is left."""

@@ -313,3 +313,14 @@ def test_weights_that_do_not_fit_are_refused(data: Path, tmp_path: Path, capsys:
     nothing = {**run_document(data, tmp_path / "none"), "init_from": str(tmp_path / "nowhere")}
     assert run_here(nothing, tmp_path) == 2
     assert "It takes a run, a checkpoint, an exported folder, or a Llama text model" in capsys.readouterr().err
+
+
+def test_a_run_that_goes_on_replaces_its_configuration_whole(data: Path, tmp_path: Path) -> None:
+    """Written in place it was empty for a moment: a stop then left a run that cannot be named by its folder."""
+    document = run_document(data, tmp_path / "run")
+    run_here(document, tmp_path, "budget.steps=1")
+    before = (tmp_path / "run" / "config.yaml").read_text(encoding="utf-8")
+    with (tmp_path / "run" / "config.yaml").open(encoding="utf-8") as opened:
+        run_here(document, tmp_path, "budget.steps=2")
+        assert opened.read() == before
+    assert yaml.safe_load((tmp_path / "run" / "config.yaml").read_text(encoding="utf-8"))["budget"]["steps"] == 2
