@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from schemas.commands.cli import Parser, command, count, out_file
+from schemas.commands.cli import Parser, command, count, distinct, out_file
 from schemas.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -97,11 +97,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if given.out.suffix not in DRAWN:
         raise ConfigError(f"{given.out} has no ending of a picture", f"name it {', '.join(DRAWN)}")
     places = [_place(name) for name in given.runs]
-    labels = [folder.rpartition("/")[2] for folder, _ in places]
-    runs = {
-        label if labels.count(label) == 1 else name: _rows(*place)
-        for name, label, place in zip(given.runs, labels, places, strict=True)
-    }
+    labels = distinct([folder.rpartition("/")[2] for folder, _ in places], given.runs)
+    runs = {label: _rows(*place) for label, place in zip(labels, places, strict=True)}
     plot(runs, given.out, given.x, given.smooth)
     print(f"wrote {given.out}")
     return 0

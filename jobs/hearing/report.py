@@ -13,14 +13,14 @@ import argparse
 import sys
 import webbrowser
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jobs.reporting.strips import unit_colours
 from model.inference.placement import add_placement
 from model.voice.options import add_speaking_arguments, open_synthesiser
-from schemas.commands.cli import Parser, amount, command, natural, out_file, positive, share
+from schemas.commands.cli import Parser, amount, command, distinct, natural, out_file, positive, share
 from schemas.config import ConfigError, parse_config
 from schemas.files import whole_file
 
@@ -39,7 +39,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from model.data.sources import shard_cache
     from model.inference.sampling import Sampling
 
-    speakers = [open_speaker(given, run) for run in given.runs]
+    labels = distinct([Path(run).name for run in given.runs], given.runs)
+    speakers = [replace(open_speaker(given, run), label=label) for run, label in zip(given.runs, labels, strict=True)]
     index = given.shards or speech_index(speakers)
     prompts = []
     if index is not None and given.prompts:
@@ -51,7 +52,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     page = answered(
         speakers,
-        [run_facts(run, speaker.trained) for run, speaker in zip(given.runs, speakers, strict=True)],
+        [
+            replace(run_facts(run, speaker.trained), label=speaker.label)
+            for run, speaker in zip(given.runs, speakers, strict=True)
+        ],
         prompts,
         AnswerLimits(seconds=given.seconds, tokens=given.max_tokens),
         sampling,

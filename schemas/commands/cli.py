@@ -165,6 +165,11 @@ def utf8(text: str) -> str:
     return text
 
 
+def distinct(short: Sequence[str], full: Sequence[str]) -> list[str]:
+    """What tells things apart that the command line names: each short name where no other is the same, else the full one."""
+    return [name if short.count(name) == 1 else whole for name, whole in zip(short, full, strict=True)]
+
+
 def here(text: str) -> Path:
     """A path on this machine, for `type=` of an option: a URL would become a folder named after its scheme."""
     if "://" in text:

@@ -4,6 +4,7 @@ import base64
 import hashlib
 import math
 import re
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,7 +16,7 @@ import soundfile
 
 from jobs.hearing import report
 from jobs.hearing.curves import POINTS, curve_of
-from jobs.hearing.listening import DemoPrompt, Said, patches_of
+from jobs.hearing.listening import DemoPrompt, Said, SpeakingModel, patches_of
 from jobs.hearing.progress_page import spread
 from jobs.hearing.run_page import PromptAnswers, RunFacts, render_run
 from model.data.patching import AlignedConfig, DynamicConfig, StaticConfig
@@ -188,3 +189,23 @@ def test_a_task_of_steps_that_are_not_shown_takes_no_page_away(tmp_path: Path) -
         write_evaluation(tmp_path, Evaluation(step=step, accuracies=accuracies, samples=[], seconds=1.0))
     run = RunFacts(label="run", facts=(), rows=ROWS, expectation=None, evaluations=evaluations(tmp_path))
     assert "<td>dropped S-&gt;S</td><td>8</td>" in render_run("t", [run], [], 640, ["#000000"], "cmd")
+
+
+def test_runs_of_one_name_are_told_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of `a/seed-1` and `b/seed-1` both were `seed-1`, and nobody could say which of them spoke."""
+    nothing: Any = SimpleNamespace()
+    speaker = SpeakingModel(label="", trained=nothing, generator=nothing, synthesise=None)
+    monkeypatch.setattr(report, "open_speaker", lambda _, run: replace(speaker, label=Path(run).name))
+    monkeypatch.setattr(
+        report, "run_facts", lambda run, _: RunFacts(label=Path(run).name, facts=(), rows=ROWS, expectation=None)
+    )
+    monkeypatch.setattr(report, "speech_index", lambda _: None)
+    labels: list[str] = []
+
+    def answered(speakers: list[SpeakingModel], facts: list[RunFacts], *_: Any, **__: Any) -> str:
+        labels.extend([*(one.label for one in speakers), *(one.label for one in facts)])
+        return ""
+
+    monkeypatch.setattr(report, "answered", answered)
+    assert report.main(["a/seed-1", "b/seed-1", "c", "--out", str(tmp_path / "page.html")]) == 0
+    assert labels == ["a/seed-1", "b/seed-1", "c"] * 2
