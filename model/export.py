@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from schemas.commands.cli import Parser, begin, command, count, here
+from schemas.errors import ConfigError
 from schemas.files import whole_file
 
 if TYPE_CHECKING:
@@ -35,6 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--push-to-hub", metavar="OWNER/NAME", help="also send it to the Hugging Face hub")
     parser.add_argument("--private", action="store_true", help="with --push-to-hub: a private repository")
     given = parser.parse_args(arguments)
+    check_out(given.out)
     begin(f"loading {given.run}")
     from model.exchange.remote import push
     from model.inference.trained import load_trained
@@ -45,6 +47,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if given.push_to_hub:
         print(f"sent it to {push(given.out, given.push_to_hub, given.private)}")
     return 0
+
+
+def check_out(out: Path) -> None:
+    """Refuse the folder of a run or of a checkpoint: whoever names it would get the export, however far the run goes on.
+
+    Raises:
+        ConfigError: it is one.
+    """
+    if (out / "checkpoints").is_dir() or (out / "checkpoint.json").is_file():
+        name = out.resolve().name
+        raise ConfigError(
+            f"{out} holds checkpoints, and an export there would hide all that come later",
+            f"name a folder of its own, such as --out models/{name}",
+        )
 
 
 def export_run(trained: Trained, out: Path, *, dtype: str, shard_bytes: int, license: str) -> None:

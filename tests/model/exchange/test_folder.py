@@ -274,3 +274,14 @@ def test_a_hub_gets_all_of_an_export_and_nothing_else(
     monkeypatch.setattr("huggingface_hub.HfApi", Hub)
     assert push(tmp_path, "me/tiny", private=True) == "url"
     assert set(sent) == written
+
+
+def test_an_export_into_a_runs_folder_is_refused(moved: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """It hid the checkpoints that came later: whoever named the run got the export."""
+    (checkpoint, *_) = sorted((moved / "checkpoints").glob("step-*"))
+    for out in (moved, checkpoint):
+        assert export([str(moved), "--out", str(out)]) == 2
+        assert f"{out} holds checkpoints" in (said := capsys.readouterr().err)
+        assert f"--out models/{out.name}" in said
+        assert not (out / "config.json").exists()
+    assert export([str(moved), "--out", str(moved / "export")]) == 0, "a folder of its own within the run hides nothing"
