@@ -165,11 +165,11 @@ def describe(config: ModelConfig, mix: Mix) -> str:
 
 
 def _describe_savings(config: ModelConfig, mix: Mix) -> list[str]:
-    from model.cost.presets import match_plain, plain_like
+    from model.cost.presets import matching_layers, plain_like
 
     positions, structural = saving_per_position(config, mix), saving(config, mix)
     counts = (count_mix(config, mix), count_mix(plain_like(config), mix))
-    by_parameters, by_flops = (match_plain(config, rule, counts).global_transformer for rule in ("parameters", "flops"))
+    by_parameters, by_flops = (matching_layers(config, rule, counts) for rule in ("parameters", "flops"))
     layers = config.global_transformer.num_layers
     return [
         f"Operations saved on a mix of {mix.interleaved:.2f} interleaved ({mix.speech:.2f} speech), patch {mix.patch_size:g}",
@@ -177,7 +177,7 @@ def _describe_savings(config: ModelConfig, mix: Mix) -> list[str]:
         f"  {'against':<44}{'per position':>14}{'structural':>12}",
         f"  {'the same LST at patch size 1':<44}{positions[0]:>14.1%}{structural[0]:>12.1%}",
         f"  {f'the plain transformer of {layers} layers':<44}{positions[1]:>14.1%}{structural[1]:>12.1%}",
-        f"  plain layers that match its parameters: {by_parameters.num_layers}, its operations: {by_flops.num_layers}",
+        f"  plain layers that match its parameters: {by_parameters}, its operations: {by_flops}",
     ]
 
 

@@ -11,6 +11,7 @@ from model.cost.flops import ForwardWork, forward_flops
 from model.network.base import SpeechTextModel
 from model.network.config import ModelConfig
 from model.network.lst import build_model
+from schemas.errors import ConfigError
 
 MAX_LAYERS = 512
 
@@ -50,7 +51,25 @@ def match_plain(
     For `flops`, `counts` is the same text and speech as LST and as the plain transformer see it (`model.describe.count_mix`).
 
     Raises:
-        ValueError: `flops` without counts, or a match beyond 512 layers.
+        ValueError: `flops` without counts.
+        ConfigError: a match beyond 512 layers.
+    """
+    layers = matching_layers(config, match, counts)
+    if layers > MAX_LAYERS:
+        raise ConfigError(
+            f"a plain transformer would need {layers} layers to match the {match} of this model, and {MAX_LAYERS} is the limit",
+            f"widen global_transformer, whose dim is {config.global_transformer.dim}",
+        )
+    return plain_like(config, layers)
+
+
+def matching_layers(
+    config: ModelConfig, match: Literal["parameters", "flops"], counts: tuple[ForwardWork, ForwardWork] | None = None
+) -> int:
+    """The number of layers of `match_plain`, which may be more than anyone builds.
+
+    Raises:
+        ValueError: `flops` without counts.
     """
     if match == "parameters":
         return _nearest(config, count_parameters, float(count_parameters(config)))
@@ -61,10 +80,7 @@ def match_plain(
     return _nearest(config, lambda plain: forward_flops(empty_model(plain), plain_counts), target)
 
 
-def _nearest(config: ModelConfig, size: Callable[[ModelConfig], float], target: float) -> ModelConfig:
+def _nearest(config: ModelConfig, size: Callable[[ModelConfig], float], target: float) -> int:
     """Sizes are affine in the number of layers, so two of them give the line."""
     one, two = size(plain_like(config, 1)), size(plain_like(config, 2))
-    layers = max(1, round(1 + (target - one) / (two - one)))
-    if layers > MAX_LAYERS:
-        raise ValueError(f"a plain transformer would need {layers} layers to match; its width is too small")
-    return plain_like(config, layers)
+    return max(1, round(1 + (target - one) / (two - one)))

@@ -75,11 +75,14 @@ def ranks(timeouts: TimeoutConfig) -> Iterator[Ranks]:
     """Join the process group that the environment describes (RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR, MASTER_PORT).
 
     Without those variables there is one process and no group. A group that exists already (Ray Train) is used and left alone.
+
+    Raises:
+        ConfigError: this machine has more ranks than GPUs.
     """
     world = int(os.environ.get("WORLD_SIZE", "1"))
     device = torch.device("cpu")
     if torch.cuda.is_available():
-        device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+        device = torch.device("cuda", _gpu_of_this_rank())
         torch.cuda.set_device(device)
     ours = world > 1 and not dist.is_initialized()
     if ours:
@@ -98,6 +101,16 @@ def ranks(timeouts: TimeoutConfig) -> Iterator[Ranks]:
     finally:
         if ours:
             dist.destroy_process_group()
+
+
+def _gpu_of_this_rank() -> int:
+    number, there = int(os.environ.get("LOCAL_RANK", "0")), torch.cuda.device_count()
+    if number >= there:
+        raise ConfigError(
+            f"rank {number} of this machine has no GPU: there are {there}",
+            f"start no more ranks than GPUs (torchrun --nproc-per-node {there})",
+        )
+    return number
 
 
 def shard(module: nn.Module, layers: list[nn.Module], ranks: Ranks, config: ShardingConfig) -> None:

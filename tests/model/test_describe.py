@@ -193,3 +193,12 @@ def test_the_command_names_a_wrong_key() -> None:
     done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=PRESETS.parents[1])
     assert done.returncode == 2
     assert "did you mean 'patch_decoder'" in done.stderr
+
+
+def test_a_width_that_nothing_matches_is_described_and_not_built(capsys: pytest.CaptureFixture[str]) -> None:
+    """Both ended in a traceback: 1,379 layers of width 8 have the parameters of the local parts beside them."""
+    narrow = [str(PRESETS / "tiny.yaml"), "global_transformer.dim=8", "global_transformer.num_heads=2"]
+    assert main(narrow) == 0
+    assert "plain layers that match its parameters: 1379, its operations: 181" in capsys.readouterr().out
+    assert main([*narrow, "--match", "parameters"]) == 2
+    assert "1379 layers to match the parameters of this model, and 512 is the limit: widen" in capsys.readouterr().err

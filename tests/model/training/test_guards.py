@@ -13,7 +13,10 @@ import torch
 
 from model.monitor.metrics import read_rows
 from model.training import run as run_module
+from model.training.config import TimeoutConfig
+from model.training.distributed import ranks
 from model.training.run import Run
+from schemas.errors import ConfigError
 from tests.model.training.training_runs import losses, run_document, run_here, trajectory
 
 SPIKE = 12
@@ -114,3 +117,14 @@ def test_a_profile_of_two_steps_lies_in_the_run(data: Path, tmp_path: Path) -> N
     with gzip.open(folder / "steps-2-3-rank-0.trace.json.gz", "rt") as file:
         names = {event.get("name") for event in json.load(file)["traceEvents"]}
     assert {"aten::mm", "[memory]"} <= names
+
+
+def test_more_ranks_than_gpus_are_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setenv("LOCAL_RANK", "2")
+    with (
+        pytest.raises(ConfigError, match=r"rank 2 .* has no GPU: there are 2: .*--nproc-per-node 2"),
+        ranks(TimeoutConfig()),
+    ):
+        pass
