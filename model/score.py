@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from model.scoring.scorer import Scored
 
 SCORES_FORMAT = 1
+OF_TASKS = ("task", "against", "directions", "patching", "max_elements")
+"""What --losses does not read."""
 ALL = "all"
 CELL = 25
 """Width of a column of the tables: a figure, its interval, and room between."""
@@ -42,6 +44,8 @@ CELL = 25
 def main(arguments: Sequence[str] | None = None) -> int:
     """Score a task, or held-out losses, and print the tables."""
     given = _parser().parse_args(arguments)
+    if given.losses:
+        _check_losses(given)
     begin(f"loading {given.checkpoint}")
     import torch
 
@@ -126,6 +130,18 @@ def _parser() -> Parser:
     parser.add_argument("--threads", type=count, help="CPU threads; torch's choice otherwise")
     parser.add_argument("--json", type=out_file, metavar="OUT", help="write every item's scores and all accuracies")
     return parser
+
+
+def _check_losses(given: argparse.Namespace) -> None:
+    """Raises ConfigError where something was asked for that tables of held-out speech have no use for."""
+    parser = _parser()
+    unread = [name for name in OF_TASKS if getattr(given, name) != parser.get_default(name)]
+    if unread:
+        names = ", ".join(name if name == "task" else f"--{name.replace('_', '-')}" for name in unread)
+        raise ConfigError(
+            f"--losses measures one checkpoint on its own held-out speech and reads no {names}",
+            "leave that out, and run it once for each checkpoint",
+        )
 
 
 def _losses(given: argparse.Namespace) -> int:

@@ -118,6 +118,22 @@ def test_p_is_of_the_preference_that_stands_beside_it() -> None:
     assert (paired["preference"]["value"], paired["nats"]["value"], paired["p"]) == (0.0, 1.0, 1.0)
 
 
+@pytest.mark.parametrize(
+    "arguments, named",
+    [
+        (["--against", "runs/y"], "--against"),
+        (["task.jsonl", "--directions", "S->S", "--max-elements", "9"], "task, --directions, --max-elements"),
+        (["--patching", "static:4"], "--patching"),
+    ],
+)
+def test_losses_refuse_what_they_do_not_read(
+    arguments: list[str], named: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A comparison that was asked for and never made looked like one."""
+    assert main([*arguments, "--losses", "3", "--checkpoint", "gone"]) == 2
+    assert f"own held-out speech and reads no {named}: leave that out" in capsys.readouterr().err
+
+
 def test_what_does_not_fit_is_refused(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     task = read_task(folder / "task.jsonl")
     (ours,) = task.header.cards or {}
