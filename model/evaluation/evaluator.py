@@ -9,7 +9,7 @@ import logging
 import time
 from argparse import Namespace
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -33,6 +33,7 @@ from model.monitor.rows import LogRow
 from model.network.init import WRAPPERS
 from model.network.lst import build_model
 from model.scoring.accuracy import accuracy, select
+from model.scoring.documents import check_endings
 from model.scoring.scorer import NORMALISATIONS, Precision, check_cards, make_scorer
 from model.training.config import EvaluationConfig
 from model.training.distributed import reshard
@@ -98,6 +99,8 @@ class Evaluator:
             raise ConfigError(f"two of the tasks have the same name: {', '.join(names)}")
         for task in self._tasks if any("S" in direction for direction in config.directions) else []:
             check_cards(task, trained, make_scorer(trained, "auto", "fp32").patching)
+        for task in self._tasks:
+            check_endings(task, config.directions, trained.composer())
         if config.samples or config.texts:
             Generator.of(trained)
             self._prompts = [*self._spoken_prompts(), *(_Prompt(text=text, units=None) for text in config.texts)]
@@ -242,4 +245,4 @@ class Evaluator:
 
 
 def _first_items(task: Task, count: int | None) -> Task:
-    return Task(header=task.header, items=task.items[:count]) if count else task
+    return replace(task, items=task.items[:count]) if count else task

@@ -23,7 +23,8 @@ from model.data.patching import (
     assign_patches,
 )
 from model.inference.patching import Patching
-from schemas.tasks import TaskItem, TaskSegment
+from schemas.errors import ConfigError
+from schemas.tasks import Task, TaskItem, TaskSegment
 
 Direction = Literal["S->S", "T->T", "S->T", "T->S"]
 DIRECTIONS: tuple[Direction, ...] = ("S->S", "T->T", "S->T", "T->S")
@@ -73,6 +74,28 @@ def make_choices(item: TaskItem, direction: Direction, composer: Composer) -> li
             length = float(len(tokens) if composer.unit_bpe is None else composer.unit_bpe.lengths[tokens].sum())
         choices.append(Choice(document=document, start=start, stop=stop, is_text=is_text, length=length))
     return choices
+
+
+def check_endings(task: Task, directions: Sequence[Direction], composer: Composer) -> None:
+    """Refuse endings of which no token is left, before anything is scored: they have no likelihood per token.
+
+    Raises:
+        ConfigError: naming the file and the item.
+    """
+    pairs = [
+        (item, direction)
+        for direction in directions
+        for item in task.items
+        if direction.endswith("T") and can_be_scored(item, direction)
+    ]
+    for item, direction in pairs:
+        for ending, choice in zip(item.endings, make_choices(item, direction, composer), strict=True):
+            if choice.stop == choice.start:
+                raise ConfigError(
+                    f"{task.path or task.header.task}: item {item.id!r} has the ending {ending.text!r}, of which the model's "
+                    "tokenizer keeps nothing",
+                    "write it in signs that the tokenizer knows, or leave the item out",
+                )
 
 
 def common_length(a: np.ndarray, b: np.ndarray) -> int:

@@ -25,7 +25,16 @@ from model.inference.trained import Trained
 from model.network.base import SpeechTextModel
 from model.network.head import to_share
 from model.network.layout import target_rows
-from model.scoring.documents import DIRECTIONS, Choice, Direction, can_be_scored, common_length, make_choices, patch
+from model.scoring.documents import (
+    DIRECTIONS,
+    Choice,
+    Direction,
+    can_be_scored,
+    check_endings,
+    common_length,
+    make_choices,
+    patch,
+)
 from schemas.config import ConfigError
 from schemas.tasks import Task, TaskItem
 
@@ -112,9 +121,11 @@ def score_task(
     """Score every item in each direction that it has the forms for (`can_be_scored`), one direction after the other.
 
     Raises:
-        ConfigError: the task's units are not of the model's making, or the patching needs what the task does not have.
+        ConfigError: the task's units are not of the model's making, the patching needs what the task does not have, or the
+            tokenizer keeps nothing of an ending.
     """
     scorer = make_scorer(trained, patching, precision, max_elements)
+    check_endings(task, directions, scorer.composer)
     if any("S" in direction for direction in directions):
         check_cards(task, trained, scorer.patching)
     return scorer.score(task.items, directions, progress)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from model.data.text_tokenizer import _HuggingFace
 from model.inference.trained import load_trained
 from model.score import main, preferences
 from model.scoring.accuracy import accuracy, select
@@ -15,7 +16,7 @@ from model.scoring.scorer import EndingScore, Scored, score_task
 from model.train import main as train
 from model.training.checkpoint import latest
 from schemas.cards import Card
-from schemas.tasks import TaskHeader, read_task, write_task
+from schemas.tasks import TaskHeader, TaskItem, read_task, write_task
 from tests.model.next_task import write_next_task
 from tests.model.training.training_runs import run_document, write_data, write_run
 
@@ -116,6 +117,29 @@ def test_p_is_of_the_preference_that_stands_beside_it() -> None:
     (own,), (paired,) = preferences(surer), preferences(surer, less)
     assert own["p"] == pytest.approx(2 / 2**12)
     assert (paired["preference"]["value"], paired["nats"]["value"], paired["p"]) == (0.0, 1.0, 1.0)
+
+
+def drop_invisible(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The tokenizer keeps nothing of zero-width spaces, as many do by their normaliser."""
+    encode = _HuggingFace.encode
+    monkeypatch.setattr(_HuggingFace, "encode", lambda self, text: encode(self, text.replace("\u200b", "").rstrip()))
+
+
+def test_an_ending_of_which_no_token_is_left_is_named_before_scoring(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It divided by zero when everything had been scored."""
+    drop_invisible(monkeypatch)
+    task = read_task(folder / "task.jsonl")
+    endings = [{"text": "of course"}, {"text": "\u200b"}]
+    for name, prompt in (("first", ""), ("later", "the and")):
+        item = TaskItem.model_validate(
+            {"id": name, "group": "g", "prompt": {"text": prompt}, "endings": endings, "answer": 0}
+        )
+        write_task(tmp_path / "task.jsonl", task.header, [*task.items, item])
+        assert main([str(tmp_path / "task.jsonl"), "--checkpoint", str(folder / "run"), "--directions", "T->T"]) == 2
+        said = capsys.readouterr().err
+        assert f"{tmp_path}/task.jsonl: item {name!r} has the ending '\\u200b', of which the model's tokenizer" in said
 
 
 @pytest.mark.parametrize(

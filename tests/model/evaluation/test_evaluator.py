@@ -17,8 +17,9 @@ from model.inference.trained import load_trained
 from model.monitor.metrics import read_rows
 from model.scoring.accuracy import accuracy, select
 from model.scoring.scorer import score_task
-from schemas.tasks import read_task
+from schemas.tasks import TaskHeader, TaskItem, read_task, write_task
 from tests.model.next_task import write_next_task
+from tests.model.test_score import drop_invisible
 from tests.model.training.training_runs import losses, run, run_document, run_here, write_data, write_run
 
 
@@ -132,4 +133,18 @@ def test_what_cannot_be_evaluated_is_said_before_the_first_step(
     document["evaluation"].update(change)
     assert run_here(document, tmp_path) == 2
     assert re.search(message, capfd.readouterr().err)
+    assert not (tmp_path / "run" / "metrics.jsonl").exists()
+
+
+def test_an_ending_of_which_no_token_is_left_is_said_before_the_first_step(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    drop_invisible(monkeypatch)
+    endings = [{"text": "\u200b"}, {"text": "of course"}]
+    item = {"id": "unseen", "group": "g", "prompt": {"text": "the and"}, "endings": endings, "answer": 1}
+    write_task(tmp_path / "task.jsonl", TaskHeader(task="unseen"), [TaskItem.model_validate(item)])
+    document = evaluated(data, tmp_path / "run")
+    document["evaluation"] |= {"tasks": [str(tmp_path / "task.jsonl")], "directions": ["T->T"]}
+    assert run_here(document, tmp_path) == 2
+    assert f"evaluation: {tmp_path}/task.jsonl: item 'unseen' has the ending" in capfd.readouterr().err
     assert not (tmp_path / "run" / "metrics.jsonl").exists()
