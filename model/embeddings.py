@@ -258,8 +258,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = parser.parse_args(arguments)
     begin(f"loading {given.checkpoint}")
     from model.data.shards import ShardSet
+    from model.data.sources import command_cache
 
-    trained, shards = open_trained(given.checkpoint, given.device, given.dtype), ShardSet(given.shards)
+    trained = open_trained(given.checkpoint, given.device, given.dtype)
+    shards = ShardSet(given.shards, command_cache(trained.config.data, given.shards))
     result, words = measure(trained, shards, given.words, given.occurrences, given.letters, given.voice)
     given.out.mkdir(parents=True, exist_ok=True)
     draw(words, given.out / "embeddings.png")

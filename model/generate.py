@@ -32,6 +32,7 @@ from schemas.config import ConfigError, parse_config
 from schemas.tasks import read_task
 
 if TYPE_CHECKING:
+    from model.data.sources import DataConfig
     from model.inference.continuation import Element, Generated, Generator
     from model.voice.synthesiser import Synthesiser
 
@@ -65,7 +66,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         torch.set_num_threads(given.threads)
     trained = open_trained(given.checkpoint, given.device, given.dtype)
     per_second = 16_000 / trained.units.hop if trained.units is not None else 0.0
-    prompts = [prompt for prompt in read_prompts(given, per_second) for _ in range(given.batch)]
+    prompts = [prompt for prompt in read_prompts(given, per_second, trained.config.data) for _ in range(given.batch)]
     generator = Generator.of(trained, given.patching)
     fields = ("temperature", "top_k", "top_p", "seed")
     sampling = parse_config(Sampling, {name: getattr(given, name) for name in fields}, "the sampling options")
@@ -104,15 +105,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def read_prompts(given: argparse.Namespace, units_per_second: float) -> list[Prompt]:
-    """The prompts that the command line names; none at all is one empty prompt.
+def read_prompts(given: argparse.Namespace, units_per_second: float, data: DataConfig) -> list[Prompt]:
+    """The prompts that the command line names; none at all is one empty prompt. `data` is the model's own.
 
     Raises:
         ConfigError, ShardError: one of them cannot be read.
     """
     prompts = [Prompt(name=text[:40], text=text, units=None) for text in given.prompt]
     for source in given.speech:
-        name, text, units = _speech(source)
+        name, text, units = _speech(source, data)
         if given.prompt_seconds is not None:
             units = units[: max(1, round(given.prompt_seconds * units_per_second))]
         prompts.append(Prompt(name=name, text=text, units=units))
@@ -132,9 +133,10 @@ def speak(path: Path, prompts: Sequence[Prompt], results: Sequence[Generated], s
             print(f"wrote {file}: {len(before)} units of the prompt and {len(result.units)} new ones")
 
 
-def _speech(source: str) -> tuple[str, str, np.ndarray]:
+def _speech(source: str, data: DataConfig) -> tuple[str, str, np.ndarray]:
     """Name, text and units of a speech prompt."""
     from model.data.shards import ShardSet
+    from model.data.sources import command_cache
 
     path, _, key = source.partition("#")
     if path.endswith(".npy"):
@@ -152,7 +154,7 @@ def _speech(source: str) -> tuple[str, str, np.ndarray]:
         if not items or items[0].prompt.units is None:
             raise ConfigError(f"{path} has no item {key or 'at all'} with a prompt of units")
         return items[0].id, items[0].prompt.text, np.asarray(items[0].prompt.units)
-    shards = ShardSet(path)
+    shards = ShardSet(path, command_cache(data, path))
     for shard, size in enumerate(shards.counts):
         for number in range(size):
             sample = shards.read(shard, number)

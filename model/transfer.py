@@ -237,6 +237,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = _parser().parse_args(arguments)
     begin("loading the model")
     from model.data.examples import examples_of_shards, examples_of_task
+    from model.data.sources import command_cache
     from model.training.loop import train
 
     if given.command == "finetune":
@@ -249,7 +250,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if given.task:
         examples = examples_of_task(given.task, given.limit)
     else:
-        examples = examples_of_shards(given.shards, given.unit, given.limit)
+        cache = command_cache(trained.config.data, given.shards)
+        examples = examples_of_shards(given.shards, given.unit, given.limit, cache)
     if given.command == "asr":
         result = evaluate_asr(trained, examples, patching=given.patching, batch=given.batch, progress=_show)
     else:

@@ -10,7 +10,7 @@ from typing import Literal
 import numpy as np
 
 from model.data.compose import segments_of, utterance_of
-from model.data.shards import ShardSet
+from model.data.shards import ShardCache, ShardSet
 from schemas.config import ConfigError
 from schemas.tasks import read_task
 
@@ -25,15 +25,18 @@ class Example:
 
 
 def examples_of_shards(
-    index: str, unit: Literal["segment", "passage"] = "segment", limit: int | None = None
+    index: str,
+    unit: Literal["segment", "passage"] = "segment",
+    limit: int | None = None,
+    cache: ShardCache | None = None,
 ) -> list[Example]:
-    """Utterances of speech shards that have text, in their order.
+    """Utterances of speech shards that have text, in their order. `cache`: for copies of remote ones.
 
     Raises:
         ShardError: the shards cannot be read.
         ConfigError: there is no speech with text in them.
     """
-    found = list(islice(_utterances(ShardSet(index), unit), limit))
+    found = list(islice(_utterances(ShardSet(index, cache), unit), limit))
     if not found:
         raise ConfigError(f"{index} has no speech with text")
     return found

@@ -21,6 +21,7 @@ from model.network.vocabulary import Vocabulary
 from schemas.cards import Card, hash_file
 from schemas.config import BY_CONTENT, NO_EFFECT, ConfigError, StrictModel
 from schemas.models.unit_bpe import UnitBpe
+from schemas.storage.cache import cache_of
 
 if TYPE_CHECKING:
     from model.network.batch import Batch
@@ -107,6 +108,12 @@ class DataConfig(StrictModel):
 def shard_cache(config: DataConfig) -> ShardCache | None:
     """Where a run keeps its copies of remote shards."""
     return ShardCache(config.cache_dir, config.cache_bytes) if config.cache_dir else None
+
+
+def command_cache(config: DataConfig, index: str) -> ShardCache:
+    """Where a command on a trained model keeps copies of remote shards, its own or others: where its run kept them, else under
+    LST_CACHE (default: ~/.cache/lst). Nothing is made before there is something to copy."""
+    return shard_cache(config) or ShardCache(cache_of("shards", index), config.cache_bytes)
 
 
 class UnitFacts(StrictModel):

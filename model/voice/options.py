@@ -44,7 +44,7 @@ def open_synthesiser(given: argparse.Namespace, trained: Trained) -> Synthesiser
         ShardError: the shards cannot be read.
     """
     from model.data.shards import ShardSet
-    from model.data.sources import shard_cache
+    from model.data.sources import command_cache
     from model.voice.mean_spectrum import MeanSpectrum
     from model.voice.synthesiser import spoken_samples
     from model.voice.unit_selection import UnitSelection
@@ -66,7 +66,7 @@ def open_synthesiser(given: argparse.Namespace, trained: Trained) -> Synthesiser
         return voice
     spoken = (source for source in trained.config.data.sources if source.kind != "text")
     index = given.voice_shards or next(source.data for source in spoken)
-    shards = ShardSet(index, shard_cache(trained.config.data))
+    shards = ShardSet(index, command_cache(trained.config.data, index))
     theirs, ours = (
         {name for name, card in cards.items() if card.kind == "unit_tokenizer"}
         for cards in (shards.index.cards, units.cards)

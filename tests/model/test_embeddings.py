@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import fsspec
 import numpy as np
 import pytest
 
@@ -97,3 +98,17 @@ def test_one_patch_of_a_word_is_not_compared() -> None:
     words = WordVectors(texts=["alpha", "beta", "gamma"], vectors=np.eye(3, dtype=np.float32))
     with pytest.raises(ConfigError, match="--occurrences 1 leaves nothing"):
         choose(words, 25, 1, 4)
+
+
+def test_words_of_remote_shards(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("LST_CACHE", str(tmp_path))
+    fsspec.filesystem("memory").put(str(run / "speech"), "/embeddings", recursive=True)
+    command = ["--checkpoint", str(run / "run"), "--out", str(run / "out"), "--occurrences", "5000"]
+    said = []
+    for index in (str(run / "speech" / "index.json"), "memory://embeddings/index.json"):
+        assert embeddings.main([*command, "--shards", index]) == 2
+        said.append(capsys.readouterr().err.splitlines()[-1])
+    assert "two are needed: lower --occurrences to" in said[0]
+    assert said[0] == said[1], "the same words, as often"

@@ -6,6 +6,7 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import fsspec
 import numpy as np
 import pytest
 import soundfile
@@ -178,7 +179,7 @@ def test_a_prompt_of_text_is_what_training_saw(trained: Trained) -> None:
     assert composer.text("the and of", "x").ids.tolist()[:-1] == generator.text_prompt("the and of")
 
 
-def test_a_file_of_units_that_is_none_is_a_sentence(tmp_path: Path) -> None:
+def test_a_file_of_units_that_is_none_is_a_sentence(trained: Trained, tmp_path: Path) -> None:
     (tmp_path / "empty.npy").touch()
     np.savez(tmp_path / "several.npz", a=np.arange(3))
     (tmp_path / "several.npz").rename(tmp_path / "several.npy")
@@ -186,7 +187,7 @@ def test_a_file_of_units_that_is_none_is_a_sentence(tmp_path: Path) -> None:
     for name in ("empty.npy", "several.npy", "cut.npy"):
         given = generate.make_parser().parse_args(["--checkpoint", "x", "--speech", str(tmp_path / name)])
         with pytest.raises(ConfigError, match=name):
-            generate.read_prompts(given, 25.0)
+            generate.read_prompts(given, 25.0, trained.config.data)
 
 
 def test_a_run_that_was_evaluated_while_it_trained_is_fine_tuned(
@@ -197,3 +198,21 @@ def test_a_run_that_was_evaluated_while_it_trained_is_fine_tuned(
     monkeypatch.setattr("model.inference.trained.load_trained", lambda _: replace(trained, config=evaluated))
     config = finetune_config("run", kind="asr", data="index.json", steps=2, output_dir="out", lr=1e-3, seed=1)
     assert config.evaluation is None
+
+
+def test_remote_shards_are_spoken_from_and_recognised(
+    base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`generate --speech` and `asr --shards` of a URL wanted data.cache_dir, which a command line cannot set."""
+    monkeypatch.setenv("LST_CACHE", str(tmp_path))
+    fsspec.filesystem("memory").put(str(base / "data" / "speech"), "/transfer", recursive=True)
+    common = ["--checkpoint", str(base / "run"), "--max-units", "3", "--max-tokens", "3"]
+    for name, index in (
+        ("here", str(base / "data" / "speech" / "index.json")),
+        ("away", "memory://transfer/index.json"),
+    ):
+        assert generate.main([*common, "--speech", f"{index}#sample-000003", "--json", str(tmp_path / name)]) == 0
+        assert main(["asr", "--checkpoint", str(base / "run"), "--shards", index, "--limit", "1"]) == 0
+    here, away = (json.loads((tmp_path / name).read_text())["rows"] for name in ("here", "away"))
+    assert here == away
+    assert len(list(tmp_path.rglob("*.tar"))) == 1, "the shard was copied once"
