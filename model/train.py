@@ -25,6 +25,8 @@ from schemas.commands.reference import as_help
 from schemas.errors import ConfigError
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from model.data.sources import TrainingData
     from model.training.config import TrainConfig
 
@@ -51,7 +53,7 @@ def describe(config: TrainConfig, ranks: int = 1, room_gib: float | None = None)
     Placement(0, ranks, config.global_microbatches, config.data.lanes, config.data.workers).check()
     if ranks > 1:
         mesh_shape(config.sharding, ranks)
-    corpus = TrainingData(with_own_parts(config.data, RunPlace(config.output_dir).folder))
+    corpus = TrainingData(with_own_parts(config.data, RunPlace(config.output_dir).folder), planned=True)
     make_stream(config, corpus, "train")
     if config.validation is not None:
         make_stream(config, corpus, "validation")
@@ -62,6 +64,7 @@ def describe(config: TrainConfig, ranks: int = 1, room_gib: float | None = None)
     lines = [
         f"model        {size / 1e6:.1f} M parameters",
         f"vocabulary   {corpus.vocabulary.num_text} text tokens, {corpus.vocabulary.num_units} units",
+        *planned_start(config, corpus, module),
         f"batch        {micro} micro-batches of {packing.elements} elements and {packing.latents} latents",
     ]
     total = sum(source.weight for source in config.data.sources)
@@ -86,6 +89,28 @@ def describe(config: TrainConfig, ranks: int = 1, room_gib: float | None = None)
         "this machine " + ", ".join(f"{name} {rate:.0f} GFLOP/s" for name, rate in rates.items()) + " (matrix product)"
     )
     return "\n".join(lines)
+
+
+def planned_start(config: TrainConfig, corpus: TrainingData, module: nn.Module) -> list[str]:
+    """What a run would make or read before its first step: its tokenizer, and the weights that it starts from.
+
+    Raises:
+        ConfigError, DataError: they are missing, or do not fit; see `check_weights`.
+    """
+    from model.data.text_tokenizer import UntrainedTokenizer
+    from model.training.first_weights import check_weights
+    from model.training.storage.place import RunPlace
+    from model.training.storage.stores import checkpoints_of
+
+    lines = []
+    if isinstance(corpus.tokenizer, UntrainedTokenizer):
+        size, path = corpus.tokenizer.size, config.data.tokenizer.path
+        lines.append(f"tokenizer    {path} is not there: the run trains it, with at most {size} tokens")
+    if config.init_from:
+        newest = checkpoints_of(RunPlace(config.output_dir)).latest()
+        start = check_weights(module, config.init_from, corpus) if newest is None else f"not read: there is {newest}"
+        lines.append(f"init_from    {start}")
+    return lines
 
 
 def _fields() -> str:

@@ -16,7 +16,7 @@ from model.data.interleave import InterleaveRule
 from model.data.order import Order, held_out
 from model.data.shards import Sample, ShardCache, ShardError, ShardSet
 from model.data.text_file import TextFile
-from model.data.text_tokenizer import load_tokenizer, train_bpe
+from model.data.text_tokenizer import TextTokenizer, UntrainedTokenizer, load_tokenizer, train_bpe
 from model.network.vocabulary import Vocabulary
 from schemas.cards import Card, hash_file
 from schemas.config import BY_CONTENT, NO_EFFECT, ConfigError, StrictModel
@@ -218,8 +218,9 @@ class DocumentStream:
 class TrainingData:
     """Everything that is opened once: the data sets, the tokenizer, the joint vocabulary, the fingerprint of it all."""
 
-    def __init__(self, config: DataConfig) -> None:
-        """
+    def __init__(self, config: DataConfig, *, planned: bool = False) -> None:
+        """`planned`: for a look ahead. A tokenizer that is to be trained is an `UntrainedTokenizer`, and nothing is written.
+
         Raises:
             ShardError, ConfigError: something is missing, damaged, or does not fit together.
         """
@@ -232,7 +233,7 @@ class TrainingData:
                 opened[key] = _open(source, cache, config.shuffle_shards)
         self.samples = [opened[key] for key in keys]
         self.names = _names(config.sources)
-        self.tokenizer = load_tokenizer(_tokenizer_path(config.tokenizer, list(opened.values())))
+        self.tokenizer = _tokenizer(config.tokenizer, list(opened.values()), planned)
         self.num_units, self.seconds_per_unit = _unit_facts(config.sources, self.samples)
         self.unit_bpe = UnitBpe.load(config.unit_bpe) if config.unit_bpe else None
         self.vocabulary = Vocabulary(num_text=self.tokenizer.size, num_units=self.num_units)
@@ -306,11 +307,13 @@ def _unit_facts(sources: Sequence[SourceConfig], samples: Sequence[Samples]) -> 
     return next(iter(facts.values()), (0, 0.0))
 
 
-def _tokenizer_path(config: TokenizerConfig, samples: Sequence[Samples]) -> str:
-    """The tokenizer's path, after training it where it is missing and the configuration says how large it should be."""
+def _tokenizer(config: TokenizerConfig, samples: Sequence[Samples], planned: bool) -> TextTokenizer:
+    """The tokenizer, after training it where it is missing and the configuration says how large it should be."""
     if config.train_size is not None and not Path(config.path).exists():
+        if planned:
+            return UntrainedTokenizer(config.train_size)
         train_bpe(all_texts(samples), config.train_size, config.path)
-    return config.path
+    return load_tokenizer(config.path)
 
 
 def all_texts(samples: Sequence[Samples]) -> Iterator[str]:

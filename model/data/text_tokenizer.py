@@ -147,6 +147,32 @@ def _card(path: Path, form: str) -> Card:
     return Card(kind="text_tokenizer", name=path.stem, facts={"form": form, "sha256": hash_file(path)}, notes={})
 
 
+class UntrainedTokenizer:
+    """Stands for a tokenizer that a run will train: a size to plan with. A small text may give fewer tokens."""
+
+    def __init__(self, size: int) -> None:
+        """Raises ConfigError: see `train_bpe`."""
+        _check_size(size)
+        self.size = size
+        self.card = Card(
+            kind="text_tokenizer", name="untrained", facts={"form": "tokenizer.json", "size": size}, notes={}
+        )
+
+    def encode(self, text: str) -> tuple[list[int], list[int]]:
+        raise NotImplementedError("the tokenizer has not been trained")
+
+    def decode(self, ids: Iterable[int]) -> str:
+        raise NotImplementedError("the tokenizer has not been trained")
+
+    def byte_lengths(self) -> np.ndarray:
+        raise NotImplementedError("the tokenizer has not been trained")
+
+
+def _check_size(size: int) -> None:
+    if size < 256:
+        raise ConfigError(f"a byte-level vocabulary has at least 256 tokens, {size} were asked for")
+
+
 def train_bpe(texts: Iterable[str], size: int, path: str | Path) -> Path:
     """Train a byte-level BPE of `size` tokens and write it as a `tokenizer.json`. The same texts give the same bytes.
 
@@ -155,8 +181,7 @@ def train_bpe(texts: Iterable[str], size: int, path: str | Path) -> Path:
     """
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
-    if size < 256:
-        raise ConfigError(f"a byte-level vocabulary has at least 256 tokens, {size} were asked for")
+    _check_size(size)
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
     tokenizer.decoder = decoders.ByteLevel()

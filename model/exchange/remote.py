@@ -32,11 +32,7 @@ def local_copy(url: str) -> Path:
     files, target = Files(url), cache_of("runs", url)
     try:
         with locked(target / ".lock"):
-            stamps = files.stamps()
-            latest = _latest(files, stamps)
-            wanted = {name: stamp for name, stamp in stamps.items() if _is_wanted(name, latest)}
-            if not wanted:
-                raise DataError(f"there is no run and no model at {url}")
+            wanted = _wanted(files)
             known = _known(target)
             for name in [name for name in known if name not in wanted]:
                 (target / name).unlink(missing_ok=True)
@@ -50,6 +46,30 @@ def local_copy(url: str) -> Path:
     except OSError as error:
         raise DataError(f"cannot copy {url}: {error}") from error
     return target
+
+
+def check_there(url: str) -> None:
+    """Look for a run or an exported model at `url` without copying it.
+
+    Raises:
+        DataError, StorageError: see `local_copy`.
+    """
+    try:
+        _wanted(Files(url))
+    except StorageError:
+        raise
+    except OSError as error:
+        raise DataError(f"cannot read {url}: {error}") from error
+
+
+def _wanted(files: Files) -> dict[str, str]:
+    """Name -> stamp of what is used there."""
+    stamps = files.stamps()
+    latest = _latest(files, stamps)
+    wanted = {name: stamp for name, stamp in stamps.items() if _is_wanted(name, latest)}
+    if not wanted:
+        raise DataError(f"there is no run and no model at {files.root}")
+    return wanted
 
 
 def _known(target: Path) -> dict[str, str]:

@@ -312,7 +312,8 @@ class Run:
         else:
             init_weights(self.module, self.config.seed)
             if self.config.init_from:
-                set_weights(self.module, self.config.init_from, self.corpus, self.ranks)
+                started = set_weights(self.module, self.config.init_from, self.corpus, self.ranks)
+                log.info("started from %s", started)
         data = self.config.data
         placement = Placement(
             self.ranks.rank, self.ranks.world, self.config.global_microbatches, data.lanes, data.workers

@@ -285,3 +285,36 @@ def test_an_export_into_a_runs_folder_is_refused(moved: Path, capsys: pytest.Cap
         assert f"--out models/{out.name}" in said
         assert not (out / "config.json").exists()
     assert export([str(moved), "--out", str(moved / "export")]) == 0, "a folder of its own within the run hides nothing"
+
+
+def test_a_dry_run_opens_what_the_run_would_start_from(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Every kind of start, what a start is refused for, and nothing copied or written."""
+    monkeypatch.setenv("LST_CACHE", str(tmp_path / "cache"))
+    monkeypatch.chdir(tmp_path)
+    export_run(load_trained(place / "run"), tmp_path / "export", dtype="fp32", shard_bytes=10**9, license="")
+    fsspec.filesystem("memory").put(str(tmp_path / "export"), "/starts/there", recursive=True)
+
+    def planned(source: object, output: object = "next", *changes: str) -> str:
+        document = run_document(place / "data", Path(str(output))) | {"init_from": str(source)}
+        (tmp_path / "next.yaml").write_text(yaml.safe_dump(document), encoding="utf-8")
+        code, shown = train([str(tmp_path / "next.yaml"), "--dry-run", *changes]), capsys.readouterr()
+        return shown.out if code == 0 else f"{code} {shown.err}"
+
+    tokens = "data.tokenizer={path: none.json, train_size: 300}"
+    wider = "model.global_transformer.dim=48"
+    for start, said in (
+        ((place / "run",), f"init_from    the weights of {place}/run/checkpoints/step-00000004"),
+        (("export",), "init_from    the exported weights of export"),
+        (("memory://starts/there",), "init_from    memory://starts/there is there; it is copied"),
+        (("export", "next", tokens), "init_from    export is there; it is compared"),
+        (("export", place / "run"), "init_from    not read: there is step-00000004"),
+        (("nowhere",), "2 error: init_from nowhere: nowhere has no config.json. It takes a run"),
+        (("nowhere", "next", tokens), "2 error: init_from nowhere: nowhere has no config.json"),
+        (("memory://starts/nowhere",), "3 error: there is no run and no model at memory://starts/nowhere"),
+        ((place / "run", "next", wider), "does not fit this model"),
+        (("export", "next", wider), "2 error: init_from export: "),
+    ):
+        assert said in (shown := planned(*start)), shown
+    assert {path.name for path in tmp_path.iterdir()} == {"export", "next.yaml"}

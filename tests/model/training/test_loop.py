@@ -324,3 +324,15 @@ def test_a_run_that_goes_on_replaces_its_configuration_whole(data: Path, tmp_pat
         run_here(document, tmp_path, "budget.steps=2")
         assert opened.read() == before
     assert yaml.safe_load((tmp_path / "run" / "config.yaml").read_text(encoding="utf-8"))["budget"]["steps"] == 2
+
+
+def test_a_dry_run_trains_no_tokenizer(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    document, path = run_document(data, tmp_path / "run"), tmp_path / "none.json"
+    document["data"]["tokenizer"] = {"path": str(path), "train_size": 280}
+    assert run_here(document, tmp_path, "--dry-run") == 0
+    shown = capsys.readouterr().out
+    assert f"tokenizer    {path} is not there: the run trains it, with at most 280 tokens" in shown
+    assert "280 text tokens" in shown
+    assert run_here(document, tmp_path, "data.tokenizer.train_size=200", "--dry-run") == 2
+    assert "at least 256 tokens" in capsys.readouterr().err
+    assert not path.exists()

@@ -23,6 +23,9 @@ from pathlib import Path
 import numpy as np
 from jobs.fetch_models import main as fetch
 from jobs.tokenize_audio import main as tokenize
+from model.data.sources import TrainingData
+from model.exchange.folder import write_folder
+from model.network.lst import build_model
 from model.train import main as train
 from model.training.config import load_train_config
 from pipeline.codebook.folder import kmeans_card, write_centroids
@@ -44,7 +47,13 @@ for config in sys.argv[1:]:
         write_centroids(spec.stages.units.centroids, centroids, kmeans_card("test", centroids, {"encoder": card.card_id}))
         codes = [tokenize(["--config", config, "--dry-run", *local])]
     else:
-        ranks = min(32, load_train_config(config, []).global_microbatches)
+        settings = load_train_config(config, [])
+        ranks = min(32, settings.global_microbatches)
+        if settings.init_from:  # what it begins with, as an export
+            corpus = TrainingData(settings.data)
+            run = {"data": corpus.fingerprint(), "units": None}
+            model = build_model(settings.network.with_vocabulary(corpus.vocabulary), settings.seed)
+            write_folder(model, Path(settings.init_from), run=run, patches={}, dtype="fp32", shard_bytes=10**9)
         codes = [fetch(["--config", config]), train([config, "--dry-run", "--ranks", str(ranks)])]
     failed += [config] if any(codes) else []
 print("failed:", failed)
