@@ -70,16 +70,17 @@ def scan_file(file: BinaryIO, max_seconds: float | None = None) -> tuple[int, Au
     Raises:
         AudioError: as `decode_file`; too_long as soon as more than `max_seconds` have come.
     """
-    lengths: list[int] = []
+    num_taken = 0  # libav gives 40 blocks a second: a list of them would be added up anew for each
     most = None if max_seconds is None else round(max_seconds * SAMPLE_RATE)
 
     def take(block: np.ndarray) -> None:
-        lengths.append(len(block))
-        if most is not None and sum(lengths) > most + SAMPLE_RATE:
+        nonlocal num_taken
+        num_taken += len(block)
+        if most is not None and num_taken > most + SAMPLE_RATE:
             raise AudioError("too_long", f"it lasts more than {max_seconds:g} s")
 
     info = _decode(file, -1, take)
-    return sum(lengths), info
+    return num_taken, info
 
 
 def _decode(file: BinaryIO, channel: int | None, take: Callable[[np.ndarray], None]) -> AudioInfo:
