@@ -102,6 +102,8 @@ class _Loader(yaml.SafeLoader):
         return dict(super().construct_mapping(node, deep))
 
 
+COMMENT = re.compile(r"(?:^|\s)#")
+"""Where YAML stops reading a line."""
 INTEGER = "tag:yaml.org,2002:int"
 _Loader.yaml_implicit_resolvers = {
     first: [(tag, pattern) for tag, pattern in resolvers if tag != INTEGER]
@@ -208,6 +210,8 @@ def _parse_scalar(text: str) -> Any:
     try:
         value = yaml.load(text, _Loader)
     except yaml.YAMLError:  # such as `**/*.flac`, which begins as an alias: meant as it is written
+        value = text
+    if COMMENT.search(text) and text[0] not in "\"'[{":  # one line has no comments: "disc #1" is a folder, not "disc"
         value = text
     if isinstance(value, str):  # YAML 1.1 reads 1e-3 as a string because it lacks a dot
         try:

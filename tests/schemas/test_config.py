@@ -64,6 +64,10 @@ def test_wrong_type_names_the_field(tmp_path: Path) -> None:
         ("**/*.flac", "**/*.flac"),
         ("010", 10),
         ("12:30", "12:30"),
+        ("/music/disc #1", "/music/disc #1"),
+        ("#1/**", "#1/**"),
+        ("'a # b'", "a # b"),
+        ("[a, b] # two", ["a", "b"]),
     ],
 )
 def test_overrides_are_read_as_yaml(text: str, value: object) -> None:
