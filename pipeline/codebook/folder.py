@@ -75,7 +75,7 @@ def load_centroids(folder: str | Path) -> tuple[np.ndarray, Card]:
     path = f"{folder}/centroids.npy"
     try:
         centroids = np.load(io.BytesIO(_read(folder, "centroids.npy")), allow_pickle=False)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, EOFError) as error:
         raise ConfigError(f"cannot read {path}: {error}") from error
     if centroids.dtype != np.float32 or centroids.ndim != 2:
         raise ConfigError(f"{path} must hold float32 [K, D], found {centroids.dtype} {list(centroids.shape)}")

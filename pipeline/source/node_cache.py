@@ -42,7 +42,7 @@ class NodeCache:
         try:
             samples: np.ndarray = np.load(path, mmap_mode="r")
             os.utime(path)
-        except (OSError, ValueError):
+        except (OSError, ValueError, EOFError):  # the last of an empty file, which a machine that went down leaves
             return None
         return samples
 

@@ -191,3 +191,12 @@ def test_a_pickled_array_is_not_read(tmp_path):
     with pytest.raises(ConfigError, match="cannot read"):
         load_centroids(tmp_path)
     assert json.loads((tmp_path / "card.json").read_text())["kind"] == "kmeans"
+
+
+def test_an_empty_array_file_is_a_sentence(tmp_path):
+    """As a full disk leaves it where a folder is copied."""
+    _, centroids = blobs(0, 1, 7, 5)
+    write_centroids(tmp_path, centroids, kmeans_card("x", centroids, {}))
+    (tmp_path / "centroids.npy").write_bytes(b"")
+    with pytest.raises(ConfigError, match="cannot read"):
+        load_centroids(tmp_path)

@@ -112,3 +112,11 @@ def test_a_node_whose_folder_is_gone_costs_only_the_keeping(tmp_path: Path) -> N
     (tmp_path / "lst-audio-run").rmdir()
     cache.put("a", -1, np.zeros(160, np.float32))
     assert cache.get("a", -1) is None
+
+
+@pytest.mark.parametrize("left", [b"", b"\x93NUM", b"\x93NUMPY\x01\0"])
+def test_a_file_that_was_never_written_is_decoded_anew(tmp_path: Path, left: bytes) -> None:
+    """A machine that goes down leaves names without content; the run that goes on there has the same folder."""
+    cache = NodeCache("run", tmp_path)
+    (tmp_path / "lst-audio-run" / "a.-1.npy").write_bytes(left)
+    assert cache.get("a", -1) is None
