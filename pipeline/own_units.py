@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -56,8 +57,10 @@ def write_own_units(
     those of a task. A gap between words is a patch of its own (`separate`), or joins the word before it (`merged`).
 
     Raises:
-        ValueError: there is no sample, or one contradicts itself; the message names its key.
+        ValueError: there is no sample, or one contradicts itself (the message names its key), or there are too many units.
     """
+    if num_units > 65_536:
+        raise ValueError(f"{num_units} units do not fit the uint16 of a shard: at most 65,536")
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     names: dict[str, str] = {card.kind: card.card_id for card in cards}
@@ -96,10 +99,19 @@ def write_own_units(
 def _check(sample: SpokenUnits, num_units: int, seen: set[str]) -> None:
     frames = len(sample.units)
     edges = [0, *(edge for span in sample.word_frames for edge in span), frames]
+    if not re.fullmatch(r"[\w-]+", sample.key):  # a tar's reader ends a key at its first dot
+        raise ValueError(f"the key {sample.key!r} is not of letters, digits, - and _ alone")
     if sample.key in seen:
         raise ValueError(f"sample {sample.key!r} occurs twice; keys are unique")
-    if frames == 0 or int(sample.units.max()) >= num_units:
+    if sample.units.ndim != 1 or sample.units.dtype.kind not in "iu":
+        raise ValueError(
+            f"sample {sample.key!r}: units are {sample.units.dtype} {list(sample.units.shape)}; a list of whole numbers is wanted"
+        )
+    if frames == 0 or not 0 <= int(sample.units.min()) <= int(sample.units.max()) < num_units:
         raise ValueError(f"sample {sample.key!r} has no units, or some outside [0, {num_units})")
+    places = [0, *(place for span in sample.char_spans for place in span), len(sample.text)]
+    if any(a > b for a, b in pairwise(places)):
+        raise ValueError(f"sample {sample.key!r}: spans of its words overlap, are out of order or leave its text")
     if len(sample.char_spans) != len(sample.word_frames):
         raise ValueError(
             f"sample {sample.key!r} has {len(sample.char_spans)} words in its text and "
