@@ -19,7 +19,7 @@ if not __package__:  # started as a script: the code beside it runs, wherever th
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from jobs.cluster.places import local_or_url
-from jobs.runtime.cli import spec_of_run, spec_parser
+from jobs.runtime.cli import is_override, spec_of_run, spec_parser
 from jobs.store.records import index_name
 from jobs.store.store import Store
 from schemas.cards import fingerprint, hash_file
@@ -52,7 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
         return report_training(words)
     parser = spec_parser(__doc__, EXAMPLES, takes_output=True)
-    if any("=" not in word for word in words if not word.startswith("-")) and "--config" not in words:
+    if any(not is_override(word) for word in words if not word.startswith("-")) and "--config" not in words:
         parser.set_defaults(config=None)  # OUTPUT says which spec
     parser.add_argument("--force", action="store_true", help="write the page even if it is up to date")
     parser.add_argument("--open", action="store_true", help="show it in the browser")

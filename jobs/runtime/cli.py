@@ -39,6 +39,12 @@ def load_spec(arguments: argparse.Namespace) -> PipelineSpec:
     return resolve_spec(spec, base)
 
 
+def is_override(word: str) -> bool:
+    """Whether a word changes a field of the spec; `runs/seed=2` and `s3://bucket/day=1` are places."""
+    key, equals, _ = word.partition("=")
+    return bool(equals) and "/" not in key
+
+
 def spec_of_run(arguments: argparse.Namespace, command: str) -> PipelineSpec:
     """The spec of --config, else the one that the last run left in the OUTPUT that stands among the overrides, wherever that
     folder was when it ran.
@@ -51,7 +57,7 @@ def spec_of_run(arguments: argparse.Namespace, command: str) -> PipelineSpec:
     from jobs.runtime.rejects import SPEC  # here, since both take a second that the first line of a run has not
     from jobs.store.store import Store
 
-    outputs = [word for word in arguments.overrides if "=" not in word]
+    outputs = [word for word in arguments.overrides if not is_override(word)]
     if arguments.config is not None and not outputs:
         return load_spec(arguments)
     if arguments.config is not None or len(outputs) != 1:

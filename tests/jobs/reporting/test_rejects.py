@@ -94,6 +94,17 @@ def test_a_copied_output_is_meant_itself(
     assert not list((before / "control").glob("lease-*"))
 
 
+def test_an_output_may_have_an_equals_sign_in_its_path(
+    run: tuple[PipelineSpec, Plan], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As Hive's folders have; it was taken for a change of the spec."""
+    shutil.copytree(run[0].output, tmp_path / "day=1")
+    assert rejects_command.main([str(tmp_path / "day=1"), "--stage", "words"]) == 0
+    assert capsys.readouterr().out.endswith("day=1: nothing was rejected\n")
+    assert report.main([str(tmp_path / "day=1")]) == 0
+    assert (tmp_path / "day=1" / "report.html").exists()
+
+
 def test_what_is_forgotten_is_looked_for_where_it_lies_now(run: tuple[PipelineSpec, Plan], tmp_path: Path) -> None:
     """A run that ended while the rejects were read may have gathered its commits, of which --retry knew the former files."""
     shutil.copytree(run[0].output, tmp_path / "copy")
