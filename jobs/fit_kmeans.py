@@ -69,13 +69,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         encode_on_workers(plan, sample)
         LOG.info("fitting %d centroids to %d frames", spec.kmeans.num_units, sample.frames)
         result = fit_on_worker(spec, sample.parts)
-        store.remove_all(sample.parts)
+        name = f"{spec.source.name}-{encoder.name}-{spec.kmeans.num_units}"
+        notes = fit_notes(spec, result, encoder.card_id, sample.frames, sample.recordings)
+        write_centroids(folder, result.centroids, kmeans_card(name, result.centroids, notes))
+        store.remove_all(sample.parts)  # last: where the folder cannot be written, the next run fits again from them
     print(f"fitted {spec.kmeans.num_units} centroids to {sample.frames} frames of {sample.recordings} recordings")
-    name = f"{spec.source.name}-{encoder.name}-{spec.kmeans.num_units}"
-    card = kmeans_card(
-        name, result.centroids, fit_notes(spec, result, encoder.card_id, sample.frames, sample.recordings)
-    )
-    write_centroids(folder, result.centroids, card)
     print(
         f"{local_or_url(folder)}: objective {result.objective[0]:.4g} -> {result.objective[-1]:.4g} in "
         f"{len(result.objective)} iterations, {len(result.dead)} dead and {len(result.near_dead)} near-dead centroids"

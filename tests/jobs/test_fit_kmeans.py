@@ -200,6 +200,25 @@ def test_the_command_fits_where_ray_finds_room_and_clears_its_features(
     assert "centroids are there" in capsys.readouterr().out
 
 
+def test_a_folder_that_cannot_be_written_costs_no_encoding(
+    spec: PipelineSpec, tmp_path: Path, ray: InProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The features stay until the centroids are there, and the next run fits from them."""
+    config = write_fit_spec(spec, tmp_path / "spec.yaml", str(tmp_path / "new"))
+
+    def refuse(*_: object) -> None:
+        raise PermissionError(13, "Permission denied", "new/centroids.npy")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(fit_kmeans, "write_centroids", refuse)
+        assert fit_kmeans.main(["--config", str(config)]) == 3
+    encoded: list[int] = []
+    monkeypatch.setattr(fit_kmeans, "encode_on_workers", lambda plan, sample: encoded.append(encode(plan)))
+    assert fit_kmeans.main(["--config", str(config)]) == 0
+    assert encoded == [0]
+    assert not list((tmp_path / "out" / "kmeans").rglob("*.npy"))
+
+
 def test_from_s3_to_s3_the_same_bytes(
     spec: PipelineSpec, server: Server, tmp_path: Path, ray: InProcess, capsys: pytest.CaptureFixture[str]
 ) -> None:
