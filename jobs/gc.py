@@ -171,7 +171,8 @@ def _leftovers(store: Store) -> list[str]:
     old = [
         f"inventory/{name}" for name in inventories if name.endswith(".parquet") and f"inventory/{name}" not in latest
     ]
-    temporary = [f"cards/{name}" for name in store.names("cards") if name.endswith(".tmp")]
+    folders = ("cards", "specs")
+    temporary = [f"{folder}/{name}" for folder in folders for name in store.names(folder) if name.endswith(".tmp")]
     return sorted(old) + temporary + store.find("attempts") + store.find("kmeans")
 
 
@@ -194,7 +195,7 @@ def needs(plan: Plan) -> dict[str, list[np.ndarray]]:
             found.setdefault(folder_of(stage, fingerprint), []).append(units[stage])
 
     add({name: stage.fingerprint for name, stage in plan.stages.items()}, plan.units)
-    for name in sorted(plan.store.names("specs")):
+    for name in sorted(name for name in plan.store.names("specs") if name.endswith(".json")):  # a kill leaves .tmp
         record = plan.store.read_json(f"specs/{name}", SPEC_REMEDY)
         add(record["stages"], recorded_plan(plan.store, record).units)
     return found

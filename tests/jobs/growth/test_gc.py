@@ -41,6 +41,10 @@ def test_leftovers_of_a_kill_go_and_the_dataset_stays(tmp_path: Path) -> None:
         (output / name).write_bytes(b"x")
     assert collect(spec, stale=False) == (left, set())
     assert contents(output) == before
+    for name in (left := {"specs/index.json.ab.tmp", "cards/x.json.cd.tmp"}):
+        (output / name).write_bytes(b"")
+    assert collect(spec, stale=True) == (left, set()), "half a spec is no spec on record"
+    assert contents(output) == before
 
 
 def test_stale_removes_what_only_an_older_spec_named(tmp_path: Path) -> None:
