@@ -162,8 +162,10 @@ def _rows(tar: str, sample: _Sample) -> Iterator[CorpusRow]:
     place = f"tar:{sample.audio.offset}:{sample.audio.size}"
     if sample.problem:
         yield CorpusRow(audio=uri, member=place, place=uri, problem=sample.problem)
-    segments = sample.facts.pop("segments", None)
-    yield facts_of(sample.facts, audio=uri, member=place, place=uri)
+    segments = sample.facts.get("segments")
+    # A copy: another audio of the key has the same.
+    whole = {name: value for name, value in sample.facts.items() if name != "segments"}
+    yield facts_of(whole, audio=uri, member=place, place=uri)
     for number, segment in enumerate(segments if isinstance(segments, list) else [], start=1):
         where = f"{uri}.segments[{number}]"
         try:

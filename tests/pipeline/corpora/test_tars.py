@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -52,3 +54,14 @@ def test_a_sidecar_in_a_tar_is_read_as_strictly_as_one_beside_a_file(tmp_path: P
     (recording,), _, _, rejects = first_stages(Source(uri=str(tmp_path), layout="webdataset"))
     assert recording.transcript is None
     assert any(reject.code == "bad_row" and name in reject.detail for reject in rejects)
+
+
+def test_each_audio_of_a_key_has_the_segments_of_its_json(tmp_path: Path) -> None:
+    """The first of two took them away from the second, which became one utterance without a word."""
+    facts = {"segments": [{"start": 0.0, "end": 0.2, "text": "one"}, {"start": 0.2, "end": 0.4, "text": "two"}]}
+    members = [("a.near.flac", spoken(1)), ("a.far.flac", spoken(2)), ("a.json", json.dumps(facts).encode())]
+    write_tar(tmp_path / "a.tar", members)
+    recordings, segments, transcripts, rejects = first_stages(Source(uri=str(tmp_path), layout="webdataset"))
+    assert len(recordings) == 2 and not rejects
+    assert Counter(row.recording_id for row in segments) == {row.recording_id: 2 for row in recordings}
+    assert sorted(row.text for row in transcripts) == ["one", "one", "two", "two"]
