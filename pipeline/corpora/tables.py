@@ -100,7 +100,7 @@ def utterance_lines(files: CorpusFolder, name: str) -> Iterator[tuple[int, tuple
                     f"{name}:{number}", "a carriage return stands inside it: save the file with lines that end in \\n"
                 ),
             )
-        elif "/" in identity or identity == "..":
+        elif "/" in identity or identity in (".", ".."):
             yield (
                 number,
                 RowError(f"{name}:{number}", f"it names {identity!r}, but the files of a *.trans.txt lie beside it"),

@@ -231,6 +231,17 @@ def test_sidecars_are_read_beside_their_audio(tmp_path: Path) -> None:
     }
 
 
+@pytest.mark.parametrize("odd", [".", "..", "a/b"])
+def test_a_line_of_texts_that_names_no_file_beside_it_costs_itself(tmp_path: Path, odd: str) -> None:
+    make_source(tmp_path, "1-2-0000.flac")
+    (tmp_path / "1-2.trans.txt").write_text(f"{odd} OH\n1-2-0000 GO\n")
+    items = list_source(Source(uri=str(tmp_path), transcripts="sidecar"))
+    assert [(item.uri, item.transcript, item.refused) for item in items] == [
+        ("1-2-0000.flac", "GO", None),
+        ("1-2.trans.txt:1", None, "bad_row"),
+    ]
+
+
 def write_manifest(path: Path, rows: list[dict[str, object]]) -> None:
     if path.suffix == ".tsv":
         columns = list(rows[0])
