@@ -61,6 +61,8 @@ class SourceFolder:
             offset, size = tar_slice(member)
             if local and os.path.getsize(path) >= offset + size:
                 return io.BufferedReader(Slice(open(path, "rb"), offset, offset + size, owns=True))
+            if not local and not size:  # an empty range is none to S3, which would send the whole tar
+                return io.BytesIO()
             if not local and len(content := _fetched(filesystem, path, offset, offset + size)) == size:
                 return io.BytesIO(content)
             raise OSError(f"{name} has become shorter since it was listed")

@@ -5,14 +5,17 @@ from __future__ import annotations
 from pathlib import Path
 from typing import BinaryIO
 
+import fsspec
 import pytest
 
 from pipeline.source.folder import SourceFolder
 from pipeline.source.inventory import list_source
 from schemas.errors import StorageError
+from schemas.spec import Source
 from schemas.storage import retry
+from tests.pipeline.corpora.fixtures import spoken, write_tar
 from tests.pipeline.corpora.layouts import MAKERS
-from tests.pipeline.corpora.test_layouts import source_of
+from tests.pipeline.corpora.test_layouts import first_stages, source_of
 
 
 @pytest.mark.parametrize("layout", ["webdataset", "parquet"])
@@ -40,3 +43,27 @@ def test_a_storage_that_is_away_for_a_while_costs_no_recordings(
     else:
         with pytest.raises(StorageError, match="could not be reached"):
             list_source(source)
+
+
+def test_an_empty_member_of_a_tar_elsewhere_is_empty_and_costs_no_fetch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """S3 takes `bytes=1536-1535` for no range at all and sends the whole tar; the member was then said to be missing."""
+    write_tar(tmp_path / "a.tar", [("1.flac", spoken(1)), ("2.flac", b"")])
+    memory = fsspec.filesystem("memory")
+    memory.pipe_file("/empty-member/a.tar", (tmp_path / "a.tar").read_bytes())
+    honest = type(memory).cat_file
+
+    def cat_file(self: object, path: str, start: int | None = None, end: int | None = None, **options: object) -> bytes:
+        content: bytes = honest(self, path, **({} if start == end else {"start": start, "end": end}), **options)
+        return content
+
+    monkeypatch.setattr(type(memory), "cat_file", cat_file)
+    source = Source(uri="memory://empty-member", layout="webdataset")
+    try:
+        _, _, _, rejects = first_stages(source)
+    finally:
+        memory.rm("/empty-member", recursive=True)
+    assert [(reject.id, reject.code) for reject in rejects if reject.stage == "recordings"] == [
+        ("a.tar#2.flac", "empty")
+    ]
