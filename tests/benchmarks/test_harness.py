@@ -4,10 +4,12 @@ import json
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
+from benchmarks import harness, run_all
 from benchmarks.harness import Measurement, child, format_table, main
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -56,6 +58,21 @@ def test_a_command_does_not_outlive_its_benchmark() -> None:
     with pytest.raises(RuntimeError), child([sys.executable, "-c", "import time; time.sleep(60)"]) as process:
         raise RuntimeError("the benchmark was stopped")
     assert process.returncode == -signal.SIGTERM
+
+
+def test_a_benchmark_whose_time_is_up_ends_what_it_had_started(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Killed outright it left its Ray behind, beside which the others were then measured."""
+    (tmp_path / "benchmarks").mkdir()
+    (tmp_path / "benchmarks" / "slow.py").write_text(
+        "import signal, sys, time\n"
+        "def end(*_): open('ended', 'w').close(); sys.exit(75)\n"
+        "signal.signal(signal.SIGTERM, end)\n"
+        "time.sleep(60)\n"
+    )
+    for module in (harness, run_all):
+        monkeypatch.setattr(module, "ROOT", tmp_path)
+    assert "Not finished" in run_all.run_one("slow", time.monotonic() + 2.0)
+    assert (tmp_path / "ended").exists()
 
 
 def test_a_command_that_is_deaf_to_sigterm_is_killed(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -62,6 +62,7 @@ def test_each_audio_of_a_key_has_the_segments_of_its_json(tmp_path: Path) -> Non
     members = [("a.near.flac", spoken(1)), ("a.far.flac", spoken(2)), ("a.json", json.dumps(facts).encode())]
     write_tar(tmp_path / "a.tar", members)
     recordings, segments, transcripts, rejects = first_stages(Source(uri=str(tmp_path), layout="webdataset"))
-    assert len(recordings) == 2 and not rejects
+    assert len(recordings) == 2
+    assert not rejects
     assert Counter(row.recording_id for row in segments) == {row.recording_id: 2 for row in recordings}
     assert sorted(row.text for row in transcripts) == ["one", "one", "two", "two"]
