@@ -9,13 +9,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import IO, Any
 
-import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from model.data.text_file import document_ends
 from schemas.config import in_short, json_object
 from schemas.errors import StorageError
+from schemas.storage.files import opened as file_at
 from schemas.storage.retry import time_mends
 
 ROWS = 1024
@@ -38,7 +38,7 @@ class FoundDocument:
 @contextmanager
 def opened(url: str) -> Iterator[IO[bytes]]:
     """A file's bytes, decompressed as its name says."""
-    with fsspec.open(url, "rb") as file:
+    with file_at(url) as file:
         kind = {"gz": "gzip", "zst": "zstd"}.get(url.rsplit(".", 1)[-1].lower())
         if kind is None:
             yield file

@@ -9,13 +9,11 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-import fsspec
-
 from jobs.text.documents import fields_of_file
 from schemas.cards import fingerprint
 from schemas.config import ConfigError, in_short
 from schemas.errors import DataError
-from schemas.storage.files import filesystem_of
+from schemas.storage.files import filesystem_of, opened
 from schemas.storage.retry import asked_again
 from schemas.storage.tree import is_folder, matching_files
 
@@ -139,7 +137,7 @@ def _row_groups(url: str, common: dict[str, Any], item_bytes: int) -> Iterator[F
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    with fsspec.open(url, "rb") as file:
+    with opened(url) as file:
         try:
             facts = pq.ParquetFile(file).metadata
         except (OSError, pa.ArrowException) as error:

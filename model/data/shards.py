@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import fsspec
 import numpy as np
 from pydantic import ValidationError
 
@@ -23,6 +22,7 @@ from schemas.errors import DataError, ExitCode, StorageError
 from schemas.reading.shard_reader import whole_index
 from schemas.shards import SHARD_FORMAT, SampleMeta, ShardEntry, ShardIndex, on_the_grid
 from schemas.storage.copies import Copies, Remote
+from schemas.storage.files import opened
 from schemas.storage.retry import asked_again
 
 
@@ -315,7 +315,7 @@ def read_index(url: str) -> ShardIndex:
         path = f"{url.rpartition('/')[0] or '.'}/{relative}"
 
         def ask() -> bytes:
-            with fsspec.open(path, "rb") as file:
+            with opened(path) as file:
                 content: bytes = file.read()
                 return content
 
@@ -340,6 +340,6 @@ def read_index(url: str) -> ShardIndex:
 
 def _local_path(url: str) -> Path | None:
     """The path of a local file, None for anything else."""
-    if "://" not in url and "::" not in url:
+    if "://" not in url:
         return Path(url)
     return Path(url.removeprefix("file://")) if url.startswith("file://") else None

@@ -8,13 +8,13 @@ import tarfile
 from collections.abc import Callable, Iterator
 from typing import IO
 
-import fsspec
 import numpy as np
 from pydantic import TypeAdapter
 
 from schemas.config import ConfigError, in_short
 from schemas.errors import DataError
 from schemas.shards import SampleMeta, ShardEntry, ShardIndex
+from schemas.storage.files import opened
 
 ENTRIES = TypeAdapter(list[ShardEntry])
 
@@ -78,7 +78,7 @@ def load_index(path: str) -> ShardIndex:
     folder = path.rpartition("/")[0] or "."
 
     def read(relative: str) -> bytes:
-        with fsspec.open(f"{folder}/{relative}", "rb") as file:
+        with opened(f"{folder}/{relative}") as file:
             content: bytes = file.read()
         return content
 
@@ -106,7 +106,7 @@ def read_index(path: str) -> ShardIndex:
 def unit_sequences(path: str, index: ShardIndex) -> Iterator[np.ndarray]:
     """The units of each segment, in the order of the index."""
     for shard in index.shards:
-        with fsspec.open(f"{path.rpartition('/')[0] or '.'}/{shard.path}", "rb") as file:
+        with opened(f"{path.rpartition('/')[0] or '.'}/{shard.path}") as file:
             meta = None
             with tarfile.open(fileobj=file, mode="r|") as tar:
                 for member in tar:
@@ -125,7 +125,7 @@ def unit_sequences(path: str, index: ShardIndex) -> Iterator[np.ndarray]:
 def patched_sequences(path: str, index: ShardIndex) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """(units, bool beside them: a word or a silence ends here) of each segment, in the order of the index."""
     for shard in index.shards:
-        with fsspec.open(f"{path.rpartition('/')[0] or '.'}/{shard.path}", "rb") as file:
+        with opened(f"{path.rpartition('/')[0] or '.'}/{shard.path}") as file:
             for sample in samples_of(file):
                 if "units.npy" not in sample.members:
                     continue

@@ -45,12 +45,21 @@ def filesystem_of(url: str, **options: Any) -> tuple[Any, str]:
     """
     check_bucket(url)
     try:
+        if "://" not in url:  # fsspec would cut a path at "::", which chains URLs: Foo::Bar would be its neighbour Foo
+            filesystem = fsspec.filesystem("file", **options)
+            return filesystem, filesystem._strip_protocol(url)
         filesystem, path = fsspec.core.url_to_fs(url, **options)
     except ImportError as error:
         raise ConfigError(f"{url}: {error}; s3:// wants the extra: pip install -e '.[s3]'") from error
     except ValueError as error:
         raise ConfigError(f"{url}: {error}", "write a path, or a URL such as s3://bucket/folder") from error
     return filesystem, path
+
+
+def opened(url: str) -> Any:
+    """The file at a path or URL, open for reading bytes."""
+    filesystem, path = filesystem_of(url)
+    return filesystem.open(path, "rb")
 
 
 class Files:

@@ -22,8 +22,9 @@ def write(folder: Path, *samples: SpokenUnits) -> None:
 
 
 def test_what_was_given_is_read_back(tmp_path: Path) -> None:
-    write(tmp_path, SAMPLE, replace(SAMPLE, key="two"))
-    shards = ShardSet(str(tmp_path / "index.json"))
+    folder = tmp_path / "a::b"
+    write(folder, SAMPLE, replace(SAMPLE, key="two"))
+    shards = ShardSet(str(folder / "index.json"))
     sample = shards.read(0, 1)
     assert (sample.meta.key, sample.meta.text, sample.meta.words) == ("two", SAMPLE.text, SAMPLE.char_spans)
     assert sample.units.tolist() == [7, 1, 1, 2, 7]

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from schemas.files import whole_file
-from schemas.storage.files import Files
+from schemas.storage.files import Files, opened
 
 
 @pytest.mark.parametrize("durable", [False, True])
@@ -102,3 +102,14 @@ def test_a_file_that_goes_while_its_folder_is_listed_takes_no_other_from_the_lis
     finally:
         ended.set()
         thread.join()
+
+
+def test_a_folder_may_have_two_colons_in_its_name(tmp_path: Path) -> None:
+    """fsspec chains URLs by them: an output Foo::Bar was written into Foo beside it, and a source Foo::Bar was Foo."""
+    (tmp_path / "Foo").mkdir()
+    folder = tmp_path / "Foo::Bar"
+    Files(str(folder)).write_bytes("a/b.txt", b"here")
+    assert (folder / "a" / "b.txt").read_bytes() == Files(str(folder)).read_bytes("a/b.txt") == b"here"
+    with opened(str(folder / "a" / "b.txt")) as file:
+        assert file.read() == b"here"
+    assert not list((tmp_path / "Foo").iterdir())
