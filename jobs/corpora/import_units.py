@@ -35,7 +35,7 @@ from schemas.reading.shard_reader import read_index
 from schemas.shards import SHARD_FORMAT, SampleMeta, ShardEntry, ShardIndex
 from schemas.spec import PatchesSpec
 from schemas.storage.files import filesystem_of
-from schemas.storage.tree import matching_files
+from schemas.storage.tree import SIGNS, matching_files
 
 EXAMPLES = """  python -m jobs.corpora.import_units mls.chunk.*.on_the_fly --out data/mls-units
   python -m jobs.corpora.import_units s3://bucket/features.jsonl.gz --like runs/demo/shards/index.json --out data/slamkit
@@ -108,7 +108,8 @@ def _rows(files: Iterable[str]) -> Iterator[tuple[str, dict[str, Any] | RowError
     """
     for pattern in files:
         filesystem, path = filesystem_of(pattern)
-        names = matching_files(filesystem, path) if set(path) & set("*?[") else [path]
+        is_pattern = SIGNS.search(path) and not filesystem.exists(path)  # a name may hold a bracket
+        names = matching_files(filesystem, path) if is_pattern else [path]
         if not names:
             raise ConfigError(f"no file matches {pattern}")
         for name in names:

@@ -15,7 +15,7 @@ from schemas.config import ConfigError, in_short
 from schemas.errors import DataError
 from schemas.storage.files import filesystem_of, opened
 from schemas.storage.retry import asked_again
-from schemas.storage.tree import is_folder, matching_files
+from schemas.storage.tree import SIGNS, files_below, is_folder, matching_files
 
 Form = Literal["txt", "jsonl", "parquet", "arrow"]
 SUFFIXES: dict[str, Form] = {
@@ -75,12 +75,12 @@ def list_files(source: str) -> list[str]:
         ConfigError: there is none.
     """
     files, path = filesystem_of(source)
-    if any(sign in path for sign in "*?["):
-        names = matching_files(files, path)
-    elif is_folder(files, path):
-        names = matching_files(files, f"{path.rstrip('/')}/**")
+    if is_folder(files, path):
+        names = files_below(files, path.rstrip("/"))
+    elif asked_again(path, lambda: files.exists(path)):  # first, for a name may hold a bracket
+        names = [path]
     else:
-        names = [path] if asked_again(path, lambda: files.exists(path)) else []
+        names = matching_files(files, path) if SIGNS.search(path) else []
     if not names:
         raise ConfigError(f"there is no {source}", "name a file, a folder or a pattern of text files")
     single = len(names) == 1 and names[0].rstrip("/") == path.rstrip("/")

@@ -94,6 +94,17 @@ def _finds_at_once(filesystem: Any) -> bool:
     return own or kind.find is not AbstractFileSystem.find
 
 
+def files_below(filesystem: Any, folder: str) -> list[str]:
+    """Every file below a folder, sorted, as the filesystem names them.
+
+    Raises:
+        OSError: a folder that is there cannot be listed.
+    """
+    if is_local(filesystem):
+        return sorted(f"{folder}/{name}" for name, _ in local_files(folder))
+    return sorted(name for name, _ in remote_files(filesystem, folder))
+
+
 def matching_files(filesystem: Any, pattern: str) -> list[str]:
     """The files that a pattern matches, sorted, as the filesystem names them. `**` is any number of folders.
 

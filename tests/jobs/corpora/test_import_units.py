@@ -99,6 +99,8 @@ def test_the_same_rows_give_the_same_bytes_and_a_set_of_nothing_is_refused(tmp_p
     assert [path.read_bytes() for path in one] == [path.read_bytes() for path in two]
     assert main([str(rows(tmp_path / "bad.jsonl", "{\n")), "--out", str(tmp_path / "none")]) == 4
     assert main([str(tmp_path / "nowhere*.jsonl"), "--out", str(tmp_path / "none")]) == 2
+    odd = rows(tmp_path / "x [1].jsonl", *lines)  # which is no pattern, for it is there
+    assert main([str(odd), "--out", str(tmp_path / "odd"), "--hop", "32000"]) == 0
 
 
 @given(st.lists(st.tuples(st.integers(0, 4), st.integers(1, 9)), max_size=20), st.integers(0, 4), st.randoms())

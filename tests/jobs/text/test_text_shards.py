@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from jobs.text.documents import documents
+from jobs.text.files import list_files
 from jobs.text.shards import main as text_shards
 from model.data.compose import Composer
 from model.data.shards import ShardSet
@@ -75,6 +76,17 @@ def run(source: Path | list[Path], out: Path, *more: str) -> Path:
 def test_every_form_gives_its_documents_in_order(name: str, tmp_path: Path) -> None:
     index = run(write(tmp_path / name, DOCUMENTS), tmp_path / "out", "--document-chars", "30")
     assert texts(index) == DOCUMENTS
+
+
+def test_what_is_there_is_no_pattern_whatever_signs_its_name_has(tmp_path: Path) -> None:
+    """Such as a browser's second download: it was said not to be there."""
+    folder = tmp_path / "texts [1]" / "more"
+    folder.mkdir(parents=True)
+    file = write(folder / "a[2].jsonl", DOCUMENTS)
+    assert list_files(str(file)) == [str(file)]
+    assert list_files(str(folder.parent)) == [str(file)]
+    assert list_files(f"{tmp_path}/texts ?1?/**/*.jsonl") == [str(file)]
+    assert texts(run(folder.parent, tmp_path / "out")) == DOCUMENTS
 
 
 def test_a_folder_saved_by_hugging_face_opens_as_it_is(tmp_path: Path) -> None:
