@@ -16,6 +16,7 @@ import csv
 import hashlib
 import re
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ if not __package__:  # started as a script: the code beside it runs, wherever th
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from schemas.commands.cli import Parser, command, out_file
+from schemas.config import ConfigError, parse_config
 from schemas.tasks import TaskError, TaskHeader, TaskItem, TaskSegment, json_lines, write_task
 
 EXAMPLES = """  python jobs/convert_task.py hellaswag hellaswag_val.jsonl hellaswag.jsonl
@@ -53,6 +55,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     items = list(CONVERTERS[given.layout](given.source, given.out.parent))
     if not items:
         raise TaskError(f"{given.source} holds no item of layout {given.layout}")
+    if twice := [name for name, times in Counter(item.id for item in items).items() if times > 1]:
+        raise TaskError(
+            f"{given.source} has {len(twice)} ids more than once, such as {twice[0]!r}: take the copies out"
+        )
     notes = {"source": given.source.name, "layout": given.layout}
     count = write_task(given.out, TaskHeader(task=given.task or given.layout, notes=notes), items)
     audio = sum(segment.audio is not None for item in items for segment in item.segments)
@@ -67,15 +73,18 @@ def hellaswag(source: Path, folder: Path) -> Iterator[TaskItem]:
     del folder
     for number, row in json_lines(source):
         where = f"{source}:{number}"
-        label = str(row.get("label", ""))
-        if not label.isdigit():
+        label, endings = str(row.get("label", "")), _get(row, "endings", where)
+        if not label.isdecimal():
             raise TaskError(f"{where}: no label; the test set is published without answers, use the validation set")
+        if not isinstance(endings, list) or not all(isinstance(ending, str) for ending in endings):
+            raise TaskError(f"{where}: endings must be a list of texts, found {type(endings).__name__}")
         context = f"{_get(row, 'ctx_a', where)} {str(row.get('ctx_b') or '').capitalize()}"
-        yield TaskItem(
+        yield _item(
+            where,
             id=str(row.get("ind", number)),
             group=str(row.get("split_type") or "all"),
             prompt=TaskSegment(text=clean(context)),
-            endings=[TaskSegment(text=clean(ending)) for ending in _get(row, "endings", where)],
+            endings=[TaskSegment(text=clean(ending)) for ending in endings],
             answer=int(label),
         )
 
@@ -97,7 +106,8 @@ def storycloze(source: Path, folder: Path) -> Iterator[TaskItem]:
         right = _get(row, answer, where)
         if right not in ("1", "2"):
             raise TaskError(f"{where}: {answer} must be 1 or 2, found {right!r}: the 2018 test set has no answers")
-        yield TaskItem(
+        yield _item(
+            where,
             id=row[story],
             group="all",
             prompt=TaskSegment(text=" ".join(_get(row, sentence.format(i), where).strip() for i in range(1, 5))),
@@ -140,15 +150,20 @@ def storycloze_audio(source: Path, folder: Path) -> Iterator[TaskItem]:
 
 def swuggy(source: Path, folder: Path) -> Iterator[TaskItem]:
     """A word and a non-word by the same voice, without a prompt; groups are the word's frequency bands."""
-    for key, right, wrong in _gold_pairs(source, ("id", "voice")):
-        frequency = float(right.get("frequency") or 0)
+    for key, right, wrong in _gold_pairs(source, ("id", "voice"), "word"):
+        try:
+            frequency = float(right.get("frequency") or 0)
+        except ValueError as error:
+            raise TaskError(
+                f"{source / 'gold.csv'}: the frequency of {key} is no number: {right['frequency']!r}"
+            ) from error
         band = next((name for limit, name in BANDS if frequency < limit), ">100")
         yield _pair(key, band, source, folder, (right, right["word"]), (wrong, wrong["word"]))
 
 
 def sblimp(source: Path, folder: Path) -> Iterator[TaskItem]:
     """A grammatical and an ungrammatical sentence by the same voice, without a prompt; groups are BLiMP's types."""
-    for key, right, wrong in _gold_pairs(source, ("type", "subtype", "id", "voice")):
+    for key, right, wrong in _gold_pairs(source, ("type", "subtype", "id", "voice"), "transcription"):
         yield _pair(
             key, right["type"], source, folder, (right, right["transcription"]), (wrong, wrong["transcription"])
         )
@@ -164,16 +179,24 @@ CONVERTERS: dict[str, Callable[[Path, Path], Iterator[TaskItem]]] = {
 }
 
 
-def _gold_pairs(source: Path, key: tuple[str, ...]) -> Iterator[tuple[str, dict[str, str], dict[str, str]]]:
-    """(id, right row, wrong row) of gold.csv: the k-th right one of a key with its k-th wrong one."""
+def _item(where: str, **fields: Any) -> TaskItem:
+    """An item, or a TaskError that says where it is not one."""
+    try:
+        return parse_config(TaskItem, fields, where)
+    except ConfigError as error:
+        raise TaskError(str(error)) from error
+
+
+def _gold_pairs(source: Path, key: tuple[str, ...], text: str) -> Iterator[tuple[str, dict[str, str], dict[str, str]]]:
+    """(id, right row, wrong row) of gold.csv: the k-th right one of a key with its k-th wrong one; each has `text`."""
     rows: dict[tuple[str, ...], tuple[list[dict[str, str]], list[dict[str, str]]]] = {}
     for number, row in _csv_rows(source / "gold.csv"):
         where = f"{source / 'gold.csv'}:{number}"
-        values = tuple(_get(row, name, where) for name in key)
+        known, *_ = [tuple(_get(row, name, where) for name in names) for names in (key, ("filename", text))]
         correct = _get(row, "correct", where)
         if correct not in ("0", "1"):
             raise TaskError(f"{where}: correct must be 0 or 1, found {correct!r}")
-        rows.setdefault(values, ([], []))[correct == "0"].append(row)
+        rows.setdefault(known, ([], []))[correct == "0"].append(row)
     for values, (right, wrong) in rows.items():
         if len(right) != len(wrong):
             raise TaskError(f"{source / 'gold.csv'}: {len(right)} right and {len(wrong)} wrong rows for {values}")
@@ -234,6 +257,8 @@ def _csv_rows(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
         raise TaskError(f"cannot read {path}: {error.strerror}") from error
     except UnicodeDecodeError as error:
         raise TaskError(f"{path} is not UTF-8: {error}") from error
+    except csv.Error as error:  # a cell of more than 128 KiB: a quote that is never closed
+        raise TaskError(f"{path} is no table: {error}; is a quote not closed?") from error
 
 
 def _get(row: dict[str, Any], name: str, where: str) -> Any:

@@ -39,6 +39,41 @@ def test_hellaswag(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert re.search(r"val.jsonl:1: no label", refused(capsys, "hellaswag", source, tmp_path / "out.jsonl"))
 
 
+@pytest.mark.parametrize(
+    "odd, said",
+    [
+        ({"label": 7}, "val.jsonl:1: answer 7 is no index into 4 endings"),
+        ({"label": "\u00b2"}, "val.jsonl:1: no label"),
+        ({"endings": ["a", "[x]", "c", "d"]}, "val.jsonl:1: an ending is empty"),
+        ({"endings": "['a', 'b']"}, "val.jsonl:1: endings must be a list of texts, found str"),
+        ({"endings": ["a", 3, "c", "d"]}, "val.jsonl:1: endings must be a list of texts"),
+        ({}, "has 1 ids more than once, such as '1'"),
+    ],
+)
+def test_odd_rows_of_hellaswag_are_one_sentence(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], odd: dict[str, object], said: str
+) -> None:
+    """A list that a CSV has made a text of was an item whose endings are letters; the rest ended in tracebacks, or in a file that
+    nothing reads."""
+    row = {"ind": 1, "ctx_a": "A man", "ctx_b": "he", "endings": ["a", "b", "c", "d"], "label": 1}
+    source = tmp_path / "val.jsonl"
+    source.write_text(json.dumps({**row, **odd}) + "\n" + json.dumps(row) + "\n")
+    assert said in refused(capsys, "hellaswag", source, tmp_path / "out.jsonl")
+
+
+def test_odd_tables_are_one_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    names = "InputStoryid,InputSentence1,InputSentence2,InputSentence3,InputSentence4,RandomFifthSentenceQuiz1,"
+    names += "RandomFifthSentenceQuiz2,AnswerRightEnding\n"
+    source = tmp_path / "stories.csv"
+    source.write_text(names + "1,a,b,c,d,e, ,1\n")
+    assert "stories.csv:2: an ending is empty" in refused(capsys, "storycloze", source, tmp_path / "out.jsonl")
+    source.write_text(names + '1,a,"b,c,d,e,f,1\n' + "2,a,b,c,d,e,f,1\n" * 9000)
+    assert "is a quote not closed?" in refused(capsys, "storycloze", source, tmp_path / "out.jsonl")
+    gold = tmp_path / "gold.csv"
+    gold.write_text("id,voice,filename,correct\n1,a,x,1\n")
+    assert "gold.csv:2: 'word' is missing" in refused(capsys, "swuggy", tmp_path, tmp_path / "out.jsonl")
+
+
 @pytest.mark.parametrize("suffix, delimiter", [(".csv", ","), (".tsv", "\t")])
 def test_storycloze(tmp_path: Path, capsys: pytest.CaptureFixture[str], suffix: str, delimiter: str) -> None:
     names = ["InputStoryid", *(f"InputSentence{i}" for i in range(1, 5)), "RandomFifthSentenceQuiz1",
