@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numba
 import numpy as np
+
+from schemas.storage.compiled import compiled
 
 
 class TooShort(ValueError):
@@ -100,7 +101,7 @@ def _check(matrix: np.ndarray, sequence: np.ndarray, blank: int, position: int) 
         raise TooShort(f"item {position}: {len(sequence)} tokens need {needed} frames and there are {len(matrix)}")
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled()
 def _viterbi(log_probs, targets, gaps, steps, path):  # type: ignore[no-untyped-def]
     """Fill path [T]. `steps` [>= T * (2 L + 1)] holds how many states back the best predecessor is: L + 1 blanks, then L tokens.
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import numba
 import numpy as np
+
+from schemas.storage.compiled import compiled
 
 ASSIGN_ROWS = 1_024
 """Rows per matrix product: enough for its full speed, and few enough that rows and scores are still in the cache when the best is
@@ -78,7 +79,7 @@ class Quantiser:
         return scores
 
 
-@numba.njit(cache=True, nogil=True, fastmath={"nnan", "nsz", "reassoc", "contract"})
+@compiled(fastmath={"nnan", "nsz", "reassoc", "contract"})
 def _best_per_row(block, products, half_norm, per_norm, constant, best, floors, close):  # type: ignore[no-untyped-def]
     """Per row: the first unit of the highest score, the floor above which others are too close to call, and whether any is.
 
