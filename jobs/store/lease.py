@@ -44,7 +44,10 @@ class Lease:
     def __init__(self, store: Files, what: str) -> None:
         self.store, self.what = store, what
         self.number = -1
-        self._since = self._renewed = time.time()
+        self._since, self._renewed = (
+            time.time(),
+            time.monotonic(),
+        )  # the first for others to read, whose clocks may be set
         self._identity = {**_process(), "run": uuid.uuid4().hex[:12], "what": what}
         self._ended = threading.Event()
         self._lost = ""
@@ -105,9 +108,9 @@ class Lease:
                 self._lost = f"{self.store.root} was taken over by another run: this one has stopped"
                 return
             self.store.write_bytes(_path(self.number), self._content())
-            self._renewed = time.time()
+            self._renewed = time.monotonic()
         except Exception as error:  # whatever it is: a heartbeat that ended without a word would leave two owners
-            if time.time() - self._renewed > EXPIRES:
+            if time.monotonic() - self._renewed > EXPIRES:
                 self._lost = f"the lease on {self.store.root} could not be renewed: {error}"
 
     def _beat(self) -> None:

@@ -149,6 +149,24 @@ def test_whoever_was_taken_over_notices(store: Store, monkeypatch: pytest.Monkey
     second.release()
 
 
+@pytest.mark.parametrize(("wall", "passed", "is_lost"), [(3600.0, 20.0, False), (-3600.0, 200.0, True)])
+def test_a_clock_that_is_set_neither_ends_an_owner_nor_keeps_one_that_cannot_renew(
+    store: Store, monkeypatch: pytest.MonkeyPatch, wall: float, passed: float, is_lost: bool
+) -> None:
+    """Of two heartbeats the second fails: what counts is the time between them, not what the clock says."""
+    lease = Lease(store, "first")
+    lease.acquire()
+    lease.confirm()
+    with monkeypatch.context() as patch:
+        now, then = time.time(), time.monotonic()
+        patch.setattr(lease_module.time, "time", lambda: now + wall)
+        patch.setattr(lease_module.time, "monotonic", lambda: then + passed)
+        patch.setattr(store, "write_bytes", lambda *_: (_ for _ in ()).throw(OSError("away")))
+        lease.renew()
+    assert bool(lease._lost) == is_lost
+    lease.release()
+
+
 def test_an_owner_that_was_taken_over_learns_it_before_it_publishes(store: Store) -> None:
     """Not only with its next heartbeat; and it does not mark the other's lease as released."""
     first, second = Lease(store, "first"), Lease(store, "second")
