@@ -42,19 +42,25 @@ def base_folder() -> Path:
 
 
 def resolve(path: str, base: Path) -> str:
-    """`path` made absolute from `base`; URLs such as s3://bucket/x stay as they are.
+    """`path` made absolute from `base`, or from the home folder where it begins with `~/`; URLs such as s3://bucket/x stay as
+    they are.
 
     Raises:
         ConfigError: a URL names no bucket.
     """
     check_bucket(path)
-    return path if "://" in path else str((base / path).resolve())
+    return path if "://" in path else str((base / _from_home(path)).resolve())
+
+
+def _from_home(path: str) -> Path:
+    """The path, with the home folder for its `~`, which no shell sees in a file."""
+    return Path(path).expanduser() if path == "~" or path.startswith("~/") else Path(path)
 
 
 def resolve_model(name: str, base: Path) -> str:
     """A model directory made absolute where it exists; otherwise the name is left alone (it may be a hub name)."""
-    candidate = base / name
-    return str(candidate.resolve()) if candidate.exists() or name.startswith((".", "/")) else name
+    candidate = base / _from_home(name)
+    return str(candidate.resolve()) if candidate.exists() or name.startswith((".", "/", "~/")) else name
 
 
 def resolve_spec(spec: PipelineSpec, base: Path) -> PipelineSpec:

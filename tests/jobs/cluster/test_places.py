@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from jobs.cluster.places import resolve_spec
+import pytest
+
+from jobs.cluster.places import resolve, resolve_model, resolve_spec
 from schemas.config import load_config
 from schemas.spec import PipelineSpec
 
@@ -29,3 +31,11 @@ def test_what_is_no_folder_is_a_name(tmp_path: Path) -> None:
     assert stages["words"]["model"] == "MMS_FA"
     assert stages["words"]["encoder"] is None
     assert stages["units"]["encoder"]["model"] == "slprl/mhubert-base-25hz"
+
+
+def test_a_tilde_is_the_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No shell sees those of a file: an output `~/runs` was a folder called ~ where the job was started."""
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    assert resolve("~/runs", tmp_path) == str(tmp_path / "home/runs")
+    assert resolve_model("~/whisper", tmp_path) == str(tmp_path / "home/whisper")
+    assert resolve("~odd/runs", tmp_path) == str(tmp_path / "~odd/runs")
