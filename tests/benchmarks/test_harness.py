@@ -6,11 +6,13 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from benchmarks import harness, run_all
 from benchmarks.harness import Measurement, child, format_table, main
+from benchmarks.stress import growth
 
 ROOT = Path(__file__).resolve().parents[2]
 ROWS = [
@@ -82,3 +84,14 @@ def test_a_command_that_is_deaf_to_sigterm_is_killed(monkeypatch: pytest.MonkeyP
         assert process.stdout is not None
         process.stdout.readline()
     assert process.returncode == -signal.SIGKILL
+
+
+def test_the_summary_of_a_grown_corpus_is_measured_with_its_catalogue(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`catalog_of` makes it piece by piece, as it is read: nothing of it was made."""
+    made = []
+    plan = SimpleNamespace(is_complete=lambda: True)
+    monkeypatch.setattr(growth, "make_plan", lambda *_, **__: plan)
+    monkeypatch.setattr(growth, "catalog_of", lambda plan: (made.append(piece) for piece in range(3)))
+    monkeypatch.setattr(growth, "format_summary", lambda outcome: "")
+    growth.summary(SimpleNamespace())  # type: ignore[arg-type]
+    assert made == [0, 1, 2]
