@@ -52,12 +52,13 @@ class Item:
 
     @property
     def name(self) -> str:
-        """A hash of what is in it, so that a file more or less leaves the other items what they were."""
+        """A hash of what is in it, so that a file that is an item by itself, more or less, leaves the others what they were."""
         return fingerprint([asdict(piece) | {"url": piece.url.rsplit("/", 1)[-1]} for piece in self.pieces])[:16]
 
 
-def plan_items(sources: Sequence[str], fields: Sequence[str], item_bytes: int) -> list[Item]:
-    """The items of the sources, in the order of sources and names: pieces of up to `item_bytes`, small files together.
+def plan_items(sources: Sequence[str], fields: Sequence[str], item_bytes: int) -> tuple[list[Item], int]:
+    """The items of the sources, in the order of sources and names: pieces of up to `item_bytes`, small files together; and how
+    many pieces are copies of others, by name and content, and left out.
 
     Raises:
         ConfigError: a source is missing or holds no text, or a file lacks a field.
@@ -65,7 +66,13 @@ def plan_items(sources: Sequence[str], fields: Sequence[str], item_bytes: int) -
     urls = [url for source in sources for url in list_files(source)]
     with ThreadPoolExecutor(PROBE_THREADS) as pool:
         pieces = [piece for found in pool.map(lambda url: _pieces(url, fields, item_bytes), urls) for piece in found]
-    return list(_together(pieces, item_bytes))
+    seen: set[str] = set()
+    kept = []
+    for piece in pieces:
+        if (name := Item(pieces=(piece,)).name) not in seen:
+            seen.add(name)
+            kept.append(piece)
+    return list(_together(kept, item_bytes)), len(pieces) - len(kept)
 
 
 def list_files(source: str) -> list[str]:

@@ -51,8 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     spec = parse_config(TextSpec, settings, origin="the command line")
     root = resolve(given.out, Path.cwd())
     store = Store(root)
-    items = plan_items([_absolute(source) for source in given.sources], spec.fields, given.item_mb * 1_000_000)
-    copies = len(items) - len(items := list({item.name: item for item in items}.values()))
+    items, copies = plan_items([_absolute(source) for source in given.sources], spec.fields, given.item_mb * 1_000_000)
     store.check_writable()
     done = _done(store, spec, items)
     pending = [item for item in items if item.name not in done]
@@ -66,7 +65,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     print(
         f"{given.out}/index.json: {index.totals['samples']:,} documents, {index.totals['characters']:,} characters in "
         f"{len(index.shards)} shards; {len(items)} items, {len(done)} of them done before; rejected: {told}"
-        + (f"; {copies} items were copies of others" if copies else "")
+        + (f"; {copies} files, or parts of them, were copies of others" if copies else "")
     )
     if not index.totals["samples"]:
         print(f"error: no document of the sources can be used: {given.out}/rejects says why", file=sys.stderr)

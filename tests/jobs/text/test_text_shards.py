@@ -78,6 +78,16 @@ def test_every_form_gives_its_documents_in_order(name: str, tmp_path: Path) -> N
     assert texts(index) == DOCUMENTS
 
 
+def test_a_copy_counts_once_also_among_small_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Those share an item, in which each copy was read."""
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        write(tmp_path / folder / "x.jsonl", DOCUMENTS)
+    write(tmp_path / "b" / "y.jsonl", DOCUMENTS[:1])
+    assert texts(run([tmp_path / "a", tmp_path / "b"], tmp_path / "out")) == [*DOCUMENTS, DOCUMENTS[0]]
+    assert "1 files, or parts of them, were copies of others" in capsys.readouterr().out
+
+
 def test_what_is_there_is_no_pattern_whatever_signs_its_name_has(tmp_path: Path) -> None:
     """Such as a browser's second download: it was said not to be there."""
     folder = tmp_path / "texts [1]" / "more"
