@@ -45,7 +45,7 @@ class Source(StrictModel):
     """A .tsv, .csv, .jsonl or .parquet inside the folder: a column `file` and any of transcript, language, license. With a
     `layout`: the name of the corpus's table, or a pattern (train*.jsonl), where it is not the usual one."""
     name: str = "corpus"
-    """The corpus's name, kept with every sample."""
+    """The corpus's name, kept with every recording."""
     layout: Layout = "folder"
     """How the corpus lies on disk (docs/corpora.md). folder: every audio file; the others read the corpus's own tables."""
     roots: Annotated[list[str], BY_CONTENT] = []
