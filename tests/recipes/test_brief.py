@@ -82,7 +82,7 @@ def test_the_first_picture_climbs_over_the_studies_that_differ_in_operations(
         return out
 
     monkeypatch.setattr(f"{Brief.__module__}.draw_operations", draw)
-    (shown,) = brief._operations()
+    shown, _ = brief._operations()
     page = (ROOT / brief.study.page).read_text(encoding="utf-8")
     assert (
         page.index("the paper's headline")

@@ -117,6 +117,16 @@ class Measures(StrictModel):
         return self
 
 
+class Compared(StrictModel):
+    """Arms of a study, for the picture of what arms gain over the plain baseline."""
+
+    study: str
+    """Its file's name without .yaml, beside this study's."""
+    title: str
+    """What its runs have in common, such as their units."""
+    arms: list[str] = Field(min_length=1)
+
+
 class Study(StrictModel):
     """A study: data, arms, budgets and seeds (configs/experiments/)."""
 
@@ -134,6 +144,8 @@ class Study(StrictModel):
     budgets: list[str] = []
     """Studies beside this one (their file names without .yaml) that differ in their operations alone: the first picture of a
     brief page shows what their arms prefer against operations."""
+    compared: list[Compared] = []
+    """What a brief page shows first: the differences of these arms from each study's plain baseline, as a picture and a table."""
     data: StudyData
     model: str | ModelConfig
     """The LST; the plain arms have its global part."""

@@ -6,7 +6,7 @@ seeds of each pair of stories first, and resample pairs: they hold for these see
 
 from __future__ import annotations
 
-from itertools import pairwise
+import os
 from pathlib import Path
 
 import numpy as np
@@ -17,15 +17,14 @@ from model.scoring.scorer import Scored
 from recipes.study.design.facts import StudyFacts
 from recipes.study.design.plan import units
 from recipes.study.design.settings import Control, Study
+from recipes.study.pages.context import context
 from recipes.study.pages.figures import LOSSES, Figures
+from recipes.study.pages.gains import LIKELY, Gains
 from recipes.study.pages.page import TITLES, percent, read_notes, table
 from recipes.study.pages.prose import filled
 from recipes.study.records import paper
 from recipes.study.records.ledger import Ledger
 from recipes.study.records.preferences import AtBudget, draw_operations, draw_preferences
-
-LIKELY = 0.05
-"""Holm's p below which a cell is set in bold."""
 
 
 class Brief:
@@ -38,6 +37,7 @@ class Brief:
         self.facts = StudyFacts.model_validate({name: facts[name] for name in StudyFacts.model_fields})
         self.figures = Figures(study, control)
         self.runs = self.figures.runs
+        self.gains = Gains(self.figures, config)
         self.notes = read_notes(self.ledger.folder / "notes.md")
 
     def text(self) -> str:
@@ -46,7 +46,9 @@ class Brief:
         parts = [
             f"# {self.study.name}",
             self._filled(self.notes.get("Answer", "")),
+            *self._gains(),
             *self._operations(),
+            *self._gains_in_figures(),
             *self._note("What the runs say"),
             self._shown("preferences", bars),
             self._status(),
@@ -57,9 +59,8 @@ class Brief:
             *self._controlled(),
             "## Rung by rung, speech to speech",
             self._rungs(),
-            *self._context(),
+            *context(self.ledger, self.runs),
             *self._note("What it rests on"),
-            *self._note("Expected"),
             "## Arms and seeds",
             self._arms(),
             "## Learning rates",
@@ -83,6 +84,29 @@ class Brief:
         folder = Path(self.study.page).parent
         return f"![{name}]({picture.relative_to(folder) if picture.is_relative_to(folder) else picture})"
 
+    def _gains(self) -> list[str]:
+        """The picture of what arms gain over plain in the studies that this one compares."""
+        if not self.study.compared:
+            return []
+        caption = (
+            "*Each arm less the plain baseline with the same units. Filled: intervals over seeds and pairs of stories, 95 %; "
+            "hollow: one seed, over its pairs alone. The figures stand in the first table.*"
+        )
+        return [self._shown("gains", self.gains.draw(self._picture("gains"))), caption]
+
+    def _gains_in_figures(self) -> list[str]:
+        if not self.study.compared:
+            return []
+        folder = Path(self.study.page).parent
+        links = {title: os.path.relpath(page, folder) for title, page in self.gains.pages().items()}
+        found, cells = self.gains.table(links)
+        note = (
+            "Less the plain baseline of the same study: points of twin preference, losses in per cent. Intervals: 95 %, seeds "
+            "and pairs of stories taken as drawn; of one seed over its pairs alone. Bold: p below "
+            f"{LIKELY} after Holm's correction over the {cells} cells over seeds."
+        )
+        return ["## The first picture in figures", note, found]
+
     def _operations(self) -> list[str]:
         """The picture over the studies that differ in their operations alone, of the arms that all of them have."""
         if not self.study.budgets:
@@ -93,7 +117,11 @@ class Brief:
             direction: {arm: [study.at_budget(arm, direction) for study in studies] for arm in arms}
             for direction in DIRECTIONS
         }
-        return [self._shown("operations", draw_operations(found, self._picture("operations")))]
+        caption = (
+            "*Twin preference against operations: lines of means, single seeds as dots, bars for what other seeds would give "
+            "(95 %, over seeds and pairs; of three seeds or more). Dotted: chance.*"
+        )
+        return [self._shown("operations", draw_operations(found, self._picture("operations"))), caption]
 
     def _note(self, title: str) -> list[str]:
         return [f"## {title}", self._filled(self.notes[title])] if title in self.notes else []
@@ -258,30 +286,6 @@ class Brief:
         if probes:
             note += f" {', '.join(probes)}: accuracy, the wrong ending being right nowhere."
         return note + "\n\n" + table(["arm", *rungs, *probes], rows)
-
-    def _context(self) -> list[str]:
-        """What seconds further back are worth, where it was measured: in runs, or on their checkpoints later."""
-        found = dict(self.ledger.all("losses"))
-        for (arm, seed), record in self.runs.items():
-            if "losses" in record["measures"]:
-                found[f"{arm}-s{seed}"] = record["measures"]["losses"]
-        if not found:
-            return []
-        names = list(next(iter(found.values()))["context"])
-        rows = []
-        for run, record in sorted(found.items()):
-            bits = [record["context"][name] for name in names]
-            gains = [f"{a - b:.2f}" for a, b in pairwise(bits)]
-            places = " ".join(f"{cell[0]:.1f}" for cell in record["by_place"].values()) or "-"
-            frames = " ".join(f"{cell[0]:.1f}" for cell in record["by_frame"].values())
-            rows.append([run, f"{bits[0]:.2f}", *gains, places, frames])
-        note = (
-            "Bits per second that seconds further back gain (0 s: each second from nothing), and bits/s by place in the patch "
-            "and by unit since the word began (`python -m model.score --losses`). Where seconds beyond 2.5 gain little, little "
-            "can be said of what was heard: the second sentence and the ending take that long."
-        )
-        header = ["run", names[0], *(f"{a} to {b}" for a, b in pairwise(names)), "by place", "by unit of the word"]
-        return ["## What context is worth", note, table(header, rows)]
 
     def _arms(self) -> str:
         rows = []

@@ -66,13 +66,10 @@ class Figures:
     def points(self, arm: str, seeds: Sequence[int], direction: str, group: str | None = None) -> dict[str, float]:
         """cluster -> share of the seeds that prefer rightly."""
         found = [self.margins(arm, seed, direction) for seed in seeds]
-        return {
-            cluster: float(
-                np.mean([0.5 if margins[rung, cluster] == 0 else margins[rung, cluster] > 0 for margins in found])
-            )
-            for rung, cluster in found[0]
-            if group in (None, rung)
-        }
+        pairs = [pair for pair in found[0] if group in (None, pair[0])]
+        margins_SP = np.array([[margins[pair] for pair in pairs] for margins in found])
+        shares_P = np.where(margins_SP == 0, 0.5, margins_SP > 0).mean(0)
+        return dict(zip((cluster for _, cluster in pairs), shares_P.tolist(), strict=True))
 
     def preference(
         self, arm: str, seeds: Sequence[int], direction: str, group: str | None = None

@@ -1,4 +1,4 @@
-"""The brief page's pictures: twin preference of every arm, direction by direction, and against operations."""
+"""The brief page's pictures: twin preference of every arm by direction, against operations, and less the plain baseline's."""
 
 from __future__ import annotations
 
@@ -68,4 +68,47 @@ def draw_operations(found: Mapping[str, Mapping[str, list[AtBudget]]], out: Path
         axis.grid(alpha=0.2, axis="y")
     axes[0].set_ylabel("twin preference, %")
     axes[-1].legend(frameon=False, fontsize=8, loc="lower right")
+    return save(figure, plt, out)
+
+
+@dataclass(frozen=True)
+class Gain:
+    """An arm less its baseline in one measure: a share (points, of a preference; of the baseline's, of a loss)."""
+
+    value: float
+    low: float | None
+    """None: one seed of a loss has no interval."""
+    high: float | None
+    over_seeds: bool
+    """Seeds and pairs are taken as drawn; else pairs alone."""
+
+
+def draw_gains(found: Mapping[str, Mapping[str, Mapping[str, Gain]]], titles: Mapping[str, str], out: Path) -> Path:
+    """group -> arm -> measure -> gain, a panel a measure (with its title) and a row an arm: filled dots and thick bars over seeds
+    and pairs, hollow dots and thin bars over the pairs of one seed. Nothing gained is dotted."""
+    plt = pyplot()
+    lines = [(group, arm) for group, arms in found.items() for arm in (None, *arms)]
+    size = (1.95 * len(titles) + 1.6, 0.23 * len(lines) + 0.9)
+    figure, axes = plt.subplots(1, len(titles), figsize=size, layout="constrained", sharey=True)
+    for axis, (measure, title) in zip(axes, titles.items(), strict=True):
+        for place, (group, arm) in enumerate(lines):
+            if arm is None or measure not in found[group][arm]:
+                continue
+            gain = found[group][arm][measure]
+            colour = "C1" if "bpe" in arm else "C0"
+            if gain.low is not None and gain.high is not None:
+                thick = {"linewidth": 5, "alpha": 0.35} if gain.over_seeds else {"linewidth": 1}
+                axis.plot(
+                    [100 * gain.low, 100 * gain.high], [place, place], color=colour, solid_capstyle="butt", **thick
+                )
+            face = colour if gain.over_seeds else "white"
+            axis.plot(100 * gain.value, place, "o", color=colour, markerfacecolor=face, markersize=4.5)
+        axis.axvline(0, color="0.4", linewidth=0.9, linestyle=":")
+        axis.set_title(title, fontsize=9)
+        axis.tick_params(labelsize=8)
+        axis.grid(alpha=0.2, axis="x")
+    axes[0].set_yticks(range(len(lines)), [group if arm is None else arm for group, arm in lines])
+    for label, (_, arm) in zip(axes[0].get_yticklabels(), lines, strict=True):
+        label.set_fontweight("bold" if arm is None else "normal")
+    axes[0].set_ylim(len(lines) - 0.4, -0.6)
     return save(figure, plt, out)

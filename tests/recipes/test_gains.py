@@ -1,0 +1,98 @@
+"""What arms gain over plain, study by study: picture and table are of the records, with seeds named and chance said."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from model.scoring.accuracy import holm
+from recipes.study.design.settings import load_study
+from recipes.study.pages import gains
+from recipes.study.pages.brief import Brief
+from recipes.study.pages.figures import LOSSES
+from recipes.study.pages.gains import MEASURES, Gains
+from recipes.study.records.preferences import Gain, draw_gains
+
+ROOT = Path(__file__).resolve().parents[2]
+CONFIG = "configs/experiments/study-ladder.yaml"
+
+
+@pytest.fixture(scope="module")
+def found() -> Gains:
+    study = load_study(ROOT / CONFIG, [])
+    return Brief(study.with_updates(results_dir=str(ROOT / study.results_dir)), CONFIG).gains
+
+
+@pytest.fixture(scope="module")
+def table(found: Gains) -> tuple[dict[tuple[str, str], list[str]], int]:
+    """(title, arm) -> the table's cells, and how many have a p."""
+    text, tested = found.table(dict.fromkeys(found.arms, "page.md"))
+    lines = [line.strip("| ").split(" | ") for line in text.splitlines()[2:]]
+    return {(line[0].split("]")[0][1:], line[1]): line[2:] for line in lines}, tested
+
+
+def test_every_difference_is_of_the_records(found: Gains, table: tuple[dict[tuple[str, str], list[str]], int]) -> None:
+    """The mean over an arm's seeds less that over plain's, worked out from each run's own, and the number of records."""
+    for (title, arm), (seeds, *cells) in table[0].items():
+        figures = found.of[title]
+        runs = ROOT / "docs/results" / Path(figures.study.results_dir).name / "runs"
+        counts = [len(list(runs.glob(f"{name}-s*-compute.json"))) for name in (arm, "plain")]
+        assert seeds == (f"{counts[0]}, {counts[1]}" if min(counts) > 1 else "1")
+        for what, cell in zip(MEASURES, cells, strict=True):
+            own = [figures.seeds(name) if min(counts) > 1 else [1] for name in (arm, "plain")]
+            if what in LOSSES:
+                logs = [
+                    np.mean([np.log(figures.held(name, seed, LOSSES[what])) for seed in which])
+                    for name, which in zip((arm, "plain"), own, strict=True)
+                ]
+                expected = np.exp(logs[0] - logs[1]) - 1
+            else:
+                means = [
+                    np.mean([list(figures.points(name, [seed], what).values()) for seed in which])
+                    for name, which in zip((arm, "plain"), own, strict=True)
+                ]
+                expected = means[0] - means[1]
+            assert cell.strip("*").split(" [")[0] == f"{100 * expected:+.1f}"
+            assert ("[" in cell) == (min(counts) > 1 or what not in LOSSES), "one seed of a loss has no interval"
+
+
+def test_bold_is_what_holms_correction_over_the_table_leaves(
+    found: Gains, table: tuple[dict[tuple[str, str], list[str]], int]
+) -> None:
+    tests = [
+        (title, arm, what, seen.p)
+        for title, arms in found.arms.items()
+        for arm in arms
+        for what in MEASURES
+        if (seen := found.of[title].over_seeds(arm, "plain", what)) is not None
+    ]
+    likely = {test[:3] for test, p in zip(tests, holm([test[3] for test in tests]), strict=True) if p < 0.05}
+    bold = {
+        (title, arm, what)
+        for (title, arm), (_, *cells) in table[0].items()
+        for what, cell in zip(MEASURES, cells, strict=True)
+        if cell.startswith("**")
+    }
+    assert bold == likely
+    assert 0 < len(bold) < len(tests)
+    assert table[1] == len(tests)
+
+
+def test_the_picture_tells_seeds_from_pairs(found: Gains, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: dict[str, dict[str, dict[str, Gain]]] = {}
+    monkeypatch.setattr(gains, "draw_gains", lambda shown, titles, out: drawn.update(shown) or out)
+    found.draw(tmp_path / "a.png")
+    assert {title: list(arms) for title, arms in drawn.items()} == found.arms
+    for title, arms in drawn.items():
+        for arm, cells in arms.items():
+            several = min(len(found.of[title].seeds(name)) for name in (arm, "plain")) > 1
+            for gain in cells.values():
+                assert gain.over_seeds == several
+                assert gain.low is None or gain.high is None or gain.low <= gain.value <= gain.high
+    one, two = tmp_path / "one.png", tmp_path / "two.png"
+    row = {what: Gain(0.1, 0.0, 0.2, over_seeds=True) for what in MEASURES}
+    draw_gains({"phones": {"static": row}}, MEASURES, one)
+    draw_gains(
+        {"phones": {"static": {what: Gain(0.1, 0.0, 0.2, over_seeds=False) for what in MEASURES}}}, MEASURES, two
+    )
+    assert one.read_bytes() != two.read_bytes()
