@@ -4,6 +4,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 from hypothesis import settings
 
@@ -26,6 +27,16 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         folder = item.path.relative_to(TESTS).parts[0]
         item.add_marker(pytest.mark.xdist_group("ray" if folder in ON_RAY else str(item.path)))
+
+
+@pytest.fixture(scope="session")
+def left() -> Iterator[list[psutil.Process]]:
+    """What killed drivers have left, which must end by itself: the workers within seconds, Ray's two agents when their report of
+    its end to a session that ended too has timed out (60 s). Looked for after the last test: nobody would wait for it either."""
+    processes: list[psutil.Process] = []
+    yield processes
+    _, alive = psutil.wait_procs(processes, timeout=180)
+    assert not alive, f"left running by a killed driver: {[process.name() for process in alive]}"
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -37,13 +36,6 @@ def start(spec: Path) -> subprocess.Popen[str]:
 def finish(spec: Path) -> None:
     process = start(spec)
     assert process.wait(timeout=300) == 0, spec.with_suffix(".log").read_text()
-
-
-def wait_until_gone(processes: list[psutil.Process]) -> None:
-    """What a killed driver started must end by itself: the workers within seconds, Ray's two agents when their report of its end
-    to a session that ended too has timed out (60 s)."""
-    _, alive = psutil.wait_procs(processes, timeout=180)
-    assert not alive, f"left running: {[process.name() for process in alive]}"
 
 
 def wait_for_commits(process: subprocess.Popen[str], output: Path, more: int) -> None:
@@ -81,14 +73,6 @@ def undisturbed(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[
     shards = contents(folder / "calm" / "shards")
     assert len(shards) >= 3, "two shards and the index"
     return shards
-
-
-@pytest.fixture(scope="module")
-def left() -> Iterator[list[psutil.Process]]:
-    """What killed drivers have left: looked for after the last test of this file, since nobody would wait for it either."""
-    processes: list[psutil.Process] = []
-    yield processes
-    wait_until_gone(processes)
 
 
 @pytest.mark.timeout(900)

@@ -17,7 +17,6 @@ from jobs.store.store import Store
 from schemas.config import parse_config
 from schemas.shards import ShardIndex
 from schemas.spec import PipelineSpec
-from tests.faults.test_kill import wait_until_gone
 from tests.jobs.growth.growing import run
 from tests.jobs.small_corpus import ROOT, document, make_centroids, make_corpus
 from tests.s3_server import Server
@@ -80,7 +79,9 @@ def test_killed_at_random_moments_and_resumed(place: Path) -> None:
     assert shards(output) == shards(str(place / "out"))
 
 
-def test_on_ray_killed_resumed_and_looked_at(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_on_ray_killed_resumed_and_looked_at(
+    place: Path, capsys: pytest.CaptureFixture[str], left: list[psutil.Process]
+) -> None:
     """The job on a Ray of its own: SIGKILL of its driver, the same command again, and the commands that read an output."""
     output = "s3://bucket/whole/ray"
     spec, store = remote_spec(place, output), Store(output)
@@ -88,13 +89,12 @@ def test_on_ray_killed_resumed_and_looked_at(place: Path, capsys: pytest.Capture
     process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.DEVNULL, start_new_session=True)
     while process.poll() is None and len(store.find("commits")) < 2:
         time.sleep(0.1)
-    family = psutil.Process(process.pid).children(recursive=True)
+    left += psutil.Process(process.pid).children(recursive=True)
     process.kill()
     process.wait()
     committed = len(store.find("commits"))
     assert committed >= 2
     assert not store.exists("shards/index.json"), "there was nothing left to do"
-    wait_until_gone(family)
     said = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert said.returncode == 0, said.stderr
     assert shards(output) == shards(str(place / "out"))
