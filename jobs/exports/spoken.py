@@ -7,6 +7,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path, PurePosixPath
 
 import numpy as np
@@ -146,6 +147,16 @@ def tracks_of(shards: ShardSet) -> Iterator[list[SpokenSegment]]:
         yield gathered
 
 
+def recordings_of(shards: ShardSet) -> Iterator[list[list[SpokenSegment]]]:
+    """The tracks of each recording: one, or one for each channel that was cut by itself.
+
+    Raises:
+        ShardError: a shard is missing or damaged.
+    """
+    for _, tracks in groupby(tracks_of(shards), key=lambda track: track[0].recording_id):
+        yield list(tracks)
+
+
 def seconds(samples: int) -> str:
     """Samples at 16 kHz as decimal seconds, exactly: a reader that rounds to samples gets the same number back."""
     whole, rest = divmod(samples, SAMPLE_RATE)
@@ -158,25 +169,25 @@ def _channel(segment_id: str, recording_id: str) -> int | None:
 
 
 class FileNames:
-    """Relative paths without suffix for files about tracks, after their audio: `a/b.flac` gives `a/b`.
+    """Relative paths without suffix for files about recordings, after their audio: `a/b.flac` gives `a/b`.
 
     What would leave the folder (a URL, an absolute path, `..`), what is too long for a name with another suffix, and what
-    another track is called already, goes by its track.
+    another recording is called already, goes by its id.
     """
 
     def __init__(self) -> None:
         self._taken: dict[str, str] = {}
 
     def of(self, segment: SpokenSegment) -> str:
-        """The path for the segment's track."""
+        """The path for the segment's recording."""
         path = PurePosixPath(segment.uri.replace("#", "/"))
         outside = (
             "://" in segment.uri or "::" in segment.uri or path.is_absolute() or ".." in path.parts or not path.name
         )
-        stem = str(path.with_suffix("")) + ("" if segment.channel is None else f"-c{segment.channel}")
+        stem = str(path.with_suffix(""))
         too_long = len(os.fsencode(PurePosixPath(stem).name)) > LONGEST_STEM
-        if outside or too_long or self._taken.setdefault(stem, segment.track) != segment.track:
-            return segment.track
+        if outside or too_long or self._taken.setdefault(stem, segment.recording_id) != segment.recording_id:
+            return segment.recording_id
         return stem
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,25 +16,34 @@ WORD_TIERS = ("words", "word")
 SEGMENT_TIERS = ("segments", "utterances")
 SILENCE = frozenset(("", "sil", "sp", "spn", "<eps>", "<sil>", "[sil]", "<p:>", "silence", "#"))
 """Labels, in lower case, of intervals without a word."""
+CHANNEL = re.compile(r"channel ([1-9][0-9]{0,2}) - ", re.IGNORECASE)
+"""How `lst export` begins the name of a tier of one channel, counted from 1 as in a CTM."""
 
 
 def read_textgrid(content: bytes, place: str) -> tuple[list[GivenWord], list[GivenSegment]]:
-    """The words and the utterances of a TextGrid, long or short, in UTF-8 or UTF-16. A tier may be called "SPEAKER - words".
+    """The words and the utterances of a TextGrid, long or short, in UTF-8 or UTF-16. A tier may be called "SPEAKER - words",
+    and "channel 2 - words" holds those of the second channel.
 
     Raises:
         ValueError: it cannot be read, is cut short, or has no word; a sentence without the file's name.
     """
     tiers = _tiers(_decode(content))
-    words = [entry for name, entries in tiers for entry in entries if _is(name, WORD_TIERS)]
+    words = [(_channel(name), *entry) for name, entries in tiers for entry in entries if _is(name, WORD_TIERS)]
     if not any(_is(name, WORD_TIERS) for name, _ in tiers):
         raise ValueError(f"it has no tier `words`; it has {', '.join(name for name, _ in tiers) or 'none'}")
     if not words:
         raise ValueError("its tier `words` holds no word")
-    utterances = [entry for name, entries in tiers for entry in entries if _is(name, SEGMENT_TIERS)]
-    return [(label, start, end, -1) for start, end, label in sorted(words)], [
-        GivenSegment(place=f"{place}#segments[{number}]", start=start, end=end, text=label)
-        for number, (start, end, label) in enumerate(sorted(utterances), start=1)
+    utterances = [(_channel(name), *entry) for name, entries in tiers for entry in entries if _is(name, SEGMENT_TIERS)]
+    return [(label, start, end, channel) for channel, start, end, label in sorted(words)], [
+        GivenSegment(place=f"{place}#segments[{number}]", start=start, end=end, channel=channel, text=label)
+        for number, (channel, start, end, label) in enumerate(sorted(utterances), start=1)
     ]
+
+
+def _channel(tier: str) -> int:
+    """Which channel a tier speaks of; -1 where its name does not say."""
+    named = CHANNEL.match(tier)
+    return int(named[1]) - 1 if named else -1
 
 
 def _is(name: str, wanted: Sequence[str]) -> bool:
