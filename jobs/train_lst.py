@@ -43,22 +43,9 @@ def train_worker(settings: dict[str, Any]) -> None:
 def absolute(config: TrainConfig, base: Path) -> TrainConfig:
     """The configuration with every path absolute, so that workers in other folders read the same files. What names no file there
     and may be a hub name is left alone."""
-    document = config.model_dump()
-    data, patches = document["data"], document["patches"]
-    tokenizer, evaluation = data["tokenizer"], document["evaluation"] or {}
-    voice = evaluation.get("voice", {})
-    paths = [(document, "output_dir"), *((source, "data") for source in data["sources"])]
-    paths += [(data, "cache_dir"), (data, "unit_bpe"), (voice, "voice_shards"), (voice, "audio_root")]
-    paths += [(policy, "boundaries") for policy in (patches, patches.get("otherwise", {}))]
-    names = [(document, "init_from"), (voice, "vocoder")]
-    (names if tokenizer["train_size"] is None else paths).append((tokenizer, "path"))
-    for made_absolute, holders in ((resolve, paths), (resolve_model, names)):
-        for holder, key in holders:
-            if holder.get(key):
-                holder[key] = made_absolute(holder[key], base)
-    if evaluation:
-        evaluation["tasks"] = [resolve(path, base) for path in evaluation["tasks"]]
-    return type(config).model_validate(document)
+    from model.training.storage.paths import with_paths
+
+    return with_paths(config, lambda path: resolve(path, base), lambda name: resolve_model(name, base))
 
 
 @command

@@ -10,7 +10,7 @@ from urllib.parse import unquote, urlparse
 
 from schemas.config import ConfigError
 from schemas.spec import PipelineSpec
-from schemas.storage.urls import check_bucket
+from schemas.storage.urls import check_bucket, from_home
 
 COPY = "_ray_pkg_"
 """In the name of the folder that `ray job submit --working-dir` copies a checkout to."""
@@ -49,17 +49,12 @@ def resolve(path: str, base: Path) -> str:
         ConfigError: a URL names no bucket.
     """
     check_bucket(path)
-    return path if "://" in path else str((base / _from_home(path)).resolve())
-
-
-def _from_home(path: str) -> Path:
-    """The path, with the home folder for its `~`, which no shell sees in a file."""
-    return Path(path).expanduser() if path == "~" or path.startswith("~/") else Path(path)
+    return path if "://" in path else str((base / from_home(path)).resolve())
 
 
 def resolve_model(name: str, base: Path) -> str:
     """A model directory made absolute where it exists; otherwise the name is left alone (it may be a hub name)."""
-    candidate = base / _from_home(name)
+    candidate = base / from_home(name)
     return str(candidate.resolve()) if candidate.exists() or name.startswith((".", "/", "~/")) else name
 
 

@@ -15,6 +15,7 @@ from model.monitor.spikes import SpikeConfig
 from model.network.config import ModelConfig
 from model.training.optimisation.config import OptimiserConfig
 from model.training.optimisation.schedule import Schedule
+from model.training.storage.paths import with_home
 from model.training.storage.place import RunPlace
 from schemas.config import BY_CONTENT, NO_EFFECT, ConfigError, StrictModel, essential, load_config
 
@@ -277,7 +278,7 @@ class TrainConfig(StrictModel):
 
 def load_train_config(path: str | Path, overrides: list[str]) -> TrainConfig:
     """Read a run's YAML; a `model` that names a file is replaced by what the file says. A run's folder stands for the config.yaml
-    in it, with the folder as `output_dir`: so it goes on wherever it was moved to.
+    in it, with the folder as `output_dir`: so it goes on wherever it was moved to. A path may begin with `~/`.
 
     Raises:
         ConfigError: see `load_config`.
@@ -290,7 +291,7 @@ def load_train_config(path: str | Path, overrides: list[str]) -> TrainConfig:
         path, overrides = place.folder / "config.yaml", [f"output_dir={json.dumps(str(place))}", *overrides]
     elif (Path(path) / "config.yaml").is_file():
         path, overrides = Path(path) / "config.yaml", [f"output_dir={json.dumps(str(path))}", *overrides]
-    config = load_config(TrainConfig, path, overrides)
+    config = with_home(load_config(TrainConfig, path, overrides))
     if isinstance(config.model, ModelConfig):
         return config
     return config.with_updates(model=load_config(ModelConfig, config.model).model_dump())

@@ -8,6 +8,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from schemas.storage.urls import from_home
+
 NAME = re.compile(r"([\w.-]+/[\w.-]+)(?:@([\w./-]+))?")
 LICENCE = re.compile(r"^licen[cs]e:\s*['\"]?(.+?)['\"]?\s*$", re.IGNORECASE | re.MULTILINE)
 
@@ -35,7 +37,7 @@ def cached(text: str) -> Path | None:
 
 def folder_of(text: str) -> Path | None:
     """The folder that a path or a hub name stands for on this machine; None where there is neither."""
-    path = Path(text).expanduser()
+    path = Path(from_home(text))
     return path if path.exists() else cached(text)
 
 

@@ -1,13 +1,19 @@
-"""What can be said of a URL before anything that opens it is imported."""
+"""What can be said of a path or a URL before anything that opens it is imported."""
 
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 from schemas.config import ConfigError
 
 NO_BUCKET = re.compile(r"(s3a?|gcs|gs|az|abfss?|oss|https?):(?!//[^/]|:)")
 """A URL whose bucket was forgotten (s3://, s3:///x, s3:/bucket): fsspec takes some for folders of this machine."""
+
+
+def from_home(path: str) -> str:
+    """The path, with the home folder for a `~/` at its beginning, which no shell sees in a file."""
+    return str(Path(path).expanduser()) if path == "~" or path.startswith("~/") else path
 
 
 def check_bucket(url: str) -> None:
