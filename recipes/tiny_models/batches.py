@@ -12,6 +12,7 @@ from recipes.tiny_models.corpus import parts
 from recipes.tiny_models.settings import FRAME, PAD
 from recipes.voices.settings import SEED
 from recipes.voices.store import VoicedSentence, load
+from schemas.cards import fingerprint, hash_file
 from schemas.files import whole_file
 
 
@@ -49,6 +50,12 @@ def load_corpus(shares: tuple[Share, ...]) -> SpeechCorpus:
     lengths = [len(item.audio) // FRAME for item in items]
     audio = np.concatenate([item.audio[: length * FRAME] for item, length in zip(items, lengths, strict=True)])
     return SpeechCorpus(items=items, audio=audio, starts=np.concatenate([[0], np.cumsum(lengths)]))
+
+
+def kept_path(folder: Path, name: str, shares: tuple[Share, ...]) -> Path:
+    """Where `folder` keeps what was made of these shares: other shares, or parts that were made anew, have another file."""
+    content = [[share.times, [hash_file(part) for part in parts(share.source, share.parts)]] for share in shares]
+    return folder / f"{name}-{fingerprint(content)[:12]}.npz"
 
 
 def generator(step: int, stream: str) -> np.random.Generator:

@@ -27,6 +27,7 @@ from recipes.tiny_models.batches import (
     cosine,
     crops,
     generator,
+    kept_path,
     load_corpus,
     save_checkpoint,
     time_mask,
@@ -88,9 +89,9 @@ class Spelling:
     """float [letters]: when each is in its middle, in frames, increasing."""
 
 
-def spell(corpus: SpeechCorpus) -> Spelling:
-    """`make_spelling`, kept on disk: it takes a minute."""
-    path = root() / "spelling.npz"
+def spell(corpus: SpeechCorpus, shares: tuple[Share, ...]) -> Spelling:
+    """`make_spelling` of the corpus of these shares, kept on disk: it takes a minute."""
+    path = kept_path(root(), "spelling", shares)
     if not path.exists():
         made = make_spelling(corpus)
         with whole_file(path) as temporary:
@@ -163,7 +164,7 @@ def train(steps: int) -> None:
         first = state["step"]
     model.train()
     corpus = load_corpus(SHARES)
-    spelling = spell(corpus)
+    spelling = spell(corpus, SHARES)
     assert len(spelling.targets) == corpus.num_frames
     print(f"{corpus.num_frames / 50 / 3600:.2f} h, {len(spelling.labels)} letters", flush=True)
     began, framewise, sequence = time.monotonic(), [], []

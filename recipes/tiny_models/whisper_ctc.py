@@ -24,11 +24,12 @@ from model.inference.placement import DEVICE_HELP, checked_device
 from pipeline.networks.letter_head import LetterHead
 from pipeline.networks.whisper.encoder import WhisperEncoder, hash_tensors, read_ctranslate2
 from recipes.tiny_models import letters
-from recipes.tiny_models.batches import Share, cosine, load_corpus, save_checkpoint
+from recipes.tiny_models.batches import Share, cosine, kept_path, load_corpus, save_checkpoint
 from recipes.tiny_models.degrade import degrade
 from recipes.tiny_models.settings import FRAME, assets, one_thread
 from recipes.voices.settings import SEED, root
 from schemas.commands.cli import Parser, command, count
+from schemas.files import whole_file
 
 WHISPER = Path(__file__).parents[2] / "models" / "whisper-tiny.en" / "model.bin"
 FOLDER = "whisper-tiny-letters"
@@ -60,17 +61,15 @@ class Material:
     """uint8 [frames, labels]: 255 times the share of each label."""
 
 
-def prepare() -> Path:
-    """The corpus as audio and frame targets in one file, made once."""
-    path = root() / FOLDER / "material.npz"
+def prepare(shares: tuple[Share, ...]) -> Path:
+    """The corpus of these shares as audio and frame targets in one file, made once."""
+    path = kept_path(root() / FOLDER, "material", shares)
     if not path.exists():
-        corpus = load_corpus(SHARES)
+        corpus = load_corpus(shares)
         table = letters.fit(letters.pronunciations(corpus.items))
         targets = [np.rint(letters.frame_targets(item, table) * 255).astype(np.uint8) for item in corpus.items]
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_suffix(".tmp.npz")
-        np.savez(temporary, audio=corpus.audio, targets=np.concatenate(targets))
-        temporary.rename(path)
+        with whole_file(path) as temporary:
+            np.savez(temporary, audio=corpus.audio, targets=np.concatenate(targets))
     return path
 
 
@@ -198,7 +197,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if device.type == "cpu":
         one_thread()
     encoder = WhisperEncoder.load(read_ctranslate2(given.whisper))
-    material = load(prepare())
+    material = load(prepare(SHARES))
     print(f"{len(material.targets) / 50 / 3600:.2f} h", flush=True)
     head = train(material, encoder, given.steps, given.batch_frames, given.device)
     print(ship(head, material.targets, given.whisper))
