@@ -6,16 +6,22 @@ such as "shard-000.tar#utt1.flac"; nothing is ever opened by that name.
 
 from __future__ import annotations
 
+import re
 from collections import OrderedDict
 from typing import Any, BinaryIO
+
+TAR = re.compile(r".*?\.tar(?=#)", re.IGNORECASE | re.DOTALL)
+"""A tar's name at the beginning of a member's uri: either name may have a # in it."""
 
 
 def container_of(uri: str, member: str | None) -> str:
     """The file that a recording lies in: the recording's uri, without the name of the member."""
     if member is None:
         return uri
-    suffix = ".tar" if member.startswith("tar:") else ".parquet"
-    return uri.partition(f"{suffix}#")[0] + suffix
+    if not member.startswith("tar:"):
+        return uri.rpartition("#")[0]  # a row's number follows it
+    named = TAR.match(uri)
+    return named[0] if named else uri.partition("#")[0]
 
 
 def tar_slice(member: str) -> tuple[int, int]:

@@ -6,6 +6,8 @@ import json
 from collections import Counter
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from pipeline.source.inventory import survey
@@ -66,3 +68,21 @@ def test_each_audio_of_a_key_has_the_segments_of_its_json(tmp_path: Path) -> Non
     assert not rejects
     assert Counter(row.recording_id for row in segments) == {row.recording_id: 2 for row in recordings}
     assert sorted(row.text for row in transcripts) == ["one", "one", "two", "two"]
+
+
+@pytest.mark.parametrize("name", ["A.TAR", "a#b.Tar", "part-000", "a.tar.1"])
+def test_a_tar_by_any_name_is_read(name: str, tmp_path: Path) -> None:
+    """Its members were looked for in a file called A.TAR#x.flac.tar, and every one was missing."""
+    members = ["y#2.flac", *(["x.tar#1.flac"] if name.lower().endswith(".tar") else [])]
+    write_tar(tmp_path / name, [(member, spoken(number)) for number, member in enumerate(members)])
+    recordings, *_, rejects = first_stages(Source(uri=str(tmp_path), layout="webdataset", manifest=name))
+    assert "missing" not in {reject.code for reject in rejects}
+    assert {row.uri for row in recordings} == {f"{name}#{member}" for member in members}
+
+
+@pytest.mark.parametrize("name", ["A.PARQUET", "rows-0", "x.parquet#1"])
+def test_a_parquet_file_by_any_name_is_read(name: str, tmp_path: Path) -> None:
+    pq.write_table(pa.table({"audio": [{"bytes": spoken(1), "path": "x.flac"}]}), tmp_path / name)
+    recordings, *_, rejects = first_stages(Source(uri=str(tmp_path), layout="parquet", manifest=name))
+    assert "missing" not in {reject.code for reject in rejects}
+    assert [row.uri for row in recordings] == [f"{name}#00000000"]
