@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from decimal import Decimal
-from functools import cache
+from functools import lru_cache
 from typing import Any
 
 import regex
@@ -62,7 +62,7 @@ def say_number_in(match: Any, language: str) -> list[str]:
     return said or [digits for digits in (whole, decimals) if digits]
 
 
-@cache
+@lru_cache(maxsize=1 << 16)
 def _say(number: str, language: str, kind: str = "cardinal") -> list[str]:
     """The words of a number; as a cardinal where the language has no such kind of it."""
     from num2words import CONVERTER_CLASSES, num2words

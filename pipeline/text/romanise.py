@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib.util
 import re
 from dataclasses import replace
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any
 
 from pipeline.text.tokens import Token
@@ -39,7 +39,7 @@ def romanised(token: Token) -> Token:
     return replace(token, spoken=tuple(_romanise(word) for word in token.spoken))
 
 
-@cache
+@lru_cache(maxsize=1 << 16)
 def _romanise(word: str) -> str:
     if word.isascii():
         return word

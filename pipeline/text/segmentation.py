@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from functools import cache
+from functools import lru_cache
 
 NO_SPACES = re.compile(
     r"[\u0e01-\u0e7f]+|[\u0e80-\u0eff]+|[\u1000-\u109f\ua9e0-\ua9ff\uaa60-\uaa7f]+|[\u1780-\u17ff]+|[\u0f00-\u0fff]+"
@@ -23,7 +23,7 @@ def words_of_run(run: str) -> Iterator[tuple[int, int]]:
         place += len(part)
 
 
-@cache
+@lru_cache(maxsize=1 << 16)
 def _cut(run: str) -> tuple[str, ...]:
     if "\u0f00" <= run[0] <= "\u0fff":
         return tuple(part for part in TIBETAN_SYLLABLE.findall(run) if part)
