@@ -32,6 +32,7 @@ class SpeechConfig(_Spoken):
     """Stories for listening; other ones than those of the text."""
 
     stories: int = Field(gt=0)
+    voices: list[str] = Field(min_length=1)
 
 
 class TaskConfig(_Spoken):
@@ -41,7 +42,7 @@ class TaskConfig(_Spoken):
     split: Split
     pairs: int = Field(gt=0)
     """Per rung; a pair is two items. Pair n is the same in every task of a split."""
-    rungs: list[str] = list(RUNGS)
+    rungs: list[str] = Field(list(RUNGS), min_length=1)
     voices: list[str] = []
     """None: a task file of text alone."""
 

@@ -130,6 +130,8 @@ def test_text_only_needs_no_voice_and_other_settings_are_not_mixed_in(tmp_path: 
         ("mix.topik=1", "'topik' is no rung"),
         ("speech.voices=[flite-bdl]", "is no voice"),
         ("text.story=3", "did you mean 'stories'"),
+        ("tasks=[{name: a, split: dev, pairs: 1, rungs: []}]", "rungs"),
+        ("speech.voices=[]", "voices"),
     ],
 )
 def test_mistakes_end_with_one_sentence(tmp_path: Path, override: str, complaint: str) -> None:
