@@ -20,7 +20,7 @@ from pipeline.patches import aligned_patches
 from pipeline.shards import json_bytes, npy_bytes, write_shard
 from schemas.audio import SAMPLE_RATE
 from schemas.cards import Card, fingerprint
-from schemas.shards import SampleMeta, SegmentSpan, ShardEntry, ShardIndex
+from schemas.shards import SampleMeta, SegmentSpan, ShardEntry, ShardIndex, check_num_units
 
 SAMPLES_PER_SHARD = 4000
 """Units alone are small, so a shard takes many passages; a set of 30,000 still has several shards to shuffle."""
@@ -59,8 +59,7 @@ def write_own_units(
     Raises:
         ValueError: there is no sample, or one contradicts itself (the message names its key), or there are too many units.
     """
-    if num_units > 65_536:
-        raise ValueError(f"{num_units} units do not fit the uint16 of a shard: at most 65,536")
+    check_num_units(num_units)
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     names: dict[str, str] = {card.kind: card.card_id for card in cards}

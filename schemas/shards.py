@@ -22,10 +22,18 @@ import numpy as np
 from pydantic import SerializerFunctionWrapHandler, model_serializer
 
 from schemas.cards import Card
-from schemas.config import StrictModel
+from schemas.config import ConfigError, StrictModel
 
 SHARD_FORMAT = 1
+MOST_UNITS = 1 << 16
+"""What uint16 holds."""
 TIMING_CODES = {"aligned": 0, "star": 1, "interpolated": 2, "doubtful": 3}
+
+
+def check_num_units(num_units: int) -> None:
+    """Raises ConfigError where a shard cannot hold so many units."""
+    if num_units > MOST_UNITS:
+        raise ConfigError(f"{num_units} units do not fit the uint16 of a shard: at most {MOST_UNITS:,}")
 
 
 class SegmentSpan(StrictModel):

@@ -32,7 +32,7 @@ from schemas.commands.cli import Parser, command, count
 from schemas.config import ConfigError
 from schemas.errors import ExitCode, UserError
 from schemas.reading.shard_reader import read_index
-from schemas.shards import SHARD_FORMAT, SampleMeta, ShardEntry, ShardIndex
+from schemas.shards import SHARD_FORMAT, SampleMeta, ShardEntry, ShardIndex, check_num_units
 from schemas.spec import PatchesSpec
 from schemas.storage.files import filesystem_of
 from schemas.storage.tree import SIGNS, matching_files
@@ -49,6 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Read unit rows in any of their formats and write shards without audio."""
     given = _parser().parse_args(arguments)
     tokenizer, hop, num_units = _tokenizer(given)
+    check_num_units(num_units)
     store = Store(resolve(given.out, Path.cwd()))
     store.check_writable()
     writer = _Writer(store, given, tokenizer, hop, num_units)

@@ -103,6 +103,14 @@ def test_the_same_rows_give_the_same_bytes_and_a_set_of_nothing_is_refused(tmp_p
     assert main([str(odd), "--out", str(tmp_path / "odd"), "--hop", "32000"]) == 0
 
 
+def test_more_units_than_a_shard_can_hold_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A row with such a unit ended in an OverflowError."""
+    source = str(rows(tmp_path / "x.jsonl", {"file_id": "a", "interleaved": ROW.replace("313", "70000")}))
+    assert main([source, "--out", str(tmp_path / "out"), "--num-units", "70001"]) == 2
+    assert "70001 units do not fit the uint16 of a shard: at most 65,536" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
 @given(st.lists(st.tuples(st.integers(0, 4), st.integers(1, 9)), max_size=20), st.integers(0, 4), st.randoms())
 @settings(deadline=None, max_examples=50)
 def test_words_keep_their_frames(spans: list[tuple[int, int]], tail: int, random: object) -> None:
