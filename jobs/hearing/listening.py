@@ -15,7 +15,8 @@ from model.data.patching import (
     PatchPolicyConfig,
     boundary_rule,
 )
-from model.data.shards import ShardCache, ShardSet
+from model.data.shards import ShardSet
+from model.data.sources import DataConfig, command_cache
 from model.inference.continuation import Generated, Generator
 from model.inference.sampling import Sampling
 from model.inference.trained import Trained
@@ -66,17 +67,19 @@ class SpeakingModel:
     synthesise: Synthesiser | None
 
 
-def speech_prompts(index: str, count: int, seconds: float, cache: ShardCache | None = None) -> list[DemoPrompt]:
-    """The beginnings of `count` samples of speech shards, spread evenly over the set. `cache`: for copies of remote ones.
+def speech_prompts(index: str, count: int, seconds: float, data: DataConfig) -> list[DemoPrompt]:
+    """The beginnings of `count` samples of speech shards, spread evenly over the set. Copies of remote ones go where the run of
+    `data` keeps its own.
 
     Raises:
         ConfigError: there is no speech.
         ShardError: the shards cannot be read.
     """
-    shards = ShardSet(index, cache)
+    shards = ShardSet(index, command_cache(data, index))
     places = [(shard, number) for shard, samples in enumerate(shards.counts) for number in range(samples)]
-    chosen = [places[round(k * (len(places) - 1) / max(count - 1, 1))] for k in range(min(count, len(places)))]
-    prompts = [prompt for place in dict.fromkeys(chosen) for prompt in _prompt(shards, place, seconds)]
+    count = min(count, len(places))
+    chosen = [places[round(k * (len(places) - 1) / max(count - 1, 1))] for k in range(count)]
+    prompts = [prompt for place in chosen for prompt in _prompt(shards, place, seconds)]
     if not prompts:
         raise ConfigError(f"{index} has no sample with speech to continue")
     return prompts

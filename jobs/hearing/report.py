@@ -36,7 +36,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Let every run answer the same prompts and write the page."""
     given = make_parser().parse_args(arguments)
     from jobs.hearing.listening import DemoPrompt, speech_prompts
-    from model.data.sources import command_cache
     from model.inference.sampling import Sampling
 
     labels = distinct([Path(run).name for run in given.runs], given.runs)
@@ -44,8 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     index = given.shards or speech_index(speakers)
     prompts = []
     if index is not None and given.prompts:
-        cache = command_cache(speakers[0].trained.config.data, index)
-        prompts = speech_prompts(index, given.prompts, given.prompt_seconds, cache)
+        prompts = speech_prompts(index, given.prompts, given.prompt_seconds, speakers[0].trained.config.data)
     prompts += [DemoPrompt(name=text[:40], text=text, units=None, audio=None) for text in given.text]
     sampling = parse_config(
         Sampling, {"temperature": given.temperature, "top_p": given.top_p, "seed": given.seed}, "the sampling options"

@@ -1,6 +1,7 @@
 """What a model says to prompts, as pages have it: sound at 16 kHz, and only what is new where that is asked for."""
 
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -11,10 +12,12 @@ from jobs.hearing import listening
 from jobs.hearing.demo import Demo
 from jobs.hearing.listening import DemoPrompt, Said, SpeakingModel, listen
 from model.data.patching import StaticConfig
+from model.data.sources import DataConfig
 from model.inference.continuation import Generator
 from model.inference.sampling import Sampling
 from schemas.models.unit_bpe import UnitBpe
 from tests.model.inference.test_continuation import CONFIGS, make_generator
+from tests.synthetic_shards import write_speech_shards
 
 HOP = 640
 PROMPT = DemoPrompt(name="a", text="", units=np.arange(6, dtype=np.uint16), audio=None)
@@ -78,3 +81,13 @@ def test_patches_of_a_unit_bpe_are_those_of_its_tokens() -> None:
     edges = np.cumsum([0, *bpe.lengths[[*tokens, 3]]])
     assert [start for start, _, _ in said.patches] == edges[:-1:2].tolist()
     assert said.patches[-1][1] == len(prompt) + 1
+
+
+def test_fewer_samples_than_prompts_are_all_heard(tmp_path: Path) -> None:
+    """Eight prompts of three samples were two: the last was left out, and the first came twice."""
+    index = str(write_speech_shards(tmp_path, [2, 1], num_units=20))
+    source = {"kind": "speech", "data": index, "weight": 1.0}
+    data = DataConfig.model_validate({"sources": [source], "tokenizer": {"path": "unread"}})
+    for count, wanted in ((8, [0, 1, 2]), (3, [0, 1, 2]), (2, [0, 2]), (1, [0])):
+        names = [prompt.name for prompt in listening.speech_prompts(index, count, 3.0, data)]
+        assert names == [f"sample-{number:06d}" for number in wanted]
