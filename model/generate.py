@@ -8,13 +8,14 @@ examples:
   python -m model.generate --checkpoint runs/x --speech clip.units.npy --temperature 0 --stream
 
 A speech prompt is a sample of speech shards (INDEX.json#KEY; without a key the first), the prompt of an item of a prepared task
-(TASK.jsonl#ID), or a uint16 array (.npy). The waveform holds the prompt's units and the new ones, spoken by joined recordings of
-the training data unless another voice is chosen.
+(TASK.jsonl#ID, on this machine alone), or a uint16 array (.npy). The waveform holds the prompt's units and the new ones, spoken
+by joined recordings of the training data unless another voice is chosen.
 """
 
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import sys
 import zipfile
@@ -29,6 +30,7 @@ from model.inference.placement import add_placement, open_trained
 from model.voice.options import add_speaking_arguments, open_synthesiser
 from schemas.commands.cli import Parser, amount, begin, command, count, natural, out_file, positive, share, utf8
 from schemas.config import ConfigError, parse_config
+from schemas.storage.files import Files
 from schemas.tasks import read_task
 
 if TYPE_CHECKING:
@@ -141,7 +143,7 @@ def _speech(source: str, data: DataConfig) -> tuple[str, str, np.ndarray]:
     path, _, key = source.partition("#")
     if path.endswith(".npy"):
         try:
-            units = np.load(path, allow_pickle=False)
+            units = np.load(_content(path) if "://" in path else path, allow_pickle=False)
         except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
             raise ConfigError(f"cannot read the units {path}: {error}") from error
         if not isinstance(units, np.ndarray):
@@ -161,6 +163,11 @@ def _speech(source: str, data: DataConfig) -> tuple[str, str, np.ndarray]:
             if len(sample.units) and (not key or sample.meta.key == key):
                 return sample.meta.key, sample.meta.text, sample.units
     raise ConfigError(f"{path} has no speech sample {key!r}")
+
+
+def _content(url: str) -> io.BytesIO:
+    folder, _, name = url.rpartition("/")
+    return io.BytesIO(Files(folder).read_bytes(name))
 
 
 def encode(generator: Generator, prompt: Prompt) -> list[int]:
