@@ -6,7 +6,7 @@ import hashlib
 import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 from jobs.text.documents import fields_of_file
@@ -37,7 +37,8 @@ class FilePiece:
     url: str
     form: Form
     probe: str
-    """sha256 over the size and the first and last 64 KiB: notices a changed file without reading all of it."""
+    """sha256 over the size and the first and last 64 KiB: notices a changed file without reading all of it. Of all bytes, where
+    another file has the same."""
     start: int
     end: int
     size: int
@@ -66,6 +67,7 @@ def plan_items(sources: Sequence[str], fields: Sequence[str], item_bytes: int) -
     urls = [url for source in sources for url in list_files(source)]
     with ThreadPoolExecutor(PROBE_THREADS) as pool:
         pieces = [piece for found in pool.map(lambda url: _pieces(url, fields, item_bytes), urls) for piece in found]
+        pieces = _told_apart(pieces, pool)
     seen: set[str] = set()
     kept = []
     for piece in pieces:
@@ -73,6 +75,24 @@ def plan_items(sources: Sequence[str], fields: Sequence[str], item_bytes: int) -
             seen.add(name)
             kept.append(piece)
     return list(_together(kept, item_bytes)), len(pieces) - len(kept)
+
+
+def _told_apart(pieces: list[FilePiece], pool: ThreadPoolExecutor) -> list[FilePiece]:
+    """The pieces, where files of one name and probe are read whole: one that differs from the first gets another probe. The first
+    keeps its own, so its items stay what they are without the others."""
+    alike: dict[tuple[str, str], dict[str, None]] = {}
+    for piece in pieces:
+        if piece.form == "parquet" or piece.end > 2 * PROBE_BYTES:  # of a smaller file the probe is of all bytes
+            alike.setdefault((piece.url.rsplit("/", 1)[-1], piece.probe), {})[piece.url] = None
+    seeming = {url: next(iter(urls)) for urls in alike.values() if len(urls) > 1 for url in urls}
+    contents = dict(zip(seeming, pool.map(_content, seeming), strict=True))
+    others = {url: contents[url] for url, first in seeming.items() if contents[url] != contents[first]}
+    return [replace(piece, probe=others.get(piece.url, piece.probe)) for piece in pieces] if others else pieces
+
+
+def _content(url: str) -> str:
+    with opened(url) as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def list_files(source: str) -> list[str]:
