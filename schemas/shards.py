@@ -16,6 +16,7 @@ Words are ordered, do not overlap, and each has at least one frame wherever T >=
 
 from __future__ import annotations
 
+import re
 from typing import Any, Literal
 
 import numpy as np
@@ -34,6 +35,12 @@ def check_num_units(num_units: int) -> None:
     """Raises ConfigError where a shard cannot hold so many units."""
     if num_units > MOST_UNITS:
         raise ConfigError(f"{num_units} units do not fit the uint16 of a shard: at most {MOST_UNITS:,}")
+
+
+def channel_in(segment_id: str, recording_id: str) -> int | None:
+    """The channel that a segment is of, where those of its recording were cut apart: `schemas.tables.segment_id` names it."""
+    match = re.match(r"-c(\d+)-", segment_id.removeprefix(recording_id))
+    return int(match.group(1)) if match else None
 
 
 class SegmentSpan(StrictModel):

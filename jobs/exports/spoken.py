@@ -16,7 +16,7 @@ from model.data.compose import segments_of
 from model.data.shards import Sample, ShardSet
 from schemas.audio import SAMPLE_RATE
 from schemas.files import whole_file
-from schemas.shards import TIMING_CODES
+from schemas.shards import TIMING_CODES, channel_in
 
 LONGEST_STEM = 240
 """Bytes of a name to which a suffix such as .TextGrid is added: file systems take 255."""
@@ -86,7 +86,7 @@ def segments_of_sample(sample: Sample) -> Iterator[SpokenSegment]:
         yield SpokenSegment(
             segment_id=span.segment_id,
             recording_id=meta.recording_id,
-            channel=_channel(span.segment_id, meta.recording_id),
+            channel=channel_in(span.segment_id, meta.recording_id),
             uri=meta.uri,
             language=span.language or meta.language,
             speaker=span.speaker,
@@ -161,11 +161,6 @@ def seconds(samples: int) -> str:
     """Samples at 16 kHz as decimal seconds, exactly: a reader that rounds to samples gets the same number back."""
     whole, rest = divmod(samples, SAMPLE_RATE)
     return f"{whole}.{f'{rest * 625:07d}'.rstrip('0') or '0'}"
-
-
-def _channel(segment_id: str, recording_id: str) -> int | None:
-    match = re.match(r"-c(\d+)-", segment_id.removeprefix(recording_id))
-    return int(match.group(1)) if match else None
 
 
 class FileNames:

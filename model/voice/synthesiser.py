@@ -13,7 +13,7 @@ import numpy as np
 from model.data.shards import Sample, ShardSet
 from schemas.audio import SAMPLE_RATE
 from schemas.config import ConfigError
-from schemas.shards import on_the_grid
+from schemas.shards import channel_in, on_the_grid
 
 
 class Synthesiser(Protocol):
@@ -74,7 +74,10 @@ def _from_recording(sample: Sample, root: str | None, index: str) -> np.ndarray:
         samples, rate = soundfile.read(path, dtype="float32", always_2d=True)
     except (OSError, soundfile.SoundFileError) as error:
         raise ConfigError(f"cannot read the recording {path}: {error}; is --audio-root right?") from error
-    mono = soxr.resample(samples.mean(axis=1), rate, 16_000)
+    channel = channel_in(sample.meta.segments[0].segment_id, sample.meta.recording_id)
+    if channel is not None and channel >= samples.shape[1]:
+        raise ConfigError(f"the recording {path} has no channel {channel + 1}, of which sample {sample.meta.key} is")
+    mono = soxr.resample(samples.mean(axis=1) if channel is None else samples[:, channel], rate, 16_000)
     pieces = [mono[span.start : span.end] for span in sample.meta.segments]
     audio = on_the_grid(sample.meta, np.concatenate(pieces))
     wanted = sample.meta.num_frames * sample.meta.hop

@@ -12,10 +12,10 @@ import soundfile
 from model.data.shards import ShardSet
 from model.data.sources import DataConfig, UnitFacts
 from model.voice.options import add_speaking_arguments, open_synthesiser
-from model.voice.synthesiser import write_wav
+from model.voice.synthesiser import _from_recording, write_wav
 from schemas.commands.cli import Parser
-from schemas.errors import UserError
-from tests.synthetic_shards import write_speech_shards
+from schemas.errors import ConfigError, UserError
+from tests.synthetic_shards import HOP, speech_sample, write_speech_shards
 
 RATE = 16_000
 
@@ -62,3 +62,23 @@ def test_a_voice_of_remote_shards_is_copied_to_where_the_run_keeps_its_copies(tm
     voice = open_synthesiser(parser.parse_args([]), trained)
     assert len(voice(np.arange(5))) == 5 * shards.hop
     assert list((tmp_path / "cache").glob("*.tar"))
+
+
+def test_the_recording_of_a_channel_is_that_channel(tmp_path: Path) -> None:
+    """Where channels were cut apart, a voice was made of units of one side and the sound of both."""
+    sample, _ = speech_sample("call", 5, 20, np.random.default_rng(0))
+    sides = np.stack([np.full(sample.num_frames * HOP, level, np.float32) for level in (0.25, -0.5)], axis=1)
+    soundfile.write(tmp_path / "call.wav", sides, RATE, subtype="FLOAT")
+
+    def sound(channel: str) -> np.ndarray:
+        spans = [
+            span.model_copy(update={"segment_id": f"call{channel}-{span.start:010d}-{span.end:010d}"})
+            for span in sample.segments
+        ]
+        meta = sample.model_copy(update={"segments": spans})
+        return _from_recording(SimpleNamespace(meta=meta), str(tmp_path), "index.json")  # type: ignore[arg-type]
+
+    for channel, level in (("", -0.125), ("-c0", 0.25), ("-c1", -0.5)):
+        assert np.allclose(sound(channel), level)
+    with pytest.raises(ConfigError, match=r"call\.wav has no channel 3"):
+        sound("-c2")
