@@ -19,7 +19,7 @@ import io
 import json
 import sys
 import zipfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -34,9 +34,10 @@ from schemas.storage.files import Files
 from schemas.tasks import read_task
 
 if TYPE_CHECKING:
-    from model.data.sources import DataConfig
     from model.inference.continuation import Element, Generated, Generator
+    from model.inference.trained import Trained
     from model.voice.synthesiser import Synthesiser
+    from schemas.cards import Card
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,7 +69,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         torch.set_num_threads(given.threads)
     trained = open_trained(given.checkpoint, given.device, given.dtype)
     per_second = 16_000 / trained.units.hop if trained.units is not None else 0.0
-    prompts = [prompt for prompt in read_prompts(given, per_second, trained.config.data) for _ in range(given.batch)]
+    prompts = [prompt for prompt in read_prompts(given, per_second, trained) for _ in range(given.batch)]
     generator = Generator.of(trained, given.patching)
     fields = ("temperature", "top_k", "top_p", "seed")
     sampling = parse_config(Sampling, {name: getattr(given, name) for name in fields}, "the sampling options")
@@ -107,15 +108,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def read_prompts(given: argparse.Namespace, units_per_second: float, data: DataConfig) -> list[Prompt]:
-    """The prompts that the command line names; none at all is one empty prompt. `data` is the model's own.
+def read_prompts(given: argparse.Namespace, units_per_second: float, trained: Trained) -> list[Prompt]:
+    """The prompts that the command line names; none at all is one empty prompt.
 
     Raises:
-        ConfigError, ShardError: one of them cannot be read.
+        ConfigError, ShardError: one of them cannot be read, or has units of another making than the model's.
     """
     prompts = [Prompt(name=text[:40], text=text, units=None) for text in given.prompt]
     for source in given.speech:
-        name, text, units = _speech(source, data)
+        name, text, units = _speech(source, trained)
         if given.prompt_seconds is not None:
             units = units[: max(1, round(given.prompt_seconds * units_per_second))]
         prompts.append(Prompt(name=name, text=text, units=units))
@@ -135,7 +136,7 @@ def speak(path: Path, prompts: Sequence[Prompt], results: Sequence[Generated], s
             print(f"wrote {file}: {len(before)} units of the prompt and {len(result.units)} new ones")
 
 
-def _speech(source: str, data: DataConfig) -> tuple[str, str, np.ndarray]:
+def _speech(source: str, trained: Trained) -> tuple[str, str, np.ndarray]:
     """Name, text and units of a speech prompt."""
     from model.data.shards import ShardSet
     from model.data.sources import command_cache
@@ -152,17 +153,25 @@ def _speech(source: str, data: DataConfig) -> tuple[str, str, np.ndarray]:
             raise ConfigError(f"{path} is {units.dtype} {list(units.shape)}; a list of whole numbers is wanted")
         return Path(path).name, "", units
     if path.endswith(".jsonl"):
-        items = [item for item in read_task(path).items if not key or item.id == key]
+        task = read_task(path)
+        _check_units(path, task.header.cards or {}, trained)
+        items = [item for item in task.items if not key or item.id == key]
         if not items or items[0].prompt.units is None:
             raise ConfigError(f"{path} has no item {key or 'at all'} with a prompt of units")
         return items[0].id, items[0].prompt.text, np.asarray(items[0].prompt.units)
-    shards = ShardSet(path, command_cache(data, path))
+    shards = ShardSet(path, command_cache(trained.config.data, path))
+    _check_units(path, shards.index.cards, trained)
     for shard, size in enumerate(shards.counts):
         for number in range(size):
             sample = shards.read(shard, number)
             if len(sample.units) and (not key or sample.meta.key == key):
                 return sample.meta.key, sample.meta.text, sample.units
     raise ConfigError(f"{path} has no speech sample {key!r}")
+
+
+def _check_units(name: str, cards: Mapping[str, Card], trained: Trained) -> None:
+    if trained.units is not None:
+        trained.units.check_tokenizer(cards, name)
 
 
 def _content(url: str) -> io.BytesIO:

@@ -16,7 +16,7 @@ from model.data.patching import (
     boundary_rule,
 )
 from model.data.shards import ShardSet
-from model.data.sources import DataConfig, command_cache
+from model.data.sources import command_cache
 from model.inference.continuation import Generated, Generator
 from model.inference.sampling import Sampling
 from model.inference.trained import Trained
@@ -67,15 +67,18 @@ class SpeakingModel:
     synthesise: Synthesiser | None
 
 
-def speech_prompts(index: str, count: int, seconds: float, data: DataConfig) -> list[DemoPrompt]:
-    """The beginnings of `count` samples of speech shards, spread evenly over the set. Copies of remote ones go where the run of
-    `data` keeps its own.
+def speech_prompts(index: str, count: int, seconds: float, speakers: Sequence[SpeakingModel]) -> list[DemoPrompt]:
+    """The beginnings of `count` samples of speech shards, spread evenly over the set, for these models to go on. Copies of remote
+    shards go where the first one's run keeps its own.
 
     Raises:
-        ConfigError: there is no speech.
+        ConfigError: there is no speech, or a model has units of another making.
         ShardError: the shards cannot be read.
     """
-    shards = ShardSet(index, command_cache(data, index))
+    shards = ShardSet(index, command_cache(speakers[0].trained.config.data, index))
+    for speaker in speakers:
+        if speaker.trained.units is not None:
+            speaker.trained.units.check_tokenizer(shards.index.cards, index)
     places = [(shard, number) for shard, samples in enumerate(shards.counts) for number in range(samples)]
     count = min(count, len(places))
     chosen = [places[round(k * (len(places) - 1) / max(count - 1, 1))] for k in range(count)]

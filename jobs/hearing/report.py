@@ -43,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     index = given.shards or speech_index(speakers)
     prompts = []
     if index is not None and given.prompts:
-        prompts = speech_prompts(index, given.prompts, given.prompt_seconds, speakers[0].trained.config.data)
+        prompts = speech_prompts(index, given.prompts, given.prompt_seconds, speakers)
     prompts += [DemoPrompt(name=text[:40], text=text, units=None, audio=None) for text in given.text]
     sampling = parse_config(
         Sampling, {"temperature": given.temperature, "top_p": given.top_p, "seed": given.seed}, "the sampling options"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol
 
@@ -125,6 +125,17 @@ class UnitFacts(StrictModel):
     """Samples at 16 kHz per unit."""
     cards: dict[str, Card]
     """Card id -> card, of every speech source."""
+
+    def check_tokenizer(self, cards: Mapping[str, Card], name: str) -> None:
+        """Raises ConfigError where the units of `name` were made by another tokenizer than these."""
+        theirs, ours = (
+            {key for key, card in made.items() if card.kind == "unit_tokenizer"} for made in (cards, self.cards)
+        )
+        if not theirs <= ours:
+            raise ConfigError(
+                f"{name} has units of {', '.join(sorted(theirs))}, the model of {', '.join(sorted(ours)) or 'none'}",
+                "give shards that were made as its training data was",
+            )
 
 
 class Samples(Protocol):

@@ -67,12 +67,7 @@ def open_synthesiser(given: argparse.Namespace, trained: Trained) -> Synthesiser
     spoken = (source for source in trained.config.data.sources if source.kind != "text")
     index = given.voice_shards or next(source.data for source in spoken)
     shards = ShardSet(index, command_cache(trained.config.data, index))
-    theirs, ours = (
-        {name for name, card in cards.items() if card.kind == "unit_tokenizer"}
-        for cards in (shards.index.cards, units.cards)
-    )
-    if not theirs <= ours:
-        raise ConfigError(f"{index} has units of {sorted(theirs)}, the model of {sorted(ours)}: give its training data")
+    units.check_tokenizer(shards.index.cards, index)
     samples = spoken_samples(shards, given.audio_root, given.voice)
     recordings = [(spoken.sample.units, spoken.audio) for spoken in samples]
     if not recordings:

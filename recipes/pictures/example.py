@@ -58,7 +58,7 @@ def demo_page(runs: Sequence[tuple[str, str]], seconds: float) -> str:
             replace(run_facts(run, speaker.trained), label=label)
             for (label, run), speaker in zip(runs, speakers, strict=True)
         ],
-        [*speech_prompts(index, 3, 3.0, speakers[0].trained.config.data), text],
+        [*speech_prompts(index, 3, 3.0, speakers), text],
         AnswerLimits(seconds=seconds, tokens=40),
         Sampling(temperature=0.8, top_p=0.95, seed=0),
         title="What two minutes of speech teach",

@@ -34,7 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     given = parser.parse_args(arguments)
     speaker = open_speaker(make_parser().parse_args([given.checkpoint]), given.checkpoint)
-    prompts = speech_prompts(given.shards, count=8, seconds=3.0, data=speaker.trained.config.data)
+    prompts = speech_prompts(given.shards, count=8, seconds=3.0, speakers=[speaker])
     if given.prompt >= len(prompts):
         raise ConfigError(
             f"{given.shards} has {len(prompts)} samples to continue, and --prompt {given.prompt} counts from 0"

@@ -187,7 +187,7 @@ def test_a_file_of_units_that_is_none_is_a_sentence(trained: Trained, tmp_path: 
     for name in ("empty.npy", "several.npy", "cut.npy"):
         given = generate.make_parser().parse_args(["--checkpoint", "x", "--speech", str(tmp_path / name)])
         with pytest.raises(ConfigError, match=name):
-            generate.read_prompts(given, 25.0, trained.config.data)
+            generate.read_prompts(given, 25.0, trained)
 
 
 def test_a_run_that_was_evaluated_while_it_trained_is_fine_tuned(

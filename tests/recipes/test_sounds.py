@@ -31,7 +31,7 @@ def spoken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         return [[said] for _ in prompts]
 
     monkeypatch.setattr(
-        sounds, "open_speaker", lambda given, run: SimpleNamespace(trained=SimpleNamespace(config=config))
+        sounds, "open_speaker", lambda given, run: SimpleNamespace(trained=SimpleNamespace(config=config, units=None))
     )
     monkeypatch.setattr(sounds, "listen", listen)
     monkeypatch.setattr(sounds, "ASSETS", tmp_path)

@@ -12,9 +12,11 @@ from jobs.hearing import listening
 from jobs.hearing.demo import Demo
 from jobs.hearing.listening import DemoPrompt, Said, SpeakingModel, listen
 from model.data.patching import StaticConfig
-from model.data.sources import DataConfig
+from model.data.sources import DataConfig, UnitFacts
 from model.inference.continuation import Generator
 from model.inference.sampling import Sampling
+from schemas.cards import Card
+from schemas.config import ConfigError
 from schemas.models.unit_bpe import UnitBpe
 from tests.model.inference.test_continuation import CONFIGS, make_generator
 from tests.synthetic_shards import write_speech_shards
@@ -83,11 +85,29 @@ def test_patches_of_a_unit_bpe_are_those_of_its_tokens() -> None:
     assert said.patches[-1][1] == len(prompt) + 1
 
 
+def of_units(num_units: int) -> Any:
+    """A model as far as prompts are read for it, of the units of synthetic shards."""
+    source = {"kind": "speech", "data": "unread", "weight": 1.0}
+    data = DataConfig.model_validate({"sources": [source], "tokenizer": {"path": "unread"}})
+    card = Card(kind="unit_tokenizer", name="random", facts={"units": num_units})
+    units = UnitFacts(num_units=num_units, hop=HOP, cards={card.card_id: card})
+    return SimpleNamespace(trained=SimpleNamespace(units=units, config=SimpleNamespace(data=data)))
+
+
+def test_units_of_another_making_are_refused(tmp_path: Path) -> None:
+    """A model went on with them as if they were its own sounds."""
+    index = str(write_speech_shards(tmp_path, [1], num_units=20))
+    assert len(listening.speech_prompts(index, 1, 3.0, [of_units(20), of_units(20)])) == 1
+    with pytest.raises(
+        ConfigError, match=r"index.json has units of unit_tokenizer-random-\w+, the model of unit_token"
+    ):
+        listening.speech_prompts(index, 1, 3.0, [of_units(20), of_units(30)])
+
+
 def test_fewer_samples_than_prompts_are_all_heard(tmp_path: Path) -> None:
     """Eight prompts of three samples were two: the last was left out, and the first came twice."""
     index = str(write_speech_shards(tmp_path, [2, 1], num_units=20))
-    source = {"kind": "speech", "data": index, "weight": 1.0}
-    data = DataConfig.model_validate({"sources": [source], "tokenizer": {"path": "unread"}})
+    speaker = of_units(20)
     for count, wanted in ((8, [0, 1, 2]), (3, [0, 1, 2]), (2, [0, 2]), (1, [0])):
-        names = [prompt.name for prompt in listening.speech_prompts(index, count, 3.0, data)]
+        names = [prompt.name for prompt in listening.speech_prompts(index, count, 3.0, [speaker])]
         assert names == [f"sample-{number:06d}" for number in wanted]
