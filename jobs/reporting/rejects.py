@@ -8,6 +8,7 @@ from __future__ import annotations
 import sys
 from collections import Counter
 from collections.abc import Sequence
+from typing import get_args
 
 if not __package__:  # started as a script: the code beside it runs, wherever the environment was installed from
     from pathlib import Path
@@ -20,8 +21,9 @@ from jobs.runtime.plan import Plan, make_plan, refresh
 from jobs.runtime.rejects import one_line, read_rejects
 from jobs.store.lease import owned
 from schemas.commands.cli import command
+from schemas.config import ConfigError
 from schemas.spec import StagesSpec
-from schemas.tables import Reject
+from schemas.tables import Reject, RejectCode
 
 EXAMPLES = """  lst rejects runs/demo
   lst rejects --config configs/demo.yaml --stage recordings --code decode_error
@@ -40,13 +42,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         metavar="STAGE",
         help=f"of one stage alone: {', '.join(StagesSpec.model_fields)}",
     )
-    parser.add_argument("--code", metavar="CODE", help="with one code alone, such as decode_error")
+    parser.add_argument(
+        "--code", choices=get_args(RejectCode), metavar="CODE", help="with one code alone, such as decode_error"
+    )
     parser.add_argument("--traceback", action="store_true", help="with where the stage failed (stage_error)")
     parser.add_argument(
         "--retry", action="store_true", help="forget those that may pass another time; the next run does them"
     )
     given = parser.parse_args(arguments)
     plan = make_plan(spec_of_run(given, "lst rejects"), recorded=True)
+    if given.stage is not None and given.stage not in plan.stages:
+        raise ConfigError(f"{local_or_url(plan.spec.output)} has no stage {given.stage}, but {', '.join(plan.stages)}")
     rejects = [
         reject
         for reject in read_rejects(plan, [given.stage] if given.stage else None)
@@ -62,7 +68,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for (stage, code), count in counts.most_common():
         print(f"{count} {code} ({stage})", file=sys.stderr)
     if not rejects:
-        print(f"{local_or_url(plan.spec.output)}: nothing was rejected")
+        of = (f" by {given.stage}" if given.stage else "") + (f" as {given.code}" if given.code else "")
+        print(f"{local_or_url(plan.spec.output)}: nothing was rejected{of}")
     return 0
 
 
@@ -81,7 +88,8 @@ def _retry(plan: Plan, rejects: set[tuple[str, str]]) -> int:
                 stages = list(plan.stages)
                 for below in stages[stages.index(stage) + 1 : -1]:
                     plan.logs[below].drop([plan.unit(below, number) for number in numbers])
-    print(f"{len(rejects)} rejects in {forgotten} partitions are forgotten: run the job again to do them")
+    then = "run the job again to do them" if rejects else "none may pass another time"
+    print(f"{len(rejects)} rejects in {forgotten} partitions are forgotten: {then}")
     return 0
 
 

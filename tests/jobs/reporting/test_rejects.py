@@ -51,8 +51,18 @@ def test_every_reject_is_listed_with_its_sentence(
         assert all(any(name in line for line in lines) for name in BROKEN)
     assert rejects_command.main([spec.output, "--code", "empty"]) == 0
     assert capsys.readouterr().out.splitlines() == ["recordings empty: void.flac: the file has zero bytes"]
-    assert rejects_command.main([spec.output, "--stage", "words"]) == 0
-    assert "nothing was rejected" in capsys.readouterr().out
+    assert rejects_command.main([spec.output, "--stage", "words", "--code", "empty"]) == 0
+    assert "nothing was rejected by words as empty" in capsys.readouterr().out
+
+
+def test_what_no_reject_can_be_is_said(run: tuple[PipelineSpec, Plan], capsys: pytest.CaptureFixture[str]) -> None:
+    """A code that was spelt wrong said that nothing was rejected, and a stage that the run has not ended in a traceback."""
+    output = run[0].output
+    with pytest.raises(SystemExit, match="2"):
+        rejects_command.main([output, "--code", "decode_eror"])
+    assert "decode_error" in capsys.readouterr().err
+    assert rejects_command.main([output, "--stage", "text_quality"]) == 2
+    assert "has no stage text_quality, but recordings, segments" in capsys.readouterr().err
 
 
 def test_a_reject_of_a_part_is_listed_though_its_recording_went_on(
@@ -88,8 +98,9 @@ def test_a_copied_output_is_meant_itself(
     shutil.copytree(before, tmp_path / "copy")
     monkeypatch.chdir(tmp_path)
     assert rejects_command.main(["copy/", "--stage", "words"]) == 0
-    assert capsys.readouterr().out == "copy: nothing was rejected\n"
+    assert capsys.readouterr().out == "copy: nothing was rejected by words\n"
     assert rejects_command.main(["copy", "--retry"]) == 0
+    assert "0 rejects in 0 partitions are forgotten: none may pass another time" in capsys.readouterr().out
     assert list((tmp_path / "copy" / "control").glob("lease-*"))
     assert not list((before / "control").glob("lease-*"))
 
@@ -100,7 +111,7 @@ def test_an_output_may_have_an_equals_sign_in_its_path(
     """As Hive's folders have; it was taken for a change of the spec."""
     shutil.copytree(run[0].output, tmp_path / "day=1")
     assert rejects_command.main([str(tmp_path / "day=1"), "--stage", "words"]) == 0
-    assert capsys.readouterr().out.endswith("day=1: nothing was rejected\n")
+    assert capsys.readouterr().out.endswith("day=1: nothing was rejected by words\n")
     assert report.main([str(tmp_path / "day=1")]) == 0
     assert (tmp_path / "day=1" / "report.html").exists()
 
