@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from jobs.exports.source_audio import whole_audio
-from jobs.exports.spoken import SpokenSegment, tracks_of
+from jobs.exports.spoken import SpokenSegment, recordings_of
 from model.data.shards import ShardSet
 from schemas.audio import SAMPLE_RATE
 from schemas.config import ConfigError
@@ -39,9 +39,10 @@ def export(shards: ShardSet, out: Path, audio: Path | None) -> str:
 
 
 def _cuts(shards: ShardSet, audio: Path | None) -> Iterator[Any]:
-    for track in tracks_of(shards):
-        recording = _recording(track, audio)
-        yield from (cut_of(segment, recording) for segment in track)
+    for tracks in recordings_of(shards):
+        segments = [segment for track in tracks for segment in track]
+        recording = _recording(segments, audio)
+        yield from (cut_of(segment, recording) for segment in segments)
 
 
 def cut_of(segment: SpokenSegment, recording: Any) -> Any:
@@ -86,12 +87,12 @@ def cut_of(segment: SpokenSegment, recording: Any) -> Any:
     )
 
 
-def _recording(track: Sequence[SpokenSegment], audio: Path | None) -> Any:
-    """The recording of a track. Without the audio it has no source, and ends where its last segment does."""
+def _recording(segments: Sequence[SpokenSegment], audio: Path | None) -> Any:
+    """The recording of these segments. Without the audio it has no source, and ends where its last segment does."""
     from lhotse import Recording
     from lhotse.audio.utils import AudioLoadingError
 
-    first, end = track[0], max(segment.end for segment in track)
+    first, end = segments[0], max(segment.end for segment in segments)
     if audio is None:
         return Recording(
             id=first.recording_id,
@@ -99,7 +100,7 @@ def _recording(track: Sequence[SpokenSegment], audio: Path | None) -> Any:
             sampling_rate=SAMPLE_RATE,
             num_samples=end,
             duration=end / SAMPLE_RATE,
-            channel_ids=[first.channel or 0],
+            channel_ids=sorted({segment.channel or 0 for segment in segments}),
         )
     path = audio / first.uri
     if not path.is_file():

@@ -8,10 +8,14 @@ import numpy as np
 import pytest
 import soundfile
 
+from jobs.exports import lhotse_cuts
 from jobs.exports.export import main as export
+from jobs.exports.spoken import SpokenSegment, tracks_of
+from model.data.shards import ShardSet
 from pipeline.given.textgrid import read_textgrid
 from tests.jobs.corpora.test_corpora import SPOKEN, shards_of
 from tests.jobs.small_corpus import DEMO
+from tests.synthetic_shards import write_speech_shards
 
 RATE = 16_000
 SIDES = ("sense_and_sensibility_0870.flac", "sense_and_sensibility_0880.flac")
@@ -39,6 +43,23 @@ def call(folder: Path) -> Path:
     (folder / "text").write_text("".join(texts))
     (folder / "segments").write_text("".join(spans))
     return folder
+
+
+def test_channels_are_those_of_one_recording_of_lhotse(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without the audio each had a recording of its own by the same id, of another length."""
+    lhotse = pytest.importorskip("lhotse")
+    shards = ShardSet(str(write_speech_shards(tmp_path / "shards", [2], seed=3)))
+    (first, *_), (other, *_) = tracks_of(shards)
+    tracks = [
+        [SpokenSegment(**{**vars(segment), "recording_id": "call", "uri": "call.flac", "channel": channel})]
+        for channel, segment in enumerate((first, other))
+    ]
+    monkeypatch.setattr("jobs.exports.spoken.tracks_of", lambda shards: iter(tracks))
+    lhotse_cuts.export(shards, tmp_path / "out", None)
+    cuts = lhotse.CutSet.from_file(tmp_path / "out/cuts.jsonl.gz")
+    assert [cut.channel for cut in cuts] == [0, 1]
+    (recording,) = {(tuple(cut.recording.channel_ids), cut.recording.num_samples) for cut in cuts}
+    assert recording == ((0, 1), max(first.end, other.end))
 
 
 @pytest.mark.parametrize("form", ["ctm", "textgrid"])
