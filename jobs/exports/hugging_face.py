@@ -12,7 +12,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from jobs.exports.spoken import TIMINGS, samples_of_shard
+from jobs.exports.spoken import TIMINGS, refuse_others, samples_of_shard
 from model.data.shards import Sample, ShardSet
 from schemas.files import whole_file
 
@@ -38,11 +38,17 @@ AUDIO = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
 
 
 def export(shards: ShardSet, out: Path) -> str:
-    """Write one `out/data/train-*.parquet` per shard; returns a sentence about it."""
+    """Write one `out/data/train-*.parquet` per shard; returns a sentence about it.
+
+    Raises:
+        ConfigError: there are files of another export.
+    """
     folder, total, rows = out / "data", len(shards.counts), 0
-    for shard in range(total):
+    names = [f"train-{shard:05d}-of-{total:05d}.parquet" for shard in range(total)]
+    refuse_others(folder, "train-*.parquet", names)
+    for shard, name in enumerate(names):
         table = _table(shards, shard)
-        with whole_file(folder / f"train-{shard:05d}-of-{total:05d}.parquet") as partial:
+        with whole_file(folder / name) as partial:
             pq.write_table(table, partial, compression="zstd", row_group_size=256)
         rows += table.num_rows
     return f"{rows} rows in {total} Parquet files"

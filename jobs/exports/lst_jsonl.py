@@ -7,20 +7,35 @@ field `text`, which that loader would prefer.
 
 from __future__ import annotations
 
+import glob
 import json
 from pathlib import Path
 
-from jobs.exports.spoken import SpokenSegment, one_word, samples_of_shard, segments_of_sample, write_whole
+from jobs.exports.spoken import (
+    SpokenSegment,
+    one_word,
+    refuse_others,
+    samples_of_shard,
+    segments_of_sample,
+    write_whole,
+)
 from model.data.shards import ShardSet
 
 SEPARATOR, SILENCE = "<LST MODE SEP>", "[SIL]"
 
 
 def export(shards: ShardSet, out: Path) -> str:
-    """Write one chunk per shard into `out`, named after the folder; returns a sentence about it."""
-    rows = 0
+    """Write one chunk per shard into `out`, named after the folder; returns a sentence about it.
+
+    Raises:
+        ConfigError: there are chunks of another export.
+    """
+    rows, total = 0, len(shards.counts)
     speech = shards.index.kind == "speech"
-    for shard in range(len(shards.counts)):
+    name, suffix = out.resolve().name, "on_the_fly" if speech else "jsonl"
+    chunks = [f"{name}.chunk.{shard:02d}.{suffix}" for shard in range(total)]
+    refuse_others(out, f"{glob.escape(name)}.chunk.*.{suffix}", chunks)
+    for shard, chunk in enumerate(chunks):
         lines = []
         for sample in samples_of_shard(shards, shard):
             if speech:
@@ -31,9 +46,9 @@ def export(shards: ShardSet, out: Path) -> str:
             else:
                 documents = [{"sample_id": sample.meta.key, "text": sample.meta.text}]
             lines += [json.dumps(document, ensure_ascii=False) + "\n" for document in documents]
-        write_whole(out / f"{out.name}.chunk.{shard:02d}.{'on_the_fly' if speech else 'jsonl'}", "".join(lines))
+        write_whole(out / chunk, "".join(lines))
         rows += len(lines)
-    return f"{rows} rows in {len(shards.counts)} chunks"
+    return f"{rows} rows in {total} chunks"
 
 
 def interleaved(segment: SpokenSegment) -> str:

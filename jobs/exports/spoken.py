@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path, PurePosixPath
@@ -15,6 +15,7 @@ import numpy as np
 from model.data.compose import segments_of
 from model.data.shards import Sample, ShardSet
 from schemas.audio import SAMPLE_RATE
+from schemas.config import ConfigError
 from schemas.files import whole_file
 from schemas.shards import TIMING_CODES, channel_in
 
@@ -189,6 +190,17 @@ class FileNames:
 def one_word(text: str) -> str:
     """A word for formats that put white space between words."""
     return re.sub(r"\s+", "_", text.strip())
+
+
+def refuse_others(folder: Path, pattern: str, names: Sequence[str]) -> None:
+    """Raises ConfigError where the folder holds files of a pattern that are none of these: who reads the pattern would read
+    them too."""
+    others = sorted({path.name for path in folder.glob(pattern)} - set(names))
+    if others:
+        raise ConfigError(
+            f"{folder} holds {others[0]} of another export, which would be read with this one",
+            "name another folder, or remove what is there",
+        )
 
 
 def write_whole(path: Path, text: str) -> None:
