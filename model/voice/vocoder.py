@@ -11,14 +11,15 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from pydantic import model_validator
 from torch import nn
 
-from schemas.config import ConfigError, StrictModel
+from schemas.config import ConfigError, StrictModel, parse_config
 
 SLOPE = 0.1
 NEEDED = (
@@ -41,6 +42,14 @@ class VocoderConfig(StrictModel):
     sampling_rate: int
     num_speakers: int = 0
 
+    @model_validator(mode="after")
+    def _lists_go_together(self) -> Self:
+        if len(self.upsample_rates) != len(self.upsample_kernel_sizes):
+            raise ValueError("upsample_rates and upsample_kernel_sizes must be equally many")
+        if len(self.resblock_kernel_sizes) != len(self.resblock_dilation_sizes):
+            raise ValueError("resblock_kernel_sizes and resblock_dilation_sizes must be equally many")
+        return self
+
     @property
     def hop(self) -> int:
         """Samples per unit."""
@@ -54,21 +63,21 @@ def read_vocoder_config(path: str | Path) -> VocoderConfig:
         ConfigError: it cannot be read, lacks a field, or describes a vocoder that needs more than units.
     """
     try:
-        document: dict[str, Any] = json.loads(Path(path).read_text(encoding="utf-8"))
+        document = json.loads(Path(path).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise ConfigError(f"cannot read the vocoder configuration {path}: {error}") from error
+    if not isinstance(document, dict):
+        raise ConfigError(f"cannot read the vocoder configuration {path}: it holds no JSON object")
     if missing := [name for name in NEEDED if name not in document]:
         raise ConfigError(f"{path} lacks {', '.join(missing)}: is it the config.json of a unit HiFi-GAN?")
     if document.get("f0") or document.get("f0_quant_num_bin") or document.get("multistream"):
         raise ConfigError(f"{path} is of a vocoder that also needs pitch; one over units alone is wanted")
     if str(document["resblock"]) not in ("1", "2"):
         raise ConfigError(f"{path}: resblock {document['resblock']!r} is unknown; HiFi-GAN has '1' and '2'")
-    speakers = int(document.get("num_speakers") or (200 if document.get("multispkr") else 0))
-    return VocoderConfig(
-        **{name: document[name] for name in NEEDED if name != "resblock"},
-        resblock=str(document["resblock"]),
-        num_speakers=speakers,
-    )
+    known: dict[str, Any] = {name: document[name] for name in NEEDED}
+    known["resblock"] = str(known["resblock"])
+    known["num_speakers"] = document.get("num_speakers") or (200 if document.get("multispkr") else 0)
+    return parse_config(VocoderConfig, known, str(path))
 
 
 class ResBlock(nn.Module):

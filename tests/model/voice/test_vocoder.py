@@ -138,3 +138,18 @@ class _Evil:
 
     def __reduce__(self) -> tuple[Any, ...]:
         return open, (self.path, "w")
+
+
+@pytest.mark.parametrize(
+    ("odd", "message"),
+    [
+        ({"upsample_rates": "5,4"}, "upsample_rates"),
+        ({"num_speakers": "many"}, "num_speakers"),
+        ({"upsample_rates": [5, 4]}, "equally many"),
+        (None, "cannot read the vocoder configuration"),
+    ],
+)
+def test_a_configuration_of_odd_values_is_a_sentence(odd: dict[str, Any] | None, message: str, tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text("7" if odd is None else json.dumps({**CONFIG, **odd}))
+    with pytest.raises(ConfigError, match=f"config.json.*{message}|{message}.*config.json"):
+        read_vocoder_config(tmp_path / "config.json")
