@@ -111,7 +111,23 @@ def answered(
         colours=unit_colours(1 if units is None else units.num_units, None),
         command=command,
         introduction=introduction,
+        voices=voices_of(speakers),
     )
+
+
+def voices_of(speakers: Sequence[SpeakingModel]) -> str:
+    """Who speaks the answers, in a sentence; empty where nobody does."""
+    from model.voice.mean_spectrum import MeanSpectrum
+    from model.voice.unit_selection import UnitSelection
+    from model.voice.vocoder import Vocoder
+
+    kinds = {
+        UnitSelection: "joined from recordings",
+        MeanSpectrum: "made of mean spectra of units",
+        Vocoder: "a vocoder's",
+    }
+    told = [name for kind, name in kinds.items() if any(isinstance(speaker.synthesise, kind) for speaker in speakers)]
+    return f"Answers in speech are {' or '.join(told)}." if told else ""
 
 
 def open_speaker(given: argparse.Namespace, run: str) -> SpeakingModel:

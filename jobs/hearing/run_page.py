@@ -88,8 +88,9 @@ def render_run(
     colours: Sequence[str],
     command: str,
     introduction: Sequence[str] = (),
+    voices: str = "",
 ) -> str:
-    """The page; `introduction` is paragraphs."""
+    """The page; `introduction` is paragraphs, `voices` a sentence on who speaks."""
     style = files("jobs.reporting").joinpath("report.css").read_text(encoding="utf-8") + STYLE
     digest = base64.b64encode(hashlib.sha256(PLAY_HEAD.encode()).digest()).decode()
     security = f"default-src 'none'; style-src 'unsafe-inline'; media-src data:; script-src 'sha256-{digest}'"
@@ -101,7 +102,7 @@ def render_run(
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         '<meta name="color-scheme" content="light dark">\n'
         f"<title>{clean(title)}</title>\n<style>\n{style}</style>\n</head>\n<body>\n<main>\n<h1>{clean(title)}</h1>\n{body}"
-        f"<footer>Written by <code>{clean(command)}</code>. Sounds are joined from recordings of the training data.</footer>\n"
+        f"<footer>Written by <code>{clean(command)}</code>. {clean(voices)}</footer>\n"
         f"</main>\n<script>{PLAY_HEAD}</script>\n</body>\n</html>\n"
     )
 

@@ -32,7 +32,10 @@ from model.inference import placement
 from model.inference.continuation import Generator
 from model.inference.expectation import speech_expectation
 from model.training.config import EvaluationConfig, VoiceConfig
+from model.voice.mean_spectrum import MeanSpectrum
 from model.voice.options import add_speaking_arguments
+from model.voice.unit_selection import UnitSelection
+from model.voice.vocoder import Vocoder
 from schemas.commands.cli import Parser
 
 ROWS = [{"step": step, "loss_text": 9.0 / step, "loss_speech": 4.0 / step} for step in range(1, 4)]
@@ -74,6 +77,21 @@ def test_the_policy_allows_the_one_script_and_nothing_from_elsewhere() -> None:
     assert "default-src &#x27;none&#x27;" in policy
     assert not re.findall(r'(?:src|href)="(?!data:)', html)
     assert html.count('<audio controls preload="metadata" src="data:audio/mpeg;base64,') == 2
+
+
+def test_the_page_says_who_speaks() -> None:
+    """It said "joined from recordings" of a vocoder, and of models of text alone."""
+
+    def told(*kinds: type) -> str:
+        return report.voices_of([SimpleNamespace(synthesise=kind.__new__(kind)) for kind in kinds])  # type: ignore[misc]
+
+    assert told(Vocoder) == "Answers in speech are a vocoder's."
+    assert (
+        told(MeanSpectrum, UnitSelection)
+        == "Answers in speech are joined from recordings or made of mean spectra of units."
+    )
+    assert told(object) == ""
+    assert "joined" not in page()
 
 
 def test_a_long_curve_is_averaged_and_a_missing_one_is_none() -> None:
