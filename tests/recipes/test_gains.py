@@ -10,8 +10,8 @@ from recipes.study.design.settings import load_study
 from recipes.study.pages import gains
 from recipes.study.pages.brief import Brief
 from recipes.study.pages.figures import LOSSES
-from recipes.study.pages.gains import MEASURES, Gains
-from recipes.study.records.preferences import Gain, draw_gains
+from recipes.study.pages.gains import Gains
+from recipes.study.records.preferences import PANELS, Gain, draw_gains
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIG = "configs/experiments/study-ladder.yaml"
@@ -24,21 +24,27 @@ def found() -> Gains:
 
 
 @pytest.fixture(scope="module")
-def table(found: Gains) -> tuple[dict[tuple[str, str], list[str]], int]:
-    """(title, arm) -> the table's cells, and how many have a p."""
-    text, tested = found.table(dict.fromkeys(found.arms, "page.md"))
+def table(found: Gains) -> tuple[dict[tuple[str, str], list[str]], str]:
+    """(title, arm) -> the table's cells, and its note."""
+    text, note = found.table(dict.fromkeys(found.arms, "page.md"))
     lines = [line.strip("| ").split(" | ") for line in text.splitlines()[2:]]
-    return {(line[0].split("]")[0][1:], line[1]): line[2:] for line in lines}, tested
+    return {(line[0].split("]")[0][1:], line[1]): line[2:] for line in lines}, note
 
 
-def test_every_difference_is_of_the_records(found: Gains, table: tuple[dict[tuple[str, str], list[str]], int]) -> None:
+def test_every_difference_is_of_the_records(found: Gains, table: tuple[dict[tuple[str, str], list[str]], str]) -> None:
     """The mean over an arm's seeds less that over plain's, worked out from each run's own, and the number of records."""
-    for (title, arm), (seeds, *cells) in table[0].items():
+    for (title, arm), (mine, theirs, heard, core, *cells) in table[0].items():
         figures = found.of[title]
         runs = ROOT / "docs/results" / Path(figures.study.results_dir).name / "runs"
-        counts = [len(list(runs.glob(f"{name}-s*-compute.json"))) for name in (arm, "plain")]
-        assert seeds == (f"{counts[0]}, {counts[1]}" if min(counts) > 1 else "1")
-        for what, cell in zip(MEASURES, cells, strict=True):
+        counts = [len(list(runs.glob(f"{name}-s[0-9]*-compute.json"))) for name in (arm, "plain")]
+        assert [int(mine), int(theirs)] == (counts if min(counts) > 1 else [1, 1])
+        spent = [
+            np.mean([figures.runs[name, seed]["consumed"]["core_seconds"] for seed in figures.seeds(name)])
+            for name in (arm, "plain")
+        ]
+        assert core == f"{spent[0] / spent[1]:.2f}", "all of these ran on a core"
+        assert 1 < float(heard) < 2.5, "fewer operations an element, or longer ones, are more speech"
+        for what, cell in zip(PANELS, cells, strict=True):
             own = [figures.seeds(name) if min(counts) > 1 else [1] for name in (arm, "plain")]
             if what in LOSSES:
                 logs = [
@@ -57,30 +63,33 @@ def test_every_difference_is_of_the_records(found: Gains, table: tuple[dict[tupl
 
 
 def test_bold_is_what_holms_correction_over_the_table_leaves(
-    found: Gains, table: tuple[dict[tuple[str, str], list[str]], int]
+    found: Gains, table: tuple[dict[tuple[str, str], list[str]], str]
 ) -> None:
     tests = [
         (title, arm, what, seen.p)
         for title, arms in found.arms.items()
         for arm in arms
-        for what in MEASURES
+        for what in PANELS
         if (seen := found.of[title].over_seeds(arm, "plain", what)) is not None
     ]
     likely = {test[:3] for test, p in zip(tests, holm([test[3] for test in tests]), strict=True) if p < 0.05}
     bold = {
         (title, arm, what)
-        for (title, arm), (_, *cells) in table[0].items()
-        for what, cell in zip(MEASURES, cells, strict=True)
+        for (title, arm), (_, _, _, _, *cells) in table[0].items()
+        for what, cell in zip(PANELS, cells, strict=True)
         if cell.startswith("**")
     }
     assert bold == likely
     assert 0 < len(bold) < len(tests)
-    assert table[1] == len(tests)
+    assert f"over the {len(tests)} cells" in table[1]
+    column = [test for test in tests if test[2] == "S->S"]
+    alone = [f"{arm} ({t})" for (t, arm, _, _), p in zip(column, holm([c[3] for c in column]), strict=True) if p < 0.05]
+    assert f"over the {len(column)} of the column S→S alone it is below 0.05 for {', '.join(alone)}. " in table[1]
 
 
 def test_the_picture_tells_seeds_from_pairs(found: Gains, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     drawn: dict[str, dict[str, dict[str, Gain]]] = {}
-    monkeypatch.setattr(gains, "draw_gains", lambda shown, titles, out: drawn.update(shown) or out)
+    monkeypatch.setattr(gains, "draw_gains", lambda shown, colours, out: drawn.update(shown) or out)
     found.draw(tmp_path / "a.png")
     assert {title: list(arms) for title, arms in drawn.items()} == found.arms
     for title, arms in drawn.items():
@@ -89,10 +98,13 @@ def test_the_picture_tells_seeds_from_pairs(found: Gains, tmp_path: Path, monkey
             for gain in cells.values():
                 assert gain.over_seeds == several
                 assert gain.low is None or gain.high is None or gain.low <= gain.value <= gain.high
-    one, two = tmp_path / "one.png", tmp_path / "two.png"
-    row = {what: Gain(0.1, 0.0, 0.2, over_seeds=True) for what in MEASURES}
-    draw_gains({"phones": {"static": row}}, MEASURES, one)
-    draw_gains(
-        {"phones": {"static": {what: Gain(0.1, 0.0, 0.2, over_seeds=False) for what in MEASURES}}}, MEASURES, two
-    )
-    assert one.read_bytes() != two.read_bytes()
+
+
+def test_arms_of_one_seed_are_drawn_otherwise(tmp_path: Path) -> None:
+    pages = []
+    for over_seeds in (True, False):
+        row = {what: Gain(0.1, 0.0, 0.2, over_seeds=over_seeds) for what in PANELS}
+        pages.append(
+            draw_gains({"phones": {"static": row}}, {"static": "C0"}, tmp_path / f"{over_seeds}.png").read_bytes()
+        )
+    assert pages[0] != pages[1]

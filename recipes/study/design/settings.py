@@ -146,6 +146,9 @@ class Study(StrictModel):
     brief page shows what their arms prefer against operations."""
     compared: list[Compared] = []
     """What a brief page shows first: the differences of these arms from each study's plain baseline, as a picture and a table."""
+    tables: str = ""
+    """Said in the headings of a brief page's own tables, where it begins with those of other studies: what their runs have in
+    common."""
     data: StudyData
     model: str | ModelConfig
     """The LST; the plain arms have its global part."""

@@ -45,23 +45,24 @@ class Brief:
         bars = draw_preferences(self._pooled(), self._picture("preferences"))
         parts = [
             f"# {self.study.name}",
-            self._filled(self.notes.get("Answer", "")),
+            self._filled(self.notes.get("Setting", "")),
             *self._gains(),
+            self._filled(self.notes.get("Answer", "")),
             *self._operations(),
-            *self._gains_in_figures(),
+            *self._gains_as_table(),
             *self._note("What the runs say"),
             self._shown("preferences", bars),
             self._status(),
             self._answer(),
-            "## Against the plain baseline, on the same seeds and pairs",
+            self._heading("Against the plain baseline, on the same seeds and pairs"),
             self._differences(),
             *self._over_seeds(),
             *self._controlled(),
-            "## Rung by rung, speech to speech",
+            self._heading("Rung by rung, speech to speech"),
             self._rungs(),
             *context(self.ledger, self.runs),
             *self._note("What it rests on"),
-            "## Arms and seeds",
+            self._heading("Arms and seeds"),
             self._arms(),
             "## Learning rates",
             self._rates(),
@@ -73,6 +74,9 @@ class Brief:
             f"Written by `python -m recipes.study.run {self.config} --page`.",
         ]
         return "\n\n".join(part for part in parts if part) + "\n"
+
+    def _heading(self, title: str) -> str:
+        return f"## {title}" + (f" ({self.study.tables})" if self.study.tables else "")
 
     def _picture(self, name: str) -> Path:
         """Among the records; a second page of the same records has its own under its name."""
@@ -89,23 +93,23 @@ class Brief:
         if not self.study.compared:
             return []
         caption = (
-            "*Each arm less the plain baseline with the same units. Filled: intervals over seeds and pairs of stories, 95 %; "
-            "hollow: one seed, over its pairs alone. The figures stand in the first table.*"
+            "*Each arm less the plain baseline with the same units. Blue: patches (LST); orange: a unit BPE without them; "
+            "purple: both. Filled: intervals over seeds and pairs of stories, 95 %; hollow: one seed, over its pairs alone (of "
+            "a loss none). The figures stand in the first table.*"
         )
         return [self._shown("gains", self.gains.draw(self._picture("gains"))), caption]
 
-    def _gains_in_figures(self) -> list[str]:
+    def _gains_as_table(self) -> list[str]:
         if not self.study.compared:
             return []
         folder = Path(self.study.page).parent
         links = {title: os.path.relpath(page, folder) for title, page in self.gains.pages().items()}
-        found, cells = self.gains.table(links)
-        note = (
+        found, note = self.gains.table(links)
+        meaning = (
             "Less the plain baseline of the same study: points of twin preference, losses in per cent. Intervals: 95 %, seeds "
-            "and pairs of stories taken as drawn; of one seed over its pairs alone. Bold: p below "
-            f"{LIKELY} after Holm's correction over the {cells} cells over seeds."
+            "and pairs of stories taken as drawn; of one seed over its pairs alone, for losses none. "
         )
-        return ["## The first picture in figures", note, found]
+        return ["## The first picture as a table", meaning + note, found]
 
     def _operations(self) -> list[str]:
         """The picture over the studies that differ in their operations alone, of the arms that all of them have."""
@@ -248,7 +252,7 @@ class Brief:
             f"{LIKELY} after Holm's correction over the {sum(map(len, whole.values()))} cells."
         )
         header = ["arm", "seeds, plain's", "bits/s", "text", *DIRECTIONS, "degrees of freedom of S->S"]
-        return ["## What other seeds would give", note, table(header, rows)]
+        return [self._heading("What other seeds would give"), note, table(header, rows)]
 
     def _controlled(self) -> list[str]:
         """What the arms are worth under the study's further controls, beside the same baseline."""

@@ -10,18 +10,10 @@ import numpy as np
 from model.scoring.accuracy import holm
 from recipes.study.pages.figures import LOSSES, Figures
 from recipes.study.pages.page import table
-from recipes.study.records.preferences import Gain, draw_gains
+from recipes.study.records.preferences import PANELS, Gain, draw_gains
 
-MEASURES = {
-    "S->S": "S→S, points",
-    "S->T": "S→T, points",
-    "T->S": "T→S, points",
-    "T->T": "T→T, points",
-    "bits": "bits/s of speech, %\n(less is better)",
-    "text": "text loss, %\n(less is better)",
-}
 LIKELY = 0.05
-"""Holm's p below which a cell of the table is set in bold."""
+"""Holm's p below which a cell of a table is set in bold."""
 
 
 class Gains:
@@ -36,47 +28,78 @@ class Gains:
             self.arms[part.title] = [arm for arm in part.arms if arm in begun]
 
     def draw(self, out: Path) -> Path:
-        """The picture."""
+        """The picture. Arms with patches are blue, with a unit BPE orange, with both purple."""
         found: dict[str, dict[str, Mapping[str, Gain]]] = {
-            title: {arm: {what: _gain(self.of[title], arm, what)[0] for what in MEASURES} for arm in arms}
+            title: {arm: {what: _gain(self.of[title], arm, what)[0] for what in PANELS} for arm in arms}
             for title, arms in self.arms.items()
         }
-        return draw_gains(found, MEASURES, out)
+        known = [(name, arm) for figures in self.of.values() for name, arm in figures.study.arms.items()]
+        kinds = {(False, "lst"): "C0", (True, "plain"): "C1", (True, "lst"): "C4", (False, "plain"): "C7"}
+        return draw_gains(found, {name: kinds[arm.unit_bpe, arm.kind] for name, arm in known}, out)
 
     def pages(self) -> dict[str, str]:
         """title -> the study's page."""
         return {title: figures.study.page for title, figures in self.of.items()}
 
-    def table(self, links: Mapping[str, str]) -> tuple[str, int]:
-        """The same as figures with intervals and seeds, and how many cells have a p, those over seeds. `links`: title -> page.
+    def table(self, links: Mapping[str, str]) -> tuple[str, str]:
+        """The same as figures with intervals and seeds, and a note on what is bold. `links`: title -> page.
 
-        Bold: p below `LIKELY` after Holm's correction over these cells.
+        Bold: p below `LIKELY` after Holm's correction over all cells that have a p, those over seeds.
         """
-        rows, ps = [], []
-        for title, arms in self.arms.items():
-            for arm in arms:
-                figures = self.of[title]
-                cells = [_gain(figures, arm, what) for what in MEASURES]
-                ps += [p for _, p in cells if p is not None]
-                rows.append(([f"[{title}]({links[title]})", arm, _seeds(figures, arm)], cells))
-        adjusted = iter(holm(ps))
+        rows = [
+            (title, arm, {what: _gain(self.of[title], arm, what) for what in PANELS})
+            for title, arms in self.arms.items()
+            for arm in arms
+        ]
+        tested = {(*row[:2], what): p for row in rows for what, (_, p) in row[2].items() if p is not None}
+        bold = _below(tested)
         lines = []
-        for first, cells in rows:
-            shown = []
-            for gain, p in cells:
-                interval = (
-                    "" if gain.low is None or gain.high is None else f" [{100 * gain.low:+.1f}, {100 * gain.high:+.1f}]"
-                )
-                text = f"{100 * gain.value:+.1f}{interval}"
-                shown.append(f"**{text}**" if p is not None and next(adjusted) < LIKELY else text)
-            lines.append([*first, *shown])
-        header = ["units", "arm", "seeds, plain's", *(name.replace("\n", " ") for name in MEASURES.values())]
-        return table(header, lines), len(ps)
+        for title, arm, cells in rows:
+            shown = {what: _cell(gain) for what, (gain, _) in cells.items()}
+            marked = [f"**{text}**" if (title, arm, what) in bold else text for what, text in shown.items()]
+            figures = self.of[title]
+            costs = [_times(figures, arm, what) for what in ("speech_seconds", "core_seconds")]
+            lines.append([f"[{title}]({links[title]})", arm, *_seeds(figures, arm), *costs, *marked])
+        header = ["units", "arm", "seeds", "plain's", "speech heard, x plain's", "core s, x plain's"]
+        header += [f"{name}, {'points' if what not in LOSSES else '%'}" for what, (name, _) in PANELS.items()]
+        column = {key: p for key, p in tested.items() if key[2] == "S->S"}
+        alone = [f"{arm} ({title})" for title, arm, _ in sorted(_below(column), key=list(column).index)]
+        note = (
+            f"Bold: p below {LIKELY} after Holm's correction over the {len(tested)} cells over seeds; over the {len(column)} of "
+            f"the column S→S alone it is below {LIKELY} for {', '.join(alone) or 'none'}. Other pages correct over their own "
+            "cells."
+        )
+        return table(header, lines), note
 
 
-def _seeds(figures: Figures, arm: str) -> str:
+def _below(tested: Mapping[tuple[str, str, str], float]) -> set[tuple[str, str, str]]:
+    return {key for key, p in zip(tested, holm(list(tested.values())), strict=True) if p < LIKELY}
+
+
+def _cell(gain: Gain) -> str:
+    interval = "" if gain.low is None or gain.high is None else f" [{100 * gain.low:+.1f}, {100 * gain.high:+.1f}]"
+    return f"{100 * gain.value:+.1f}{interval}"
+
+
+def _seeds(figures: Figures, arm: str) -> tuple[str, str]:
+    """How many a difference rests on: all of both arms, or those that both have where one has a single one."""
     mine, base = (figures.seeds(name) for name in (arm, figures.study.baseline))
-    return f"{len(mine)}, {len(base)}" if min(len(mine), len(base)) > 1 else str(len(set(mine) & set(base)))
+    if min(len(mine), len(base)) > 1:
+        return str(len(mine)), str(len(base))
+    both = str(len(set(mine) & set(base)))
+    return both, both
+
+
+def _times(figures: Figures, arm: str, what: str) -> str:
+    """What the arm's runs consumed (seconds of speech, of a core) as a multiple of the baseline's; of runs on a core alone."""
+    means = []
+    for name in (arm, figures.study.baseline):
+        runs = [figures.runs[name, seed] for seed in figures.seeds(name)]
+        on_a_core = [run["consumed"][what] for run in runs if run["machine"].get("device", "cpu") == "cpu"]
+        if not on_a_core:
+            return "-"
+        means.append(np.mean(on_a_core))
+    return f"{means[0] / means[1]:.2f}"
 
 
 def _gain(figures: Figures, arm: str, what: str) -> tuple[Gain, float | None]:

@@ -325,4 +325,4 @@ def read_notes(path: Path) -> dict[str, str]:
         return {}
     prose = path.read_text(encoding="utf-8").replace("](../", "](")
     parts = re.split(r"^## (.+)$", prose, flags=re.MULTILINE)[1:]
-    return {title.strip(): body.strip() for title, body in zip(parts[::2], parts[1::2], strict=True)}
+    return {title.strip(): body.strip("\n") for title, body in zip(parts[::2], parts[1::2], strict=True)}

@@ -44,9 +44,10 @@ def _figure(figures: Figures, arm: str, base: str | None, what: str, rung: str |
         return "-" if found is None else f"{found.p:.2g}" if found.p >= 0.001 else "below 0.001"
     if base is not None and over == " over seeds":
         found = figures.over_seeds(arm, base, what, rung)
-        counts = sorted({len(figures.seeds(arm)), len(figures.seeds(base))}, reverse=True)
+        mine, theirs = len(figures.seeds(arm)), len(figures.seeds(base))
+        counts = f"{mine} seeds" if mine == theirs else f"{mine} against {theirs} seeds"
         unit = " %" if what in LOSSES else ""
-        return "-" if found is None else f"{percent(found, '+')}{unit} ({' and '.join(map(str, counts))} seeds)"
+        return "-" if found is None else f"{percent(found, '+')}{unit} ({counts})"
     seeds = [s for s in figures.seeds(arm) if base is None or (base, s) in figures.runs]
     if not seeds:
         return "-"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from model.scoring.accuracy import ConfidenceInterval
 from recipes.study.records.charts import pyplot, save
@@ -83,32 +84,47 @@ class Gain:
     """Seeds and pairs are taken as drawn; else pairs alone."""
 
 
-def draw_gains(found: Mapping[str, Mapping[str, Mapping[str, Gain]]], titles: Mapping[str, str], out: Path) -> Path:
-    """group -> arm -> measure -> gain, a panel a measure (with its title) and a row an arm: filled dots and thick bars over seeds
-    and pairs, hollow dots and thin bars over the pairs of one seed. Nothing gained is dotted."""
+PANELS = {
+    "S->S": ("S→S", "points, better →"),
+    "S->T": ("S→T", "points, better →"),
+    "T->S": ("T→S", "points, better →"),
+    "T->T": ("T→T", "points, better →"),
+    "bits": ("bits/s of speech", "← better, per cent"),
+    "text": ("loss of text", "← better, per cent"),
+}
+"""What is shown of a gain, in order: title and axis."""
+
+
+def draw_gains(found: Mapping[str, Mapping[str, Mapping[str, Gain]]], colours: Mapping[str, str], out: Path) -> Path:
+    """group -> arm -> measure -> gain, a panel a measure and a row an arm in its colour. Filled dots and thick bars are over
+    seeds and pairs, hollow dots and thin bars over the pairs of one seed. Preferences share an axis, losses another."""
     plt = pyplot()
     lines = [(group, arm) for group, arms in found.items() for arm in (None, *arms)]
-    size = (1.95 * len(titles) + 1.6, 0.23 * len(lines) + 0.9)
-    figure, axes = plt.subplots(1, len(titles), figsize=size, layout="constrained", sharey=True)
-    for axis, (measure, title) in zip(axes, titles.items(), strict=True):
+    size = (1.95 * len(PANELS) + 1.6, 0.23 * len(lines) + 1.1)
+    figure, axes = plt.subplots(1, len(PANELS), figsize=size, layout="constrained", sharey=True)
+    for axis, (measure, (title, scale)) in zip(axes, PANELS.items(), strict=True):
         for place, (group, arm) in enumerate(lines):
-            if arm is None or measure not in found[group][arm]:
-                continue
-            gain = found[group][arm][measure]
-            colour = "C1" if "bpe" in arm else "C0"
-            if gain.low is not None and gain.high is not None:
-                thick = {"linewidth": 5, "alpha": 0.35} if gain.over_seeds else {"linewidth": 1}
-                axis.plot(
-                    [100 * gain.low, 100 * gain.high], [place, place], color=colour, solid_capstyle="butt", **thick
-                )
-            face = colour if gain.over_seeds else "white"
-            axis.plot(100 * gain.value, place, "o", color=colour, markerfacecolor=face, markersize=4.5)
+            if arm is not None:
+                _draw_gain(axis, place, found[group][arm][measure], colours[arm])
         axis.axvline(0, color="0.4", linewidth=0.9, linestyle=":")
         axis.set_title(title, fontsize=9)
+        axis.set_xlabel(scale, fontsize=8)
         axis.tick_params(labelsize=8)
         axis.grid(alpha=0.2, axis="x")
+    for alike in (axes[:4], axes[4:]):
+        ends = [end for axis in alike for end in axis.get_xlim()]
+        for axis in alike:
+            axis.set_xlim(min(ends), max(ends))
     axes[0].set_yticks(range(len(lines)), [group if arm is None else arm for group, arm in lines])
     for label, (_, arm) in zip(axes[0].get_yticklabels(), lines, strict=True):
         label.set_fontweight("bold" if arm is None else "normal")
     axes[0].set_ylim(len(lines) - 0.4, -0.6)
     return save(figure, plt, out)
+
+
+def _draw_gain(axis: Any, place: int, gain: Gain, colour: str) -> None:
+    if gain.low is not None and gain.high is not None:
+        thick = {"linewidth": 5, "alpha": 0.35} if gain.over_seeds else {"linewidth": 1}
+        axis.plot([100 * gain.low, 100 * gain.high], [place, place], color=colour, solid_capstyle="butt", **thick)
+    face = colour if gain.over_seeds else "white"
+    axis.plot(100 * gain.value, place, "o", color=colour, markerfacecolor=face, markersize=4.5)
