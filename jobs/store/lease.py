@@ -44,10 +44,8 @@ class Lease:
     def __init__(self, store: Files, what: str) -> None:
         self.store, self.what = store, what
         self.number = -1
-        self._since, self._renewed = (
-            time.time(),
-            time.monotonic(),
-        )  # the first for others to read, whose clocks may be set
+        self._since = time.time()  # for others to read, whose clocks may be set
+        self._renewed = time.monotonic()
         self._identity = {**_process(), "run": uuid.uuid4().hex[:12], "what": what}
         self._ended = threading.Event()
         self._lost = ""

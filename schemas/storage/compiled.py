@@ -8,7 +8,10 @@ from typing import Any
 
 def compiled(**options: Any) -> Callable[[Callable[..., Any]], Any]:
     """`numba.njit` with these options, without the interpreter's lock; where nothing can be kept, each process compiles."""
-    import numba  # a second, which readers of files do without
+    try:  # transformers wants every library that exported code imports, unless it is tried
+        import numba  # here, for it takes a second, which readers of files do without
+    except ImportError:
+        raise
 
     def compile_(function: Callable[..., Any]) -> Any:
         try:

@@ -8,26 +8,15 @@ of the cache, J vectors that read the same keys.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
-
 import numpy as np
 
-try:  # transformers wants every library that exported code imports, unless it is tried; nobody gets here without this one
-    import numba
-except ImportError:
-    raise
+from schemas.storage.compiled import compiled
 
 FAST = {"reassoc", "contract", "arcp", "nsz", "afn"}
 """Sums in any order; infinities stay what they are."""
 
 
-def _compiled(function: Callable[..., Any]) -> Any:
-    """Kept beside the code or in the user's cache; where neither can be written to, compiled by each process."""
-    try:
-        return numba.njit(cache=True, fastmath=FAST, nogil=True)(function)
-    except RuntimeError:  # "no locator available": a machine that is read-only
-        return numba.njit(fastmath=FAST, nogil=True)(function)
+_compiled = compiled(fastmath=FAST)
 
 
 @_compiled
