@@ -122,6 +122,16 @@ def test_log_likelihoods_outlive_the_checkpoint() -> None:
     assert [e.elements for e in back[0].endings] == [3, 4]
 
 
+@given(st.lists(st.integers(0, 300_000)))
+def test_log_likelihoods_are_kept_by_place(numbers: list[int]) -> None:
+    """Their digits, those of one place beside each other, are the numbers again; so are the decimals of older records."""
+    from recipes.study.records.choices import numbers_of, places_of
+
+    assert numbers_of(places_of(numbers)) == numbers
+    assert numbers_of(" ".join(",".join(map(str, numbers[at : at + 2])) for at in range(0, len(numbers), 2))) == numbers
+    assert places_of([10, 255, 3]) == ["0f0", "af3"]
+
+
 @settings(max_examples=60, deadline=None)
 @given(st.data())
 def test_points_come_back_from_rounded_log_likelihoods(

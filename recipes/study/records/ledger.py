@@ -32,7 +32,7 @@ Record = dict[str, Any]
 PACKED: dict[str, tuple[Callable[[bytes], bytes], Callable[[bytes], bytes]]] = {
     ".json": (bytes, bytes),
     ".gz": (partial(gzip.compress, mtime=0), gzip.decompress),
-    ".xz": (partial(lzma.compress, preset=4), lzma.decompress),
+    ".xz": (partial(lzma.compress, preset=9 | lzma.PRESET_EXTREME), lzma.decompress),
 }
 """By suffix: how a record is packed, and unpacked."""
 LARGE = ("choices", "points", "tasks")
