@@ -75,7 +75,7 @@ def read_scored(facts: dict[str, Any], run: dict[str, Any]) -> list[Scored]:
 
 
 def places_of(numbers: Sequence[int]) -> list[str]:
-    """Whole numbers from nothing up as their digits in base 16: a string for each place, the highest first, a digit for each number."""
+    """Whole numbers, none below nothing, as digits in base 16: a string for each place, the highest first."""
     width = len(f"{max(numbers, default=0):x}")
     return ["".join(digits) for digits in zip(*(f"{number:0{width}x}" for number in numbers), strict=True)]
 
