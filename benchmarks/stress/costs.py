@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import io
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -15,7 +15,7 @@ import soundfile
 import soxr
 import torch
 
-from benchmarks.harness import Measurement, main
+from benchmarks.harness import Measurement, fastest_of, main
 from benchmarks.stress.belief import demo_stage, words_of
 from pipeline.source.decode import decode_file
 from pipeline.words import WordsStage
@@ -47,7 +47,7 @@ def align_rows() -> list[Measurement]:
     def aligning(stage: WordsStage) -> Callable[[], object]:
         return lambda: [words_of(stage, clip, clip.words) for clip in clips]
 
-    ours, rival = (seconds / minutes for seconds in least_busy([aligning(demo_stage()), aligning(small)]))
+    ours, rival = (seconds / minutes for seconds in _processor_seconds([aligning(demo_stage()), aligning(small)]))
     return [_row("aligning a minute of speech", ours, "tiny CTC", rival, MOST_OF_ALIGNING)]
 
 
@@ -62,10 +62,14 @@ def decode_rows() -> list[Measurement]:
             buffer = io.BytesIO()
             soundfile.write(buffer, samples, rate, format=container, subtype="PCM_16")
             content = buffer.getvalue()
-            ours, rival = least_busy([partial(decode_file, content, -1), partial(_alone, content)])
+            ours, rival = _processor_seconds([partial(decode_file, content, -1), partial(_alone, content)])
             name = f"decoding {DECODE_SECONDS // 60} minutes of {container}, {rate / 1000:g} kHz"
             rows.append(_row(name, ours, "soundfile and soxr alone", rival, MOST_OF_DECODING))
     return rows
+
+
+def _processor_seconds(calls: list[Callable[[], object]]) -> list[float]:
+    return fastest_of(calls, ROUNDS, time.process_time)
 
 
 def _alone(content: bytes) -> np.ndarray:
@@ -88,19 +92,6 @@ def _row(name: str, ours: float, rival: str, theirs: float, most: float) -> Meas
         goal=goal,
         holds=ratio <= most,
     )
-
-
-def least_busy(calls: Sequence[Callable[[], object]], rounds: int = ROUNDS) -> list[float]:
-    """The least processor seconds of each call, the calls taking turns."""
-    best = [float("inf")] * len(calls)
-    for call in calls:
-        call()
-    for _ in range(rounds):
-        for place, call in enumerate(calls):
-            start = time.process_time()
-            call()
-            best[place] = min(best[place], time.process_time() - start)
-    return best
 
 
 if __name__ == "__main__":
