@@ -213,7 +213,9 @@ def _strip(item: SampleStrip, colours: Sequence[str]) -> str:
 
 def mp3(audio: np.ndarray) -> str:
     buffer = io.BytesIO()
-    soundfile.write(buffer, np.clip(audio, -1.0, 1.0), SAMPLE_RATE, format="MP3")
+    soundfile.write(
+        buffer, np.clip(audio, -1.0, 1.0), SAMPLE_RATE, format="MP3", bitrate_mode="VARIABLE", compression_level=0.7
+    )  # about 30 kbit/s
     return base64.b64encode(buffer.getvalue()).decode("ascii")
 
 

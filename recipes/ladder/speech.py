@@ -31,6 +31,8 @@ PAD = 2
 GAP = 3
 """Frames of silence between sentences that are encoded together: an MFCC frame's deltas reach that far."""
 BATCH_FRAMES = 6_000
+TAKES = 6
+"""How often a voice of whole sentences says each word: several neighbours of each for unit selection to choose from."""
 PHONES = (
     "sil", "aa", "ae", "ah", "ao", "aw", "ax", "ay", "b", "ch", "d", "dh", "eh", "er", "ey", "f", "g", "hh", "ih", "iy", "jh",
     "k", "l", "m", "n", "ng", "ow", "oy", "p", "r", "s", "sh", "t", "th", "uh", "uw", "v", "w", "y", "z", "zh",
@@ -136,13 +138,7 @@ class Speaker:
     def _learn_renditions(self, distinct: Sequence[Key]) -> None:
         """Sentences are spoken until each of their words was heard `learn_from` times."""
         assert isinstance(self.units, ClusterUnits)
-        heard: Counter[tuple[str, str]] = Counter()
-        wanted = []
-        for sentence, voice in distinct:
-            keys = [(form, voice) for form in forms(sentence)]
-            if any(heard[key] < self.units.learn_from for key in keys):
-                wanted.append((sentence, voice))
-                heard.update(keys)
+        wanted = until_heard(distinct, self.units.learn_from)
         counts: dict[tuple[str, str], Counter[tuple[int, ...]]] = {}
         silences: dict[str, Counter[tuple[int, ...]]] = {}
         for (sentence, voice), spoken in self._natural(wanted).items():
@@ -155,7 +151,11 @@ class Speaker:
         self._silence = {v: np.asarray(c.most_common(1)[0][0], np.uint16) for v, c in silences.items()}
 
     def pieces(self, sentences: Iterable[Key]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Each rendition of each word, and the silence before a sentence, once as it was spoken: units [T], audio [T * HOP]."""
+        """Each rendition of each word, and the silence before a sentence, once as it was spoken: units [T], audio [T * HOP].
+        Where words have no renditions, whole sentences, until each word was said `TAKES` times."""
+        if not self._lexicon:
+            yield from self._whole(until_heard(dict.fromkeys(sentences), TAKES))
+            return
         missing = {(*key, tuple(r.tolist())) for key, found in self._lexicon.items() for r in found}
         missing |= {("", voice, tuple(silence.tolist())) for voice, silence in self._silence.items()}
         open_of = Counter((form, voice) for form, voice, _ in missing)
@@ -174,6 +174,12 @@ class Speaker:
                     missing.remove(key)
                     open_of[form, voice] -= 1
                     yield spoken.units[start:end], trimmed[0][start * HOP : end * HOP]
+
+    def _whole(self, sentences: Sequence[Key]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        for key, spoken in self._natural(sentences).items():
+            trimmed = _trimmed(*key)
+            assert trimmed is not None, "what was encoded was spoken"
+            yield spoken.units, trimmed[0]
 
     def speak(self, sentences: Iterable[Key]) -> dict[Key, Spoken]:
         """(sentence, voice) -> its units; those that flite reads in its own way are left out."""
@@ -248,6 +254,18 @@ class Speaker:
             frames = len(audio) // HOP
             found[key] = features[position : position + frames], word_frames(spans, frames, HOP)
             position += frames + GAP
+
+
+def until_heard(sentences: Iterable[Key], times: int) -> list[Key]:
+    """Of distinct sentences, in their order, those with a word that was not yet said so often by its voice."""
+    heard: Counter[tuple[str, str]] = Counter()
+    wanted = []
+    for sentence, voice in sentences:
+        keys = [(form, voice) for form in forms(sentence)]
+        if any(heard[key] < times for key in keys):
+            wanted.append((sentence, voice))
+            heard.update(keys)
+    return wanted
 
 
 def _trimmed(sentence: str, voice: str) -> tuple[np.ndarray, Frames] | None:

@@ -1,6 +1,7 @@
 """The voice of a ladder: every rendition of every word once, as it was spoken, so that models of its units can be heard.
+Of a ladder without renditions whole sentences, an hour for 690 words.
 
-    python -m recipes.ladder.voice configs/stories/ladder-lex3.yaml --out runs/example/voice
+    python -m recipes.ladder.voice configs/stories/ladder-lex3.yaml --out runs/ladder-lex3/voice
 
 Writes voice.ogg (Opus, 16 kHz) and voice.npy (the unit of each 40 ms of it). Needs the flite libraries, and minutes.
 """
@@ -51,10 +52,11 @@ def read_voice(folder: Path, num_units: int) -> UnitSelection:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Write what a learned speaker says as a voice of unit selection."""
     parser = Parser(__doc__)
-    parser.add_argument("config", help="a ladder of configs/stories/ whose words have renditions")
+    parser.add_argument("config", help="a ladder of configs/stories/")
+    parser.add_argument("overrides", nargs="*", metavar="a.b=c", help="fields to set, as the ladder was made with")
     parser.add_argument("--out", required=True, type=Path, help="the folder to write")
     given = parser.parse_args(arguments)
-    speaker, said = learned_speaker(load_config(LadderConfig, given.config))
+    speaker, said = learned_speaker(load_config(LadderConfig, given.config, given.overrides))
     pieces = list(speaker.pieces(said))
     write_voice(given.out, pieces)
     print(f"{given.out}: {len(pieces)} pieces, {sum(len(units) for units, _ in pieces) * HOP / 16_000:.0f} s")

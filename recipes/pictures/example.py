@@ -73,9 +73,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = Parser(__doc__)
     parser.add_argument("--out", type=Path, default=Path("runs/example.html"), help="the page (default: %(default)s)")
     parser.add_argument("--seconds", type=float, default=5.0, help="of new speech, at most (default: %(default)s)")
-    parser.add_argument(
-        "--study", action="store_true", help="three models of the study, whose weights are in runs/example"
-    )
+    parser.add_argument("--study", action="store_true", help="three models of the study, from their runs")
     for label, run in RUNS.items():
         parser.add_argument(f"--{label}", default=run, metavar="RUN", help="a trained run (default: %(default)s)")
     given = parser.parse_args(arguments)

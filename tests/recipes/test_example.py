@@ -15,16 +15,16 @@ from model.training.config import TrainConfig
 from model.training.loop import train
 from recipes.ladder.voice import read_voice
 from recipes.pictures.example import RUNS, main
-from recipes.pictures.study_models import ASSETS, MODELS, NUM_UNITS, facts_of, stories
+from recipes.pictures.study_models import LADDER, MODELS, NUM_UNITS, facts_of, run_of, stories
 from schemas.config import parse_config
 from schemas.tasks import read_task
 from tests.model.training.training_runs import MODEL, run_document
 from tests.synthetic_shards import write_speech_shards, write_text_shards
 
-RESULTS = Path(__file__).resolve().parents[2] / "docs" / "results"
-OTHER_RATES = RESULTS / "study-ladder-rate" / "page.md"
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "results" / "study-ladder-natural-cuts" / "page.md"
 needs_models = pytest.mark.skipif(
-    not ASSETS.is_dir(), reason="runs/example is missing: the example's models are not kept in git"
+    not all(folder.is_dir() for folder in (LADDER / "voice", *map(run_of, MODELS))),
+    reason="the study's models or their voice are missing: they are not kept in git",
 )
 
 
@@ -83,22 +83,18 @@ def runs_of(page: Path) -> dict[str, dict[str, str]]:
 
 
 def test_the_figures_are_the_studys_own() -> None:
-    best, others = runs_of(RESULTS / "study.md"), runs_of(OTHER_RATES)
-    for folder, (what, speech, text) in MODELS.items():
-        name = re.search(r"\(([\w-]+, seed \d)\)", what)
-        assert name is not None
-        row = (others if folder == "plain" else best)[name[1]]
+    runs = runs_of(PAGE)
+    for arm, _, speech, text in MODELS.values():
+        row = runs[f"{arm}, seed 1"]
         assert (row["S->S"], row["S->T"]) == (speech, text)
-    plain = best["plain, seed 1"]
-    assert f"{plain['S->S']} and {plain['S->T']} %" in MODELS["plain"][0]
 
 
 @needs_models
 def test_the_voice_says_the_stories_and_the_models_read_their_units() -> None:
-    voice = read_voice(ASSETS / "voice", NUM_UNITS)
-    cards = set(read_task(ASSETS / "prompts.jsonl").header.cards or ())
+    voice = read_voice(LADDER / "voice", NUM_UNITS)
+    cards = set(read_task(LADDER / "test.jsonl").header.cards or ())
     for name in MODELS:
-        trained = load_trained(ASSETS / name)
+        trained = load_trained(run_of(name))
         assert trained.units is not None
         assert set(trained.units.cards) & cards
         assert len(facts_of(name, trained).facts) == 4
@@ -113,6 +109,6 @@ def test_the_page_can_be_heard(tmp_path: Path) -> None:
     assert main(["--study", "--out", str(tmp_path / "page.html")]) == 0
     page = (tmp_path / "page.html").read_text(encoding="utf-8")
     sounds, quotes = page.count("<audio"), page.count('<p class="said">')
-    assert quotes == 4 * 3, "each of four prompts is answered in text by three models"
-    assert sounds >= 3 + 8, "three spoken prompts, and at least eight spoken answers"
+    assert quotes == 5 * 3, "each of five prompts is answered in text by three models"
+    assert sounds >= 4 + 12, "four spoken prompts, and what each model says to them"
     assert "https://" not in page, "nothing is fetched"

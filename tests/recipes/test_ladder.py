@@ -1,7 +1,9 @@
 """A ladder's shards and tasks: twins that share their endings, splits apart, bytes that come again."""
 
+import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from model.data.shards import ShardSet
@@ -12,6 +14,8 @@ from recipes.ladder import speech
 from recipes.ladder.make import main, make, story
 from recipes.ladder.settings import HOP, LadderConfig
 from recipes.ladder.speech import PAD, words_of
+from recipes.ladder.voice import main as voice_main
+from recipes.ladder.voice import read_voice
 from recipes.stories.cloze import draw_pair
 from recipes.voices import flite
 from schemas.config import ConfigError, parse_config
@@ -75,6 +79,40 @@ def test_renditions_bound_how_a_word_sounds(tmp_path: Path) -> None:
     assert len(items) == 6
     assert all(item.endings[0].text == item.endings[1].text for item in items)
     assert all(item.endings[0].units != item.endings[1].units for item in items)
+
+
+@needs_flite
+@pytest.mark.parametrize("renditions", [None, 1])
+def test_a_voice_says_what_its_models_say(
+    tmp_path: Path, renditions: int | None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Every unit of every story has sound of its own; without renditions a sentence comes back as it was spoken."""
+    units = {"kind": "mfcc", "num_units": 20, "renditions": renditions, "learn_from": 2}
+    ladder = config(tmp_path / "ladder", units=units)
+    make(ladder)
+    told = tmp_path / "ladder.yaml"
+    told.write_text(ladder.model_dump_json(exclude={"units"}))
+    assert voice_main([str(told), f"units={json.dumps(units)}", "--out", str(tmp_path / "voice")]) == 0
+    assert " pieces, " in capsys.readouterr().out
+    voice = read_voice(tmp_path / "voice", 20)
+    sample = ShardSet(str(tmp_path / "ladder" / "shards" / "index.json")).read(0, 0)
+    assert set(sample.units.tolist()) <= set(voice.units_F.tolist())
+    said = voice(sample.units)
+    assert len(said) == len(sample.units) * HOP
+    if renditions is None:
+        first = story(ladder, "speech", 0)[0]
+        (spoken,) = speech.until_heard([(first, "kal16")], 1)
+        original = flite.synthesise(*spoken)
+        assert original is not None
+        lead = original.word_spans()[0][0] - PAD * HOP
+        heard, wanted = said[PAD * HOP :][:8000], original.audio[lead + PAD * HOP :][:8000] / 32768
+        assert np.corrcoef(heard, wanted)[0, 1] > 0.95
+
+
+def test_sentences_are_taken_until_each_word_was_said() -> None:
+    said = [("a b", "x"), ("b a", "x"), ("a b", "y"), ("b c", "x"), ("c b a", "x")]
+    assert speech.until_heard(said, 1) == [said[0], said[2], said[3]]
+    assert speech.until_heard(said, 2) == said
 
 
 @needs_flite
