@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import re
+from urllib.parse import quote
+
 from schemas.config import StrictModel
 
 GivenWord = tuple[str, int, int, int]
 """(text, start, end, channel): 16 kHz samples from the recording's start; channel -1 where the source names none."""
+
+ENDS_A_COLUMN = re.compile(r"[\s%]|^;")
+"""What a CTM cannot hold in a name, the sign of an encoded one, and what begins a comment."""
 
 
 class GivenSegment(StrictModel):
@@ -64,3 +70,14 @@ def channel_of(channel: int, channels: int) -> int:
 def load_given(column: str | None) -> Given:
     """What a `given` column holds; nothing where it is null."""
     return Given() if column is None else Given.model_validate_json(column)
+
+
+def stem_of(uri: str) -> str:
+    """A path without the suffix of its file; a name with dots and no suffix of audio keeps them."""
+    head, dot, tail = uri.rpartition(".")
+    return head if dot and head and "/" not in tail and 1 <= len(tail) <= 5 and not tail.isdigit() else uri
+
+
+def ctm_name(name: str) -> str:
+    """A name as one column of a CTM: white space percent-encoded, as in a URL (`a b` is `a%20b`), and so the sign `%`."""
+    return ENDS_A_COLUMN.sub(lambda sign: quote(sign[0]), name)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path, PurePosixPath
@@ -17,6 +17,7 @@ from model.data.shards import Sample, ShardSet
 from schemas.audio import SAMPLE_RATE
 from schemas.config import ConfigError
 from schemas.files import whole_file
+from schemas.given import stem_of
 from schemas.shards import TIMING_CODES, channel_in
 
 LONGEST_STEM = 240
@@ -158,6 +159,15 @@ def recordings_of(shards: ShardSet) -> Iterator[list[list[SpokenSegment]]]:
         yield list(tracks)
 
 
+def uris_of(shards: ShardSet) -> set[str]:
+    """Of all recordings.
+
+    Raises:
+        ShardError: a shard is missing or damaged.
+    """
+    return {sample.meta.uri for shard in range(len(shards.counts)) for sample in samples_of_shard(shards, shard)}
+
+
 def seconds(samples: int) -> str:
     """Samples at 16 kHz as decimal seconds, exactly: a reader that rounds to samples gets the same number back."""
     whole, rest = divmod(samples, SAMPLE_RATE)
@@ -167,24 +177,36 @@ def seconds(samples: int) -> str:
 class FileNames:
     """Relative paths without suffix for files about recordings, after their audio: `a/b.flac` gives `a/b`.
 
-    What would leave the folder (a URL, an absolute path, `..`), what is too long for a name with another suffix, and what
-    another recording is called already, goes by its id.
+    Where another recording would be called so too, both keep the suffix of their audio. What would leave the folder (a URL, an
+    absolute path, `..`) goes by its bare name. What is too long for a name with another suffix, or still another's, goes by its
+    id, which the source does not know.
     """
 
-    def __init__(self) -> None:
-        self._taken: dict[str, str] = {}
+    def __init__(self, uris: Collection[str]) -> None:
+        """`uris`: of all recordings that will be asked for."""
+        self._paths = Counter(name for uri in uris for name in _paths(uri))
+        self._bare = Counter(map(_bare, uris))
 
     def of(self, segment: SpokenSegment) -> str:
         """The path for the segment's recording."""
-        path = PurePosixPath(segment.uri.replace("#", "/"))
-        outside = (
-            "://" in segment.uri or "::" in segment.uri or path.is_absolute() or ".." in path.parts or not path.name
-        )
-        stem = str(path.with_suffix(""))
-        too_long = len(os.fsencode(PurePosixPath(stem).name)) > LONGEST_STEM
-        if outside or too_long or self._taken.setdefault(stem, segment.recording_id) != segment.recording_id:
-            return segment.recording_id
-        return stem
+        paths, bare = _paths(segment.uri), _bare(segment.uri)
+        names = [name for name in paths if self._paths[name] < 2]
+        if not paths and bare not in ("", "..") and self._bare[bare] < 2 and not self._paths[bare]:
+            names = [bare]
+        fit = (name for name in names if len(os.fsencode(PurePosixPath(name).name)) <= LONGEST_STEM)
+        return next(fit, segment.recording_id)
+
+
+def _paths(uri: str) -> list[str]:
+    """What a file about a recording may be called, without suffix: the best first; nothing where the audio lies elsewhere."""
+    path = PurePosixPath(uri.replace("#", "/"))
+    if "://" in uri or "::" in uri or path.is_absolute() or ".." in path.parts or not path.name:
+        return []
+    return list(dict.fromkeys((stem_of(str(path)), str(path))))
+
+
+def _bare(uri: str) -> str:
+    return PurePosixPath(stem_of(uri).replace("#", "/")).name
 
 
 def one_word(text: str) -> str:

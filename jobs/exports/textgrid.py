@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from jobs.exports.spoken import FileNames, SpokenSegment, recordings_of, seconds, write_whole
+from jobs.exports.spoken import FileNames, SpokenSegment, recordings_of, seconds, uris_of, write_whole
 from model.data.shards import ShardSet
 
 Interval = tuple[int, int, str]
@@ -20,7 +20,7 @@ Interval = tuple[int, int, str]
 def export(shards: ShardSet, out: Path) -> str:
     """Write `out/<path of the audio>.TextGrid` for every recording; returns a sentence about it."""
     files = words = lost = 0
-    names = FileNames()
+    names = FileNames(uris_of(shards))
     for tracks in recordings_of(shards):
         write_whole(out / f"{names.of(tracks[0][0])}.TextGrid", textgrid(tracks))
         files += 1

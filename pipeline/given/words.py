@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 
@@ -13,7 +13,7 @@ from pipeline.corpora.tables import RowError, lines_of, read_bytes, read_table
 from pipeline.given.textgrid import read_textgrid
 from pipeline.given.unit_rows import parse_unit_row
 from schemas.config import ConfigError
-from schemas.given import Given, GivenSegment, GivenWord
+from schemas.given import Given, GivenSegment, GivenWord, ctm_name, stem_of
 
 HOP = 640
 """Samples per unit of the official LST and slamkit rows: both are of 25 Hz."""
@@ -48,8 +48,9 @@ class Stray:
 def read_alignments(corpus: Corpus, recordings: Mapping[str, Given]) -> tuple[dict[str, GivenAlignment], list[Stray]]:
     """Alignments by uri, from the files that `source.words` matches: .TextGrid, .ctm, JSON lines of official LST or slamkit.
 
-    A TextGrid belongs to the recording of its own path without suffix, or of its name where that is one recording's alone. A
-    line of the others names its recording by path, by name, or by the id of an utterance, whose times are then its own.
+    A TextGrid belongs to the recording of its own path without suffix, be it below another folder, or of its name where that is
+    one recording's alone. A line of the others names its recording by path, by name, or by the id of an utterance, whose times
+    are then its own.
 
     Raises:
         ConfigError: nothing matches, or a file is of another kind.
@@ -69,16 +70,16 @@ class _Reader:
         self.corpus = corpus
         self.found: dict[str, GivenAlignment] = {}
         self.strays: list[Stray] = []
+        self._by_path: dict[str, list[str]] = defaultdict(list)
         self._by_name: dict[str, list[str]] = defaultdict(list)
         self._utterances: dict[str, tuple[str, GivenSegment]] = {}
         self._unknown: set[tuple[str, str]] = set()
         for uri, given in recordings.items():
-            stem = _stem(uri)
+            stem = stem_of(uri)
             member = stem.rpartition("#")[2]  # of a container; the whole name elsewhere
-            for name in dict.fromkeys(
-                (uri, stem, PurePosixPath(stem).name, PurePosixPath(member).name, given.recording)
-            ):
-                self._by_name[name].append(uri)
+            paths = (uri, stem, uri.replace("#", "/"), stem.replace("#", "/"), given.recording)
+            _enter(self._by_path, paths, uri)
+            _enter(self._by_name, (*paths, PurePosixPath(stem).name, PurePosixPath(member).name), uri)
             for segment in given.segments:
                 if segment.id is not None:
                     self._utterances[segment.id] = (uri, segment)
@@ -95,15 +96,24 @@ class _Reader:
             raise ConfigError(f"{name}: source.words reads .TextGrid, .ctm, and .jsonl or .on_the_fly of units")
 
     def _of(self, name: str, place: str) -> GivenAlignment | None:
-        uris = self._by_name.get(name) or self._by_name.get(PurePosixPath(name).name) or []
+        uris = self._called(name)
         if len(uris) == 1:
             return self.found.setdefault(uris[0], GivenAlignment(place=place))
         key = (place.rpartition(":")[0] or place, name)
         if key not in self._unknown:  # said once, not for each of its words
             self._unknown.add(key)
-            many = f"{len(uris)} recordings go by that name" if uris else "no recording of the source goes by that name"
+            many = "no recording of the source goes by that name"
+            if uris:
+                many = f"{len(uris)} recordings go by that name: name the one that is meant by its path and suffix"
             self.strays.append(Stray(place=place, detail=f"it speaks of {name}: {many}"))
         return None
+
+    def _called(self, name: str) -> list[str]:
+        """The recordings of a path, else of what it is below folders of its own (`aligned/a/x` is `a/x`), else of its name."""
+        folders = name.split("/")[:-1]
+        below = ("/".join(name.split("/")[start:]) for start in range(len(folders)))
+        by_path = next((self._by_path[path] for path in (name, *below) if path in self._by_path), [])
+        return by_path or self._by_name.get(PurePosixPath(name).name, [])
 
     def _textgrid(self, name: str) -> None:
         alignment = self._of(name.removesuffix(".gz").rpartition(".")[0], name)
@@ -159,13 +169,13 @@ class _Reader:
             except ValueError as error:
                 self.strays.append(Stray(place=place, detail=str(error)))
                 continue
-            alignment = self._of(_stem(parsed.name.partition("#")[0]), place)
+            alignment = self._of(stem_of(parsed.name.partition("#")[0]), place)
             if alignment is not None:
                 alignment.place = name
                 alignment.words += [(word, start * HOP, end * HOP, -1) for word, start, end in parsed.words]
 
 
-def _stem(uri: str) -> str:
-    """A path without the suffix of its file; a name with dots and no suffix of audio keeps them."""
-    head, dot, tail = uri.rpartition(".")
-    return head if dot and head and "/" not in tail and 1 <= len(tail) <= 5 and not tail.isdigit() else uri
+def _enter(index: dict[str, list[str]], names: Iterable[str], uri: str) -> None:
+    """A recording under its names, and under what they are in a CTM."""
+    for form in dict.fromkeys(form for name in names for form in (name, ctm_name(name))):
+        index[form].append(uri)

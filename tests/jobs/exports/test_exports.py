@@ -2,16 +2,24 @@
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from jobs.exports import ctm, textgrid
+from jobs.exports import spoken as spoken_room
 from jobs.exports.export import main as export
 from jobs.exports.print_card import main as card
-from jobs.exports.spoken import FileNames, SpokenSegment, seconds, segments_of_sample
+from jobs.exports.spoken import FileNames, SpokenSegment, SpokenWord, seconds, segments_of_sample
 from model.data.shards import Sample, ShardSet
+from pipeline.corpora.base import Corpus
+from pipeline.given.words import read_alignments
+from pipeline.source.folder import SourceFolder
+from schemas.given import Given
+from schemas.source import Source
 from tests.pipeline.source.bad_audio import encode_libav
 from tests.synthetic_shards import write_speech_shards, write_text_shards
 
@@ -219,17 +227,44 @@ def test_seconds_are_exact(samples_16k: int) -> None:
     assert "e" not in seconds(samples_16k)
 
 
+def renamed(segment: SpokenSegment, uri: str, recording: str, channel: int | None = None) -> SpokenSegment:
+    return SpokenSegment(**{**vars(segment), "uri": uri, "recording_id": recording, "channel": channel})
+
+
 def test_files_stay_in_the_folder_and_apart(shards: ShardSet) -> None:
     """Neither a URL nor `..` nor an equal stem makes a file about one recording overwrite another's."""
     first = segments(shards)[0]
+    expected = {
+        "a/b.flac": "a/b.flac", "a/b.wav": "a/b.wav", "a/c.wav": "a/c", "shard-000.tar#utt1.flac": "shard-000.tar/utt1",
+        "d/" + "\u00e9" * 121 + ".wav": "id", "s3://b/x.wav": "id", "/x.wav": "id", "/deep/../y.wav": "y", "../z.wav": "z",
+        "e/z2.wav": "e/z2", "/z2.wav": "id", "s3://b/": "id", "/..": "id",
+    }  # fmt: skip
+    names = FileNames(expected)
+    assert {uri: names.of(renamed(first, uri, "id", channel)) for uri in expected for channel in (None, 1)} == expected
 
-    def named(uri: str, recording: str, channel: int | None = None) -> SpokenSegment:
-        return SpokenSegment(**{**vars(first), "uri": uri, "recording_id": recording, "channel": channel})
 
-    names = FileNames()
-    assert names.of(named("a/b.flac", "r1")) == "a/b"
-    assert names.of(named("a/b.wav", "r2")) == "r2"
-    assert names.of(named("a/c.wav", "r3", 1)) == "a/c"
-    assert names.of(named("shard-000.tar#utt1.flac", "r4")) == "shard-000.tar/utt1"
-    assert names.of(named("d/" + "\u00e9" * 121 + ".wav", "r6")) == "r6"
-    assert [names.of(named(uri, "r5")) for uri in ("s3://b/x.wav", "/x.wav", "../x.wav")] == ["r5"] * 3
+@pytest.mark.parametrize("form", ["ctm", "textgrid"])
+@pytest.mark.parametrize("folder", ["", "exports/of today/"])
+def test_each_recording_gets_its_own_words_back(
+    form: str, folder: str, shards: ShardSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By whatever names they go: of white space, of one stem, of one name in several folders, in containers, elsewhere."""
+    uris = [
+        "my talk.flac", "a  b/c\u00a0d.wav", "50%.wav", ";;no comment.wav", "a/b.flac", "a/b.wav", "c/b.flac",
+        "d/x.flac", "e/x.flac", "part one.tar#u 1.flac", "two.tar#u 1.flac", "t.parquet#00000007", "/data/audio/elsewhere.wav",
+    ]  # fmt: skip
+    word = SpokenWord(text="w", start=2, end=5, timing="aligned")
+    parts = [renamed(segments(shards)[0], uri, f"{number:016x}") for number, uri in enumerate(uris)]
+    tracks = [[SpokenSegment(**{**vars(part), "words": [replace(word, text=part.recording_id)]})] for part in parts]
+    for room in (ctm, spoken_room):
+        monkeypatch.setattr(room, "tracks_of", lambda shards: iter(tracks))
+    monkeypatch.setattr(textgrid, "uris_of", lambda shards: set(uris))
+    run(shards, form, tmp_path / folder)
+    source = Source(uri=str(tmp_path), words=["**/*.ctm" if form == "ctm" else "**/*.TextGrid"])
+    names = sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file())
+    corpus = Corpus(files=SourceFolder(source.uri), names=names, source=source)
+    found, strays = read_alignments(corpus, {uri: Given() for uri in uris})
+    assert not strays
+    assert {uri: [word[0] for word in given.words] for uri, given in found.items()} == {
+        part.uri: [part.recording_id] for part in parts
+    }
