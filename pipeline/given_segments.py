@@ -25,7 +25,8 @@ TICK = 160
 
 
 class GivenSegmentsStage(WithoutModel):
-    """Given utterances as segments; a recording that came without any is one segment. No audio is read.
+    """Given utterances as segments; a recording that came without any is one segment, or one of each channel that its words
+    name. No audio is read.
 
     Rejects, each with the row's place: bad_row, too_short, too_long. A recording none of whose utterances can be used is a
     reject as a whole.
@@ -35,12 +36,15 @@ class GivenSegmentsStage(WithoutModel):
     version = 1
     inputs: tuple[str, ...] = (Recording.TABLE,)
 
-    def __init__(self, spec: GivenSegmentsSpec) -> None:
+    def __init__(self, spec: GivenSegmentsSpec, channels: str = "mix") -> None:
+        """`channels` is recordings.channels of the spec."""
         self._spec = spec
+        self._each = channels == "each"
 
     def cards(self) -> list[Card]:
         """Not a model, but where segments come from."""
-        return [Card(kind="vad", name="given", facts={"source": "corpus"}, notes={"license": NO_MODEL})]
+        facts = {"source": "corpus"} | ({"channels": "each"} if self._each else {})
+        return [Card(kind="vad", name="given", facts=facts, notes={"license": NO_MODEL})]
 
     def run(self, tables: Mapping[str, Sequence[Row]], audio: AudioReader) -> StageResult:
         """Segments of each recording, ordered and disjoint within a channel."""
@@ -55,10 +59,13 @@ class GivenSegmentsStage(WithoutModel):
     def _recording(self, recording: Recording) -> tuple[list[Segment], list[Reject]]:
         given = load_given(recording.given)
         whole = not given.segments and (given.whole or not given.problems)
-        if whole and given.words and recording.num_samples_16k > self._spec.max_seconds * SAMPLE_RATE:
-            given, whole = Given(segments=self._from_words(recording, given)), False
-        elif whole:
-            given = Given(segments=[GivenSegment(place=recording.uri, start=0, end=None)])
+        if whole:
+            channels = self._channels(given)
+            if given.words and recording.num_samples_16k > self._spec.max_seconds * SAMPLE_RATE:
+                given, whole = Given(segments=self._from_words(recording, given, channels)), False
+            else:
+                single = [-1] if recording.transcript or -1 in channels or recording.channels == 1 else channels
+                given = Given(segments=[_from_end_to_end(recording, channel) for channel in single])
         rows: list[Segment] = []
         refused: list[tuple[GivenSegment, Reject]] = []
         last: dict[int, tuple[Segment, str]] = {}
@@ -75,14 +82,20 @@ class GivenSegmentsStage(WithoutModel):
         if rows:
             return rows, parts
         if whole:
-            return [], [part.model_copy(update={"part": ""}) for part in parts]
+            return [], [part.model_copy(update={"part": ""}) for part in parts[:1]]
         return [], [*(part.model_copy(update={"seconds": 0.0}) for part in parts), _none_left(recording, given)]
 
-    def _from_words(self, recording: Recording, given: Given) -> list[GivenSegment]:
+    def _channels(self, given: Given) -> list[int]:
+        """In which channels a recording without utterances is cut: those that its words name. The first alone is the mix unless
+        each channel is to be cut by itself: a CTM names it of whatever it speaks."""
+        named = sorted({word[3] for word in given.words})
+        return [-1] if not named or (named == [0] and not self._each) else named
+
+    def _from_words(self, recording: Recording, given: Given, channels: Sequence[int]) -> list[GivenSegment]:
         """A long recording whose words have times is cut between words."""
         found: list[GivenSegment] = []
-        for channel in sorted({word[3] for word in given.words}):
-            words = [word for word in given.words if word[3] == channel]
+        for channel in channels:
+            words = [word for word in given.words if word[3] == channel or len(channels) == 1]
             for start, end in between_words(
                 words, recording.num_samples_16k, int(self._spec.max_seconds * SAMPLE_RATE)
             ):
@@ -128,6 +141,10 @@ class GivenSegmentsStage(WithoutModel):
             speech_prob=1.0,
             cut_reason="whole" if whole else "given",
         )
+
+
+def _from_end_to_end(recording: Recording, channel: int) -> GivenSegment:
+    return GivenSegment(place=recording.uri, start=0, end=None, channel=channel)
 
 
 def _counted_once(

@@ -46,11 +46,14 @@ def _cuts(shards: ShardSet, audio: Path | None) -> Iterator[Any]:
 
 
 def cut_of(segment: SpokenSegment, recording: Any) -> Any:
-    """A `MonoCut`. `units`, `hop` and `timing` (one per word) are custom fields of the supervision."""
-    from lhotse import MonoCut, SupervisionSegment
+    """A `MonoCut`, or of the mix of several channels a `MultiCut`. `units`, `hop` and `timing` (one per word) are custom fields
+    of the supervision."""
+    from lhotse import MonoCut, MultiCut, SupervisionSegment
     from lhotse.supervision import AlignmentItem
 
-    channel, hop = segment.channel or 0, segment.hop
+    is_mix = segment.channel is None and recording.num_channels > 1
+    channel: int | list[int] = list(recording.channel_ids) if is_mix else segment.channel or 0
+    hop = segment.hop
     words = [
         AlignmentItem(
             symbol=word.text,
@@ -77,7 +80,7 @@ def cut_of(segment: SpokenSegment, recording: Any) -> Any:
             "uri": segment.uri,
         },
     )
-    return MonoCut(
+    return (MultiCut if is_mix else MonoCut)(
         id=segment.segment_id,
         start=segment.start / SAMPLE_RATE,
         duration=duration,

@@ -104,7 +104,7 @@ def build_stage(name: str, spec: PipelineSpec) -> Stage:
 
 def _segments(stages: StagesSpec, _: PipelineSpec) -> Stage:
     if isinstance(stages.segments, GivenSegmentsSpec):
-        return GivenSegmentsStage(stages.segments)
+        return GivenSegmentsStage(stages.segments, channels=stages.recordings.channels)
     return SegmentsStage(stages.segments, channels=stages.recordings.channels)
 
 

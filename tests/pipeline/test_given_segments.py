@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from itertools import pairwise
-from typing import cast
+from typing import Literal, cast
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -109,6 +110,47 @@ def test_a_row_that_states_hours_loses_the_audio_that_is_there_and_in_no_segment
     segments, rejects = stage(recording(10 * SECOND, Given(segments=came)))
     assert [(row.start, row.end) for row in segments] == [(0, 5 * SECOND)]
     assert {reject.part: reject.seconds for reject in rejects} == {"a:2": 5.0, "a:3": 0.0, "a:4": 0.0}
+
+
+@pytest.mark.parametrize("seconds", [20, 130])
+@pytest.mark.parametrize(
+    ("named", "channels", "cut_in"),
+    [
+        ([], "mix", {-1}), ([-1], "mix", {-1}), ([0], "mix", {-1}), ([0, 1], "mix", {0, 1}), ([1], "mix", {1}),
+        ([-1], "each", {-1}), ([0], "each", {0}), ([0, 1], "each", {0, 1}),
+    ],
+)  # fmt: skip
+def test_a_recording_of_two_channels_is_cut_in_those_that_its_words_name(
+    seconds: int, named: list[int], channels: Literal["mix", "each"], cut_in: set[int]
+) -> None:
+    """The first alone is the mix, as in a CTM of one: a mix came back from its export as the first channel."""
+    said = [(f"w{n}-{c}", n * SECOND, n * SECOND + 9_000, c) for c in named for n in range(seconds)]
+    row = recording(seconds * SECOND, Given(words=said, words_place="x.ctm"), channels=2)
+    if not named:
+        row = row.with_updates(num_samples_16k=20 * SECOND, transcript="w")
+    cut = GivenSegmentsStage(GivenSegmentsSpec(), channels=channels).run({"recordings": [row]}, Samples())
+    segments = cast(list[Segment], list(cut.rows))
+    assert not cut.rejects
+    assert {segment.channel for segment in segments} == cut_in
+    assert " ".join(texts(row, segments)).split() == [word[0] for word in said] or not named
+    single = [segment for segment in segments if segment.cut_reason == "whole"]
+    assert (len(single) == len(cut_in)) == (row.num_samples_16k <= 60 * SECOND)
+
+
+def test_a_text_of_the_whole_is_of_the_mix() -> None:
+    """What is said on which channel only the words know, and a text that came beside them cannot be divided."""
+    said = [("one", 0, 9_000, 0), ("two", 10_000, 19_000, 1)]
+    row = recording(2 * SECOND, Given(words=said, words_place="x.ctm"), "One, two.", channels=2)
+    segments, _ = stage(row)
+    assert [segment.channel for segment in segments] == [-1]
+    assert texts(row, segments) == ["One, two."]
+
+
+def test_a_recording_that_is_too_short_on_each_channel_is_one_reject() -> None:
+    said = [("one", 0, 500, 0), ("two", 600, 900, 1)]
+    segments, rejects = stage(recording(1_000, Given(words=said, words_place="x.ctm"), channels=2))
+    assert not segments
+    assert [(reject.code, reject.part) for reject in rejects] == [("too_short", "")]
 
 
 pauses_and_words = st.lists(st.tuples(st.integers(0, 400), st.integers(1, 900)), min_size=1, max_size=30)

@@ -13,6 +13,9 @@ from jobs.exports.export import main as export
 from jobs.exports.spoken import SpokenSegment, tracks_of
 from model.data.shards import ShardSet
 from pipeline.given.textgrid import read_textgrid
+from pipeline.source.inventory import list_source
+from schemas.given import load_given
+from schemas.source import Source
 from tests.jobs.corpora.test_corpora import SPOKEN, shards_of
 from tests.jobs.small_corpus import DEMO
 from tests.synthetic_shards import write_speech_shards
@@ -60,6 +63,20 @@ def test_channels_are_those_of_one_recording_of_lhotse(tmp_path: Path, monkeypat
     assert [cut.channel for cut in cuts] == [0, 1]
     (recording,) = {(tuple(cut.recording.channel_ids), cut.recording.num_samples) for cut in cuts}
     assert recording == ((0, 1), max(first.end, other.end))
+
+
+def test_a_mix_of_channels_comes_back_from_lhotse_as_the_mix(tmp_path: Path) -> None:
+    """It was a cut of the first channel."""
+    pytest.importorskip("lhotse")
+    shards = ShardSet(str(write_speech_shards(tmp_path / "shards", [1], seed=3)))
+    (track,) = tracks_of(shards)
+    assert {segment.channel for segment in track} == {None}
+    soundfile.write(tmp_path / track[0].uri, np.zeros((track[-1].end, 2), np.float32), RATE)
+    lhotse_cuts.export(shards, tmp_path, tmp_path)
+    (item,) = list_source(Source(uri=str(tmp_path), layout="lhotse"))
+    came = load_given(item.given)
+    assert [(span.channel, span.start, span.end) for span in came.segments] == [(-1, s.start, s.end) for s in track]
+    assert {word[3] for word in came.words} == {-1}
 
 
 @pytest.mark.parametrize("form", ["ctm", "textgrid"])
