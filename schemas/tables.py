@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, ClassVar, Literal
 
 import pyarrow as pa
@@ -262,3 +263,9 @@ def segment_id(recording: str, start: int, end: int, channel: int = -1) -> str:
     """The id of a segment: recording, [channel,] start and end, zero-padded so that ids sort by time."""
     middle = "" if channel < 0 else f"c{channel}-"
     return f"{recording}-{middle}{start:010d}-{end:010d}"
+
+
+def span_of(identity: str) -> tuple[int, int, int] | None:
+    """(channel, start, end) as the id of a segment states them; None where a text is no such id."""
+    match = re.fullmatch(r"[0-9a-f]{16}-(?:c(\d+)-)?(\d{10})-(\d{10})", identity)
+    return None if match is None else (int(match[1] or -1), int(match[2]), int(match[3]))

@@ -40,7 +40,7 @@ def export(shards: ShardSet, out: Path) -> str:
         for sample in samples_of_shard(shards, shard):
             if speech:
                 documents = [
-                    {"file_id": segment.segment_id, "interleaved": interleaved(segment)}
+                    {"file_id": segment.name, "interleaved": interleaved(segment)}
                     for segment in segments_of_sample(sample)
                 ]
             else:

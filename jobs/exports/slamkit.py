@@ -36,7 +36,7 @@ def row(segment: SpokenSegment) -> dict[str, Any]:
     return {
         "units": [unit for unit, _ in runs],
         "duration": [count for _, count in runs],
-        "file_name": f"{segment.uri}#{segment.segment_id}",
+        "file_name": segment.name,
         "text": segment.text,
         "aligned_text": [
             [f" {word.text}", round(word.start * step, 4), round(word.end * step, 4)] for word in segment.words

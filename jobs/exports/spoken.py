@@ -66,6 +66,11 @@ class SpokenSegment:
         """The recording, and its channel where there are several: segments of one track never overlap."""
         return self.recording_id if self.channel is None else f"{self.recording_id}-c{self.channel}"
 
+    @property
+    def name(self) -> str:
+        """What a row about it is called: by the path of its audio and its id, `source.words` finds both."""
+        return f"{self.uri}#{self.segment_id}"
+
     def at(self, frame: int) -> int:
         """Where a frame begins in the recording, samples at 16 kHz."""
         return self.start + frame * self.hop

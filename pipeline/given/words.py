@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
+from typing import Any
 
 from pipeline.corpora.base import Corpus, to_decimal, to_samples
 from pipeline.corpora.manifests import matching
@@ -14,6 +15,7 @@ from pipeline.given.textgrid import read_textgrid
 from pipeline.given.unit_rows import parse_unit_row
 from schemas.config import ConfigError
 from schemas.given import Given, GivenSegment, GivenWord, ctm_name, stem_of
+from schemas.tables import span_of
 
 HOP = 640
 """Samples per unit of the official LST and slamkit rows: both are of 25 Hz."""
@@ -158,21 +160,38 @@ class _Reader:
             alignment.place = name
             alignment.words.append((word, *times, max(side, -1)))
 
-    def _unit_rows(self, name: str) -> None:
-        rows = read_table(self.corpus.files, name, kind=".jsonl")
+    def _unit_rows(self, file: str) -> None:
+        rows = read_table(self.corpus.files, file, kind=".jsonl")
         for place, row in rows:
             if isinstance(row, RowError):
                 self.strays.append(Stray(place=place, detail=row.detail))
                 continue
             try:
-                parsed = parse_unit_row(row, HOP)
+                name, words = _words_of(row)
             except ValueError as error:
                 self.strays.append(Stray(place=place, detail=str(error)))
                 continue
-            alignment = self._of(stem_of(parsed.name.partition("#")[0]), place)
+            alignment = self._of(name if self._called(name) else stem_of(name), place)
             if alignment is not None:
-                alignment.place = name
-                alignment.words += [(word, start * HOP, end * HOP, -1) for word, start, end in parsed.words]
+                alignment.place = file
+                alignment.words += words
+
+
+def _words_of(row: Mapping[str, Any]) -> tuple[str, list[GivenWord]]:
+    """The recording that a row of units names, and its words on the recording's clock.
+
+    `lst export` names it `PATH#SEGMENT`: the id of the segment says where in the recording its units begin, and how long they
+    are. Other rows begin with their recordings.
+    """
+    parsed = parse_unit_row(row, HOP)
+    name, _, identity = parsed.name.rpartition("#")
+    span = span_of(identity)
+    if span is None:
+        name, span = parsed.name, (-1, 0, HOP * len(parsed.units))
+    channel, begin, end = span
+    hop = HOP // 2 if (end - begin) // (HOP // 2) == len(parsed.units) else HOP
+    words = parsed.words if hop == HOP else parse_unit_row(row, hop).words
+    return name, [(word, begin + start * hop, begin + stop * hop, channel) for word, start, stop in words]
 
 
 def _enter(index: dict[str, list[str]], names: Iterable[str], uri: str) -> None:

@@ -9,17 +9,18 @@ from typing import Any
 import numpy as np
 import pytest
 
-from jobs.exports import ctm, textgrid
+from jobs.exports import ctm, lst_jsonl, slamkit, textgrid
 from jobs.exports import spoken as spoken_room
 from jobs.exports.export import main as export
 from jobs.exports.print_card import main as card
 from jobs.exports.spoken import FileNames, SpokenSegment, SpokenWord, seconds, segments_of_sample
 from model.data.shards import Sample, ShardSet
 from pipeline.corpora.base import Corpus
-from pipeline.given.words import read_alignments
+from pipeline.given.words import GivenAlignment, Stray, read_alignments
 from pipeline.source.folder import SourceFolder
 from schemas.given import Given
 from schemas.source import Source
+from schemas.tables import segment_id
 from tests.pipeline.source.bad_audio import encode_libav
 from tests.synthetic_shards import write_speech_shards, write_text_shards
 
@@ -243,6 +244,14 @@ def test_files_stay_in_the_folder_and_apart(shards: ShardSet) -> None:
     assert {uri: names.of(renamed(first, uri, "id", channel)) for uri in expected for channel in (None, 1)} == expected
 
 
+def words_in(folder: Path, uris: list[str]) -> tuple[dict[str, GivenAlignment], list[Stray]]:
+    """What the exports in a folder say of these recordings, by uri."""
+    names = sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+    source = Source(uri=str(folder), words=[name for name in names if not name.endswith("README.md")])
+    corpus = Corpus(files=SourceFolder(source.uri), names=names, source=source)
+    return read_alignments(corpus, {uri: Given() for uri in uris})
+
+
 @pytest.mark.parametrize("form", ["ctm", "textgrid"])
 @pytest.mark.parametrize("folder", ["", "exports/of today/"])
 def test_each_recording_gets_its_own_words_back(
@@ -260,11 +269,42 @@ def test_each_recording_gets_its_own_words_back(
         monkeypatch.setattr(room, "tracks_of", lambda shards: iter(tracks))
     monkeypatch.setattr(textgrid, "uris_of", lambda shards: set(uris))
     run(shards, form, tmp_path / folder)
-    source = Source(uri=str(tmp_path), words=["**/*.ctm" if form == "ctm" else "**/*.TextGrid"])
-    names = sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file())
-    corpus = Corpus(files=SourceFolder(source.uri), names=names, source=source)
-    found, strays = read_alignments(corpus, {uri: Given() for uri in uris})
+    found, strays = words_in(tmp_path, uris)
     assert not strays
     assert {uri: [word[0] for word in given.words] for uri, given in found.items()} == {
         part.uri: [part.recording_id] for part in parts
+    }
+
+
+@pytest.mark.parametrize("form", ["slamkit", "lst-jsonl"])
+def test_rows_of_units_give_words_back_on_the_clock_of_their_recording(
+    form: str, shards: ShardSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Their times count from the segment, whose id says where it begins, on which channel, and whether its units are of 20 ms."""
+    uris = ["my talk#2.flac", "a/b.flac", "a/b.wav", "one.tar#u1.flac", "two.tar#u1.flac", "t.parquet#00000007"]
+    parts = [
+        SpokenSegment(
+            **{
+                **vars(renamed(segments(shards)[0], uri, f"{number:016x}", channel)),
+                "segment_id": segment_id(f"{number:016x}", start, start + 6_500, -1 if channel is None else channel),
+                "start": start, "end": start + 6_500, "hop": hop, "units": np.arange(6_500 // hop) % 3,
+                "words": [SpokenWord(text=f"w{number}", start=1, end=3, timing="aligned")],
+            }
+        )
+        for number, uri in enumerate(uris)
+        for start, channel, hop in ((0, None, 640), (99_320, 1, 640), (200_000, None, 320))
+    ]  # fmt: skip
+    for room in (slamkit, lst_jsonl):
+        monkeypatch.setattr(room, "samples_of_shard", lambda shards, shard: () if shard else parts)
+        monkeypatch.setattr(room, "segments_of_sample", lambda part: [part])
+    found, strays = words_in(run(shards, form, tmp_path / "exports"), uris)
+    assert not strays
+    spoken_words = {uri: [part for part in parts if part.uri == uri] for uri in uris}
+    assert {uri: given.words for uri, given in found.items()} == {
+        uri: [
+            (word.text, part.at(word.start), part.at(word.end), -1 if part.channel is None else part.channel)
+            for part in of_it
+            for word in part.words
+        ]
+        for uri, of_it in spoken_words.items()
     }
