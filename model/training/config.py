@@ -88,6 +88,8 @@ class VoiceConfig(StrictModel):
     """Where the recordings lie, if the shards carry no audio."""
     voice: str = ""
     """Only recordings with this in their path."""
+    voice_hours: float = Field(5.0, gt=0)
+    """Of recordings, at most: the first in the shards. An hour takes 1.1 GB of memory."""
     mean_spectrum: bool = False
     """Speak with mean spectra instead of joined pieces."""
     vocoder: Annotated[str | None, BY_CONTENT] = None
@@ -320,10 +322,8 @@ def on_shards(config: TrainConfig, index: str) -> TrainConfig:
 
 
 def identity(config: TrainConfig) -> dict[str, Any]:
-    """The part of a configuration that decides results, flattened to `a.b.c` -> value. The rest may differ when a run is resumed.
-
-    A changed budget only moves the schedule. Data and tokenizers are compared by content (`Corpus.fingerprint`).
-    """
+    """The part of a configuration that decides results, flattened to `a.b.c` -> value. The rest may differ when a run is resumed:
+    a changed budget only moves the schedule. Data and tokenizers are compared by content (`Corpus.fingerprint`)."""
     return flatten(essential(config))
 
 

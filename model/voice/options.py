@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import logging
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from schemas.commands.cli import natural
+from schemas.commands.cli import natural, positive
 from schemas.config import ConfigError
 from schemas.models.hub import folder_of
 
@@ -14,6 +15,9 @@ if TYPE_CHECKING:
     from model.inference.trained import Trained
     from model.voice.synthesiser import Synthesiser
 
+log = logging.getLogger(__name__)
+HOURS = 5.0
+"""Of recordings that are joined, where nobody says how many: an hour takes 1.1 GB of memory."""
 WEIGHTS = ("*.safetensors", "*.pt", "*.pth", "g_*")
 
 
@@ -27,6 +31,12 @@ def add_speaking_arguments(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument("--audio-root", metavar="DIR", help="where the recordings lie, if the shards carry no audio")
     group.add_argument("--voice", default="", metavar="NAME", help="only recordings with this in their path")
+    group.add_argument(
+        "--voice-hours",
+        type=positive,
+        metavar="HOURS",
+        help=f"of recordings, at most: the first in the shards; an hour takes 1.1 GB of memory (default: {HOURS:g})",
+    )
     group.add_argument("--mean-spectrum", action="store_true", help="speak with mean spectra instead of joined pieces")
     group.add_argument(
         "--vocoder",
@@ -46,7 +56,7 @@ def open_synthesiser(given: argparse.Namespace, trained: Trained) -> Synthesiser
     from model.data.shards import ShardSet
     from model.data.sources import command_cache
     from model.voice.mean_spectrum import MeanSpectrum
-    from model.voice.synthesiser import spoken_samples
+    from model.voice.synthesiser import first_hours, spoken_samples
     from model.voice.unit_selection import UnitSelection
     from model.voice.vocoder import Vocoder, load_vocoder
 
@@ -68,10 +78,18 @@ def open_synthesiser(given: argparse.Namespace, trained: Trained) -> Synthesiser
     index = given.voice_shards or next(source.data for source in spoken)
     shards = ShardSet(index, command_cache(trained.config.data, index))
     units.check_tokenizer(shards.index.cards, index)
-    samples = spoken_samples(shards, given.audio_root, given.voice)
+    hours = given.voice_hours or HOURS
+    samples, are_all = first_hours(spoken_samples(shards, given.audio_root, given.voice), hours)
     recordings = [(spoken.sample.units, spoken.audio) for spoken in samples]
     if not recordings:
         raise ConfigError(f"{index} has no recording with {given.voice!r} in its path")
+    if not are_all:
+        log.warning(
+            "the voice is the first %g hours of %s: --voice-hours (in a training run evaluation.voice.voice_hours) takes more, "
+            "at 1.1 GB of memory an hour, and --voice NAME those of one name",
+            hours,
+            index,
+        )
     kind = MeanSpectrum if given.mean_spectrum else UnitSelection
     return kind(recordings, units.hop, units.num_units)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -54,6 +54,18 @@ def spoken_samples(shards: ShardSet, audio_root: str | None, voice: str = "") ->
             if audio is None:
                 audio = _from_recording(sample, audio_root, shards.index_url)
             yield SpokenSample(sample=sample, audio=audio)
+
+
+def first_hours(samples: Iterable[SpokenSample], hours: float) -> tuple[list[SpokenSample], bool]:
+    """The first of the samples, together at most so long, but one at least; and whether these are all. No more is read."""
+    kept: list[SpokenSample] = []
+    left = hours * 3600 * SAMPLE_RATE
+    for spoken in samples:
+        left -= len(spoken.audio)
+        if left < 0 and kept:
+            return kept, False
+        kept.append(spoken)
+    return kept, True
 
 
 def _from_recording(sample: Sample, root: str | None, index: str) -> np.ndarray:
