@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from model.voice.unit_selection import SAMPLE_RATE
+from schemas.config import ConfigError
 
 
 class MeanSpectrum:
@@ -17,8 +18,17 @@ class MeanSpectrum:
     parts, size, rounds = 4, 512, 60
 
     def __init__(self, recordings: Sequence[tuple[np.ndarray, np.ndarray]], hop: int, num_units: int) -> None:
+        """`recordings`: (units [F], audio [F * hop]) of each.
+
+        Raises:
+            ConfigError: units are of a length that the windows do not divide, or leave gaps in.
+        """
         self.hop, step = hop, hop // self.parts
-        assert step * self.parts == hop
+        if step * self.parts != hop or step >= self.size:
+            raise ConfigError(
+                f"mean spectra are of units of {self.parts} equal parts of less than {self.size} samples, and these have {hop}",
+                "speak with joined recordings instead (without --mean-spectrum; evaluation.voice.mean_spectrum: false)",
+            )
         sums = torch.zeros(num_units, self.parts, self.size // 2 + 1)
         counts = torch.zeros(num_units)
         for units, audio in recordings:

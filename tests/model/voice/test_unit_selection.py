@@ -97,3 +97,13 @@ def test_what_cannot_be_spoken_is_said() -> None:
         UnitSelection([(np.zeros(3, dtype=np.uint16), np.zeros(10, dtype=np.float32))], HOP, 4)
     with pytest.raises(ConfigError, match="outside"):
         VOICES[0](np.asarray([NUM_UNITS]))
+
+
+@pytest.mark.parametrize("hop", [642, 2_048])
+def test_units_whose_length_has_no_mean_spectra_are_refused(hop: int) -> None:
+    """Such as `lst import-units --hop 642` makes; the longer ones left gaps between the windows, which cannot be inverted."""
+    with pytest.raises(ConfigError, match=rf"these have {hop}: speak with joined recordings"):
+        MeanSpectrum([(np.zeros(3, dtype=np.uint16), np.zeros(3 * hop, dtype=np.float32))], hop, 4)
+    assert (
+        len(MeanSpectrum([(np.zeros(3, dtype=np.uint16), np.zeros(3_072, np.float32))], 1_024, 4)(np.zeros(9))) == 9_216
+    )
