@@ -5,6 +5,7 @@ control/lease-<number>.json   created exclusively by its owner, who rewrites it 
 The highest number counts, and its predecessor stays beside it. Taking over means creating the next number, which one of several
 wins; an owner that finds a higher number than its own has lost the output and stops. A dead owner is known by its process on the
 same machine, or elsewhere by a heartbeat that is older than `EXPIRES` (machines are taken to agree on the time within a minute).
+A heartbeat from farther ahead has no age: whoever wants the output watches it until it changes, or for as long.
 """
 
 from __future__ import annotations
@@ -31,6 +32,8 @@ BEAT = 15.0
 """Seconds between heartbeats."""
 EXPIRES = 180.0
 """Seconds without a heartbeat after which an owner on another machine counts as dead."""
+AHEAD = 60.0
+"""Seconds by which a heartbeat may lie in the future and still have an age."""
 NAME = re.compile(r"lease-(\d{8})\.json")
 
 
@@ -57,10 +60,15 @@ class Lease:
         Raises:
             ConfigError: somebody else is; the sentence says who, where and since when.
         """
+        watched = False
         while True:
             number, other = _current(self.store)
             if other is not None and not other.get("released") and not take_over and (why := _alive(other)):
-                raise ConfigError(self._refusal(other, why))
+                if watched or not _is_ahead(other):
+                    raise ConfigError(self._refusal(other, why))
+                watched = True
+                if self._changes(number, other):
+                    continue
             # The next number, and no file removed first: of several that take over one wins, and no moment is without owner.
             self.number = number + 1
             if (
@@ -72,6 +80,16 @@ class Lease:
             # second look at the numbers, and the predecessor that stays until the next owner: one name at least is always there.
         self.store.remove_all([_path(old) for old in _numbers(self.store) if old < self.number - 1])
         self._thread.start()
+
+    def _changes(self, number: int, other: dict[str, Any]) -> bool:
+        """Whether the lease is another within `EXPIRES` seconds of ours: that of a living owner is after one of its beats."""
+        LOG.warning("%s: %s; it is watched for up to %.0f s", self.store.root, _alive(other), EXPIRES)
+        begun = time.monotonic()
+        while time.monotonic() - begun < EXPIRES:
+            time.sleep(BEAT / 3)
+            if _current(self.store) != (number, other):
+                return True
+        return False
 
     def check(self) -> None:
         """Raises LeaseLost if somebody has taken the output over."""
@@ -192,8 +210,7 @@ def _ticks(process: int) -> int | None:
 def _alive(other: dict[str, Any]) -> str:
     """How one knows that an owner lives, or nothing."""
     age = time.time() - other["heartbeat"]
-    here = _process()
-    if (other["host"], other["machine"]) == (here["host"], here["machine"]):
+    if _is_here(other):
         try:
             process = psutil.Process(other["pid"])
             ticks = other.get("ticks")  # which leases of earlier versions lack
@@ -202,4 +219,15 @@ def _alive(other: dict[str, Any]) -> str:
         except psutil.NoSuchProcess:
             alive = False
         return "it runs on this machine" if alive else ""
+    if _is_ahead(other):
+        return f"its last heartbeat is {-age:.0f} s ahead of this machine's clock"
     return f"its last heartbeat is {max(age, 0):.0f} s old" if age < EXPIRES else ""
+
+
+def _is_here(other: dict[str, Any]) -> bool:
+    here = _process()
+    return (other["host"], other["machine"]) == (here["host"], here["machine"])
+
+
+def _is_ahead(other: dict[str, Any]) -> bool:
+    return not _is_here(other) and other["heartbeat"] - time.time() > AHEAD

@@ -59,6 +59,32 @@ def test_another_machine_is_believed_while_its_heart_beats(store: Store) -> None
         pass
 
 
+@pytest.mark.parametrize("beats", [False, True])
+def test_a_clock_that_runs_ahead_keeps_no_dead_owner(
+    store: Store, beats: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It held the output until its time had come, here for an hour. One that lives is known by a heartbeat that changes."""
+    monkeypatch.setattr(lease_module, "BEAT", 0.03)
+    monkeypatch.setattr(lease_module, "EXPIRES", 0.3)
+    elsewhere(store, age=-3600)
+    if not beats:
+        begun = time.monotonic()
+        with owned(store, "gc"):
+            assert time.monotonic() - begun > 0.3
+        return
+    asked = iter(range(3))
+    read = store.read_bytes
+
+    def beating(path: str) -> bytes:
+        if next(asked, None) == 2:
+            elsewhere(store, age=-3601)
+        return read(path)
+
+    monkeypatch.setattr(store, "read_bytes", beating)
+    with pytest.raises(ConfigError, match=r"360\d s ahead of this machine's clock.*--take-over"), owned(store, "gc"):
+        pass
+
+
 def test_a_killed_owner_on_this_machine_is_taken_over_at_once(store: Store) -> None:
     code = (
         "import os, signal; from jobs.store.lease import Lease; from jobs.store.store import Store\n"
