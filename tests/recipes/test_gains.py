@@ -7,7 +7,7 @@ import pytest
 
 from model.scoring.accuracy import holm
 from recipes.study.design.settings import load_study
-from recipes.study.pages import gains
+from recipes.study.pages import brief, gains
 from recipes.study.pages.brief import Brief
 from recipes.study.pages.figures import LOSSES
 from recipes.study.pages.gains import Gains
@@ -98,6 +98,29 @@ def test_the_picture_tells_seeds_from_pairs(found: Gains, tmp_path: Path, monkey
             for gain in cells.values():
                 assert gain.over_seeds == several
                 assert gain.low is None or gain.high is None or gain.low <= gain.value <= gain.high
+
+
+def test_an_arm_has_one_colour_in_both_pictures(found: Gains, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """LST over a unit BPE was purple among the gains, and orange as the BPE alone among the preferences."""
+    colours: dict[str, dict[str, str]] = {}
+
+    def draw(shown: object, told: dict[str, str], out: Path) -> Path:
+        colours[out.stem] = told
+        return out
+
+    monkeypatch.setattr(gains, "draw_gains", draw)
+    monkeypatch.setattr(gains, "_gain", lambda *_: (None, None))
+    found.draw(tmp_path / "gains.png")
+    for title, figures in found.of.items():
+        page = Brief(figures.study.with_updates(page=str(tmp_path / f"{title}.md")), CONFIG)
+        monkeypatch.setattr(brief, "draw_preferences", draw)
+        monkeypatch.setattr(Brief, "_pooled", lambda _: {})
+        monkeypatch.setattr(Brief, "_picture", lambda _, name, title=title: tmp_path / f"{title}.png")
+        monkeypatch.setattr(Brief, "_gains", lambda _: next(iter(())))  # the rest of the page is not asked for
+        with pytest.raises(StopIteration):
+            page.text()
+        assert colours[title].items() <= colours["gains"].items()
+    assert colours["gains"]["bpe-static-deep"] != colours["gains"]["bpe"] != colours["gains"]["static-deep"]
 
 
 def test_arms_of_one_seed_are_drawn_otherwise(tmp_path: Path) -> None:

@@ -42,7 +42,7 @@ class Brief:
 
     def text(self) -> str:
         """Markdown."""
-        bars = draw_preferences(self._pooled(), self._picture("preferences"))
+        bars = draw_preferences(self._pooled(), self.figures.colours(), self._picture("preferences"))
         parts = [
             f"# {self.study.name}",
             self._filled(self.notes.get("Setting", "")),

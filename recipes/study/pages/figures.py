@@ -18,6 +18,8 @@ from recipes.study.records.ledger import Ledger
 from recipes.study.records.preferences import AtBudget
 
 LOSSES = {"bits": "speech_bits_per_second", "text": "text_nats_per_token"}
+COLOURS = {("lst", False): "C0", ("plain", True): "C1", ("lst", True): "C4", ("plain", False): "C7"}
+"""Of an arm, by its kind and whether a unit BPE is before it: patches blue, BPE orange, both purple, neither grey."""
 
 
 class Figures:
@@ -46,6 +48,10 @@ class Figures:
     def begun(self) -> list[str]:
         """The arms of which there is a run."""
         return [arm for arm in self.study.arms if self.seeds(arm)]
+
+    def colours(self) -> dict[str, str]:
+        """arm -> its colour."""
+        return {name: COLOURS[arm.kind, arm.unit_bpe] for name, arm in self.study.arms.items()}
 
     def held(self, arm: str, seed: int, name: str) -> float:
         """A held-out loss."""

@@ -33,9 +33,8 @@ class Gains:
             title: {arm: {what: _gain(self.of[title], arm, what)[0] for what in PANELS} for arm in arms}
             for title, arms in self.arms.items()
         }
-        known = [(name, arm) for figures in self.of.values() for name, arm in figures.study.arms.items()]
-        kinds = {(False, "lst"): "C0", (True, "plain"): "C1", (True, "lst"): "C4", (False, "plain"): "C7"}
-        return draw_gains(found, {name: kinds[arm.unit_bpe, arm.kind] for name, arm in known}, out)
+        colours = {name: colour for figures in self.of.values() for name, colour in figures.colours().items()}
+        return draw_gains(found, colours, out)
 
     def pages(self) -> dict[str, str]:
         """title -> the study's page."""

@@ -11,8 +11,11 @@ from model.scoring.accuracy import ConfidenceInterval
 from recipes.study.records.charts import pyplot, save
 
 
-def draw_preferences(found: Mapping[str, Mapping[str, tuple[ConfidenceInterval, list[float]]]], out: Path) -> Path:
-    """direction -> arm -> (over its seeds, of each seed) as bars of intervals with dots for single seeds; chance dotted."""
+def draw_preferences(
+    found: Mapping[str, Mapping[str, tuple[ConfidenceInterval, list[float]]]], colours: Mapping[str, str], out: Path
+) -> Path:
+    """direction -> arm -> (over its seeds, of each seed) as bars of intervals in the arm's colour, with dots for single seeds;
+    chance dotted."""
     plt = pyplot()
     arms = list(next(iter(found.values())))
     figure, axes = plt.subplots(
@@ -20,7 +23,7 @@ def draw_preferences(found: Mapping[str, Mapping[str, tuple[ConfidenceInterval, 
     )
     for axis, (direction, rows) in zip(axes, found.items(), strict=True):
         for place, (interval, seeds) in enumerate(rows.values()):
-            colour = "C1" if "bpe" in arms[place] else "C7" if arms[place].startswith("plain") else "C0"
+            colour = colours[arms[place]]
             axis.plot([100 * interval.low, 100 * interval.high], [place, place], color=colour, linewidth=5, alpha=0.35)
             axis.plot(100 * interval.value, place, "|", color=colour, markersize=10, markeredgewidth=2)
             axis.plot([100 * seed for seed in seeds], [place] * len(seeds), ".", color="0.15", markersize=4)
