@@ -20,6 +20,8 @@ from schemas.config import ConfigError
 CONFIDENCE = 0.95
 RESAMPLES = 10_000
 """With so many, another seed moves an end of the interval by 1.4 % of its distance from the mean."""
+ALIKE = 1e-12
+"""Means of clusters that differ by less are the same number, summed in another order."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -145,8 +147,9 @@ def bootstrap(
     """The mean of `values` and its interval: clusters drawn with replacement, percentiles widened for few clusters.
 
     Plain percentiles are too narrow where clusters are few, as a normal interval is against Student's; Hesterberg's expanded
-    percentiles (arXiv 1411.5279, section 3.3) mend that. Where all values are one end of `bounds` no resampling can say how
-    sure that is; the other end of the interval is then the exact one of so many clusters. One cluster alone has all of `bounds`.
+    percentiles (arXiv 1411.5279, section 3.3) mend that. Where all clusters are alike no resampling can say how sure that is:
+    of several the ends are then the exact ones of so many clusters within `bounds`. One cluster alone has all of `bounds`, but
+    for the end at which all its values lie.
 
     Raises:
         ValueError: no values.
@@ -155,13 +158,13 @@ def bootstrap(
         raise ValueError("an interval needs at least one item")
     sums, counts = _by_cluster(values, clusters)
     total, number = float(sums.sum() / counts.sum()), len(sums)
-    # Where all is right, or all wrong, every resample says so, of three clusters as of three hundred. The exact bound (Clopper
-    # and Pearson) for as many clusters tells them apart.
-    if bounds is not None and total in bounds and len(set(values)) == 1:
-        reach = (bounds[1] - bounds[0]) * (1 - ((1 - CONFIDENCE) / 2) ** (1 / number))
-        low, high = (total, total + reach) if total == bounds[0] else (total - reach, total)
-    elif bounds is not None and number == 1:
+    if bounds is not None and number == 1 and total not in bounds:
         low, high = bounds  # one cluster says nothing of others
+    elif bounds is not None and np.ptp(sums / counts) < ALIKE:
+        # Where all is right, all wrong, or one of every pair, every resample says so, of three clusters as of three hundred. No
+        # more than this share of all clusters are otherwise (Clopper and Pearson), and those at the other end at most.
+        share = 1 - ((1 - CONFIDENCE) / 2) ** (1 / number)
+        low, high = (total + share * (end - total) for end in bounds)
     else:
         means = _resampled(sums, counts, seed)
         edge = _expanded_edge(number)

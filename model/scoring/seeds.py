@@ -36,14 +36,16 @@ def over_seeds(mine_SP: np.ndarray, theirs_SP: np.ndarray) -> SeedInterval:
     one value a seed (a loss) seeds alone vary.
 
     The seeds of two arms are taken as independent. Where equal seeds share an order of documents and both arms profit from it
-    alike, the interval is wider than it need be.
+    alike, the interval is wider than it need be. Of two seeds against ten it is too narrow (docs/scoring.md).
 
     Raises:
-        ValueError: an arm has fewer than two seeds, or the arms are not of the same pairs.
+        ValueError: an arm has fewer than two seeds, the arms are not of the same pairs, there are none, or one has no number.
     """
     arms = [mine_SP, theirs_SP]
     if any(arm.ndim != 2 or len(arm) < 2 for arm in arms) or mine_SP.shape[1] != theirs_SP.shape[1]:
         raise ValueError("what other seeds would give takes two seeds of each arm or more, all on the same pairs")
+    if any(arm.shape[1] == 0 or not np.isfinite(arm).all() for arm in arms):
+        raise ValueError("what other seeds would give takes one pair or more, and a number for each seed of each pair")
     pairs = mine_SP.shape[1]
     means_P = mine_SP.mean(0) - theirs_SP.mean(0)
     between = [arm.mean(1).var(ddof=1) / len(arm) for arm in arms]

@@ -116,15 +116,16 @@ def _task(config: LadderConfig, task: ProbeConfig, speaker: Speaker) -> Iterator
             kept[group] = kept.get(group, 0) + 1
             for item in members:
                 yield TaskItem(
-                    id=item.id, group=item.group, cluster=item.cluster, prompt=_segment(item.prompt, spoken),
-                    endings=[_segment(ending, spoken) for ending in item.endings], answer=item.answer,
+                    id=item.id, group=item.group, cluster=item.cluster, prompt=segment_of(item.prompt, spoken),
+                    endings=[segment_of(ending, spoken) for ending in item.endings], answer=item.answer,
                 )  # fmt: skip
     short = {rung: kept.get(rung, 0) for rung in (*config.rungs, *config.probes) if kept.get(rung, 0) < task.pairs}
     if short:
         raise ConfigError(f"only so many pairs of {task.split} can be told and spoken: {short}; lower tasks.pairs")
 
 
-def _segment(said: SpokenText, spoken: dict[tuple[str, str], Spoken]) -> TaskSegment:
+def segment_of(said: SpokenText, spoken: dict[tuple[str, str], Spoken]) -> TaskSegment:
+    """Sentences end to end by one voice, of those spoken before: text, units and the frames of their words."""
     sentences, voice = said
     units, words = joined([spoken[sentence, voice] for sentence in sentences], sentences)
     names = [form for sentence in sentences for form in forms(sentence)]

@@ -3,6 +3,7 @@
     python -m recipes.study.rerun configs/experiments/study.yaml static-s1-compute
 
 The record's configuration is trained from nothing as one run (`model.train` would do the same): no trunk, no branch, no sitting.
+Tokenizers that are missing are trained as the study trains them. Where the data are others than the records' it says so.
 Exit code 0: every loss is within `--tolerance` of the record's (relative) and every accuracy within `--points`; else 4.
 """
 
@@ -16,8 +17,10 @@ from typing import Any
 
 import torch
 
+from model.data.sources import TrainingData
 from model.training.config import TrainConfig
 from model.training.memory import steady_memory
+from recipes.study.design.arms import shared_unit_bpe
 from recipes.study.design.settings import Study, load_study
 from recipes.study.driver import Watch, advance, begin
 from recipes.study.measure import measure
@@ -38,11 +41,26 @@ def train_again(study: Study, record: dict[str, Any], folder: Path) -> dict[str,
     """What is measured of the record's configuration, trained from nothing in `folder` (which is cleared)."""
     shutil.rmtree(folder, ignore_errors=True)
     config = parse_config(TrainConfig, {**record["config"], "output_dir": str(folder)}, "the record's config")
+    if config.data.unit_bpe is not None:
+        shared_unit_bpe(study)  # a record has its place alone
     run = begin(config)
+    if differ := other_data(study, run.corpus):
+        print(
+            f"warning: not the records' data: {', '.join(differ)}; what comes out may differ by them", file=sys.stderr
+        )
     say = Watch(None, lambda line: print(line, file=sys.stderr, flush=True))
     advance(run, config.budget, 1.0, say, lambda _: {}, 2.0)
     run.close()
     return {"consumed": run.consumed, "measures": measure(study, folder)}
+
+
+def other_data(study: Study, corpus: TrainingData) -> list[str]:
+    """The sources, and the tokenizer, that are not those on which the study's records stand."""
+    ledger = Ledger(study.results_dir)
+    recorded = ledger.read("facts")["corpus"] if ledger.has("facts") else {}
+    now = corpus.fingerprint()
+    differ = [name for name, content in recorded.get("sources", {}).items() if now["sources"].get(name) != content]
+    return differ + [name for name in ("tokenizer", "num_units") if recorded.get(name, now[name]) != now[name]]
 
 
 def compare(old: dict[str, Any], new: dict[str, Any]) -> dict[str, tuple[float, float, bool]]:

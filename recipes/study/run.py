@@ -32,9 +32,9 @@ from recipes.study.design.arms import (
     ENDLESS,
     budget_of,
     elements_of,
+    shared_unit_bpe,
     steps_of,
     training_of,
-    unit_bpe_path,
 )
 from recipes.study.design.facts import StudyFacts, bpe_shares, measure_facts
 from recipes.study.design.plan import WorkUnit, describe_plan, run_name, units
@@ -46,7 +46,6 @@ from recipes.study.records.ledger import Ledger
 from schemas.commands.cli import Parser, command, count, positive
 from schemas.config import ConfigError, parse_config
 from schemas.errors import ExitCode
-from schemas.models.unit_bpe import UnitBpe
 
 ROUNDS, STEPS = 3, 4
 """Of measuring the rates."""
@@ -71,7 +70,7 @@ class Work:
         study = self.study
         units_alone = next(name for name, arm in study.arms.items() if not arm.unit_bpe)
         corpus = TrainingData(self._unbudgeted(units_alone, {}, 0).data)  # trains the text tokenizer
-        shares = bpe_shares(corpus, self._unit_bpe(corpus)) if any(a.unit_bpe for a in study.arms.values()) else {}
+        shares = bpe_shares(corpus, shared_unit_bpe(study)) if any(a.unit_bpe for a in study.arms.values()) else {}
         known: dict[str, Any] = {}
         if self.ledger.has("facts"):
             self._check_unchanged(corpus)
@@ -130,17 +129,6 @@ class Work:
             self.study, name, seed=1, lr=self.study.rates_of(name)[0], budget=BudgetConfig(elements=ENDLESS),
             latents=latents or training.elements, steps=1000, shares=shares, folder=self.runs / "facts" / name,
         )  # fmt: skip
-
-    def _unit_bpe(self, corpus: TrainingData) -> UnitBpe:
-        path = unit_bpe_path(self.study)
-        if not path.exists():
-            from schemas.reading.shard_reader import read_index, unit_sequences
-
-            index = self.study.data.speech
-            bpe = UnitBpe.train(unit_sequences(index, read_index(index)), corpus.num_units, self.study.data.unit_tokens)
-            path.parent.mkdir(parents=True, exist_ok=True)
-            bpe.save(path)
-        return UnitBpe.load(path)
 
     def config(self, unit: WorkUnit, budget: BudgetConfig, lr: float, folder: Path, share: float = 1.0) -> TrainConfig:
         """The training configuration of a unit of work; a curriculum ends within `share` of the arm's full length."""

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 
 from model.data.shards import ShardSet
 from pipeline.codebook.assign import Quantiser
@@ -13,6 +14,7 @@ from pipeline.encode.base import build_encoder
 from recipes.ladder import speech
 from recipes.ladder.make import main, make, story
 from recipes.ladder.settings import HOP, LadderConfig
+from recipes.ladder.speak import main as speak_main
 from recipes.ladder.speech import PAD, words_of
 from recipes.ladder.voice import main as voice_main
 from recipes.ladder.voice import read_voice
@@ -20,7 +22,7 @@ from recipes.stories.cloze import draw_pair
 from recipes.voices import flite
 from schemas.config import ConfigError, parse_config
 from schemas.spec import HubertSpec
-from schemas.tasks import read_task
+from schemas.tasks import TaskHeader, TaskSegment, read_task, write_task
 
 needs_flite = pytest.mark.skipif(not flite.available(), reason="flite is not installed (Debian package libflite1)")
 
@@ -153,6 +155,62 @@ def test_a_hubert_hears_each_sentence_by_itself(tmp_path: Path) -> None:
     assert speaker.cards()[2].name == "tiny-hubert-l4-k100"
     with pytest.raises(ConfigError, match="write hop: 640"):
         config(tmp_path, units={**units, "encoder": {**encoder, "hop": 320}})
+
+
+def text_alone(ladder: LadderConfig, folder: Path) -> tuple[Path, Path]:
+    """The ladder's configuration as a file, and its dev task without units, last item first."""
+    config_file, task_file = folder / "ladder.yaml", folder / "own.jsonl"
+    config_file.write_text(yaml.safe_dump(ladder.model_dump(mode="json")), encoding="utf-8")
+    task = read_task(Path(ladder.output) / "dev.jsonl")
+    bare = [
+        item.model_copy(
+            update={
+                "prompt": TaskSegment(text=item.prompt.text),
+                "endings": [TaskSegment(text=ending.text) for ending in item.endings],
+            }
+        )
+        for item in task.items[::-1]
+    ]
+    write_task(task_file, TaskHeader(task="own"), bare)
+    return config_file, task_file
+
+
+@needs_flite
+@pytest.mark.parametrize(
+    "units", [{"kind": "phones"}, {"kind": "mfcc", "num_units": 20, "renditions": 2, "learn_from": 2}]
+)
+def test_a_task_of_ones_own_is_spoken_as_the_ladder_s(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], units: dict[str, object]
+) -> None:
+    """The text of a ladder's own task comes back with the units, words and cards that the ladder gave it."""
+    ladder = config(tmp_path, units=units)
+    make(ladder)
+    paths = [str(path) for path in (*text_alone(ladder, tmp_path), tmp_path / "out.jsonl")]
+    assert speak_main(paths) == 0
+    made, spoken = (read_task(tmp_path / name) for name in ("dev.jsonl", "out.jsonl"))
+    assert spoken.items == made.items[::-1]
+    assert (spoken.header.cards, spoken.header.num_units, spoken.header.hop) == (
+        made.header.cards, made.header.num_units, made.header.hop,
+    )  # fmt: skip
+    said = capsys.readouterr().out
+    assert "words that no training story says" in said, "pseudo-words are among them"
+
+
+@needs_flite
+def test_what_cannot_be_spoken_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    ladder = config(tmp_path)
+    make(ladder)
+    config_file, task_file = text_alone(ladder, tmp_path)
+    out = str(tmp_path / "out.jsonl")
+    assert speak_main([str(config_file), str(tmp_path / "dev.jsonl"), out]) == 2
+    assert "has units or audio already" in capsys.readouterr().err
+    assert speak_main([str(config_file), str(task_file), out, "--voice", "slt"]) == 2
+    assert "this ladder is spoken by kal16" in capsys.readouterr().err
+    text = task_file.read_text(encoding="utf-8").replace("said goodbye.", "said goodbye. It was 12.5 degrees.")
+    task_file.write_text(text.replace(" home.", " home. It was 3."), encoding="utf-8")
+    assert speak_main([str(config_file), str(task_file), out]) == 2
+    assert "as it is written; write numbers" in capsys.readouterr().err
+    assert not Path(out).exists()
 
 
 @pytest.mark.parametrize(

@@ -9,14 +9,17 @@ from pathlib import Path
 import pytest
 import yaml
 
+from model.data.sources import TrainingData
+from model.training.config import TrainConfig
 from recipes.study import driver
 from recipes.study.design.arms import budget_of, elements_of
 from recipes.study.design.plan import units
 from recipes.study.design.settings import load_study
 from recipes.study.pages.render import render
 from recipes.study.records.ledger import Ledger
-from recipes.study.rerun import compare, train_again
+from recipes.study.rerun import compare, other_data, train_again
 from recipes.study.run import Work, main
+from schemas.config import parse_config
 from schemas.tasks import TaskHeader, TaskItem, TaskSegment, write_task
 from tests.synthetic_shards import WORDS, write_speech_shards
 
@@ -209,6 +212,33 @@ def test_a_record_is_made_again_from_its_configuration_alone(finished: Path, tmp
     found = train_again(study, record, tmp_path / "again")
     for old, new, _ in compare(record, found).values():
         assert new == pytest.approx(old, rel=1e-9)
+
+
+def test_a_record_of_a_unit_bpe_is_made_again_where_no_tokenizer_is(
+    finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As after a clone: a record names the places of tokenizers, and both are trained again as they were."""
+    study = load_study(finished, [])
+    record = Ledger(study.results_dir).read("runs/bpe-s1-compute")
+    shutil.rmtree(Path(study.runs_dir) / "shared")
+    found = train_again(study, record, tmp_path / "again")
+    for old, new, _ in compare(record, found).values():
+        assert new == pytest.approx(old, rel=1e-9)
+    assert "warning" not in capsys.readouterr().err
+
+
+def test_a_run_made_again_on_other_data_says_so(
+    finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its figures would differ for that reason, which nothing else tells."""
+    study = load_study(finished, [])
+    facts, record = (Ledger(study.results_dir).read(unit) for unit in ("facts", "runs/plain-s1-compute"))
+    facts["corpus"]["sources"]["speech"] = "other shards"
+    moved = study.with_updates(results_dir=str(tmp_path))
+    Ledger(tmp_path).write("facts", facts)
+    train_again(moved, record, tmp_path / "again")
+    assert "warning: not the records' data: speech; what" in capsys.readouterr().err
+    assert other_data(study, TrainingData(parse_config(TrainConfig, record["config"], "").data)) == []
 
 
 def test_a_longer_study_goes_on_from_the_trunk_of_a_shorter_one(

@@ -17,6 +17,7 @@ from model.training.parts import with_known_boundaries
 from recipes.study.design.facts import ArmFacts, StudyFacts
 from recipes.study.design.settings import Arm, Control, Study
 from schemas.config import parse_config
+from schemas.models.unit_bpe import UnitBpe
 
 ENDLESS = 1e18
 """Elements: a trunk's budget, of which no progress is ever made, so that its rate stays constant."""
@@ -57,6 +58,19 @@ def shared_folder(study: Study) -> Path:
 def unit_bpe_path(study: Study) -> Path:
     """The unit BPE of the arms that have one."""
     return shared_folder(study) / f"unit-bpe-{study.data.unit_tokens}.json"
+
+
+def shared_unit_bpe(study: Study) -> UnitBpe:
+    """The unit BPE, trained on the study's speech where it is missing."""
+    path = unit_bpe_path(study)
+    if not path.exists():
+        from schemas.reading.shard_reader import unit_sequences
+
+        index = read_index(study.data.speech)
+        bpe = UnitBpe.train(unit_sequences(study.data.speech, index), index.num_units, study.data.unit_tokens)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        bpe.save(path)
+    return UnitBpe.load(path)
 
 
 def training_of(

@@ -86,6 +86,19 @@ def test_all_right_is_not_certain() -> None:
     assert found.low == pytest.approx(0.8316, abs=1e-3)
 
 
+def test_one_of_every_pair_is_not_certain() -> None:
+    """One ending is chosen for both prompts of all pairs, or two models agree everywhere: 16.8 % of all pairs may still be
+    otherwise, by as much as there is to the ends."""
+    pairs = [float(side == 0) for _ in range(20) for side in range(2)]
+    names = [str(n) for n in range(20) for _ in range(2)]
+    found = bootstrap(pairs, names, bounds=(0.0, 1.0))
+    assert (found.value, found.low, found.high) == pytest.approx((0.5, 0.5 - 0.0842, 0.5 + 0.0842), abs=1e-4)
+    agreed = bootstrap([0.0] * 40, names, bounds=(-1.0, 1.0))
+    assert (agreed.value, agreed.low, agreed.high) == pytest.approx((0.0, -0.1684, 0.1684), abs=1e-4)
+    thirds = bootstrap([1 / 3, 0.0, 2 / 3, 1 / 3], ["a", "b", "b", "c"], bounds=(0.0, 1.0))
+    assert thirds.low < 1 / 3 < thirds.high, "sums in another order are the same number"
+
+
 def test_one_cluster_says_nothing_of_others() -> None:
     """Twelve items of one story, nine of them right: no resampling differs, and 0.75 is not certain."""
     found = bootstrap([1.0] * 9 + [0.0] * 3, ["story"] * 12, bounds=(0.0, 1.0))
@@ -125,6 +138,7 @@ def test_differences_are_of_the_same_twins() -> None:
     scored = [item(pair, side, (-1.0 - side, -2.0 + side)) for pair in range(4) for side in range(2)]
     twins = twins_of(scored)
     same = preference_difference(twins, twins)
-    assert (same.value, same.low, same.high) == (0.0, 0.0, 0.0)
+    assert same.value == 0.0
+    assert same.low == -same.high < 0.0, "four pairs on which two agree do not say that they agree on all"
     with pytest.raises(ConfigError, match="same twins"):
         preference_difference(twins, twins[:-1])
