@@ -11,9 +11,10 @@ from recipes.study.design.settings import Control
 from recipes.study.pages.figures import LOSSES, Figures
 from recipes.study.pages.page import percent
 
+ARM = "[a-z][a-z0-9.-]*"
 FIGURE = re.compile(
-    r"\{(?:([a-z-]+)(?: at equal (data|clock))?: )?([a-z][a-z0-9.-]*)(?: less ([a-z][a-z0-9.-]*))? (bits|text|[ST]->[ST])(?: (?!each|p\b)([a-z]+))?"
-    r"( over seeds| each| p)?\}"
+    rf"\{{(?:([a-z-]+)(?: at equal (data|clock))?: )?({ARM})(?: less ({ARM}))? (bits|text|[ST]->[ST])"
+    r"(?: (?!each|p\b)([a-z]+))?( over seeds| each| p)?\}"
 )
 """A figure asked for: of a study beside this one, of an arm, less another, of what, on a rung, over seeds too, of each, or p."""
 
