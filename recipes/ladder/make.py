@@ -1,6 +1,7 @@
 """Make a ladder: speech shards, text and tasks, without audio, aligner or pipeline.
 
     python -m recipes.ladder.make configs/stories/ladder-lex3.yaml
+    python -m recipes.ladder.make configs/stories/ladder-lex3.yaml --tasks      its tasks alone, beside shards that are there
 
 Equal configurations give equal bytes. Needs the flite libraries (Debian: libflite1).
 """
@@ -17,7 +18,7 @@ import numpy as np
 from pipeline.own_units import SpokenUnits, write_own_units
 from recipes.ladder.settings import HOP, LadderConfig, ProbeConfig
 from recipes.ladder.speech import Speaker, Spoken, forms, words_of
-from recipes.ladder.tasks import SpokenText, UnspokenItem, draw_items, sentences_of
+from recipes.ladder.tasks import SpokenText, UnspokenItem, draw_items, rungs_of, sentences_of
 from recipes.stories.generate import training_story
 from recipes.voices import flite
 from schemas.commands.cli import Parser, command
@@ -67,14 +68,22 @@ def make(config: LadderConfig) -> dict[str, float]:
     index = write_own_units(out / "shards", samples, num_units=speaker.num_units, hop=HOP, cards=cards)
     text = (" ".join(story(config, "text", number)) + "\n\n" for number in range(config.text_stories))
     (out / "train.txt").write_text("".join(text), encoding="utf-8")
-    facts = {**index.totals, "text_stories": config.text_stories}
+    facts = {**index.totals, "text_stories": config.text_stories, **make_tasks(config, speaker)}
+    (out / "ladder.json").write_text(json.dumps(facts, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+    return facts
+
+
+def make_tasks(config: LadderConfig, speaker: Speaker) -> dict[str, int]:
+    """Write the tasks; returns how many items each has."""
+    cards = {card.card_id: card for card in speaker.cards()}
+    facts: dict[str, int] = {}
     for task in config.tasks:
         header = TaskHeader(
-            task=f"{config.name}-{task.split}", cards={card.card_id: card for card in cards},
+            task=f"{config.name}-{task.name}", cards=cards,
             num_units=speaker.num_units, hop=HOP, notes={"seed": config.seed, "events": config.events},
         )  # fmt: skip
-        facts[f"{task.split}_items"] = write_task(out / f"{task.split}.jsonl", header, _task(config, task, speaker))
-    (out / "ladder.json").write_text(json.dumps(facts, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+        path = Path(config.output) / f"{task.name}.jsonl"
+        facts[f"{task.name}_items"] = write_task(path, header, _task(config, task, speaker))
     return facts
 
 
@@ -119,9 +128,9 @@ def _task(config: LadderConfig, task: ProbeConfig, speaker: Speaker) -> Iterator
                     id=item.id, group=item.group, cluster=item.cluster, prompt=segment_of(item.prompt, spoken),
                     endings=[segment_of(ending, spoken) for ending in item.endings], answer=item.answer,
                 )  # fmt: skip
-    short = {rung: kept.get(rung, 0) for rung in (*config.rungs, *config.probes) if kept.get(rung, 0) < task.pairs}
+    short = {rung: kept.get(rung, 0) for rung in rungs_of(config, task) if kept.get(rung, 0) < task.pairs}
     if short:
-        raise ConfigError(f"only so many pairs of {task.split} can be told and spoken: {short}; lower tasks.pairs")
+        raise ConfigError(f"only so many pairs of {task.name} can be told and spoken: {short}; lower tasks.pairs")
 
 
 def segment_of(said: SpokenText, spoken: dict[tuple[str, str], Spoken]) -> TaskSegment:
@@ -141,12 +150,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Write the ladder's text, tasks and speech."""
     parser = Parser(__doc__)
     parser.add_argument("config", help="a ladder of configs/stories/")
+    parser.add_argument("--tasks", action="store_true", help="write its tasks alone, beside shards that are there")
     parser.add_argument("overrides", nargs="*", metavar="a.b=c", help="fields to set, read as YAML")
     given = parser.parse_args(arguments)
     config = load_config(LadderConfig, given.config, given.overrides)
     if not flite.available():
         raise ConfigError("flite is not installed (Debian package libflite1): nothing can speak the ladder")
-    facts = make(config)
+    facts = make_tasks(config, learned_speaker(config)[0]) if given.tasks else make(config)
     print(", ".join(f"{name} {value:,.0f}" for name, value in facts.items()), f"-> {config.output}")
     return 0
 

@@ -7,6 +7,7 @@ from typing import Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from recipes.stories.cloze import RUNGS, least_events
+from recipes.stories.telling import RETOLD
 from recipes.stories.voices import NAMES
 from schemas.config import StrictModel
 from schemas.spec import HubertSpec, MfccSpec
@@ -66,6 +67,14 @@ class ProbeConfig(StrictModel):
     split: Literal["dev", "test"]
     pairs: int = Field(gt=0)
     """Per rung; a pair is two items. Pair n is the same in every ladder of one seed and story length."""
+    wordings: Literal["trained", "untrained"] = "trained"
+    """untrained: sentences that no training story has, in words that they have; of the rungs place, person, object, spot, holder
+    and binding, and no probes."""
+
+    @property
+    def name(self) -> str:
+        """Of its file, and of the task after the ladder's name."""
+        return self.split if self.wordings == "trained" else f"{self.split}-untrained"
 
 
 class LadderConfig(StrictModel):
@@ -103,6 +112,8 @@ class LadderConfig(StrictModel):
         short = [rung for rung in self.rungs if min(self.events) < least_events(rung)]
         if short:
             raise ValueError(f"rungs {', '.join(short)} need {max(map(least_events, short))} events")
+        if any(t.wordings == "untrained" for t in self.tasks) and not set(self.rungs) & set(RETOLD):
+            raise ValueError(f"tasks of untrained wordings need a rung of {', '.join(RETOLD)}")
         if "voice" in self.probes and len(self.voices) < 2:
             raise ValueError("the probe voice needs a second voice")
         return self

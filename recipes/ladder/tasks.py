@@ -9,6 +9,7 @@ from model.data.draws import generator
 from recipes.ladder.settings import LadderConfig, ProbeConfig
 from recipes.ladder.speech import forms
 from recipes.stories.generate import ToldPair, cloze_pair
+from recipes.stories.telling import RETOLD, TRAINED, UNTRAINED
 
 ONSETS = ("b", "br", "d", "dr", "f", "fl", "g", "gr", "k", "l", "m", "n", "p", "pl", "s", "sl", "st", "t", "tr", "v")
 RIMES = (
@@ -51,9 +52,16 @@ class UnspokenItem:
 
 def draw_items(config: LadderConfig, task: ProbeConfig) -> Iterator[UnspokenItem]:
     """All items of a task, rung by rung; enough and to spare, since a sentence that cannot be spoken loses its pair."""
-    for rung in (*config.rungs, *config.probes):
+    for rung in rungs_of(config, task):
         for index in range(2 * task.pairs):
             yield from _items(config, task, rung, index)
+
+
+def rungs_of(config: LadderConfig, task: ProbeConfig) -> tuple[str, ...]:
+    """The rungs of a task, the probes last."""
+    if task.wordings == "untrained":
+        return tuple(rung for rung in config.rungs if rung in RETOLD)
+    return (*config.rungs, *config.probes)
 
 
 def _items(config: LadderConfig, task: ProbeConfig, rung: str, index: int) -> Iterator[UnspokenItem]:
@@ -71,7 +79,8 @@ def _items(config: LadderConfig, task: ProbeConfig, rung: str, index: int) -> It
 
 
 def _pair(config: LadderConfig, task: ProbeConfig, rung: str, index: int) -> ToldPair:
-    return cloze_pair(config.seed, task.split, rung, index, config.events[index % len(config.events)])
+    wordings = TRAINED if task.wordings == "trained" else UNTRAINED
+    return cloze_pair(config.seed, task.split, rung, index, config.events[index % len(config.events)], wordings)
 
 
 def _item(

@@ -10,7 +10,7 @@ import numpy as np
 from model.data.draws import generator
 from recipes.stories.cloze import NUM_EVENTS, Pair, Story, draw_pair
 from recipes.stories.splits import Split, split_of
-from recipes.stories.telling import tell, tell_ending
+from recipes.stories.telling import TRAINED, Wordings, tell, tell_ending
 from recipes.stories.world import replay
 
 
@@ -58,19 +58,21 @@ def training_story(
     return ToldStory(rung=rung, story=story, sentences=sentences)
 
 
-def cloze_pair(seed: int, split: Split, rung: str, index: int, num_events: int = NUM_EVENTS) -> ToldPair:
+def cloze_pair(
+    seed: int, split: Split, rung: str, index: int, num_events: int = NUM_EVENTS, wordings: Wordings = TRAINED
+) -> ToldPair:
     """Pair number `index` of a rung; both of its stories belong to the split."""
     rng = generator(seed, "cloze", split, rung, index)
     while True:
         pair = draw_pair(rung, rng, num_events)
         if all(split_of(story.events) == split for story in pair.stories):
-            return _told(pair)
+            return _told(pair, wordings)
 
 
-def _told(pair: Pair) -> ToldPair:
-    prompts = tuple(tuple(tell(story.events, story.people, pair.style)) for story in pair.stories)
+def _told(pair: Pair, wordings: Wordings) -> ToldPair:
+    prompts = tuple(tuple(tell(story.events, story.people, pair.style, wordings)) for story in pair.stories)
     first = pair.stories[0]
-    endings = tuple(tell_ending(ending, first.people, pair.style) for ending in first.endings)
+    endings = tuple(tell_ending(ending, first.people, pair.style, wordings) for ending in first.endings)
     return ToldPair(rung=pair.rung, pair=pair, prompts=(prompts[0], prompts[1]), endings=(endings[0], endings[1]))
 
 

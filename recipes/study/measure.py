@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from model.inference.trained import load_trained
+from model.inference.trained import Trained, load_trained
 from model.scoring.documents import DIRECTIONS
 from model.scoring.losses import losses_of
 from model.scoring.scorer import Scored, score_task
@@ -27,15 +28,26 @@ def measure(study: Study, run: Path, device: str = "cpu") -> dict[str, Any]:
     began = time.process_time()
     trained = load_trained(run, device)
     held = open_held_out(trained.config, study.measures.held_out_documents)
-    found: dict[str, Any] = {"held_out": losses(trained.module, held), "step": trained.step, "tasks": {}, "choices": {}}
-    for wanted in study.measures.tasks:
-        task = first_items(read_task(wanted.path), wanted.items_per_group)
-        scored = score_task(trained, task, DIRECTIONS, precision="fp32")
-        found["tasks"][task.header.task] = points_of(scored)
-        found["choices"][task.header.task] = log_probs(scored, _facts_of(study, task, scored))
+    found: dict[str, Any] = {"held_out": losses(trained.module, held), "step": trained.step}
+    found |= score_all(study, trained, read_scored_tasks(study))
     if study.measures.loss_documents and trained.config.data.unit_bpe is None:
         found["losses"] = losses_of(trained, study.measures.loss_documents)
     found["core_seconds_of_measuring"] = time.process_time() - began
+    return found
+
+
+def read_scored_tasks(study: Study) -> list[Task]:
+    """The tasks that a study scores, each with the items that it takes."""
+    return [first_items(read_task(wanted.path), wanted.items_per_group) for wanted in study.measures.tasks]
+
+
+def score_all(study: Study, trained: Trained, tasks: Sequence[Task]) -> dict[str, dict[str, Any]]:
+    """`tasks` and `choices` of a record: for each task, in all directions, the points of every item and what they rest on."""
+    found: dict[str, dict[str, Any]] = {"tasks": {}, "choices": {}}
+    for task in tasks:
+        scored = score_task(trained, task, DIRECTIONS, precision="fp32")
+        found["tasks"][task.header.task] = points_of(scored)
+        found["choices"][task.header.task] = log_probs(scored, _facts_of(study, task, scored))
     return found
 
 

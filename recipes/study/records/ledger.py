@@ -74,9 +74,15 @@ class Ledger:
         return record
 
     def write(self, unit: str, record: Record) -> Path:
-        """Publish a record: it is there whole or not at all. What its log-likelihoods give is not written, but read back."""
+        """Publish a record: it is there whole or not at all. What its log-likelihoods give is not written, but read back. A record
+        that was read here keeps the versions and the machine of its first writing."""
         path = self.path(unit)
-        document = {"format": FORMAT, "unit": unit, **record, "versions": versions(), "machine": machine()}
+        document = {"format": FORMAT, "unit": unit, **record}
+        document = {
+            **document,
+            "versions": document.get("versions", versions()),
+            "machine": document.get("machine", machine()),
+        }
         small, large = _parted(_short(self._packed(document)))
         if large:
             beside = path.with_name(f"{path.stem}.more.json.xz")
