@@ -2,7 +2,7 @@
 
     python -m recipes.study.remeasure configs/experiments/study-ladder-natural-cuts.yaml
 
-Of a task that is added to a study only its next runs would know. Records whose checkpoint is gone are left as they are, and named.
+A task that is added to a study is scored by its next runs alone. Records without a checkpoint stay as they are, and are named.
 """
 
 from __future__ import annotations
@@ -46,15 +46,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Add to the records what their checkpoints say of further tasks."""
     parser = Parser(__doc__)
     parser.add_argument("config", help="a file of configs/experiments/")
+    parser.add_argument("--only", metavar="ARM,ARM", help="the runs of these arms alone")
     given = parser.parse_args(arguments)
     torch.set_num_threads(1)
     study = load_study(given.config, [])
+    arms = study.arms_of(given.only)
     ledger = Ledger(study.results_dir)
     wanted = {task.header.task for task in read_scored_tasks(study)}
     lacking = [
         name
         for name, record in ledger.all("runs", points=False).items()
-        if record["arm"] in study.arms and not wanted <= set(record["measures"].get("choices", {}))
+        if record["arm"] in arms and not wanted <= set(record["measures"].get("choices", {}))
     ]
     gone = [name for name in lacking if latest(Path(study.runs_dir) / name / "checkpoints") is None]
     for name in tqdm([name for name in lacking if name not in gone], desc="runs", unit="run"):

@@ -266,10 +266,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _render(study, given.config)
         return 0
     work.prepare()
-    only = given.only.split(",") if given.only else list(study.arms)
-    if unknown := set(only) - set(study.arms):
-        raise ConfigError(f"no arm {', '.join(sorted(unknown))}; there are {', '.join(study.arms)}")
-    wanted = [unit for unit in units(study, work.facts) if unit.arm in only]
+    arms = study.arms_of(given.only)
+    wanted = [unit for unit in units(study, work.facts) if unit.arm in arms]
     if given.unit:
         wanted = [unit for unit in wanted if unit.name == given.unit]
         if not wanted:

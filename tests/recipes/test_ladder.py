@@ -63,6 +63,29 @@ def test_shards_and_tasks_say_the_same(tmp_path: Path) -> None:
 
 
 @needs_flite
+def test_tasks_are_made_again_beside_their_shards(tmp_path: Path) -> None:
+    """The same bytes as with the shards, which are not touched; untrained wordings have no probes and no training sentence."""
+    tasks = [{"split": "dev", "pairs": 2}, {"split": "test", "pairs": 3, "wordings": "untrained"}]
+    ladder = config(tmp_path / "ladder", tasks=tasks, rungs=["topic", "person", "place"])
+    facts = make(ladder)
+    assert (facts["dev_items"], facts["test-untrained_items"]) == (2 * 2 * 5, 2 * 3 * 2)
+    files = [tmp_path / "ladder" / name for name in ("dev.jsonl", "test-untrained.jsonl")]
+    before, shards = [file.read_bytes() for file in files], (tmp_path / "ladder/shards/index.json").stat()
+    for file in files:
+        file.unlink()
+    (tmp_path / "ladder.yaml").write_text(yaml.safe_dump(ladder.model_dump(mode="json")), encoding="utf-8")
+    assert main([str(tmp_path / "ladder.yaml"), "--tasks"]) == 0
+    assert [file.read_bytes() for file in files] == before
+    assert (tmp_path / "ladder/shards/index.json").stat() == shards
+    task = read_task(files[1])
+    assert task.header.task == "small-test-untrained"
+    assert {item.group for item in task.items} == {"person", "place"}
+    trained = {sentence for number in range(2000) for sentence in story(ladder, "text", number)}
+    assert not {ending.text for item in task.items for ending in item.endings} & trained
+    assert not {item.prompt.text.split(".")[0] + "." for item in task.items} & trained
+
+
+@needs_flite
 def test_renditions_bound_how_a_word_sounds(tmp_path: Path) -> None:
     """With one rendition a word has the same units wherever it is said; two voices have their own, and a rung of their own."""
     units = {"kind": "mfcc", "num_units": 20, "renditions": 1, "learn_from": 2}
@@ -220,6 +243,10 @@ def test_what_cannot_be_spoken_is_named(tmp_path: Path, capsys: pytest.CaptureFi
         ({"rungs": ["holder"]}, "need 4 events"),
         ({"voices": ["bdl"]}, "no voice bdl"),
         ({"probes": ["voice"]}, "second voice"),
+        (
+            {"rungs": ["topic"], "tasks": [{"split": "dev", "pairs": 3, "wordings": "untrained"}]},
+            "need a rung of place",
+        ),
     ],
 )
 def test_what_cannot_be_told_is_refused(tmp_path: Path, other: dict[str, object], says: str) -> None:

@@ -136,6 +136,30 @@ def test_every_word_is_in_the_pronouncing_dictionary() -> None:
     assert len(vocabulary) > 600
 
 
+def test_untrained_wordings_are_new_sentences_of_known_words() -> None:
+    """None is a trained one, and training on the ladder's rungs says each of their words."""
+    trained, untrained = (
+        {re.sub(r"{\w+}", "*", wording) for wordings in vars(told).values() for wording in wordings}
+        for told in (telling.TRAINED, telling.UNTRAINED)
+    )
+    assert not trained & untrained
+    mix = dict.fromkeys(("topic", "last", "place", "person", "object", "spot"), 1.0)
+    said = {word for index in range(3000) for word in surface.words(training_story(7, "text", index, mix, 2).text)}
+    assert not set(surface.words(" ".join(untrained).replace("*", " "))) - said
+
+
+@pytest.mark.parametrize("rung", telling.RETOLD)
+def test_the_same_pairs_are_told_in_other_words(rung: str) -> None:
+    """Same stories, same style; endings, and sentences that name people, places and things, are worded otherwise."""
+    for index in range(12):
+        one, two = (cloze_pair(1, "test", rung, index, wordings=w) for w in (telling.TRAINED, telling.UNTRAINED))
+        assert one.pair.stories == two.pair.stories
+        assert not set(one.endings) & set(two.endings)
+        for story, old, new in zip(one.pair.stories, one.prompts, two.prompts, strict=True):
+            named = [event.kind in ("arrive", "take", "put") for event in story.events]
+            assert all(a != b for a, b, n in zip(old, new, named, strict=True) if n)
+
+
 def test_the_same_numbers_give_the_same_stories() -> None:
     """If this fails by intention, raise corpus.VERSION, so that no folder mixes old stories with new ones."""
     told = [training_story(1, "text", index, MIX).text for index in range(40)]

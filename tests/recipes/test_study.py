@@ -15,12 +15,15 @@ from recipes.study import driver
 from recipes.study.design.arms import budget_of, elements_of
 from recipes.study.design.plan import units
 from recipes.study.design.settings import load_study
+from recipes.study.measure import measure
 from recipes.study.pages.render import render
 from recipes.study.records.ledger import Ledger
+from recipes.study.remeasure import main as remeasure_main
+from recipes.study.remeasure import remeasure
 from recipes.study.rerun import compare, other_data, train_again
 from recipes.study.run import Work, main
-from schemas.config import parse_config
-from schemas.tasks import TaskHeader, TaskItem, TaskSegment, write_task
+from schemas.config import ConfigError, parse_config
+from schemas.tasks import TaskHeader, TaskItem, TaskSegment, read_task, write_task
 from tests.synthetic_shards import WORDS, write_speech_shards
 
 STACK = {"num_heads": 2, "rope_theta": 5.0e5, "hidden_dim": 32}
@@ -239,6 +242,44 @@ def test_a_run_made_again_on_other_data_says_so(
     train_again(moved, record, tmp_path / "again")
     assert "warning: not the records' data: speech; what" in capsys.readouterr().err
     assert other_data(study, TrainingData(parse_config(TrainConfig, record["config"], "").data)) == []
+
+
+def test_a_task_that_is_added_is_scored_by_kept_checkpoints(
+    finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Records get what their runs would have measured, and nothing else of them changes; without a checkpoint they stay."""
+    done = load_study(finished, [])
+    shutil.copytree(done.results_dir, tmp_path / "results")
+    runs = tmp_path / "runs"
+    shutil.copytree(done.runs_dir, runs)
+    shutil.rmtree(runs / "bpe-s1-data" / "checkpoints")
+    items = read_task(done.measures.tasks[0].path).items
+    write_task(tmp_path / "more.jsonl", TaskHeader(task="more"), items[:4])
+    document = yaml.safe_load(finished.read_text(encoding="utf-8"))
+    document |= {"results_dir": str(tmp_path / "results"), "runs_dir": str(runs)}
+    document["measures"]["tasks"].append({"path": str(tmp_path / "more.jsonl")})
+    config = tmp_path / "study.yaml"
+    config.write_text(yaml.safe_dump(document), encoding="utf-8")
+    before, after = Ledger(done.results_dir), Ledger(tmp_path / "results")
+    left_alone = after.path("runs/bpe-s1-data").read_bytes()
+
+    assert remeasure_main([str(config)]) == 0
+    assert "left as they are: bpe-s1-data" in capsys.readouterr().err
+    assert after.path("runs/bpe-s1-data").read_bytes() == left_alone
+    old, new = before.read("runs/static-s1-compute"), after.read("runs/static-s1-compute")
+    measured = measure(load_study(config, []), runs / "static-s1-compute")
+    for part in ("tasks", "choices"):
+        assert list(new["measures"][part]) == ["choice", "more"]
+        assert new["measures"][part] == measured[part]
+        assert new["measures"].pop(part)["choice"] == old["measures"].pop(part)["choice"]
+    assert new == old
+    written = {path: path.stat().st_mtime_ns for path in after.folder.rglob("*.json*")}
+    assert remeasure_main([str(config)]) == 0
+    assert written == {path: path.stat().st_mtime_ns for path in after.folder.rglob("*.json*")}, "nothing lacks"
+
+    other = before.read("runs/static-s1-data") | {"unit": "runs/static-s1-data"}
+    with pytest.raises(ConfigError, match="are of different runs"):
+        remeasure(load_study(config, []), other, runs / "static-s1-compute")
 
 
 def test_a_longer_study_goes_on_from_the_trunk_of_a_shorter_one(

@@ -184,6 +184,18 @@ class Study(StrictModel):
             raise ValueError(f"the model is still a file's name ({self.model}): read the study with load_study")
         return self.model
 
+    def arms_of(self, only: str | None) -> list[str]:
+        """The arms that a command line asks for, between commas; all without it.
+
+        Raises:
+            ConfigError: one is not the study's.
+        """
+        if only is None:
+            return list(self.arms)
+        if unknown := set(only.split(",")) - set(self.arms):
+            raise ConfigError(f"no arm {', '.join(sorted(unknown))}; there are {', '.join(self.arms)}")
+        return only.split(",")
+
     def rates_of(self, arm: str) -> list[float]:
         """The arm's grid of learning rates."""
         return self.arms[arm].rates or self.training.rates

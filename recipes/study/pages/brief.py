@@ -19,6 +19,7 @@ from recipes.study.design.plan import units
 from recipes.study.design.settings import Control, Study
 from recipes.study.pages.context import context
 from recipes.study.pages.figures import LOSSES, Figures
+from recipes.study.pages.further import further
 from recipes.study.pages.gains import LIKELY, Gains
 from recipes.study.pages.page import TITLES, percent, read_notes, table
 from recipes.study.pages.prose import filled
@@ -60,6 +61,7 @@ class Brief:
             *self._controlled(),
             self._heading("Rung by rung, speech to speech"),
             self._rungs(),
+            *further(self.figures),
             *context(self.ledger, self.runs),
             *self._note("What it rests on"),
             self._heading("Arms and seeds"),

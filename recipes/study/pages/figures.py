@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -23,23 +23,33 @@ COLOURS = {("lst", False): "C0", ("plain", True): "C1", ("lst", True): "C4", ("p
 
 
 class Figures:
-    """What the runs of one study say under one of its controls; the plain baseline's runs answer all of them."""
+    """What the runs of one study say under one of its controls; the plain baseline's runs answer all of them.
 
-    def __init__(self, study: Study, control: Control = "compute") -> None:
-        self.study = study
+    Of its first task, unless another is asked for: then of the runs that scored that. `rungs`: of these alone.
+    """
+
+    def __init__(
+        self, study: Study, control: Control = "compute", task: str | None = None, rungs: Collection[str] | None = None
+    ) -> None:
+        self.study, self.control, self.rungs = study, control, rungs
         self.ledger = Ledger(study.results_dir)
         self.runs = {
             (record["arm"], int(record["seed"])): record
             for record in self.ledger.all("runs", points=False).values()
             if record["control"] == ("compute" if record["arm"] == study.baseline else control)
         }
-        self.task = next(iter(next(iter(self.runs.values()))["measures"]["choices"]))
+        self.task = task or self.tasks()[0]
+        self.runs = {run: record for run, record in self.runs.items() if self.task in record["measures"]["choices"]}
 
-    def sibling(self, config: str, name: str, control: Control = "compute") -> Figures:
+    def sibling(self, config: str, name: str, control: Control = "compute", task: str | None = None) -> Figures:
         """Those of the study that lies beside `config` under `name`, with its records beside this one's."""
         study = load_study(Path(config).with_name(f"{name}.yaml"), [])
         folder = self.ledger.folder.with_name(Path(study.results_dir).name)
-        return Figures(study.with_updates(results_dir=str(folder)), control)
+        return Figures(study.with_updates(results_dir=str(folder)), control, task)
+
+    def tasks(self) -> list[str]:
+        """Those that any run scored, the study's first one first."""
+        return list(dict.fromkeys(task for record in self.runs.values() for task in record["measures"]["choices"]))
 
     def seeds(self, arm: str) -> list[int]:
         """Those of which there is a run."""
@@ -67,7 +77,8 @@ class Figures:
     def margins(self, arm: str, seed: int, direction: str) -> dict[tuple[str, str], float]:
         """(group, cluster) -> margin in nats of each pair of twins."""
         members = [item for item in self.scored(arm, seed) if item.direction == direction]
-        return {(pair.group, pair.cluster): pair.margin for pair in twins_of(members)}
+        pairs = twins_of(members)
+        return {(p.group, p.cluster): p.margin for p in pairs if self.rungs is None or p.group in self.rungs}
 
     def points(self, arm: str, seeds: Sequence[int], direction: str, group: str | None = None) -> dict[str, float]:
         """cluster -> share of the seeds that prefer rightly."""

@@ -13,7 +13,7 @@ from recipes.study.pages.page import percent
 
 ARM = "[a-z][a-z0-9.-]*"
 FIGURE = re.compile(
-    rf"\{{(?:([a-z-]+)(?: at equal (data|clock))?: )?({ARM})(?: less ({ARM}))? (bits|text|[ST]->[ST])"
+    rf"\{{(?:([a-z-]+)(?: at equal (data|clock))?(?: on ([a-z0-9-]+))?: )?({ARM})(?: less ({ARM}))? (bits|text|[ST]->[ST])"
     r"(?: (?!each|p\b)([a-z]+))?( over seeds| each| p)?\}"
 )
 """A figure asked for: of a study beside this one, of an arm, less another, of what, on a rung, over seeds too, of each, or p."""
@@ -25,15 +25,16 @@ def filled(prose: str, figures: Figures, config: str) -> str:
     `{static S->T}`, `{static S->S person}` and `{static bits}` are an arm's own; `{static less plain S->T}` is on the seeds that
     both have and holds for them; `{static less plain S->T over seeds}` takes all seeds of both as drawn, and
     `{static less plain S->T p}` is the p that goes with it; `{static S->S each}` are the seeds' own;
-    `{NAME: ...}` is of the study NAME.yaml beside `config`, `{NAME at equal data: ...}` of its runs under that control.
+    `{NAME: ...}` is of the study NAME.yaml beside `config`, `{NAME at equal data: ...}` of its runs under that control,
+    `{NAME on TASK: ...}` of what they prefer in TASK.
     """
     others: dict[str, Figures] = {}
 
     def figure(match: re.Match[str]) -> str:
-        study, control, *asked = match.groups()
-        where = f"{study} {control}"
+        study, control, task, *asked = match.groups()
+        where = f"{study} {control} {task}"
         if study and where not in others:
-            others[where] = figures.sibling(config, study, cast(Control, control or "compute"))
+            others[where] = figures.sibling(config, study, cast(Control, control or "compute"), task)
         return _figure(others[where] if study else figures, *asked)
 
     return FIGURE.sub(figure, prose)

@@ -74,8 +74,9 @@ class Ledger:
         return record
 
     def write(self, unit: str, record: Record) -> Path:
-        """Publish a record: it is there whole or not at all. What its log-likelihoods give is not written, but read back. A record
-        that was read here keeps the versions and the machine of its first writing."""
+        """Publish a record: it is there whole or not at all. What its log-likelihoods give is not written, but read back.
+
+        Versions and machine are those of its first writing, where it was read here before."""
         path = self.path(unit)
         document = {"format": FORMAT, "unit": unit, **record}
         document = {
