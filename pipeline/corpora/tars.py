@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import tarfile
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, BinaryIO
 
@@ -100,86 +99,110 @@ def _after_the_last(file: BinaryIO, end: int, size: int) -> str:
 
 
 @dataclass
-class _Sample:
-    audio: TarMember | None = None
-    sidecars: list[str] = field(default_factory=list)
+class _Sidecar:
+    """A .json or .txt member of a sample."""
+
+    name: str
     facts: dict[str, Any] = field(default_factory=dict)
     problem: str = ""
+    """Why it cannot be read: its sample's audio goes on without it."""
+
+
+@dataclass
+class _Sample:
+    """What lies under one key. Several audio are channels, qualities, or recordings whose names have dots."""
+
+    audio: list[TarMember] = field(default_factory=list)
+    sidecars: list[_Sidecar] = field(default_factory=list)
+
+    def recordings(self, key: str) -> Iterator[tuple[TarMember, dict[str, Any], list[str]]]:
+        """(audio, facts, problems) of each: from the sidecars of the key, and before them from those of its own whole name.
+
+        `2024.01.05.json` speaks of `2024.01.05.flac` and not of `2024.01.06.flac`, though both have the key `2024`.
+        """
+        own: dict[str, list[_Sidecar]] = {_stem(audio.name): [] for audio in self.audio if _stem(audio.name) != key}
+        shared: list[_Sidecar] = []
+        for sidecar in self.sidecars:
+            own.get(_stem(sidecar.name), shared).append(sidecar)
+        common = _merged(shared)
+        for audio in self.audio:
+            mine = own.get(_stem(audio.name), [])
+            yield audio, common | _merged(mine), [it.problem for it in (*shared, *mine) if it.problem]
+
+
+def _stem(name: str) -> str:
+    return name.rpartition(".")[0]
+
+
+def _merged(sidecars: list[_Sidecar]) -> dict[str, Any]:
+    """All that they say; of two texts a .json's, and the first .txt's."""
+    facts: dict[str, Any] = {}
+    for sidecar in sidecars:
+        facts = sidecar.facts | facts if sidecar.name.lower().endswith(".txt") else facts | sidecar.facts
+    return facts
 
 
 def webdataset(corpus: Corpus) -> Iterator[CorpusRow]:
     """Every .tar: KEY.flac (or any of `source.suffixes`), KEY.json or KEY.txt; its JSON may list `segments` with times."""
     for tar in manifest_names(corpus, ("**/*.tar", "**/*.tgz", "**/*.tar.zst")):
-        samples: dict[str, list[_Sample]] = {}
+        samples: dict[str, _Sample] = {}
         for member in members(corpus.files, tar):
             if isinstance(member, Damage):
                 place = f"{tar}#{member.name}" if member.name else tar
                 yield CorpusRow(audio="", place=place, code="decode_error", problem=member.detail)
                 continue
             _take(corpus, samples, member)
-        for found in samples.values():
-            for sample in found:
-                if sample.audio is None:
-                    corpus.passed_over.update(f"{suffix_of(name)} in tars without audio" for name in sample.sidecars)
-                yield from _rows(tar, sample)
+        for key, sample in samples.items():
+            if not sample.audio:
+                corpus.passed_over.update(f"{suffix_of(it.name)} in tars without audio" for it in sample.sidecars)
+            for audio, facts, problems in sample.recordings(key):
+                yield from _rows(tar, audio, facts, problems)
 
 
-def _take(corpus: Corpus, samples: dict[str, list[_Sample]], member: TarMember) -> None:
+def _take(corpus: Corpus, samples: dict[str, _Sample], member: TarMember) -> None:
     """Put a member into the sample of its key: the name up to the first dot behind the last slash."""
     folder, slash, base = member.name.rpartition("/")
-    found = samples.setdefault(folder + slash + base.partition(".")[0], [_Sample()])
+    sample = samples.setdefault(folder + slash + base.partition(".")[0], _Sample())
     if is_audio(member.name, corpus.source):
-        if found[-1].audio is not None:  # several channels or qualities under one key: each is a recording
-            found.append(_Sample(facts=found[-1].facts, problem=found[-1].problem))
-        found[-1].audio = member
+        sample.audio.append(member)
     elif member.content is None:
         corpus.passed_over[f"{suffix_of(member.name)} in tars"] += 1
-    elif member.name.lower().endswith(".txt"):
-        found[-1].sidecars.append(member.name)
-        with _noted(found[-1], member):
-            found[-1].facts.setdefault("text", member.content.decode("utf-8-sig"))
     else:
-        found[-1].sidecars.append(member.name)
-        with _noted(found[-1], member):
-            found[-1].facts.update(json_object(member.content.decode("utf-8-sig")))
+        sample.sidecars.append(_sidecar(member.name, member.content))
 
 
-@contextmanager
-def _noted(sample: _Sample, member: TarMember) -> Iterator[None]:
-    """A sidecar that cannot be read is a problem of its sample, whose audio goes on."""
+def _sidecar(name: str, content: bytes) -> _Sidecar:
     try:
-        yield
+        text = content.decode("utf-8-sig")
+        return _Sidecar(name, {"text": text} if name.lower().endswith(".txt") else json_object(text))
     except UnicodeDecodeError as error:
-        sample.problem = f"{member.name} is not UTF-8: {error.reason} at byte {error.start}: {AS_UTF8}"
+        return _Sidecar(name, problem=f"{name} is not UTF-8: {error.reason} at byte {error.start}: {AS_UTF8}")
     except ValueError as error:
-        sample.problem = f"{member.name}: {error}"
+        return _Sidecar(name, problem=f"{name}: {error}")
 
 
-def _rows(tar: str, sample: _Sample) -> Iterator[CorpusRow]:
-    if sample.audio is None:
-        return
-    uri = f"{tar}#{sample.audio.name}"
-    place = f"tar:{sample.audio.offset}:{sample.audio.size}"
-    if sample.problem:
-        yield CorpusRow(audio=uri, member=place, place=uri, problem=sample.problem)
-    segments = sample.facts.get("segments")
-    # A copy: another audio of the key has the same.
-    whole = {name: value for name, value in sample.facts.items() if name != "segments"}
+def _rows(tar: str, audio: TarMember, facts: dict[str, Any], problems: list[str]) -> Iterator[CorpusRow]:
+    uri = f"{tar}#{audio.name}"
+    place = f"tar:{audio.offset}:{audio.size}"
+    for problem in problems:
+        yield CorpusRow(audio=uri, member=place, place=uri, problem=problem)
+    segments = facts.get("segments")
+    whole = {name: value for name, value in facts.items() if name != "segments"}
     yield facts_of(whole, audio=uri, member=place, place=uri)
     for number, segment in enumerate(segments if isinstance(segments, list) else [], start=1):
         where = f"{uri}.segments[{number}]"
         try:
             start, end = to_samples(segment["start"]), to_samples(segment["end"])
-            facts = facts_of(segment, audio=uri, member=place, place=where)
+            said = facts_of(segment, audio=uri, member=place, place=where)
             yield CorpusRow(
                 audio=uri,
                 member=place,
                 place=where,
                 start=start,
                 end=end,
-                text=facts.text,
-                language=facts.language,
-                speaker=facts.speaker,
+                text=said.text,
+                language=said.language,
+                speaker=said.speaker,
             )
         except (KeyError, TypeError, AttributeError, ValueError) as error:
             yield CorpusRow(audio=uri, member=place, place=where, problem=f"it needs start, end and text: {error}")

@@ -70,6 +70,22 @@ def test_each_audio_of_a_key_has_the_segments_of_its_json(tmp_path: Path) -> Non
     assert sorted(row.text for row in transcripts) == ["one", "one", "two", "two"]
 
 
+def test_names_with_dots_keep_their_own_texts(tmp_path: Path) -> None:
+    """A key ends at the first dot: all calls of a year had the text of the last."""
+    members: list[tuple[str, bytes]] = [("2024.json", b'{"language": "de"}')]
+    for number, day in enumerate(("05", "06"), start=1):
+        members.append((f"2024.01.{day}.flac", spoken(number)))
+        members.append((f"2024.01.{day}.json", json.dumps({"text": f"day {day}"}).encode()))
+    members += [("s.1.flac", spoken(3)), ("s.2.flac", spoken(4)), ("s.1.txt", b"one"), ("s.2.txt", b"two")]
+    write_tar(tmp_path / "a.tar", members)
+    recordings, *_, rejects = first_stages(Source(uri=str(tmp_path), layout="webdataset"))
+    assert not rejects
+    assert {row.uri.removeprefix("a.tar#"): (row.transcript, row.language_hint) for row in recordings} == {
+        "2024.01.05.flac": ("day 05", "de"), "2024.01.06.flac": ("day 06", "de"),
+        "s.1.flac": ("one", None), "s.2.flac": ("two", None),
+    }  # fmt: skip
+
+
 @pytest.mark.parametrize("name", ["A.TAR", "a#b.Tar", "part-000", "a.tar.1"])
 def test_a_tar_by_any_name_is_read(name: str, tmp_path: Path) -> None:
     """Its members were looked for in a file called A.TAR#x.flac.tar, and every one was missing."""
