@@ -25,7 +25,6 @@ MLS_LANGUAGES = {
 
 def librispeech(corpus: Corpus) -> Iterator[CorpusRow]:
     """SPEAKER/CHAPTER/SPEAKER-CHAPTER-NNNN.flac and SPEAKER-CHAPTER.trans.txt; LibriTTS's .normalized.txt beside each file."""
-    present = set(corpus.names)
     texts: dict[str, tuple[str, str]] = {}
     for name in corpus.names:
         if name.endswith(".trans.txt"):
@@ -42,7 +41,7 @@ def librispeech(corpus: Corpus) -> Iterator[CorpusRow]:
     for name in audio:
         stem = name.rpartition(".")[0]
         text, place = texts.pop(stem, ("", name))
-        if not text and f"{stem}.normalized.txt" in present:
+        if not text and f"{stem}.normalized.txt" in corpus.present:
             place = f"{stem}.normalized.txt"
             try:
                 text = read_text(corpus.files, place).strip()
@@ -64,12 +63,11 @@ def librispeech(corpus: Corpus) -> Iterator[CorpusRow]:
 
 def librilight(corpus: Corpus) -> Iterator[CorpusRow]:
     """SPEAKER/BOOK/CHAPTER.flac with CHAPTER.json beside it: speaker, book and signal-to-noise ratio; there are no texts."""
-    present = set(corpus.names)
     audio = corpus.audio()
     for name in audio:
         beside = f"{name.rpartition('.')[0]}.json"
         facts: dict[str, object] = {}
-        if beside in present:
+        if beside in corpus.present:
             try:
                 facts = json_object(read_bytes(corpus.files, beside).decode("utf-8"))
             except ValueError as error:

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import ROUND_HALF_EVEN, Decimal, InvalidOperation
+from functools import cached_property
 from pathlib import PurePosixPath
 from typing import BinaryIO, Protocol
 
@@ -17,6 +18,8 @@ from schemas.spec import Source
 MOST_SECONDS = 1 << 31
 LEAST_DIGIT = -30
 """A time is read if it lies between them. Of 1e999999999 no sum can be made, and 1e-999999999 as a fraction fills the memory."""
+CHANNELS = "ABCDEFGH"
+"""Channels by letter; others (L, R) are no place in an order."""
 
 
 class CorpusFolder(Protocol):
@@ -52,6 +55,11 @@ class Corpus:
     source: Source
     passed_over: Counter[str] = field(default_factory=Counter)
     """What a layout came upon and gives no row for, by what it is: it is counted as not listed."""
+
+    @cached_property
+    def present(self) -> frozenset[str]:
+        """The names, to look one up."""
+        return frozenset(self.names)
 
     def audio(self) -> list[str]:
         """The names that end as audio does."""
@@ -143,6 +151,13 @@ def to_samples(seconds: object) -> int:
     if value >= 1 << 31:
         raise ValueError(f"{seconds!r} seconds is longer than any recording")
     return int(value)
+
+
+def to_channel(name: str) -> int:
+    """Which channel a table of Kaldi's or NIST's means: A, B, C ... or 1, 2, 3 ...; -1 where its name is none of them."""
+    if name.isascii() and name.isdigit() and len(name) <= 3:
+        return int(name) - 1
+    return CHANNELS.find(name.upper()) if len(name) == 1 else -1
 
 
 def audio_uri(corpus: Corpus, base: str, path: str) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
-from pipeline.corpora.base import Corpus, CorpusRow, audio_uri, to_samples
+from pipeline.corpora.base import Corpus, CorpusRow, audio_uri, to_channel, to_samples
 from pipeline.corpora.manifests import broken_row
 from pipeline.corpora.tables import RowError, lines_of
 from schemas.config import ConfigError
@@ -18,6 +18,8 @@ class _Utterance:
     recording: str
     place: str
     times: tuple[str, str] | None
+    channel: str | None = None
+    """The fifth column of `segments`, which Kaldi's extract-segments counts from 0."""
 
 
 def kaldi(corpus: Corpus) -> Iterator[CorpusRow]:
@@ -69,7 +71,8 @@ class _Directory:
         for identity, (value, place) in self._read("segments").items():
             recording, *times = value.split() or [""]
             pair = (times[0], times[1]) if len(times) in (2, 3) else ("", "")
-            found[identity] = _Utterance(recording=recording, place=place, times=pair)
+            channel = times[2] if len(times) == 3 else None
+            found[identity] = _Utterance(recording=recording, place=place, times=pair, channel=channel)
         if self._path("segments") is None:
             found = {name: _Utterance(recording=name, place=place, times=None) for name, (_, place) in audio.items()}
         return found
@@ -90,8 +93,10 @@ class _Directory:
             return CorpusRow(audio="", place=place, code="missing", problem=detail)
         uri = audio[utterance.recording][0]
         start = end = None
+        channel = _channel(channels.get(utterance.recording))
         if utterance.times is not None:
             try:
+                channel = channel if utterance.channel is None else _counted_from_0(utterance.channel)
                 start = to_samples(utterance.times[0])
                 end = None if utterance.times[1] in ("-1", "-1.0") else to_samples(utterance.times[1])
             except ValueError as error:
@@ -101,7 +106,7 @@ class _Directory:
             place=place,
             start=start,
             end=end,
-            channel=_channel(channels.get(utterance.recording)),
+            channel=channel,
             text=_value(texts, identity),
             language=_value(languages, identity),
             speaker=_value(speakers, identity),
@@ -111,7 +116,7 @@ class _Directory:
 
     def _path(self, name: str) -> str | None:
         path = posixpath.join(self.folder, name)
-        return next((found for found in (path, f"{path}.gz") if found in set(self.corpus.names)), None)
+        return next((found for found in (path, f"{path}.gz") if found in self.corpus.present), None)
 
     def _read(self, name: str) -> dict[str, tuple[str, str]]:
         """Key -> (the rest of its line, place); nothing where the file is not there. What cannot be used goes to `problems`."""
@@ -130,9 +135,14 @@ class _Directory:
 
 
 def _channel(entry: tuple[str, str] | None) -> int:
-    """From reco2file_and_channel, whose channels are A and B or 1 and 2; -1 where it says nothing."""
-    letter = entry[0].split()[-1].upper() if entry is not None and entry[0] else ""
-    return {"A": 0, "B": 1, "1": 0, "2": 1}.get(letter, -1)
+    """From reco2file_and_channel, whose channels are A, B ... or 1, 2 ...; -1 where it says nothing."""
+    return to_channel(entry[0].split()[-1]) if entry is not None and entry[0] else -1
+
+
+def _counted_from_0(channel: str) -> int:
+    if not (channel.isascii() and channel.isdigit() and len(channel) <= 3):
+        raise ValueError(f"its channel {channel!r} is no number from 0 (the fifth column of segments)")
+    return int(channel)
 
 
 def _value(table: dict[str, tuple[str, str]], key: str) -> str | None:

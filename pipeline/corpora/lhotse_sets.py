@@ -291,7 +291,7 @@ def _shar_tar(corpus: Corpus, cuts: str) -> str | None:
     folder, name = posixpath.split(cuts)
     number = name.removesuffix(".gz").removesuffix(".jsonl").partition(".")[2]
     tar = posixpath.join(folder, f"recording.{number}.tar")
-    return tar if number and tar in set(corpus.names) else None
+    return tar if number and tar in corpus.present else None
 
 
 def _check_types(item: Any) -> None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import Any
 
-from pipeline.corpora.base import Corpus, to_decimal, to_samples
+from pipeline.corpora.base import Corpus, to_channel, to_decimal, to_samples
 from pipeline.corpora.manifests import matching
 from pipeline.corpora.tables import RowError, lines_of, read_bytes, read_table
 from pipeline.given.textgrid import read_textgrid
@@ -153,12 +153,9 @@ class _Reader:
                 found = self._of(recording, place)
                 if found is None:
                     continue
-                alignment, side = (
-                    found,
-                    {"A": 0, "B": 1}.get(channel.upper(), int(channel) - 1 if channel.isdecimal() else -1),
-                )
+                alignment, side = found, to_channel(channel)
             alignment.place = name
-            alignment.words.append((word, *times, max(side, -1)))
+            alignment.words.append((word, *times, side))
 
     def _unit_rows(self, file: str) -> None:
         rows = read_table(self.corpus.files, file, kind=".jsonl")
