@@ -16,6 +16,7 @@ WORD_TIERS = ("words", "word")
 SEGMENT_TIERS = ("segments", "utterances")
 SILENCE = frozenset(("", "sil", "sp", "spn", "<eps>", "<sil>", "[sil]", "<p:>", "silence", "#"))
 """Labels, in lower case, of intervals without a word."""
+BEFORE_0 = re.compile(r"^\s*xm(?:in|ax) = (-[\d.]*[1-9][\d.]*)", re.MULTILINE)
 CHANNEL = re.compile(r"channel ([1-9][0-9]{0,2}) - ", re.IGNORECASE)
 """How `lst export` begins the name of a tier of one channel, counted from 1 as in a CTM."""
 
@@ -51,10 +52,10 @@ def _is(name: str, wanted: Sequence[str]) -> bool:
 
 
 def _decode(content: bytes) -> str:
-    if content[:2] in (b"\xfe\xff", b"\xff\xfe"):
-        return content.decode("utf-16")
+    """The text with lines that end in \\n: a Mac of old ended them in \\r."""
     try:
-        return content.decode("utf-8-sig")
+        text = content.decode("utf-16" if content[:2] in (b"\xfe\xff", b"\xff\xfe") else "utf-8-sig")
+        return text.replace("\r\n", "\n").replace("\r", "\n")
     except UnicodeDecodeError as error:
         raise ValueError(f"it is neither UTF-8 nor UTF-16: {error.reason} at byte {error.start}") from error
 
@@ -63,8 +64,10 @@ def _tiers(text: str) -> list[tuple[str, list[tuple[int, int, str]]]]:
     """(name, intervals with a label as (start, end, label) in samples) of each tier of intervals."""
     if "ooTextFile" not in text[:100]:
         raise ValueError("it is no TextGrid: it does not begin with ooTextFile")
+    if early := BEFORE_0.search(text):  # praatio would read it without its sign
+        raise ValueError(f"it has the time {early[1]} s, before its recording begins: shift its times in Praat")
     try:
-        tiers: list[dict[str, Any]] = parseTextgridStr(text.replace("\r\n", "\n"), includeEmptyIntervals=True)["tiers"]
+        tiers: list[dict[str, Any]] = parseTextgridStr(text, includeEmptyIntervals=True)["tiers"]
         found = []
         for tier in tiers:
             if tier["class"] != "IntervalTier":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -11,7 +12,7 @@ from typing import Any
 from pipeline.corpora.base import Corpus, to_channel, to_decimal, to_samples
 from pipeline.corpora.manifests import matching
 from pipeline.corpora.tables import RowError, lines_of, read_bytes, read_table
-from pipeline.given.textgrid import read_textgrid
+from pipeline.given.textgrid import SILENCE, read_textgrid
 from pipeline.given.unit_rows import parse_unit_row
 from schemas.config import ConfigError
 from schemas.given import Given, GivenSegment, GivenWord, ctm_name, stem_of
@@ -19,6 +20,8 @@ from schemas.tables import span_of
 
 HOP = 640
 """Samples per unit of the official LST and slamkit rows: both are of 25 Hz."""
+MARKS = frozenset(label for label in SILENCE if label.startswith(("<", "[")))
+"""Silence in a CTM, as Kaldi prints it with --print-silence. Without brackets it may be a word there."""
 
 
 @dataclass(kw_only=True)
@@ -72,19 +75,21 @@ class _Reader:
         self.corpus = corpus
         self.found: dict[str, GivenAlignment] = {}
         self.strays: list[Stray] = []
-        self._by_path: dict[str, list[str]] = defaultdict(list)
-        self._by_name: dict[str, list[str]] = defaultdict(list)
+        self._by_path, self._by_name = _Index(), _Index()
         self._utterances: dict[str, tuple[str, GivenSegment]] = {}
+        self._ambiguous: set[str] = set()
         self._unknown: set[tuple[str, str]] = set()
         for uri, given in recordings.items():
             stem = stem_of(uri)
             member = stem.rpartition("#")[2]  # of a container; the whole name elsewhere
             paths = (uri, stem, uri.replace("#", "/"), stem.replace("#", "/"), given.recording)
-            _enter(self._by_path, paths, uri)
-            _enter(self._by_name, (*paths, PurePosixPath(stem).name, PurePosixPath(member).name), uri)
+            self._by_path.enter(paths, uri)
+            self._by_name.enter((*paths, PurePosixPath(stem).name, PurePosixPath(member).name), uri)
             for segment in given.segments:
                 if segment.id is not None:
-                    self._utterances[segment.id] = (uri, segment)
+                    other, first = self._utterances.setdefault(segment.id, (uri, segment))
+                    if (other, first.start, first.channel) != (uri, segment.start, segment.channel):
+                        self._ambiguous.add(segment.id)
 
     def read(self, name: str) -> None:
         plain = name.removesuffix(".gz").lower()
@@ -101,21 +106,24 @@ class _Reader:
         uris = self._called(name)
         if len(uris) == 1:
             return self.found.setdefault(uris[0], GivenAlignment(place=place))
+        many = "no recording of the source goes by that name"
+        if uris:
+            many = f"{len(uris)} recordings go by that name: name the one that is meant by its path and suffix"
+        self._speaks_of(name, place, many)
+        return None
+
+    def _speaks_of(self, name: str, place: str, detail: str) -> None:
         key = (place.rpartition(":")[0] or place, name)
         if key not in self._unknown:  # said once, not for each of its words
             self._unknown.add(key)
-            many = "no recording of the source goes by that name"
-            if uris:
-                many = f"{len(uris)} recordings go by that name: name the one that is meant by its path and suffix"
-            self.strays.append(Stray(place=place, detail=f"it speaks of {name}: {many}"))
-        return None
+            self.strays.append(Stray(place=place, detail=f"it speaks of {name}: {detail}"))
 
     def _called(self, name: str) -> list[str]:
         """The recordings of a path, else of what it is below folders of its own (`aligned/a/x` is `a/x`), else of its name."""
         folders = name.split("/")[:-1]
         below = ("/".join(name.split("/")[start:]) for start in range(len(folders)))
-        by_path = next((self._by_path[path] for path in (name, *below) if path in self._by_path), [])
-        return by_path or self._by_name.get(PurePosixPath(name).name, [])
+        by_path = next((found for path in (name, *below) if (found := self._by_path.find(path))), [])
+        return by_path or self._by_name.find(PurePosixPath(name).name)
 
     def _textgrid(self, name: str) -> None:
         alignment = self._of(name.removesuffix(".gz").rpartition(".")[0], name)
@@ -144,7 +152,13 @@ class _Reader:
                     Stray(place=place, detail=f"it is not `recording channel start duration word`: {error}")
                 )
                 continue
-            if recording in self._utterances and recording not in self._by_name:
+            if word.lower() in MARKS:
+                continue
+            if recording in self._utterances and not self._by_name.find(recording):
+                if recording in self._ambiguous:
+                    detail = "several utterances have that id: name the recording, and times from its beginning"
+                    self._speaks_of(recording, place, detail)
+                    continue
                 uri, segment = self._utterances[recording]
                 alignment = self.found.setdefault(uri, GivenAlignment(place=name))
                 times = segment.start + times[0], segment.start + times[1]
@@ -191,7 +205,21 @@ def _words_of(row: Mapping[str, Any]) -> tuple[str, list[GivenWord]]:
     return name, [(word, begin + start * hop, begin + stop * hop, channel) for word, start, stop in words]
 
 
-def _enter(index: dict[str, list[str]], names: Iterable[str], uri: str) -> None:
-    """A recording under its names, and under what they are in a CTM."""
-    for form in dict.fromkeys(form for name in names for form in (name, ctm_name(name))):
-        index[form].append(uri)
+class _Index:
+    """Recordings by what they may be called: a name as it is, else as it looks (a Mac decomposes accents, tables compose them)."""
+
+    def __init__(self) -> None:
+        self._exact: dict[str, list[str]] = defaultdict(list)
+        self._alike: dict[str, list[str]] = defaultdict(list)
+
+    def enter(self, names: Iterable[str], uri: str) -> None:
+        """A recording under its names, and under what they are in a CTM."""
+        forms = dict.fromkeys(form for name in names for form in (name, ctm_name(name)))
+        for form in forms:
+            self._exact[form].append(uri)
+        for form in dict.fromkeys(unicodedata.normalize("NFC", form) for form in forms if not form.isascii()):
+            self._alike[form].append(uri)
+
+    def find(self, name: str) -> list[str]:
+        """The recordings of that name."""
+        return self._exact.get(name) or self._alike.get(unicodedata.normalize("NFC", name), [])
