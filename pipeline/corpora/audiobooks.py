@@ -38,9 +38,10 @@ def librispeech(corpus: Corpus) -> Iterator[CorpusRow]:
                 if first != text:
                     yield CorpusRow(audio="", place=place, problem=f"{identity} stands in {where} already")
     audio = corpus.audio()
+    unheard = texts.keys() - {name.rpartition(".")[0] for name in audio}
     for name in audio:
         stem = name.rpartition(".")[0]
-        text, place = texts.pop(stem, ("", name))
+        text, place = texts.get(stem, ("", name))
         if not text and f"{stem}.normalized.txt" in corpus.present:
             place = f"{stem}.normalized.txt"
             try:
@@ -55,8 +56,8 @@ def librispeech(corpus: Corpus) -> Iterator[CorpusRow]:
             speaker=PurePosixPath(name).name.replace("_", "-").split("-")[0],
             license="CC BY 4.0",
         )
-    for stem, (_, place) in texts.items():
-        yield CorpusRow(audio="", place=place, code="missing", problem=f"there is no audio file {stem}.*")
+    for stem in sorted(unheard):
+        yield CorpusRow(audio="", place=texts[stem][1], code="missing", problem=f"there is no audio file {stem}.*")
     if not audio:
         raise ConfigError(f"{corpus.source.uri} holds no audio in SPEAKER/CHAPTER/, as LibriSpeech does")
 
@@ -69,7 +70,7 @@ def librilight(corpus: Corpus) -> Iterator[CorpusRow]:
         facts: dict[str, object] = {}
         if beside in corpus.present:
             try:
-                facts = json_object(read_bytes(corpus.files, beside).decode("utf-8"))
+                facts = json_object(read_bytes(corpus.files, beside).decode("utf-8-sig"))
             except ValueError as error:
                 yield CorpusRow(audio="", place=beside, problem=f"it cannot be read as JSON: {error}")
         book = facts.get("book_meta")

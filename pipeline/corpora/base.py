@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import posixpath
+import unicodedata
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import ROUND_HALF_EVEN, Decimal, InvalidOperation
 from functools import cached_property
@@ -46,6 +47,23 @@ class CorpusFolder(Protocol):
         ...
 
 
+class Names:
+    """Names looked up as they are, else as they look: a Mac decomposes accents (NFD), a manifest composes them (NFC)."""
+
+    def __init__(self, names: Iterable[str]) -> None:
+        self._exact = set(names)
+        self._alike: dict[str, list[str]] = {}
+        for name in sorted(self._exact):
+            self._alike.setdefault(unicodedata.normalize("NFC", name), []).append(name)
+
+    def find(self, name: str) -> str | None:
+        """The one name that is meant, or None: there is none, or there are two that look like it."""
+        if name in self._exact:
+            return name
+        alike = self._alike.get(unicodedata.normalize("NFC", name), [])
+        return alike[0] if len(alike) == 1 else None
+
+
 @dataclass(frozen=True, kw_only=True)
 class Corpus:
     """What a layout reads: the folder, the names of all files in it (sorted), and what the spec says of the source."""
@@ -60,6 +78,16 @@ class Corpus:
     def present(self) -> frozenset[str]:
         """The names, to look one up."""
         return frozenset(self.names)
+
+    @cached_property
+    def _alike(self) -> Names:
+        return Names(self.names)
+
+    def as_listed(self, uri: str) -> str:
+        """The file that a table means by this uri: where there is none, the one whose name looks the same."""
+        if uri.isascii() or uri in self.present:
+            return uri
+        return self._alike.find(uri) or uri
 
     def audio(self) -> list[str]:
         """The names that end as audio does."""
@@ -172,8 +200,10 @@ def audio_uri(corpus: Corpus, base: str, path: str) -> str:
     if not path or "\0" in path:
         raise ValueError("it names no audio")
     if "://" not in path and not path.startswith("/"):
+        if "\\" in path:
+            raise ValueError(f"its path {path!r} is written as on Windows: write it with / and from the source folder on")
         inside = posixpath.normpath(posixpath.join(base, path))
-        if inside.split("/")[0] != ".." and "\\" not in path and inside != ".":
+        if inside.split("/")[0] != ".." and inside != ".":
             return inside
         raise ValueError(f"its path {path!r} leaves the source folder")
     scheme, separator, rest = path.rpartition("://")

@@ -20,7 +20,7 @@ def gigaspeech(corpus: Corpus) -> Iterator[CorpusRow]:
     """GigaSpeech.json with `audios`, each with `path` and `segments` of begin_time, end_time, text_tn. It is read whole."""
     for name in manifest_names(corpus, ("GigaSpeech.json",), ("*.json",)):
         try:
-            document = json_object(read_bytes(corpus.files, name).decode("utf-8"))
+            document = json_object(read_bytes(corpus.files, name).decode("utf-8-sig"))
         except ValueError as error:
             raise ConfigError(f"{name} cannot be read as JSON: {error}") from error
         if not isinstance(document.get("audios"), list):

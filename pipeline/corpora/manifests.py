@@ -78,7 +78,8 @@ def ljspeech(corpus: Corpus) -> Iterator[CorpusRow]:
             if not texts:
                 yield CorpusRow(audio="", place=place, problem=f"{line[:60]!r} is not id|text|normalised text")
                 continue
-            row = {"path": f"{identity.strip()}.wav", "text": texts[-1], "language": "en", "license": "public domain"}
+            said = next((text for text in reversed(texts) if text.strip()), None)  # the normalised one may be left empty
+            row = {"path": f"{identity.strip()}.wav", "text": said, "language": "en", "license": "public domain"}
             yield row_of(corpus, folder, place, row)
 
 
@@ -116,6 +117,8 @@ def manifest_names(corpus: Corpus, *usual: Sequence[str]) -> list[str]:
     Raises:
         ConfigError: there is none.
     """
+    if corpus.source.manifest in corpus.present:  # first, for a name may hold a bracket
+        return [corpus.source.manifest]
     groups = list(usual) if corpus.source.manifest is None else [(corpus.source.manifest,)]
     for group in groups:
         if found := [name for name in corpus.names if any(matching(name, pattern) for pattern in group)]:

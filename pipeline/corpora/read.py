@@ -62,7 +62,8 @@ def read_corpus(corpus: Corpus) -> list[Entry]:
     entries: list[Entry] = []
     for row in LAYOUTS[corpus.source.layout](corpus):
         if row.audio:
-            recordings.setdefault(row.audio, _Recording(row.audio)).add(row)
+            uri = row.audio if row.member is not None else corpus.as_listed(row.audio)
+            recordings.setdefault(uri, _Recording(uri)).add(row)
         else:
             entries.append(_refused(row))
     entries += [recording.entry() for recording in recordings.values()]

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import errno
 import os
-import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -180,23 +179,6 @@ def _identity(path: str) -> tuple[int, int]:
 def _writable(name: str) -> str:
     """The name, with what is not UTF-8 in it spelled out."""
     return name.encode("utf-8", "backslashreplace").decode()
-
-
-class Names:
-    """Names looked up as they are, else as they look: a Mac decomposes accents (NFD), a manifest composes them (NFC)."""
-
-    def __init__(self, names: Iterable[str]) -> None:
-        self._exact = set(names)
-        self._alike: dict[str, list[str]] = {}
-        for name in sorted(self._exact):
-            self._alike.setdefault(unicodedata.normalize("NFC", name), []).append(name)
-
-    def find(self, name: str) -> str | None:
-        """The one name that is meant, or None: there is none, or there are two that look like it."""
-        if name in self._exact:
-            return name
-        alike = self._alike.get(unicodedata.normalize("NFC", name), [])
-        return alike[0] if len(alike) == 1 else None
 
 
 def describe(counts: Counter[str]) -> str:

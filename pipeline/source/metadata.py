@@ -8,9 +8,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import PurePosixPath
 from typing import Any
 
+from pipeline.corpora.base import Names
 from pipeline.corpora.tables import RowError, first_columns, read_table, read_text, rows_with, utterance_lines
 from pipeline.source.folder import SourceFolder
-from pipeline.source.listing import Names
 from schemas.config import ConfigError
 from schemas.tables import RejectCode
 
