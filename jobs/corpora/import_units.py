@@ -12,7 +12,10 @@ from __future__ import annotations
 
 import argparse
 import json
+import lzma
 import sys
+import zipfile
+import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -42,6 +45,8 @@ EXAMPLES = """  python -m jobs.corpora.import_units mls.chunk.*.on_the_fly --out
 """
 VERSION = 1
 SHOWN = 5
+BROKEN = (OSError, EOFError, zlib.error, lzma.LZMAError, zipfile.BadZipFile)
+"""What the readers of packed files say of those that cannot be read."""
 
 
 @command
@@ -119,8 +124,8 @@ def _rows(files: Iterable[str]) -> Iterator[tuple[str, dict[str, Any] | RowError
                     for number, line in enumerate(file, start=1):
                         if line.strip():
                             yield f"{name}:{number}", _row(f"{name}:{number}", line)
-            except (OSError, EOFError) as error:
-                raise ConfigError(f"cannot read {name}: {error}") from error
+            except BROKEN as error:
+                raise ConfigError(f"cannot read {name}: {error}", "fetch it again, or unpack it first") from error
 
 
 def _row(place: str, line: bytes) -> dict[str, Any] | RowError:

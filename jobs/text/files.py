@@ -182,10 +182,12 @@ def _row_groups(url: str, common: dict[str, Any], item_bytes: int) -> Iterator[F
 
 def _together(pieces: Iterable[FilePiece], item_bytes: int) -> Iterator[Item]:
     held: list[FilePiece] = []
+    size = 0
     for piece in pieces:
-        if held and sum(other.size for other in held) + piece.size > item_bytes:
+        if held and size + piece.size > item_bytes:
             yield Item(pieces=tuple(held))
-            held = []
+            held, size = [], 0
         held.append(piece)
+        size += piece.size
     if held:
         yield Item(pieces=tuple(held))

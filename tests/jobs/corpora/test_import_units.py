@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gzip
 import json
+import lzma
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -144,3 +146,15 @@ def _array(content: bytes | str) -> np.ndarray:
     assert isinstance(content, bytes)
     array: np.ndarray = np.load(io.BytesIO(content), allow_pickle=False)
     return array
+
+
+@pytest.mark.parametrize("suffix,pack", [("gz", gzip.compress), ("xz", lzma.compress), ("zip", bytes)])
+def test_a_damaged_packed_file_is_one_sentence(
+    suffix: str, pack: Callable[[bytes], bytes], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Damage within it ended in a traceback; a file cut short did not."""
+    content = bytearray(pack(b'{"units": [1, 2]}\n' * 50))
+    content[10:14] = bytes(byte ^ 0xFF for byte in content[10:14])
+    (tmp_path / f"x.jsonl.{suffix}").write_bytes(content)
+    assert main([str(tmp_path / f"x.jsonl.{suffix}"), "--out", str(tmp_path / "out")]) == 2
+    assert f"cannot read {tmp_path}/x.jsonl.{suffix}" in capsys.readouterr().err
