@@ -19,6 +19,8 @@ from schemas.spec import Source
 MOST_SECONDS = 1 << 31
 LEAST_DIGIT = -30
 """A time is read if it lies between them. Of 1e999999999 no sum can be made, and 1e-999999999 as a fraction fills the memory."""
+SIDECARS = (".txt", ".TXT", ".lab", ".LAB")
+"""What a text beside a recording ends in: Windows and old corpora write capitals."""
 CHANNELS = "ABCDEFGH"
 """Channels by letter; others (L, R) are no place in an order."""
 
@@ -201,7 +203,9 @@ def audio_uri(corpus: Corpus, base: str, path: str) -> str:
         raise ValueError("it names no audio")
     if "://" not in path and not path.startswith("/"):
         if "\\" in path:
-            raise ValueError(f"its path {path!r} is written as on Windows: write it with / and from the source folder on")
+            raise ValueError(
+                f"its path {path!r} is written as on Windows: write it with / and from the source folder on"
+            )
         inside = posixpath.normpath(posixpath.join(base, path))
         if inside.split("/")[0] != ".." and inside != ".":
             return inside

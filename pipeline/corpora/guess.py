@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 
-from pipeline.corpora.base import Corpus, is_audio
+from pipeline.corpora.base import SIDECARS, Corpus, is_audio
 from pipeline.corpora.manifests import matching
 from pipeline.corpora.read import Entry, read_corpus
 from pipeline.corpora.tables import TABLE_SUFFIXES
@@ -36,6 +36,10 @@ SIGNS: tuple[tuple[Layout, tuple[str, ...]], ...] = (
 
 UNMISTAKABLE = frozenset(("lhotse", "kaldi", "gigaspeech"))
 """Layouts whose files nobody else writes: taken also where their audio is elsewhere, for which `source.roots` is there."""
+
+
+ALIGNMENTS = (".textgrid", ".ctm")
+"""What alignment files end in, in small letters."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,9 +75,7 @@ def guess_layout(corpus: Corpus) -> Guess:
         ConfigError: there is no audio of any kind.
     """
     audio = corpus.audio()
-    patterns = tuple(
-        f"**/*{suffix}" for suffix in (".TextGrid", ".ctm") if any(name.endswith(suffix) for name in corpus.names)
-    )
+    patterns = tuple(f"**/*{suffix}" for suffix in _alignments(corpus.names))
     for layout, signs in SIGNS:
         found = [name for name in corpus.names if any(matching(name, sign) for sign in signs)]
         if not found or (layout in ("webdataset", "parquet") and audio):
@@ -81,9 +83,7 @@ def guess_layout(corpus: Corpus) -> Guess:
         entries, enough = _entries(corpus, corpus.source.with_updates(layout=layout))
         if enough or (layout in UNMISTAKABLE and entries):
             return _counted(layout, found[0], entries, patterns)
-    for name in corpus.names if audio else ():
-        if "/" in name or PurePosixPath(name).suffix not in TABLE_SUFFIXES:
-            continue
+    for name in _tables(corpus.names, audio):
         entries, enough = _entries(corpus, corpus.source.with_updates(layout="manifest", manifest=name))
         if enough:
             unnamed = len(set(audio) - {entry.uri for entry in entries})
@@ -92,7 +92,7 @@ def guess_layout(corpus: Corpus) -> Guess:
         raise ConfigError(
             f"{corpus.source.uri} holds no audio and no corpus that is known: docs/corpora.md lists the layouts"
         )
-    beside = _beside(corpus.names, audio, (".txt", ".lab"))
+    beside = _beside(corpus.names, audio, SIDECARS)
     return Guess(
         layout="folder",
         sign="",
@@ -103,6 +103,14 @@ def guess_layout(corpus: Corpus) -> Guess:
         transcripts="sidecar" if beside else "none",
         patterns=patterns,
     )
+
+
+def _tables(names: Sequence[str], audio: Sequence[str]) -> list[str]:
+    """The folder's own tables that may name its recordings. Where many are called like one each, they speak of that one."""
+    stems = {name.rpartition(".")[0] for name in audio}
+    tables = [name for name in names if audio and "/" not in name and PurePosixPath(name).suffix in TABLE_SUFFIXES]
+    beside = {name for name in tables if name.rpartition(".")[0] in stems}
+    return [name for name in tables if name not in beside or len(beside) == 1]
 
 
 def _entries(corpus: Corpus, source: Source) -> tuple[list[Entry], bool]:
@@ -150,6 +158,15 @@ def _counted(layout: Layout, sign: str, entries: Sequence[Entry], patterns: tupl
     )
 
 
+def _alignments(names: Sequence[str]) -> list[str]:
+    """The suffixes of alignment files as they are written here."""
+    found = {PurePosixPath(name).suffix for name in names}
+    return sorted(
+        (suffix for suffix in found if suffix.lower() in ALIGNMENTS),
+        key=lambda suffix: (ALIGNMENTS.index(suffix.lower()), suffix),
+    )
+
+
 def _beside(names: Sequence[str], audio: Sequence[str], suffixes: Sequence[str]) -> int:
     """Recordings that have a file of their own name with one of the suffixes beside them."""
     present = set(names)
@@ -161,9 +178,9 @@ def with_advice(others: Counter[str], names: Sequence[str], source: Source) -> C
     audio = [name for name in names if is_audio(name, source)]
     advice: list[tuple[str, str]] = []
     if source.transcripts == "none":
-        advice += [(suffix, "set source.transcripts: sidecar") for suffix in (".txt", ".lab")]
-    if not source.words:
-        advice += [(suffix, f'list them in source.words: ["**/*{suffix}"]') for suffix in (".TextGrid", ".ctm")]
+        advice += [(suffix, "set source.transcripts: sidecar") for suffix in SIDECARS]
+    if not source.words and any(others[suffix] for suffix in ALIGNMENTS):
+        advice += [(suffix, f'list them in source.words: ["**/*{suffix}"]') for suffix in _alignments(names)]
     told = Counter(others)
     for suffix, remedy in advice:
         kind = suffix.lower()

@@ -78,7 +78,9 @@ def ljspeech(corpus: Corpus) -> Iterator[CorpusRow]:
             if not texts:
                 yield CorpusRow(audio="", place=place, problem=f"{line[:60]!r} is not id|text|normalised text")
                 continue
-            said = next((text for text in reversed(texts) if text.strip()), None)  # the normalised one may be left empty
+            said = next(
+                (text for text in reversed(texts) if text.strip()), None
+            )  # the normalised one may be left empty
             row = {"path": f"{identity.strip()}.wav", "text": said, "language": "en", "license": "public domain"}
             yield row_of(corpus, folder, place, row)
 

@@ -206,7 +206,7 @@ def _words_of(row: Mapping[str, Any]) -> tuple[str, list[GivenWord]]:
 
 
 class _Index:
-    """Recordings by what they may be called: a name as it is, else as it looks (a Mac decomposes accents, tables compose them)."""
+    """Recordings by what they may be called: a name as it is, else as it looks (a Mac decomposes accents)."""
 
     def __init__(self) -> None:
         self._exact: dict[str, list[str]] = defaultdict(list)

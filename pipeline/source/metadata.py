@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import PurePosixPath
 from typing import Any
 
-from pipeline.corpora.base import Names
+from pipeline.corpora.base import SIDECARS, Names
 from pipeline.corpora.tables import RowError, first_columns, read_table, read_text, rows_with, utterance_lines
 from pipeline.source.folder import SourceFolder
 from schemas.config import ConfigError
@@ -163,7 +163,7 @@ def read_sidecars(folder: SourceFolder, names: Sequence[str], audio: Sequence[st
     stems = Names(listed)
     for uri in audio:
         stem = str(PurePosixPath(uri).with_suffix(""))
-        sidecar = present.find(f"{stem}.txt") or present.find(f"{stem}.lab")
+        sidecar = next(filter(None, (present.find(stem + suffix) for suffix in SIDECARS)), None)
         if sidecar is None:
             if (line_of := stems.find(stem) or stems.find(uri)) is not None:
                 found.texts[uri] = listed[line_of]

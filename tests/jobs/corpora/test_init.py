@@ -6,8 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from jobs.corpora.init import main, spec_text
+from jobs.corpora.init import look, main, spec_text
+from pipeline.corpora.base import Corpus
 from pipeline.corpora.guess import Guess
+from pipeline.corpora.read import Entry, read_corpus
 from pipeline.source.inventory import list_source, survey
 from pipeline.source.listing import describe
 from schemas.config import ConfigError, load_config
@@ -132,3 +134,43 @@ def test_a_table_of_any_name_that_names_the_recordings_is_taken(
     assert [(item.uri, item.transcript) for item in list_source(spec.source)] == [
         (f"some where/{number}.wav", "so it is") for number in range(2)
     ]
+
+
+def test_texts_in_capitals_are_texts(tmp_path: Path) -> None:
+    """TIMIT's and Windows's: A.TXT beside A.WAV was passed over, as alignments by .TEXTGRID were."""
+    corpus = tmp_path / "corpus"
+    for number, suffix in enumerate((".TXT", ".LAB", ".txt")):
+        voice(corpus / f"{number}.WAV", number, format="WAV")
+        text(corpus / f"{number}{suffix}", f"so it is {number}")
+        text(corpus / f"{number}.TEXTGRID", "x")
+    told = describe(survey(Source(uri=str(corpus))).not_listed)
+    assert "1 of 3 recordings have a .LAB beside them: set source.transcripts: sidecar" in told
+    assert '3 of 3 recordings have a .TEXTGRID beside them: list them in source.words: ["**/*.TEXTGRID"]' in told
+    guess = look(str(corpus))
+    assert (guess.transcripts, guess.texts, guess.patterns) == ("sidecar", 3, ("**/*.TEXTGRID",))
+    listed = list_source(Source(uri=str(corpus), transcripts="sidecar"))
+    assert [item.transcript for item in listed] == [f"so it is {number}" for number in range(3)]
+
+
+def test_tables_that_are_called_like_recordings_are_not_each_tried_for_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A .json beside each of 20,000 recordings (and one without) would have been looked at for an hour."""
+    tried: list[Corpus] = []
+
+    def counted(corpus: Corpus) -> list[Entry]:
+        tried.append(corpus)
+        return read_corpus(corpus)
+
+    monkeypatch.setattr("pipeline.corpora.guess.read_corpus", counted)
+    numbers = []
+    for count in (3, 9):
+        corpus = tmp_path / str(count)
+        for number in range(count):
+            (corpus / f"{number}.wav").parent.mkdir(exist_ok=True)
+            (corpus / f"{number}.wav").write_bytes(b"x")
+            text(corpus / (f"{number}.json" if number else "else.json"), '{"speaker": 1}')
+        tried.clear()
+        assert look(str(corpus)).layout == "folder"
+        numbers.append(len(tried))
+    assert numbers[0] == numbers[1]
