@@ -9,7 +9,7 @@ from itertools import pairwise
 
 from pipeline.align.base import AlignError, WordTiming
 from pipeline.align.place import place_words
-from pipeline.asr.given import words_of
+from pipeline.asr.given import WordsByTime
 from pipeline.source.base import AudioReader
 from pipeline.stage import StageResult, WithoutModel, rows_of
 from pipeline.text.tokens import tokenise
@@ -45,22 +45,24 @@ class GivenWordsStage(WithoutModel):
         recordings = {row.recording_id: row for row in rows_of(tables, Recording)}
         rows: list[Word] = []
         rejects: list[Reject] = []
-        came: tuple[str, Given] = ("", Given())
+        came = ("", Given(), WordsByTime([]))
         for transcript in rows_of(tables, Transcript):
             segment = segments[transcript.segment_id]
             recording = recordings[segment.recording_id]
             if came[0] != recording.recording_id:  # once per recording: hours of words are a large column
-                came = (recording.recording_id, load_given(recording.given))
+                given = load_given(recording.given)
+                came = (recording.recording_id, given, WordsByTime(given.words))
             try:
-                rows += self._words(transcript, segment, recording, came[1])
+                rows += self._words(transcript, segment, recording, came[1], came[2].of(segment))
             except AlignError as error:
                 rejects.append(_reject(segment, "align_failed", str(error)))
             except _Coverage as error:
                 rejects.append(_reject(segment, "align_coverage", str(error)))
         return StageResult(rows=rows, rejects=rejects)
 
-    def _words(self, transcript: Transcript, segment: Segment, recording: Recording, given: Given) -> list[Word]:
-        words = words_of(given.words, segment)
+    def _words(
+        self, transcript: Transcript, segment: Segment, recording: Recording, given: Given, words: Sequence[GivenWord]
+    ) -> list[Word]:
         if not words:
             why = given.words_problem or f"no words came with {recording.uri}"
             raise AlignError(why if not given.words else f"{given.words_place} has no word within this segment")

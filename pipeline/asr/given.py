@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import unicodedata
+from bisect import bisect_left
 from collections.abc import Sequence
 from itertools import groupby
 
@@ -49,7 +50,8 @@ class GivenTranscripts:
             length = recording.num_samples_16k
             end = length if utterance.end is None else min(utterance.end, length)
             utterances.setdefault((channel_of(utterance.channel, recording.channels), utterance.start, end), utterance)
-        return [self._one(recording, segment, given, utterances) for segment in segments]
+        words = WordsByTime(given.words)
+        return [self._one(recording, segment, given, utterances, words) for segment in segments]
 
     def _one(
         self,
@@ -57,6 +59,7 @@ class GivenTranscripts:
         segment: Segment,
         given: Given,
         utterances: dict[tuple[int, int, int], GivenSegment],
+        words_by_time: WordsByTime,
     ) -> Heard | Unusable:
         key = (segment.channel, segment.start, segment.end)
         utterance = utterances.get(key) if segment.cut_reason == "given" else None
@@ -66,7 +69,7 @@ class GivenTranscripts:
         if text is None and is_whole:
             text = recording.transcript
         if text is None and given.words:
-            text = " ".join(word[0] for word in words_of(given.words, segment))
+            text = " ".join(word[0] for word in words_by_time.of(segment))
         if text is not None and text.strip():
             words = " ".join(text.split())
             if (steering := next((char for char in words if unicodedata.category(char) == "Cc"), None)) is not None:
@@ -91,11 +94,17 @@ class GivenTranscripts:
         )
 
 
-def words_of(words: Sequence[GivenWord], segment: Segment) -> list[GivenWord]:
-    """The given words whose middle lies in the segment, on its channel (or on any where either names none)."""
-    return [
-        word
-        for word in words
-        if segment.start <= (word[1] + word[2]) // 2 < segment.end
-        and (word[3] == segment.channel or min(word[3], segment.channel) < 0)
-    ]
+class WordsByTime:
+    """The given words of a recording, of which each segment looks at its own: there may be hours of them."""
+
+    def __init__(self, words: Sequence[GivenWord]) -> None:
+        self._words = words
+        middles = [(word[1] + word[2]) // 2 for word in words]
+        self._order = sorted(range(len(words)), key=middles.__getitem__)
+        self._middles = [middles[number] for number in self._order]
+
+    def of(self, segment: Segment) -> list[GivenWord]:
+        """Those whose middle lies in the segment, on its channel (or on any where either names none), in their order."""
+        first, last = (bisect_left(self._middles, time) for time in (segment.start, segment.end))
+        words = (self._words[number] for number in sorted(self._order[first:last]))
+        return [word for word in words if word[3] == segment.channel or min(word[3], segment.channel) < 0]

@@ -6,11 +6,15 @@ import re
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from pipeline.asr.given import WordsByTime
 from pipeline.given.textgrid import read_textgrid
 from pipeline.source.inventory import list_source
-from schemas.given import load_given
+from schemas.given import GivenWord, load_given
 from schemas.spec import Source
+from schemas.tables import Segment
 from tests.pipeline.corpora.fixtures import text, voice
 from tests.pipeline.given.test_words import save_textgrid
 
@@ -48,5 +52,44 @@ def test_lines_of_a_textgrid_end_in_any_way_and_times_before_0_are_refused(end: 
     assert words == [('say "-0.25"', 4000, 16_000, -1)]
     early = re.sub(r"(?m)^((?: *xm(?:in|ax) = )?)0\.25\b", r"\1-0.25", whole)
     assert early != whole
-    with pytest.raises(ValueError, match="-0.25"):
+    with pytest.raises(ValueError, match=r"-0\.25"):
         read_textgrid(early.replace("\n", end).encode(), "x.TextGrid")
+
+
+class Counted(list[GivenWord]):
+    """Words that count how often one is looked at."""
+
+    looked = 0
+
+    def __getitem__(self, number):  # type: ignore[no-untyped-def]  # as a list's
+        self.looked += 1
+        return super().__getitem__(number)
+
+
+def segment_from(start: int, end: int, channel: int) -> Segment:
+    return Segment(
+        segment_id=f"{start}", recording_id="r", channel=channel, start=start, end=end, speech_prob=1.0, cut_reason="given"
+    )  # fmt: skip
+
+
+words_anywhere = st.lists(st.tuples(st.just("w"), st.integers(0, 60), st.integers(0, 60), st.integers(-1, 1)))
+
+
+@given(words_anywhere, st.integers(0, 60), st.integers(0, 60), st.integers(-1, 1))
+def test_a_segment_has_the_words_whose_middle_it_holds(
+    words: list[GivenWord], start: int, end: int, channel: int
+) -> None:
+    """Whatever their order: as if each word were asked."""
+    assert WordsByTime(words).of(segment_from(start, end, channel)) == [
+        word for word in words
+        if start <= (word[1] + word[2]) // 2 < end and (word[3] == channel or min(word[3], channel) < 0)
+    ]  # fmt: skip
+
+
+def test_a_segment_looks_at_its_own_words_alone() -> None:
+    """Every word of six hours was asked by each of its segments."""
+    words = Counted(("w", 10 * number, 10 * number + 10, -1) for number in range(1000))
+    by_time = WordsByTime(words)
+    for start in range(0, 10_000, 100):
+        assert len(by_time.of(segment_from(start, start + 100, -1))) == 10
+    assert words.looked <= len(words)
