@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import PurePosixPath
@@ -22,6 +23,10 @@ COLUMNS = {
     "licence": "license",
 }
 """Manifest column -> fact; every other column goes into `extra`."""
+
+
+TIMED = re.compile(r"\s*([0-9]{1,12})\s+([0-9]{1,12})\s+(?=\S)")
+"""How a line of labels begins: TIMIT's in samples, HTK's in 100 ns."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -170,7 +175,26 @@ def read_sidecars(folder: SourceFolder, names: Sequence[str], audio: Sequence[st
             continue
         found.used.add(sidecar)
         try:
-            found.texts[uri] = " ".join(read_text(folder, sidecar).split())
+            found.texts[uri] = _said(read_text(folder, sidecar))
         except ConfigError as error:
             found.problems.append(Problem(place=sidecar, detail=str(error)))
+        except ValueError as error:
+            found.problems.append(Problem(place=sidecar, detail=f"{sidecar}: {error}"))
     return found
+
+
+def _said(content: str) -> str:
+    """The text of a sidecar; TIMIT's begins with the recording's first and last sample (`0 46797 She had`).
+
+    Raises:
+        ValueError: its lines are labels with times.
+    """
+    lines = [line for line in content.split("\n") if line.strip()]
+    timed = [match for line in lines if (match := TIMED.match(line)) and int(match[1]) < int(match[2])]
+    if len(timed) == len(lines) > 1:
+        raise ValueError(
+            f"it holds labels with times, as of HTK ({lines[0][:40]!r}), and no text: write the text into it"
+        )
+    if len(timed) == len(lines) == 1 and timed[0][1] == "0" and len(timed[0][2]) >= 4:
+        content = content[content.index(lines[0]) + timed[0].end() :]
+    return " ".join(content.split())

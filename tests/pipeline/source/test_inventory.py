@@ -217,31 +217,6 @@ def test_the_probe_notices_a_changed_file(tmp_path: Path, end: str) -> None:
     assert list_source(Source(uri=str(tmp_path)))[0].probe != before
 
 
-def test_sidecars_are_read_beside_their_audio(tmp_path: Path) -> None:
-    make_source(tmp_path, "x/1.flac", "x/2.flac", "84/121/84-121-0000.flac", "x/none.flac")
-    (tmp_path / "x/1.txt").write_text("one\n two\n", encoding="utf-8")
-    (tmp_path / "x/2.lab").write_text("deux", encoding="utf-8-sig")
-    (tmp_path / "84/121/84-121.trans.txt").write_text("84-121-0000 GO DO YOU HEAR\n84-121-0001 OTHER\n")
-    listed = {entry.uri: entry.transcript for entry in list_source(Source(uri=str(tmp_path), transcripts="sidecar"))}
-    assert listed == {
-        "84/121/84-121-0000.flac": "GO DO YOU HEAR",
-        "x/1.flac": "one two",
-        "x/2.flac": "deux",
-        "x/none.flac": None,
-    }
-
-
-@pytest.mark.parametrize("odd", [".", "..", "a/b"])
-def test_a_line_of_texts_that_names_no_file_beside_it_costs_itself(tmp_path: Path, odd: str) -> None:
-    make_source(tmp_path, "1-2-0000.flac")
-    (tmp_path / "1-2.trans.txt").write_text(f"{odd} OH\n1-2-0000 GO\n")
-    items = list_source(Source(uri=str(tmp_path), transcripts="sidecar"))
-    assert [(item.uri, item.transcript, item.refused) for item in items] == [
-        ("1-2-0000.flac", "GO", None),
-        ("1-2.trans.txt:1", None, "bad_row"),
-    ]
-
-
 def write_manifest(path: Path, rows: list[dict[str, object]]) -> None:
     if path.suffix == ".tsv":
         columns = list(rows[0])
