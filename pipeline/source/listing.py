@@ -33,9 +33,9 @@ OF_THE_FOLDER = frozenset({errno.EACCES, errno.EPERM, errno.ENOENT, errno.ENOTDI
 BATCH = 1 << 13
 """Files that are Python objects at a time."""
 FILE = pa.schema([("name", pa.string()), ("bytes", pa.int64()), ("stamp", pa.string())])
-"""stamp: what changes when the file does, its size with its etag or its times of change."""
+"""stamp: what changes when the file does, its size with its etag or its times of change. Neither where a listing tells none."""
 
-FileRow = tuple[str, int, str]
+FileRow = tuple[str, int | None, str | None]
 """A row of FILE."""
 
 
@@ -62,12 +62,12 @@ class Found:
             yield from zip(*(column.to_pylist() for column in batch.columns), strict=True)
 
     @cached_property
-    def stamps(self) -> dict[str, str]:
+    def stamps(self) -> dict[str, str | None]:
         """Name -> stamp."""
         return dict(zip(self.names, self.files.column("stamp").to_pylist(), strict=True))
 
     @cached_property
-    def sizes(self) -> dict[str, int]:
+    def sizes(self) -> dict[str, int | None]:
         """Name -> bytes."""
         return dict(zip(self.names, self.files.column("bytes").to_pylist(), strict=True))
 
@@ -121,7 +121,9 @@ def _listed(filesystem: Any, root: str, found: Found) -> Iterator[FileRow]:
 def _rows(root: str, entries: Iterable[tuple[str, dict[str, Any]]]) -> Iterator[FileRow]:
     for path, entry in entries:
         if not is_folder_mark(str(path), root):
-            yield str(path)[len(root) + 1 :], int(entry["size"] or 0), stamp_of(entry)
+            size = entry["size"]  # a page of links (http) tells none: the file is asked then, and each time anew
+            name = str(path)[len(root) + 1 :]
+            yield (name, None, None) if size is None else (name, int(size), stamp_of(entry))
 
 
 def _above(root: str) -> list[tuple[int, int]]:
