@@ -107,12 +107,19 @@ def _recording(segments: Sequence[SpokenSegment], audio: Path | None) -> Any:
         )
     path = audio / first.uri
     if not path.is_file():
-        raise ConfigError(f"{path} is missing, and the shards name {first.uri}: --audio must be the source's folder")
+        raise _not_there(audio, first.uri)
     try:
         recording = Recording.from_file(path, recording_id=first.recording_id)
     except AudioLoadingError:  # without ffmpeg's and sph2pipe's programs lhotse reads no M4A, WebM or SPHERE
         return _decoded(path, first.recording_id)
     return recording if recording.num_samples < NO_LENGTH else _decoded(path, first.recording_id)
+
+
+def _not_there(audio: Path, uri: str) -> ConfigError:
+    holders = (audio / uri[:at] for at, sign in enumerate(uri) if sign == "#")
+    if (holder := next(filter(Path.is_file, holders), None)) is not None:
+        return ConfigError(f"{uri} lies inside of {holder}, where lhotse finds no recording", "export without --audio")
+    return ConfigError(f"{audio / uri} is missing, and the shards name {uri}: --audio must be the source's folder")
 
 
 def _decoded(path: Path, recording_id: str) -> Any:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from jobs.exports import ctm, lst_jsonl, slamkit, textgrid
+from jobs.exports import ctm, lhotse_cuts, lst_jsonl, slamkit, textgrid
 from jobs.exports import spoken as spoken_room
 from jobs.exports.export import main as export
 from jobs.exports.print_card import main as card
@@ -18,6 +18,7 @@ from model.data.shards import Sample, ShardSet
 from pipeline.corpora.base import Corpus
 from pipeline.given.words import GivenAlignment, Stray, read_alignments
 from pipeline.source.folder import SourceFolder
+from schemas.config import ConfigError
 from schemas.given import Given
 from schemas.source import Source
 from schemas.tables import segment_id
@@ -134,6 +135,15 @@ def test_lhotse_names_audio_that_is_not_there(
     words = ["--format", "lhotse", "--out", str(tmp_path), "--audio", str(tmp_path / "nowhere")]
     assert export([shards.index_url, *words]) == 2
     assert "sample-000000.wav is missing" in capsys.readouterr().err
+
+
+def test_lhotse_cannot_point_into_a_container(shards: ShardSet, tmp_path: Path) -> None:
+    """The tar was there, and the sentence said that the folder was wrong."""
+    pytest.importorskip("lhotse")
+    (tmp_path / "a#b.tar").touch()
+    part = renamed(segments(shards)[0], "a#b.tar#u1.flac", f"{1:016x}")
+    with pytest.raises(ConfigError, match=r"lies inside of .*a#b\.tar, where lhotse finds no recording"):
+        lhotse_cuts._recording([part], tmp_path)
 
 
 def read_official(line: str) -> tuple[list[int], list[tuple[str, int, int]]]:
