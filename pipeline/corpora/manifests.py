@@ -131,6 +131,8 @@ def manifest_names(corpus: Corpus, *usual: Sequence[str]) -> list[str]:
 
 def matching(name: str, pattern: str) -> bool:
     """Whether a name, or a name and .gz, matches a pattern: `*` stays within a folder, `**/` is any number of them."""
+    if name == pattern:  # it may hold a bracket
+        return True
     for suffix in ("", ".gz"):
         if "**/" in pattern:
             if fnmatch(name, pattern.replace("**/", "*") + suffix):

@@ -16,7 +16,7 @@ WORD_TIERS = ("words", "word")
 SEGMENT_TIERS = ("segments", "utterances")
 SILENCE = frozenset(("", "sil", "sp", "spn", "<eps>", "<sil>", "[sil]", "<p:>", "silence", "#"))
 """Labels, in lower case, of intervals without a word."""
-BEFORE_0 = re.compile(r"^\s*xm(?:in|ax) = (-[\d.]*[1-9][\d.]*)", re.MULTILINE)
+BEFORE_0 = re.compile(r"^\s*xm(?:in|ax) = (-\d+(?:\.\d+)?)", re.MULTILINE)
 CHANNEL = re.compile(r"channel ([1-9][0-9]{0,2}) - ", re.IGNORECASE)
 """How `lst export` begins the name of a tier of one channel, counted from 1 as in a CTM."""
 
@@ -64,8 +64,8 @@ def _tiers(text: str) -> list[tuple[str, list[tuple[int, int, str]]]]:
     """(name, intervals with a label as (start, end, label) in samples) of each tier of intervals."""
     if "ooTextFile" not in text[:100]:
         raise ValueError("it is no TextGrid: it does not begin with ooTextFile")
-    if early := BEFORE_0.search(text):  # praatio would read it without its sign
-        raise ValueError(f"it has the time {early[1]} s, before its recording begins: shift its times in Praat")
+    if early := next((time for time in BEFORE_0.findall(text) if to_samples(time[1:])), None):  # praatio drops the sign
+        raise ValueError(f"it has the time {early} s, before its recording begins: shift its times in Praat")
     try:
         tiers: list[dict[str, Any]] = parseTextgridStr(text, includeEmptyIntervals=True)["tiers"]
         found = []

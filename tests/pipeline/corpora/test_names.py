@@ -60,6 +60,13 @@ def test_a_table_whose_name_is_there_is_no_pattern(name: str, tmp_path: Path) ->
     assert listed(tmp_path, "manifest", manifest=name)["a.flac"].transcript == "yes"
 
 
+def test_an_alignment_file_whose_name_is_there_is_no_pattern(tmp_path: Path) -> None:
+    voice(tmp_path / "a.flac")
+    text(tmp_path / "take [2].ctm", "a 1 0.1 0.2 yes\n")
+    (item,) = list_source(Source(uri=str(tmp_path), words=["take [2].ctm"]))
+    assert "yes" in (item.given or "")
+
+
 @pytest.mark.parametrize("path", ["clips\\a.flac", "C:\\audio\\a.flac", "..\\a.flac"])
 def test_a_path_of_windows_is_called_one(path: str, tmp_path: Path) -> None:
     voice(tmp_path / "b.flac")

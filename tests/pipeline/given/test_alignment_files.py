@@ -56,6 +56,13 @@ def test_lines_of_a_textgrid_end_in_any_way_and_times_before_0_are_refused(end: 
         read_textgrid(early.replace("\n", end).encode(), "x.TextGrid")
 
 
+def test_a_time_that_rounding_put_before_0_is_0(tmp_path: Path) -> None:
+    save_textgrid(tmp_path / "x.TextGrid", [(0.25, 1.0, "yes")], 1.5)
+    early = (tmp_path / "x.TextGrid").read_text().replace("xmin = 0 ", "xmin = -0.0000001 ")
+    assert "-0.0000001" in early
+    assert read_textgrid(early.encode(), "x.TextGrid")[0] == [("yes", 4000, 16_000, -1)]
+
+
 class Counted(list[GivenWord]):
     """Words that count how often one is looked at."""
 

@@ -4,10 +4,7 @@ import errno
 import json
 import os
 import shutil
-import threading
 from collections.abc import Sequence
-from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -69,24 +66,6 @@ def test_a_source_on_another_filesystem_lists_the_same(tmp_path: Path, demo: Dem
     finally:
         memory.rm("/corpus", recursive=True)
     assert listed == list(demo.inventory)
-
-
-def test_a_page_of_links_tells_no_sizes_and_its_files_are_asked(tmp_path: Path) -> None:
-    """Every file behind http:// was taken for empty, and none was ever taken for changed."""
-    pytest.importorskip("aiohttp")
-    make_source(tmp_path, "a.flac", "b.flac")
-    handler = partial(SimpleHTTPRequestHandler, directory=str(tmp_path))
-    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        source = Source(uri=f"http://127.0.0.1:{server.server_port}")
-        first = survey(source)
-        assert {item.uri: item.bytes for item in first.items} == {
-            name: (tmp_path / name).stat().st_size for name in ("a.flac", "b.flac")
-        }
-        (tmp_path / "a.flac").write_bytes((tmp_path / "a.flac").read_bytes()[:-1] + b"!")
-        second = survey(source, known.Known(first.table))
-        server.shutdown()
-    assert [one.probe == other.probe for one, other in zip(first.items, second.items, strict=True)] == [False, True]
 
 
 def test_equal_bytes_are_found_and_equal_probes_are_not_enough(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
