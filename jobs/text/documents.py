@@ -35,6 +35,13 @@ class FoundDocument:
     problem: Problem | None = None
 
 
+def _fields(line: bytes) -> set[str]:
+    try:
+        return set(json_object(line.decode("utf-8-sig")))
+    except ValueError:  # reading it will say what is wrong
+        return set()
+
+
 @contextmanager
 def opened(url: str) -> Iterator[IO[bytes]]:
     """A file's bytes, decompressed as its name says."""
@@ -48,7 +55,7 @@ def opened(url: str) -> Iterator[IO[bytes]]:
 
 
 def fields_of_file(url: str, form: str) -> set[str] | None:
-    """The fields of a file's rows (JSON lines: of the first); None where there are no rows, or it cannot be said yet."""
+    """The fields of a file's rows (JSON lines: of the first ROWS); None where there are no rows, or it cannot be said yet."""
     try:
         with opened(url) as file:
             if form == "parquet":
@@ -56,7 +63,8 @@ def fields_of_file(url: str, form: str) -> set[str] | None:
             if form == "arrow":
                 return set(_arrow(file).schema.names)
             if form == "jsonl":
-                return set(json_object(file.readline().decode("utf-8-sig")))
+                rows = [_fields(line) for line in itertools.islice(file, ROWS)]
+                return set().union(*rows) if any(rows) else None
     except (OSError, EOFError, ValueError, pa.ArrowInvalid):
         return None  # reading it will say what is wrong, and go on with the others
     return None

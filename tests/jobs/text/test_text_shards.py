@@ -187,6 +187,14 @@ def test_what_cannot_be_used_is_named_and_the_rest_goes_on(tmp_path: Path) -> No
     assert rejects[-1]["place"].startswith("cut.jsonl.gz: after byte ")
 
 
+def test_a_first_row_without_the_field_does_not_speak_for_the_others(tmp_path: Path) -> None:
+    """A head of its own, or a row that lacks a text, was taken for the whole corpus, which was refused."""
+    (tmp_path / "a.jsonl").write_text('{"version": 1}\n{"text": "one"}\n{"id": 2}\n{"text": "two"}\n')
+    assert texts(run(tmp_path / "a.jsonl", tmp_path / "out")) == ["one", "two"]
+    (rejects,) = (tmp_path / "out" / "rejects").iterdir()
+    assert [json.loads(line)["code"] for line in rejects.open()] == ["no_text", "no_text"]
+
+
 @pytest.mark.parametrize("error", [TimeoutError("no answer"), OSError(errno.ECONNRESET, "reset"), StorageError("away")])
 def test_a_storage_that_breaks_off_is_no_end_of_its_file(error: OSError, monkeypatch: pytest.MonkeyPatch) -> None:
     """What was to come counted as one reject, and the item as done: the next run left it out for good."""
