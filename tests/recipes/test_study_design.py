@@ -15,7 +15,7 @@ from recipes.study.design.settings import Control, Study
 from recipes.study.records.ledger import Ledger
 from recipes.study.records.readings import accuracy, at, difference
 from schemas.config import ConfigError
-from tests.recipes.test_study import MODEL, STATIC
+from tests.recipes.small_study import MODEL, STATIC
 
 positive = st.floats(0.05, 20.0)
 
