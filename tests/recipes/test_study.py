@@ -183,7 +183,7 @@ def test_a_task_that_is_added_is_scored_by_kept_checkpoints(
     document |= {"results_dir": str(tmp_path / "results"), "runs_dir": str(runs)}
     document["measures"]["tasks"].append({"path": str(tmp_path / "more.jsonl"), "items_per_group": 2})
     config = tmp_path / "study.yaml"
-    config.write_text(yaml.safe_dump(document), encoding="utf-8")
+    config.write_text(yaml.safe_dump(document, sort_keys=False), encoding="utf-8")
     before, after = Ledger(done.results_dir), Ledger(tmp_path / "results")
     left_alone = after.path("runs/bpe-s1-data").read_bytes()
 
@@ -201,9 +201,10 @@ def test_a_task_that_is_added_is_scored_by_kept_checkpoints(
     assert remeasure_main([str(config)]) == 0
     assert written == {path: path.stat().st_mtime_ns for path in after.folder.rglob("*.json*")}, "nothing lacks"
 
-    other = before.read("runs/static-s1-data") | {"unit": "runs/static-s1-data"}
+    other = before.read("runs/static-s1-data")
+    other["measures"]["step"] += 1
     with pytest.raises(ConfigError, match="are of different runs"):
-        remeasure(load_study(config, []), other, runs / "static-s1-compute")
+        remeasure(load_study(config, []), other, runs / "static-s1-data")
 
 
 def test_a_longer_study_goes_on_from_the_trunk_of_a_shorter_one(
