@@ -13,7 +13,7 @@ from recipes.study.pages.page import percent
 
 ARM = "[a-z][a-z0-9.-]*"
 FIGURE = re.compile(
-    rf"\{{(?:([a-z-]+)(?: at equal (data|clock))?(?: on ([a-z0-9-]+))?: )?({ARM})(?: less ({ARM}))? (bits|text|[ST]->[ST])"
+    rf"\{{(?:([a-z0-9-]+)(?: at equal (data|clock))?(?: on ([a-z0-9-]+))?: )?({ARM})(?: less ({ARM}))? (bits|text|[ST]->[ST])"
     r"(?: (?!each|p\b)([a-z]+))?( over seeds| each| p)?\}"
 )
 """A figure asked for: of a study beside this one, of an arm, less another, of what, on a rung, over seeds too, of each, or p."""
