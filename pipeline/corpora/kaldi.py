@@ -140,9 +140,14 @@ def _channel(entry: tuple[str, str] | None) -> int:
 
 
 def _counted_from_0(channel: str) -> int:
-    if not (channel.isascii() and channel.isdigit() and len(channel) <= 3):
-        raise ValueError(f"its channel {channel!r} is no number from 0 (the fifth column of segments)")
-    return int(channel)
+    """The fifth column of `segments`; -1 names none there, and some write letters."""
+    counted = channel.isascii() and channel.isdigit() and len(channel) <= 3
+    number = int(channel) if counted else to_channel(channel)
+    if number < 0 and channel != "-1":
+        raise ValueError(
+            f"its channel {channel!r} is neither a number from 0 nor a letter (the fifth column of segments)"
+        )
+    return number
 
 
 def _value(table: dict[str, tuple[str, str]], key: str) -> str | None:

@@ -29,10 +29,14 @@ def stated(folder: Path, **tables: str) -> tuple[list[GivenSegment], list[str]]:
 
 def test_the_fifth_column_of_segments_is_the_channel_counted_from_0(tmp_path: Path) -> None:
     """Both sides of a call were read from the mix of its channels, and one of them was refused: they overlap there."""
-    rows = "u1 call 0 0.4 0\nu2 call 0 0.4 1\nu3 call 0.4 0.5\nu4 call 0 0.4 B\n"
+    rows = (
+        "u1 call 0 0.4 0\nu2 call 0 0.4 1\nu3 call 0.4 0.5\nu4 call 0 0.4 D\nu5 call 0.5 0.6 -1\nu6 call 0 0.4 left\n"
+    )
     segments, problems = stated(tmp_path, segments=rows, reco2file_and_channel="call call C\n")
-    assert {segment.id: segment.channel for segment in segments} == {"u1": 0, "u2": 1, "u3": 2}
-    assert problems == ["u4: its channel 'B' is no number from 0 (the fifth column of segments)"]
+    assert {segment.id: segment.channel for segment in segments} == {"u1": 0, "u2": 1, "u3": 2, "u4": 3, "u5": -1}
+    assert problems == [
+        "u6: its channel 'left' is neither a number from 0 nor a letter (the fifth column of segments)",
+    ]
 
 
 @pytest.mark.parametrize(
