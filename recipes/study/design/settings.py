@@ -125,6 +125,8 @@ class Compared(StrictModel):
     title: str
     """What its runs have in common, such as their units."""
     arms: list[str] = Field(min_length=1)
+    task: str | None = None
+    """Of its tasks, whose preferences alone are shown then. None: the first one, and losses."""
 
 
 class Study(StrictModel):

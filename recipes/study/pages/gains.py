@@ -22,15 +22,17 @@ class Gains:
     def __init__(self, figures: Figures, config: str) -> None:
         self.of: dict[str, Figures] = {}
         self.arms: dict[str, list[str]] = {}
+        self.shown: dict[str, list[str]] = {}
         for part in figures.study.compared:
-            self.of[part.title] = figures.sibling(config, part.study)
+            self.of[part.title] = figures.sibling(config, part.study, task=part.task)
+            self.shown[part.title] = [what for what in PANELS if part.task is None or what not in LOSSES]
             begun = self.of[part.title].begun()
             self.arms[part.title] = [arm for arm in part.arms if arm in begun]
 
     def draw(self, out: Path) -> Path:
         """The picture. Arms with patches are blue, with a unit BPE orange, with both purple."""
         found: dict[str, dict[str, Mapping[str, Gain]]] = {
-            title: {arm: {what: _gain(self.of[title], arm, what)[0] for what in PANELS} for arm in arms}
+            title: {arm: {what: _gain(self.of[title], arm, what)[0] for what in self.shown[title]} for arm in arms}
             for title, arms in self.arms.items()
         }
         colours = {name: colour for figures in self.of.values() for name, colour in figures.colours().items()}
@@ -46,7 +48,7 @@ class Gains:
         Bold: p below `LIKELY` after Holm's correction over all cells that have a p, those over seeds.
         """
         rows = [
-            (title, arm, {what: _gain(self.of[title], arm, what) for what in PANELS})
+            (title, arm, {what: _gain(self.of[title], arm, what) for what in self.shown[title]})
             for title, arms in self.arms.items()
             for arm in arms
         ]
@@ -55,7 +57,7 @@ class Gains:
         lines = []
         for title, arm, cells in rows:
             shown = {what: _cell(gain) for what, (gain, _) in cells.items()}
-            marked = [f"**{text}**" if (title, arm, what) in bold else text for what, text in shown.items()]
+            marked = [f"**{shown[what]}**" if (title, arm, what) in bold else shown.get(what, "-") for what in PANELS]
             figures = self.of[title]
             costs = [_times(figures, arm, what) for what in ("speech_seconds", "core_seconds")]
             lines.append([f"[{title}]({links[title]})", arm, *_seeds(figures, arm), *costs, *marked])

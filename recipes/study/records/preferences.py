@@ -107,7 +107,7 @@ def draw_gains(found: Mapping[str, Mapping[str, Mapping[str, Gain]]], colours: M
     figure, axes = plt.subplots(1, len(PANELS), figsize=size, layout="constrained", sharey=True)
     for axis, (measure, (title, scale)) in zip(axes, PANELS.items(), strict=True):
         for place, (group, arm) in enumerate(lines):
-            if arm is not None:
+            if arm is not None and measure in found[group][arm]:
                 _draw_gain(axis, place, found[group][arm][measure], colours[arm])
         axis.axvline(0, color="0.4", linewidth=0.9, linestyle=":")
         axis.set_title(title, fontsize=9)
