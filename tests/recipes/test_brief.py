@@ -91,9 +91,9 @@ def test_the_first_picture_climbs_over_the_studies_that_differ_in_operations(
     )
     assert "operations.png" in shown
     for name, place in (("study-ladder-low", 0), ("study-ladder-twice", 1)):
-        record = brief.ledger.folder.parent / name / "runs"
+        runs = Ledger(brief.ledger.folder.parent / name).all("runs", points=False)
         for arm, budgets in drawn["S->S"].items():
-            seeds = len(list(record.glob(f"{arm}-s*-compute.json")))
+            seeds = sum(bool(re.fullmatch(rf"{arm}-s\d+-compute", run)) for run in runs)
             assert len(budgets[place].seeds) == seeds > 0
             assert budgets[place].interval.low <= np.mean(budgets[place].seeds) <= budgets[place].interval.high
             reach, interval = budgets[place].reach, budgets[place].interval

@@ -16,6 +16,7 @@ from recipes.study.design.arms import budget_of, elements_of
 from recipes.study.design.plan import units
 from recipes.study.design.settings import load_study
 from recipes.study.measure import measure
+from recipes.study.pack import main as pack_main
 from recipes.study.pages.render import render
 from recipes.study.records.ledger import Ledger
 from recipes.study.remeasure import main as remeasure_main
@@ -205,6 +206,29 @@ def test_a_task_that_is_added_is_scored_by_kept_checkpoints(
     other["measures"]["step"] += 1
     with pytest.raises(ConfigError, match="are of different runs"):
         remeasure(load_study(config, []), other, runs / "static-s1-data")
+
+
+def test_packed_records_are_read_as_before(
+    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """All of them, and none is made again; a record that is written later is read instead of the packed one."""
+    done = load_study(finished, [])
+    before = Ledger(done.results_dir)
+    shutil.copytree(done.results_dir, tmp_path / "results")
+    assert pack_main([str(tmp_path / "results")]) == 0
+    assert "7 records" in capsys.readouterr().out
+    assert not list((tmp_path / "results" / "runs").iterdir())
+    after = Ledger(tmp_path / "results")
+    assert after.all("runs") == before.all("runs")
+    monkeypatch.setattr(Work, "do", lambda *_: pytest.fail("a packed unit of work was run again"))
+    places = [f"results_dir={tmp_path}/results", f"page={tmp_path}/page.md"]
+    assert main([str(finished), *places]) == 0
+    record = after.read("runs/static-s1-data") | {"lr": 0.5}
+    after.write("runs/static-s1-data", record)
+    assert Ledger(tmp_path / "results").all("runs")["static-s1-data"]["lr"] == 0.5
+    assert pack_main([str(tmp_path / "results")]) == 0
+    again = Ledger(tmp_path / "results").all("runs")
+    assert again == before.all("runs") | {"static-s1-data": record}
 
 
 def test_a_longer_study_goes_on_from_the_trunk_of_a_shorter_one(

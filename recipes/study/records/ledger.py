@@ -7,13 +7,14 @@ has them back in their places. Records that hold them in themselves, or beside i
 
 from __future__ import annotations
 
+import copy
 import gzip
 import json
 import lzma
 import os
 import platform
-from collections.abc import Callable
-from functools import partial
+from collections.abc import Callable, Sequence
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,8 @@ PACKED: dict[str, tuple[Callable[[bytes], bytes], Callable[[bytes], bytes]]] = {
     ".xz": (partial(lzma.compress, preset=9 | lzma.PRESET_EXTREME), lzma.decompress),
 }
 """By suffix: how a record is packed, and unpacked."""
+ARCHIVE = "records.json.xz"
+"""Records together, by unit. One that has a file of its own is read from that."""
 LARGE = ("choices", "points", "tasks")
 """Of `measures`, kept beside a run's record; so is its curve."""
 
@@ -54,7 +57,7 @@ class Ledger:
 
     def has(self, unit: str) -> bool:
         """Whether the unit of work is finished."""
-        return self.path(unit).exists()
+        return self.path(unit).exists() or unit in self._archive
 
     def read(self, unit: str) -> Record:
         """The record of a finished unit of work."""
@@ -63,6 +66,8 @@ class Ledger:
     def _load(self, unit: str) -> Record:
         """A record with its log-likelihoods."""
         path = self.path(unit)
+        if not path.exists() and unit in self._archive:
+            return copy.deepcopy(self._archive[unit])
         record: Record = _decoded(path)
         measures = record.get("measures", {})
         if isinstance(measures.get("choices"), str):  # the name of a file of them alone, as until 2026-11-27
@@ -95,8 +100,26 @@ class Ledger:
     def all(self, kind: str, points: bool = True) -> dict[str, Record]:
         """The records of a kind (`runs`, `rates`, `asr`), by name; without `points`, as they are kept: a quarter of a second less
         for each run, and nothing in `measures.tasks` of what log-likelihoods give."""
-        records = {path.stem: self._load(f"{kind}/{path.stem}") for path in sorted((self.folder / kind).glob(UNHIDDEN))}
+        names = {path.stem for path in (self.folder / kind).glob(UNHIDDEN)}
+        names |= {unit.removeprefix(f"{kind}/") for unit in self._archive if unit.startswith(f"{kind}/")}
+        records = {name: self._load(f"{kind}/{name}") for name in sorted(names)}
         return {name: self._unpacked(record) for name, record in records.items()} if points else records
+
+    @cached_property
+    def _archive(self) -> dict[str, Record]:
+        path = self.folder / ARCHIVE
+        return _decoded(path) if path.exists() else {}
+
+    def pack(self, kinds: Sequence[str]) -> int:
+        """Put the records of these kinds that have files of their own into the archive, as they are; returns how many."""
+        units = {f"{kind}/{path.stem}": path for kind in kinds for path in (self.folder / kind).glob(UNHIDDEN)}
+        if units:
+            _write(self.folder / ARCHIVE, self._archive | {unit: self._load(unit) for unit in sorted(units)})
+            for path in units.values():
+                path.with_name(f"{path.stem}.more.json.xz").unlink(missing_ok=True)
+                path.unlink()
+            del self._archive
+        return len(units)
 
     def _packed(self, record: Record) -> Record:
         """`measures.tasks` as departures from what `measures.choices` gives, wherever that and the task's facts are there."""
